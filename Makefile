@@ -1,0 +1,40 @@
+# The everyday commands. Every target sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEV_READY := $(VENV)/.dev-ready
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow lint format clean
+
+demo: $(READY)  ## train, evaluate, plot and sample on the embedded digits (no network but the package registry)
+	$(BIN)/kvae demo
+
+test: $(DEV_READY)  ## the default test suite
+	$(BIN)/python -m pytest
+
+test-slow: $(DEV_READY)  ## the longer checks that CI runs as well
+	$(BIN)/python -m pytest -m slow
+
+lint: $(DEV_READY)  ## style, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV_READY)  ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(READY): setup.py constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(DEV_READY): setup.py constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(READY)

@@ -1,0 +1,63 @@
+"""kvae: variational autoencoders with Keras, measured honestly and exported everywhere.
+
+Importing kvae is cheap: its rooms, and with them TensorFlow, load when they are first used.
+"""
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+__version__ = "0.1.0"
+
+# `kvae.VAE` and every room of the package, loaded on first use (PEP 562).
+_ROOMS = (
+    "callbacks",
+    "config",
+    "data",
+    "distributions",
+    "evaluation",
+    "likelihoods",
+    "networks",
+    "noise",
+    "objectives",
+    "pictures",
+    "plots",
+    "runs",
+    "runtime",
+    "training",
+    "vae",
+)
+__all__ = ["VAE", "__version__", *_ROOMS]
+
+if TYPE_CHECKING:
+    from kvae.vae import VAE
+
+
+def __getattr__(name: str) -> Any:
+    if name == "VAE":
+        return importlib.import_module("kvae.vae").VAE
+    if name in _ROOMS:
+        return importlib.import_module(f"kvae.{name}")
+    raise AttributeError(f"module 'kvae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+# `keras.saving.load_model` finds a class once its module ran, so wherever both kvae and Keras are imported, in either
+# order, kvae's classes have to be.
+
+
+@wrapt.when_imported("keras")
+def _keras_imported(keras: Any) -> None:
+    # Where kvae itself is importing Keras, the hook below takes over once kvae.tensorflow is whole.
+    if "kvae.tensorflow" not in sys.modules and keras.backend.backend() == "tensorflow":
+        importlib.import_module("kvae.tensorflow")
+
+
+@wrapt.when_imported("kvae.tensorflow")
+def _tensorflow_imported(_: Any) -> None:
+    importlib.import_module("kvae.vae")

@@ -1,0 +1,183 @@
+"""What plugs into Keras `fit` beside Keras's own callbacks."""
+
+import csv
+import io
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kvae import files
+from kvae.errors import UserError
+from kvae.tensorflow import keras, tf
+
+
+class DataEpoch(keras.callbacks.Callback):
+    """Ties the data's epoch to Keras's, so that `initial_epoch=n` trains on the order and draws of epoch n.
+
+    Args:
+        epoch: `data.epoch` of `kvae.data.load`.
+    """
+
+    def __init__(self, epoch: tf.Variable) -> None:
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch.assign(epoch)
+
+
+class EarlyStopping(keras.callbacks.EarlyStopping):
+    """Keras's early stopping on `val_elbo`, keeping the best weights, whose state survives a resume.
+
+    Args:
+        patience: epochs without a better value until training stops.
+    """
+
+    def __init__(self, patience: int) -> None:
+        super().__init__(monitor="val_elbo", mode="max", patience=patience, restore_best_weights=True)
+        self._restored: tuple[dict[str, Any], list[np.ndarray]] | None = None
+
+    def state(self) -> dict[str, Any]:
+        """What is JSON of the state; the best weights are apart, in `best_weights`."""
+        return {"wait": self.wait, "best": float(self.best), "best_epoch": self.best_epoch}
+
+    def restore(self, state: dict[str, Any], best_weights: list[np.ndarray]) -> None:
+        """Takes up a saved state when training begins."""
+        self._restored = (state, best_weights)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        super().on_train_begin(logs)
+        if self._restored is not None:
+            state, self.best_weights = self._restored
+            self.wait, self.best, self.best_epoch = state["wait"], state["best"], state["best_epoch"]
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Writes what `--resume` needs, and the history, after an epoch; must be the last callback.
+
+    A checkpoint is a folder `epoch-NNNNNN` that appears at once and whole: the model with its optimizer, the history,
+    and the state of early stopping. Noise and data order are functions of the seed, the optimizer's step and the
+    epoch, so nothing else is needed to go on bit for bit. A process that is killed loses at most the epochs of the
+    last `seconds`.
+
+    Args:
+        folder: where checkpoints go.
+        history_file: the CSV that gets one row an epoch.
+        history: rows of the epochs before this training.
+        seconds: least time between two checkpoints; the last epoch always gets one.
+        early_stopping: whose state to save, if any.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        history_file: Path,
+        history: list[dict[str, float]] | None = None,
+        seconds: float = 10.0,
+        early_stopping: EarlyStopping | None = None,
+    ) -> None:
+        super().__init__()
+        self.folder = folder
+        self.history_file = history_file
+        self.history = list(history or [])
+        self.seconds = seconds
+        self.early_stopping = early_stopping
+        self._saved_at = -float("inf")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        self.history.append({"epoch": epoch + 1, **values})
+        last = epoch + 1 == self.params["epochs"] or self.model.stop_training
+        if last or time.monotonic() - self._saved_at >= self.seconds:
+            self._save(epoch + 1)
+        write_history(self.history_file, self.history)
+
+    def _save(self, epochs: int) -> None:
+        target = self.folder / f"epoch-{epochs:06d}"
+        if target.exists():  # from a run that was resumed at an earlier epoch
+            shutil.rmtree(target)
+        with files.atomic_folder(target) as partial:
+            self.model.save(partial / "model.keras")
+            state: dict[str, Any] = {
+                "epochs": epochs,
+                "stopped": bool(self.model.stop_training),
+                "history": [{name: _json_float(value) for name, value in row.items()} for row in self.history],
+            }
+            if self.early_stopping is not None and self.early_stopping.best_weights is not None:
+                state["early_stopping"] = self.early_stopping.state()
+                np.savez(partial / "best_weights.npz", *self.early_stopping.best_weights)
+            (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        for older in self.folder.glob("epoch-*"):
+            if older != target:
+                shutil.rmtree(older, ignore_errors=True)
+        self._saved_at = time.monotonic()
+
+
+def _json_float(value: float) -> float | str:
+    """JSON has no NaN; `float` reads these words back."""
+    return value if np.isfinite(value) else str(value)
+
+
+class Resumed:
+    """The newest checkpoint in a folder.
+
+    Attributes:
+        model: with its optimizer.
+        epochs: that were finished.
+        stopped: whether early stopping had ended the training.
+        history: a row an epoch.
+        early_stopping: its state, or None.
+        best_weights: of early stopping, or None.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        state = files.read_json(checkpoint / "state.json")
+        try:
+            self.model = keras.saving.load_model(checkpoint / "model.keras")
+        except Exception as error:  # Keras lets through what zip, HDF5, JSON and its own checks raise
+            raise UserError(f"{checkpoint} is damaged ({error}). Delete that folder, or train again.") from error
+        self.epochs: int = state["epochs"]
+        self.stopped: bool = state["stopped"]
+        self.history = [{name: float(value) for name, value in row.items()} for row in state["history"]]
+        for row in self.history:
+            row["epoch"] = int(row["epoch"])
+        self.early_stopping = state.get("early_stopping")
+        self.best_weights: list[np.ndarray] | None = None
+        if self.early_stopping is not None:
+            with np.load(checkpoint / "best_weights.npz") as arrays:
+                self.best_weights = [arrays[name] for name in arrays.files]
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint in `folder`, or None."""
+    found = sorted(folder.glob("epoch-*"))
+    return found[-1] if found else None
+
+
+def write_history(path: Path, rows: list[dict[str, float]]) -> None:
+    """Writes history.csv, one row an epoch; numbers keep every digit, so two runs can be compared byte for byte."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names or ["epoch"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write_text(path, text.getvalue())
+
+
+def read_history(path: Path) -> dict[str, np.ndarray]:
+    """Reads history.csv: a column a name.
+
+    Raises:
+        UserError: missing or not such a file.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as lines:
+            rows = list(csv.DictReader(lines))
+        names = list(rows[0]) if rows else []
+        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"Could not read {path}: {error}. Expected the history.csv of a run.") from error

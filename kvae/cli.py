@@ -1,0 +1,311 @@
+"""The `kvae` command: parsing and wiring. Heavy rooms are imported by the commands that need them."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kvae import __version__
+from kvae.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from kvae.data import Data
+    from kvae.runs import Run
+    from kvae.vae import VAE
+
+SAVED_MODELS = Path("saved_models")
+PLOTS = ("samples", "reconstructions", "latent_scatter", "lattice", "learning_curves")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Variational autoencoders with Keras: train, evaluate, plot, sample."""
+
+
+def run() -> None:
+    """The console command: exit status 0 on success, 2 for a user's mistake, 1 for anything else."""
+    debug = "--debug" in sys.argv
+    try:
+        main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.Abort:
+        sys.exit("Interrupted.")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted.")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; nothing is wrong
+        sys.exit(0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except UserError as error:
+        if debug:
+            raise
+        print(f"kvae: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:
+        if debug:
+            raise
+        print(f"kvae: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), default=SAVED_MODELS / "demo", show_default=True)
+def demo(out: Path) -> None:
+    """Train, evaluate, plot and sample on the embedded digits."""
+    from kvae import training
+    from kvae.config import RunConfig, load_values
+
+    config = RunConfig.from_dict(load_values("digits_2d"))
+    start = time.monotonic()
+    click.echo(f"1. Training {config.name} in {out}: {config.description}")
+    trained = training.train(config, out, overwrite=True, verbose=2 if not sys.stdout.isatty() else 1)
+    click.echo(f"   {time.monotonic() - start:.0f} s\n2. Evaluating on the 1,000 test digits")
+    vae, data = trained.load_model(), training.load_data(config)
+    _report(_evaluate(trained, vae, data, samples=500))
+    click.echo("3. Plotting")
+    for kind in PLOTS:
+        click.echo(f"   {_plot(trained, kind, vae, data)}")
+    click.echo("4. Sampling")
+    for path in _sample(vae, 10, 0, out / "samples.png", means_only=False):
+        click.echo(f"   {path}")
+    click.echo(
+        f"\nDone in {time.monotonic() - start:.0f} s. The model: {out / 'model.keras'}\n"
+        f"Next: kvae train --recipe mnist_2d    kvae sample {out} -n 64 -o grid.png"
+    )
+
+
+@main.command()
+def recipes() -> None:
+    """List the recipes that ship."""
+    from kvae.config import RunConfig, load_values
+    from kvae.config import recipes as shipped
+
+    width = max(len(name) for name in shipped())
+    for name in shipped():
+        click.echo(f"{name:{width}}  {RunConfig.from_dict(load_values(name)).description}")
+
+
+@main.command()
+@click.option("--recipe", metavar="NAME|FILE.toml", help="What to train; `kvae recipes` lists those that ship.")
+@click.option("--dataset", metavar="SOURCE", help="mnist5k, a TFDS dataset, idx:DIR, csv:FILE, npz:FILE, images:DIR.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: saved_models/<recipe>]")
+@click.option("--resume", is_flag=True, help="Go on where this run was interrupted.")
+@click.option("--overwrite", is_flag=True, help="Replace a run that stands there.")
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key, e.g. model.beta=1.5; repeatable.")
+@click.option("--epochs", type=int)
+@click.option("--batch-size", type=int)
+@click.option("--latent-dim", type=int)
+@click.option("--beta", type=float)
+@click.option("--seed", type=int)
+@click.option("--learning-rate", type=float)
+def train(
+    recipe: str | None,
+    out: Path | None,
+    resume: bool,
+    overwrite: bool,
+    settings: tuple[str, ...],
+    dataset: str | None,
+    **short: Any,
+) -> None:
+    """Train a model and leave a run folder."""
+    from kvae.config import RunConfig, load_values, override, parse_setting
+
+    keys = {
+        "epochs": "training.epochs",
+        "batch_size": "data.batch_size",
+        "latent_dim": "model.latent_dim",
+        "beta": "model.beta",
+        "seed": "seed",
+        "learning_rate": "training.learning_rate",
+    }
+    asked = {keys[name]: value for name, value in short.items() if value is not None}
+    if dataset is not None:
+        asked["data.source"] = dataset
+    asked.update(parse_setting(setting) for setting in settings)
+    if resume and overwrite:
+        raise UserError("Expected --resume or --overwrite. Received both.")
+    values = {"name": "digits_2d"} if recipe is None and not resume else {}
+    if recipe is not None:
+        values = load_values(recipe)
+    elif not resume:
+        values = load_values("digits_2d")
+    folder = out or SAVED_MODELS / str(values.get("name", ""))
+    if resume and out is None and recipe is None:
+        raise UserError("Expected --out RUN (or --recipe NAME) to know which run to resume.")
+
+    start = time.monotonic()
+    if resume:
+        from kvae import training
+        from kvae.runs import Run
+
+        if recipe is None:
+            values = Run.open(folder).config.to_dict()
+        trained = training.resume(folder, RunConfig.from_dict(override(values, asked)))
+    else:
+        config = RunConfig.from_dict(override(values, asked))
+        from kvae import training
+        from kvae.runs import check_free
+
+        check_free(folder, overwrite)
+        trained = training.train(config, folder, overwrite=overwrite)
+    from kvae.files import read_json
+
+    _report(read_json(trained.folder / "evaluation.json"))
+    click.echo(f"{trained.folder}: trained and evaluated in {time.monotonic() - start:.0f} s")
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--dataset", metavar="SOURCE", help="Other data than the run's own, binarized the same way.")
+@click.option("--samples", metavar="K", type=int, help="Add the importance-weighted bound of log p(x) with K samples.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def evaluate(run_folder: Path, dataset: str | None, samples: int | None, seed: int, as_json: bool) -> None:
+    """Test ELBO, its terms and their standard errors."""
+    from kvae import training
+    from kvae.runs import Run
+
+    trained = Run.open(run_folder)
+    if samples is not None and samples < 1:
+        raise UserError(f"Expected --samples to be at least 1. Received {samples}.")
+    vae = trained.load_model()
+    config = trained.config
+    if dataset is not None:
+        data_section = config.data.model_copy(
+            update={"source": dataset, "train": "train", "validation": None, "test": "test", "batch_size": 1}
+        )
+        config = config.model_copy(update={"data": data_section})
+    data = training.load_data(config)
+    result = _evaluate(trained, vae, data, samples, seed, verbose=not as_json and sys.stdout.isatty())
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        _report(result)
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("kinds", metavar="[KIND ...]", nargs=-1)
+def plot(run_folder: Path, kinds: tuple[str, ...]) -> None:
+    """Draw samples, reconstructions, latent_scatter, lattice and learning_curves, or those named, into RUN/plots."""
+    from kvae import training
+    from kvae.runs import Run
+
+    for kind in kinds:
+        if kind not in PLOTS:
+            raise unknown("kind of plot", kind, PLOTS)
+    trained = Run.open(run_folder)
+    vae, data = trained.load_model(), training.load_data(trained.config)
+    for kind in kinds or PLOTS:
+        if not kinds and kind == "lattice" and vae.latent_dim != 2:
+            click.echo(f"lattice: left out, the latent space has {vae.latent_dim} dimensions, not 2")
+        elif not kinds and kind == "latent_scatter" and data.examples("test", 1)[1] is None:
+            click.echo("latent_scatter: left out, the test images have no labels")
+        else:
+            click.echo(_plot(trained, kind, vae, data))
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("-n", "number", type=int, default=10, show_default=True, help="How many images.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("-o", "output", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True)
+@click.option("--means", is_flag=True, help="Only the grey means, as one sheet.")
+def sample(path: Path, number: int, seed: int, output: Path, means: bool) -> None:
+    """Draw images from the prior: grey means and binary draws."""
+    from kvae.runs import Run
+
+    if number < 1:
+        raise UserError(f"Expected -n to be at least 1. Received {number}.")
+    if not 0 <= seed < 2**31:
+        raise UserError(f"Expected --seed in 0..{2**31 - 1}. Received {seed}.")
+    for written in _sample(Run.open(path).load_model(), number, seed, output, means):
+        click.echo(written)
+
+
+def _evaluate(
+    trained: "Run", vae: "VAE", data: "Data", samples: int | None, seed: int = 0, verbose: bool = False
+) -> dict[str, Any]:
+    from kvae import evaluation, training
+
+    result = evaluation.evaluate(
+        vae, data.test, samples=samples, seed=seed, protocol=training.protocol(data), verbose=int(verbose)
+    )
+    trained.write_evaluation(result)
+    return result
+
+
+def _report(result: dict[str, Any]) -> None:
+    """Prints an evaluation as a table, with its protocol."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=None)
+    table.add_column("nats per example")
+    table.add_column("mean", justify="right")
+    table.add_column("standard error", justify="right")
+    names = [name for name in ("elbo", "reconstruction", "kl", "log_likelihood") if name in result]
+    for name in names:
+        shown = f"{name} (bound, K = {result['protocol']['importance_samples']})" if name == "log_likelihood" else name
+        table.add_row(shown, f"{result[name]:.3f}", f"{result[f'{name}_standard_error']:.3f}")
+    if len(result["kl_per_dimension"]) <= 10:
+        pairs = zip(result["kl_per_dimension"], result["kl_per_dimension_standard_error"], strict=True)
+        for dimension, (mean, error) in enumerate(pairs, start=1):
+            table.add_row(f"  kl of z{dimension}", f"{mean:.3f}", f"{error:.3f}")
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console.print(table)
+    protocol = {**result["protocol"], "active_units": f"{result['active_units']} of {len(result['kl_per_dimension'])}"}
+    console.print(
+        "; ".join(f"{name}: {value}" for name, value in protocol.items() if value is not None), soft_wrap=True
+    )
+
+
+def _plot(trained: "Run", kind: str, vae: "VAE", data: "Data") -> Path:
+    """Draws one kind of picture into the run's plots and returns where."""
+    import numpy as np
+
+    from kvae import pictures, plots
+
+    path = trained.plots / f"{kind}.png"
+    if kind == "samples":
+        figure = plots.samples(vae.generate_means(20, seed=0).numpy(), vae.generate(20, seed=0).numpy())
+    elif kind == "reconstructions":
+        x, _ = data.examples("test", 40)
+        figure = plots.reconstructions(x, vae.reconstruct(x, seed=0).numpy())
+    elif kind == "latent_scatter":
+        x, labels = data.examples("test", 5000)
+        title = f"posterior means of {len(x):,} test images, {data.info.source}"
+        figure = plots.latent_scatter(vae.encode(x).mean.numpy(), labels, data.info.label_names, title)
+    elif kind == "lattice":
+        if vae.latent_dim != 2:
+            raise UserError(f"Expected a latent plane for the lattice. This model has {vae.latent_dim} dimensions.")
+        means = vae.likelihood.means(vae.decode(plots.lattice_points(20))).numpy()
+        pictures.save_picture(path, plots.lattice(np.clip(means, 0, 1)))
+        return path
+    else:
+        held_out = "test" if trained.config.training.monitor_test else "validation"
+        figure = plots.learning_curves(trained.history(), held_out)
+    plots.save(figure, path)
+    return path
+
+
+def _sample(vae: "VAE", number: int, seed: int, output: Path, means_only: bool) -> list[Path]:
+    """Writes a sheet of means and, unless `means_only`, beside it one of draws; returns the paths."""
+    from kvae import pictures
+
+    columns = 10 if number <= 10 else None
+    means_path = output if means_only else output.with_name(f"{output.stem}_means{output.suffix}")
+    pictures.save_picture(means_path, pictures.tile(vae.generate_means(number, seed), columns, gap=2))
+    if means_only:
+        return [means_path]
+    pictures.save_picture(output, pictures.tile(vae.generate(number, seed), columns, gap=2))
+    return [output, means_path]

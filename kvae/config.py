@@ -1,0 +1,226 @@
+"""The typed configuration of a run: TOML in, JSON beside the results, every value checked, unknown keys refused."""
+
+import difflib
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from kvae.errors import UserError, unknown
+
+Whole = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(_Section):
+    """Where the images come from and how they become model input; see `kvae.data.load`."""
+
+    source: str = "mnist5k"
+    train: str = "train"
+    validation: str | None = None
+    test: str = "test"
+    binarize: Literal["threshold", "stochastic", "fixed", "none"] = "threshold"
+    threshold: float = Field(0.5, ge=0, lt=1)
+    batch_size: Whole = 100
+    drop_remainder: bool = False
+    streaming: bool = False
+    evaluation_seed: Seed = 0
+
+
+class ModelConfig(_Section):
+    """The networks, the likelihood and the objective; see `kvae.VAE` and `kvae.networks`."""
+
+    latent_dim: Whole = 2
+    network: Literal["mlp", "conv"] = "mlp"
+    hidden_units: tuple[Whole, ...] = (500,)
+    filters: tuple[Whole, ...] = (32, 64)
+    dense_units: Whole = 128
+    activation: str | None = None  # tanh for an MLP, relu for a convolutional network
+    initialization: Literal["glorot", "fan_in"] = "glorot"
+    output_bias: Literal["zero", "data"] = "zero"  # data: the logit of the training mean
+    encoder_l2: float = Field(0.0, ge=0)  # times the sum of squares of kernels and biases
+    decoder_l2: float = Field(0.0, ge=0)
+    likelihood: Literal["bernoulli", "continuous_bernoulli", "gaussian"] = "bernoulli"
+    variance: Annotated[float, Field(gt=0)] | Literal["learned"] = 1.0  # of the Gaussian likelihood
+    beta: float = Field(1.0, ge=0)
+    samples: Whole = 1
+    kl: Literal["analytic", "sampled"] = "analytic"
+
+
+class TrainingConfig(_Section):
+    """How Keras `fit` is called."""
+
+    epochs: Whole = 10
+    optimizer: Literal["adam", "adamw", "adamax", "rmsprop", "sgd"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    final_learning_rate: float = Field(0.0, ge=0)  # where the schedule ends
+    warmup_epochs: float = Field(0.0, ge=0)  # the learning rate grows from 0
+    beta_warmup_epochs: float = Field(0.0, ge=0)  # beta grows from 0
+    early_stopping: Whole | None = None  # epochs without a better val_elbo
+    monitor_test: bool = False  # show the test set after every epoch, as published learning curves do
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    jit_compile: bool = True
+    steps_per_execution: Whole = 50
+    checkpoint_seconds: float = Field(10.0, ge=0)  # least time between two checkpoints
+    tensorboard: bool = False
+
+
+class RunConfig(_Section):
+    """One training, whole. The same configuration and machine give the same weights, bit for bit."""
+
+    name: str = "run"
+    description: str = ""
+    seed: Seed = 0
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "RunConfig":
+        training = self.training
+        if training.early_stopping is not None and self.data.validation is None:
+            raise ValueError(
+                "training.early_stopping needs data.validation, e.g. data.train='train[:90%]' and "
+                "data.validation='train[90%:]'; stopping on the test set would make its ELBO too good"
+            )
+        if training.early_stopping is not None and self.data.validation == self.data.test:
+            raise ValueError("data.validation must not be the test set where training.early_stopping chooses by it")
+        if training.monitor_test and self.data.validation is not None:
+            raise ValueError(
+                "training.monitor_test and data.validation exclude each other: history has one val_ column"
+            )
+        if training.schedule == "exponential" and training.final_learning_rate == 0:
+            raise ValueError("training.schedule='exponential' needs training.final_learning_rate above 0")
+        if training.final_learning_rate > 0 and training.schedule == "constant":
+            raise ValueError("training.final_learning_rate needs training.schedule='cosine' or 'exponential'")
+        if training.warmup_epochs >= training.epochs and training.warmup_epochs > 0:
+            raise ValueError("training.warmup_epochs must be fewer than training.epochs")
+        if self.model.activation is not None and not self.model.activation.strip():
+            raise ValueError("model.activation must be a name such as 'tanh'")
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, without what is None."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def to_toml(self) -> str:
+        """TOML that `from_toml` reads back to an equal configuration."""
+        return tomli_w.dumps(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
+        """Checks and converts nested values.
+
+        Raises:
+            UserError: one line a mistake, with the key, what was expected and what was received.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise UserError("; ".join(_explain(cls, mistake) for mistake in error.errors())) from None
+
+    @classmethod
+    def from_toml(cls, text: str, where: str = "the configuration") -> "RunConfig":
+        """Reads TOML; `where` names it in errors."""
+        return cls.from_dict(parse_toml(text, where))
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """TOML as nested dictionaries, or a `UserError` with the line."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where} is not valid TOML: {error}.") from error
+
+
+def _explain(cls: type[BaseModel], mistake: Any) -> str:
+    path = [str(part) for part in mistake["loc"]]
+    key = ".".join(path) or "configuration"
+    if mistake["type"] == "extra_forbidden":
+        return str(unknown("key", key, keys(cls))).rstrip(".")
+    if mistake["type"] == "value_error":
+        return str(mistake["ctx"]["error"])
+    return f"{key}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}. Received {mistake['input']!r}"
+
+
+def keys(cls: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
+    """Every dotted key that a configuration may have."""
+    found = []
+    for name, info in cls.model_fields.items():
+        annotation = info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            found += keys(annotation, f"{prefix}{name}.")
+        else:
+            found.append(prefix + name)
+    return found
+
+
+def recipes() -> dict[str, str]:
+    """The recipes that ship: name -> TOML text."""
+    folder = resources.files("kvae") / "recipes"
+    found = [entry for entry in folder.iterdir() if entry.name.endswith(".toml")]
+    return {entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8") for entry in sorted(found, key=str)}
+
+
+def load_values(recipe: str) -> dict[str, Any]:
+    """The values of a recipe that ships, or of a TOML file of the user's.
+
+    Raises:
+        UserError: neither, with the nearest match.
+    """
+    known = recipes()
+    if recipe in known:
+        return {"name": recipe, **parse_toml(known[recipe], f"recipe {recipe}")}
+    path = Path(recipe)
+    if path.suffix == ".toml":
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"Could not read {recipe}: {error}.") from error
+        return {"name": path.stem, **parse_toml(text, recipe)}
+    raise unknown("recipe", recipe, known)
+
+
+def override(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Nested `values` with dotted `settings` in their place, e.g. `{"model.beta": 1.5}`.
+
+    Raises:
+        UserError: an unknown key, with the nearest match.
+    """
+    known = keys()
+    result = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+    for key, value in settings.items():
+        if key not in known:
+            last = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+            near = last or difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"Unknown key {key!r}.{hint} The keys: {', '.join(known)}.")
+        section, _, name = key.rpartition(".")
+        if section:
+            result.setdefault(section, {})[name] = value
+        else:
+            result[name] = value
+    return result
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`key=value` with the value read as TOML, or as a plain string where it is not TOML.
+
+    Raises:
+        UserError: no equals sign.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"Expected key=value, e.g. model.beta=1.5. Received {text!r}.")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()

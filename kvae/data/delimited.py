@@ -1,0 +1,137 @@
+"""`csv:FILE` or `csv:TRAIN,TEST`: one image a row, as on Kaggle.
+
+With a header: a column `label` (optional) and `pixel...` columns in order, nothing else. Without one: a square number
+of pixels, or the label first and then a square number of pixels. Compressed files (.gz) are read as they are.
+"""
+
+import gzip
+import math
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from kvae.data.split import Source, Split, as_bytes, as_labels, hold_out
+from kvae.errors import UserError
+
+
+def _first_line(path: Path) -> list[str]:
+    try:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8-sig") as lines:
+            first = lines.readline()
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise UserError(f"Could not read {path}: {error}. Expected a text file of comma-separated pixels.") from error
+    if not first.strip():
+        raise UserError(f"{path} is empty. Expected one image a row.")
+    return [cell.strip().strip('"') for cell in first.rstrip("\r\n").split(",")]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _roles(path: Path, first: list[str]) -> tuple[bool, int | None, list[int]]:
+    """Whether there is a header, which column is the label, and which are the pixels, in order."""
+    if all(_is_number(cell) for cell in first):
+        if _side(len(first)) is not None:
+            return False, None, list(range(len(first)))
+        if _side(len(first) - 1) is not None:
+            return False, 0, list(range(1, len(first)))
+        raise UserError(
+            f"{path}: expected a square number of pixels a row, or a label and as many. Received {len(first)}."
+        )
+    names = [cell.lower() for cell in first]
+    pixels = [column for column, name in enumerate(names) if re.fullmatch(r"pixel[ _]?\d+", name)]
+    others = [name for name in names if name != "label" and not name.startswith("pixel")]
+    if others or not pixels:
+        raise UserError(
+            f"{path}: expected a header of `label` (optional) and `pixel...` columns. "
+            f"Received {', '.join(first[:4])}..."
+        )
+    numbers = [int(re.sub(r"\D", "", names[column])) for column in pixels]
+    expected = set(range(min(numbers), min(numbers) + max(len(numbers), max(numbers) - min(numbers) + 1)))
+    missing = sorted(expected - set(numbers))
+    if missing:
+        raise UserError(f"{path}: the column pixel{missing[0]} is missing ({len(missing)} of {len(expected)} are).")
+    if len(set(numbers)) != len(numbers) or names.count("label") > 1:
+        raise UserError(f"{path}: expected every column once. Received a repeated name.")
+    if _side(len(pixels)) is None:
+        raise UserError(f"{path}: expected a square number of pixel columns. Received {len(pixels)}: are some missing?")
+    label = names.index("label") if "label" in names else None
+    return True, label, [column for _, column in sorted(zip(numbers, pixels, strict=True))]
+
+
+def _side(pixels: int) -> int | None:
+    side = math.isqrt(max(pixels, 0))
+    return side if side > 0 and side * side == pixels else None
+
+
+def read_csv(path: str | Path) -> Split:
+    """Reads one file.
+
+    Raises:
+        UserError: unreadable, empty, ragged, a missing column, text or an empty cell in a pixel, or a value outside
+            the range, with its row.
+    """
+    import pyarrow as pa
+    from pyarrow import csv
+
+    path = Path(path)
+    header, label, pixels = _roles(path, _first_line(path))
+    try:
+        table = csv.read_csv(
+            path,
+            read_options=csv.ReadOptions(autogenerate_column_names=True, skip_rows=1 if header else 0),
+            convert_options=csv.ConvertOptions(strings_can_be_null=False, null_values=[]),
+        )
+    except (pa.ArrowInvalid, OSError, EOFError) as error:
+        raise UserError(f"{path}: expected rows of the same length. {str(error).splitlines()[0]}") from error
+    if table.num_rows == 0:
+        raise UserError(f"{path} has no row of pixels.")
+    if table.num_columns != len(pixels) + (label is not None):
+        raise UserError(
+            f"{path}: expected {len(pixels) + (label is not None)} columns as in its first line. "
+            f"Received {table.num_columns}."
+        )
+    columns = [_numbers(table.column(column), path, column) for column in pixels]
+    images = as_bytes(np.stack(columns, axis=1), str(path))
+    labels = None
+    if label is not None:
+        labels = as_labels(_numbers(table.column(label), path, label), len(images), str(path))
+    side = math.isqrt(len(pixels))
+    return Split.of(images.reshape(-1, side, side), labels)
+
+
+def _numbers(column: "object", path: Path, position: int) -> np.ndarray:
+    """A column as numbers; `UserError` with the row and the text where it is not one."""
+    values = column.to_numpy()  # type: ignore[attr-defined]
+    if values.dtype.kind in "iuf":
+        return values
+    for row, value in enumerate(values):
+        if not _is_number(str(value)):
+            raise UserError(
+                f"{path}: expected a number in column {position + 1} of row {row + 1}. Received {str(value)!r}."
+            )
+    return values.astype(np.float64)
+
+
+def read(files: str) -> Source:
+    """The splits `train` and `test` of `FILE` (a part is held out) or of `TRAIN,TEST`."""
+    paths = files.split(",")
+    if len(paths) > 2 or not all(paths):
+        raise UserError(f"Expected csv:FILE or csv:TRAIN,TEST. Received csv:{files}.")
+    splits = [read_csv(path) for path in paths]
+    name = f"csv:{files}"
+    if len(splits) == 1:
+        return hold_out(name, splits[0])
+    if splits[0].image_shape != splits[1].image_shape:
+        raise UserError(
+            f"Expected images of one size in {files}. Received {splits[0].image_shape} and {splits[1].image_shape}."
+        )
+    return Source(name, dict(zip(("train", "test"), splits, strict=True)))

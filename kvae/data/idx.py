@@ -1,0 +1,88 @@
+"""`idx:DIR`: the IDX files in which MNIST and its kin are published, gzipped or not.
+
+Format: http://yann.lecun.com/exdb/mnist/: two zero bytes, a type (8 = unsigned byte), the number of axes, each axis
+as a big-endian 32-bit integer, then the data.
+"""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from kvae.data.split import Source, Split, hold_out
+from kvae.errors import UserError
+
+UNSIGNED_BYTE = 8
+SPLIT_NAMES = {"train": ("train",), "test": ("t10k", "test")}
+
+
+def read_idx(path: str | Path) -> np.ndarray:
+    """Reads one IDX file of unsigned bytes.
+
+    Raises:
+        UserError: unreadable, not IDX, another type, truncated, or with bytes left over.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"Could not read {path}: {error}. The file is missing, truncated or damaged.") from error
+    if len(content) < 4 or content[:2] != b"\0\0":
+        raise UserError(
+            f"{path} is not an IDX file: expected it to begin with two zero bytes, received {content[:4]!r}."
+        )
+    kind, axes = content[2], content[3]
+    if kind != UNSIGNED_BYTE or axes not in (1, 3, 4):
+        raise UserError(
+            f"{path}: expected an IDX file of unsigned bytes (type 8) with 1, 3 or 4 axes. "
+            f"Received type {kind} with {axes} axes."
+        )
+    header = 4 + 4 * axes
+    if len(content) < header:
+        raise UserError(f"{path} is truncated: expected a header of {header} bytes, received {len(content)} bytes.")
+    shape = tuple(int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes))
+    expected, received = math.prod(shape), len(content) - header
+    if expected != received:
+        fault = "is truncated" if received < expected else "has bytes left over"
+        raise UserError(f"{path} {fault}: its header promises {shape}, {expected} bytes; received {received}.")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _find(folder: Path, names: tuple[str, ...], what: str) -> Path | None:
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if "ubyte" in path.name and what in path.name and any(name in path.name for name in names)
+    )
+    return found[0] if found else None
+
+
+def read(directory: str) -> Source:
+    """The splits `train` and `test` of a folder such as `train-images-idx3-ubyte.gz`, `t10k-labels-idx1-ubyte`, ...
+
+    Labels may be missing. Raises `UserError` where there are no images or images and labels do not match.
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise UserError(f"Expected a folder of IDX files. {directory!r} is not a folder.")
+    splits = {}
+    for split, names in SPLIT_NAMES.items():
+        images_path = _find(folder, names, "images")
+        if images_path is None:
+            continue
+        images = read_idx(images_path)
+        if images.ndim < 3 or images.size == 0:
+            raise UserError(f"{images_path}: expected images [N, H, W]. Received shape {images.shape}.")
+        labels_path = _find(folder, names, "labels")
+        labels = None if labels_path is None else read_idx(labels_path)
+        if labels is not None and labels.shape != images.shape[:1]:
+            raise UserError(f"{labels_path}: expected {len(images)} labels like the images. Received {labels.shape}.")
+        splits[split] = Split.of(images, None if labels is None else labels.astype(np.int64))
+    if "train" not in splits:
+        raise UserError(f"Expected train-images-idx3-ubyte (or .gz) in {directory!r}. Found none.")
+    name = f"idx:{directory}"
+    return Source(name, splits) if "test" in splits else hold_out(name, splits["train"])

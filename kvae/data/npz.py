@@ -1,0 +1,60 @@
+"""`npz:FILE`: NumPy archives such as Keras's mnist.npz. Pickled objects are never unpickled."""
+
+import zipfile
+import zlib
+
+import numpy as np
+
+from kvae.data.split import Source, Split, as_bytes, as_labels, hold_out
+from kvae.errors import UserError
+
+IMAGES = {"train": ("x_train", "train_images", "x", "images", "data", "arr_0"), "test": ("x_test", "test_images")}
+LABELS = {"train": ("y_train", "train_labels", "y", "labels", "target"), "test": ("y_test", "test_labels")}
+
+
+def _split(arrays: dict[str, np.ndarray], part: str, path: str) -> Split | None:
+    image_key = next((key for key in IMAGES[part] if key in arrays), None)
+    if image_key is None:
+        return None
+    images = arrays[image_key]
+    where = f"{path} ({image_key})"
+    if images.ndim == 2:  # flat rows of a square
+        side = round(images.shape[1] ** 0.5)
+        if side * side != images.shape[1]:
+            raise UserError(f"Expected {where} to be [N, H, W] or [N, H, W, C]. Received {images.shape}.")
+        images = images.reshape(-1, side, side)
+    if images.ndim not in (3, 4) or images.size == 0:
+        raise UserError(f"Expected {where} to be [N, H, W] or [N, H, W, C]. Received {images.shape}.")
+    label_key = next((key for key in LABELS[part] if key in arrays), None)
+    labels = None if label_key is None else as_labels(arrays[label_key], len(images), f"{path} ({label_key})")
+    return Split.of(as_bytes(images, where), labels)
+
+
+def read(path: str) -> Source:
+    """The splits `train` and `test` of an archive with `x_train`, `y_train`, `x_test`, `y_test` or like names.
+
+    Raises:
+        UserError: unreadable, no images, pickled objects, shapes or values that cannot be images.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise UserError(f"Expected an .npz archive. {path} is a single array.")
+            known = [key for keys in (*IMAGES.values(), *LABELS.values()) for key in keys]
+            names = list(archive.files)
+            arrays = {name: archive[name] for name in names if name in known}
+    except UserError:
+        raise
+    except ValueError as error:
+        if "pickle" in str(error).lower() or "object" in str(error).lower():
+            raise UserError(f"{path} holds pickled objects, which kvae never unpickles. Save plain arrays.") from error
+        raise UserError(f"Could not read {path}: {error}. Expected an .npz archive of arrays.") from error
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+        raise UserError(f"Could not read {path}: {error}. Expected an .npz archive of arrays.") from error
+    train, test = _split(arrays, "train", path), _split(arrays, "test", path)
+    if train is None:
+        raise UserError(f"{path}: expected an array called {', '.join(IMAGES['train'])}. Received {', '.join(names)}.")
+    if test is not None and test.image_shape != train.image_shape:
+        raise UserError(f"{path}: expected images of one size. Received {train.image_shape} and {test.image_shape}.")
+    name = f"npz:{path}"
+    return hold_out(name, train) if test is None else Source(name, {"train": train, "test": test})

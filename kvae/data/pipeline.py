@@ -1,0 +1,239 @@
+"""The `tf.data` pipelines: shuffle over the whole set, batch, then gather and binarize a batch at a time.
+
+An epoch is a function of (seed, epoch number) alone. The number counts up by itself, one an iteration of `Data.train`;
+whoever resumes a training sets it (`kvae.callbacks.DataEpoch`).
+"""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from kvae.data.binarization import KINDS, binarize
+from kvae.data.split import Source, Split
+from kvae.errors import UserError, unknown
+from kvae.tensorflow import tf
+
+SHUFFLE_BUFFER = 100_000  # encoded images that a stream holds while it shuffles
+CHUNK = 1000  # images binarized at a time outside of training
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is known of the data.
+
+    Attributes:
+        source: as the user wrote it.
+        image_shape: `(H, W, C)`.
+        label_names: of the classes, where the source has names.
+        sizes: images in `train`, `validation` (0 without one) and `test`.
+        protocol: what a number measured on these data must say of them.
+    """
+
+    source: str
+    image_shape: tuple[int, ...]
+    label_names: tuple[str, ...] | None
+    sizes: dict[str, int]
+    protocol: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How bytes become model input; the evaluation's is frozen."""
+
+    kind: str
+    threshold: float
+    seed: int
+
+    def __call__(self, images: tf.Tensor, index: tf.Tensor, epoch: Any = 0) -> tf.Tensor:
+        return binarize(self.kind, images, index, seed=self.seed, epoch=epoch, threshold=self.threshold)
+
+    def frozen(self, seed: int) -> "_Recipe":
+        return _Recipe("fixed" if self.kind == "stochastic" else self.kind, self.threshold, seed)
+
+
+class Data:
+    """Three pipelines and what is known of them; made by `kvae.data.load`.
+
+    Attributes:
+        train: `tf.data.Dataset` of `[B, H, W, C]` float32, in a new order at every iteration.
+        validation: the same in a fixed order, or None.
+        test: the same in a fixed order.
+        info: `Info`.
+        epoch: the number of the epoch that the next iteration of `train` gives, an int64 `tf.Variable`.
+    """
+
+    def __init__(
+        self,
+        info: Info,
+        splits: dict[str, Split],
+        training: _Recipe,
+        evaluation: _Recipe,
+        batch_size: int,
+        drop_remainder: bool,
+    ) -> None:
+        self.info = info
+        self._splits = splits
+        self._recipes = {"train": training, "validation": evaluation, "test": evaluation}
+        self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
+        self.train = _training(splits["train"], training, self.epoch, batch_size, drop_remainder)
+        self.validation = _evaluation(splits["validation"], evaluation, batch_size) if "validation" in splits else None
+        self.test = _evaluation(splits["test"], evaluation, batch_size)
+
+    @cached_property
+    def pixel_mean(self) -> np.ndarray:
+        """Mean of every pixel over the training images as the model sees them, `[H, W, C]` float32."""
+        split, recipe = self._splits["train"], self._recipes["train"].frozen(0)
+        total = np.zeros(split.image_shape, np.float64)
+        for batch in _evaluation(split, recipe, CHUNK):
+            total += np.asarray(batch, np.float64).sum(axis=0)
+        return (total / split.count).astype(np.float32)
+
+    def examples(self, part: str, count: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """The first images of a split, as the model sees them, and their labels.
+
+        Args:
+            part: `train`, `validation` or `test`.
+            count: how many; all by default.
+
+        Returns:
+            x `[N, H, W, C]` float32 and labels `[N]`, or None where there are none. Training images come in the
+            order of the source and in one fixed binarization.
+        """
+        if part not in self._splits:
+            raise unknown("split", part, self._splits)
+        split = self._splits[part]
+        split = split.slice(0, min(split.count if count is None else count, split.count))
+        recipe = self._recipes[part].frozen(self._recipes[part].seed)
+        x = np.concatenate([batch.numpy() for batch in _evaluation(split, recipe, CHUNK)])
+        return x, split.labels
+
+
+def make(
+    source: Source,
+    *,
+    train: str,
+    validation: str | None,
+    test: str,
+    binarize: str,
+    threshold: float,
+    batch_size: int,
+    drop_remainder: bool,
+    seed: int,
+    evaluation_seed: int,
+) -> Data:
+    """Pipelines over a source; the arguments are those of `kvae.data.load`."""
+    if binarize not in KINDS:
+        raise unknown("binarization", binarize, KINDS)
+    if not 0 <= threshold < 1:
+        raise UserError(f"Expected a threshold in [0, 1). Received {threshold}.")
+    splits = {"train": source.select(train), "test": source.select(test)}
+    if validation is not None:
+        splits["validation"] = source.select(validation)
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise UserError(f"Expected batch_size to be a whole number of at least 1. Received {batch_size!r}.")
+    if batch_size > splits["train"].count:
+        raise UserError(
+            f"Expected a batch_size of at most the {splits['train'].count} training images of {train!r}. "
+            f"Received {batch_size}."
+        )
+    training = _Recipe(binarize, threshold, seed)
+    evaluation = training.frozen(evaluation_seed)
+    protocol: dict[str, Any] = {
+        "dataset": source.name,
+        "train": f"{train} ({splits['train'].count} images)",
+        "validation": None if validation is None else f"{validation} ({splits['validation'].count} images)",
+        "test": f"{test} ({splits['test'].count} images)",
+        "binarization": f"threshold {threshold:g}" if binarize == "threshold" else binarize,
+    }
+    if evaluation.kind == "fixed":
+        protocol["evaluation_binarization"] = f"drawn once, seed {evaluation_seed}"
+    if source.notes:
+        protocol["notes"] = list(source.notes)
+    info = Info(
+        source.name,
+        splits["train"].image_shape,
+        source.label_names,
+        {part: splits[part].count if part in splits else 0 for part in ("train", "validation", "test")},
+        protocol,
+    )
+    return Data(info, splits, training, evaluation, batch_size, drop_remainder)
+
+
+def _options() -> tf.data.Options:
+    options = tf.data.Options()
+    options.autotune.enabled = False  # autotune can stall the end of an iteration for seconds
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return options
+
+
+def _workers() -> int:
+    return max(2, os.cpu_count() or 2)
+
+
+def _training(
+    split: Split, recipe: _Recipe, epoch: tf.Variable, batch_size: int, drop_remainder: bool
+) -> tf.data.Dataset:
+    """Batches of one epoch after another, each iteration the next."""
+    images = _on_host(split)
+
+    def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
+        seed = tf.stack([tf.cast(recipe.seed, tf.int64), number])
+        if split.stream is None:
+            order = tf.range(split.start, split.start + split.count)
+            order = tf.random.experimental.stateless_shuffle(order, seed, alg="philox")
+            batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder)
+        else:
+            word = tf.random.stateless_uniform([], seed, 0, 2**31 - 1, tf.int64, alg="philox")
+            elements = split.stream(split.start, split.start + split.count)
+            elements = elements.shuffle(min(split.count, SHUFFLE_BUFFER), word, reshuffle_each_iteration=False)
+            batches = _decoded(split, elements).batch(batch_size, drop_remainder)
+        return _binarized(split, images, batches, recipe, number)
+
+    numbers = tf.data.Dataset.range(1).map(lambda _: epoch.assign_add(1) - 1)
+    dataset = numbers.flat_map(one_epoch)
+    steps = split.count // batch_size if drop_remainder else -(-split.count // batch_size)
+    return _finished(dataset, steps, recipe)
+
+
+def _evaluation(split: Split, recipe: _Recipe, batch_size: int) -> tf.data.Dataset:
+    """Batches in the order of the source."""
+    if split.stream is None:
+        batches = tf.data.Dataset.range(split.start, split.start + split.count).batch(batch_size)
+    else:
+        batches = _decoded(split, split.stream(split.start, split.start + split.count)).batch(batch_size)
+    return _finished(_binarized(split, _on_host(split), batches, recipe, 0), -(-split.count // batch_size), recipe)
+
+
+def _decoded(split: Split, elements: tf.data.Dataset) -> tf.data.Dataset:
+    return elements.map(lambda index, encoded: (index, split.decode(encoded)), num_parallel_calls=_workers())
+
+
+def _on_host(split: Split) -> tf.Tensor | None:
+    """The images as one tensor in host memory. Made outside of any graph: inside one it would become its constant."""
+    if split.images is None:
+        return None
+    with tf.device("CPU"):
+        return tf.constant(split.images)
+
+
+def _binarized(
+    split: Split, images: tf.Tensor | None, batches: tf.data.Dataset, recipe: _Recipe, epoch: Any
+) -> tf.data.Dataset:
+    """Batches of indices (or of indices and images, in a stream) to batches of model input."""
+    if images is None:
+        return batches.map(lambda index, images: recipe(images, index, epoch), num_parallel_calls=_workers())
+
+    def gather(index: tf.Tensor) -> tf.Tensor:
+        return recipe(tf.gather(images, index - split.start), index, epoch)
+
+    return batches.map(gather, num_parallel_calls=_workers())
+
+
+def _finished(dataset: tf.data.Dataset, steps: int, recipe: _Recipe) -> tf.data.Dataset:
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(8).with_options(_options())
+    dataset.binary = recipe.kind != "none"  # read by VAE.fit, which then need not look at the pixels
+    return dataset

@@ -1,0 +1,118 @@
+"""Any image dataset of TensorFlow Datasets: `mnist`, `fashion_mnist`, `kmnist`, `cifar10`, ..."""
+
+import difflib
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+from kvae.data.split import Source, Split, hold_out
+from kvae.errors import UserError
+from kvae.tensorflow import tf
+
+
+def _builder(name: str) -> Any:
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.registered import DatasetNotFoundError
+
+    try:
+        return tfds.builder(name)
+    except DatasetNotFoundError:
+        near = difflib.get_close_matches(name, ["mnist5k", *tfds.list_builders(with_community_datasets=False)], n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(
+            f"Unknown dataset {name!r}.{hint} Expected mnist5k (embedded), a name of TensorFlow Datasets, "
+            "idx:DIR, csv:FILE, npz:FILE or images:DIR."
+        ) from None
+    except (ValueError, RuntimeError, AssertionError) as error:
+        raise UserError(f"Could not open the dataset {name!r}: {str(error).splitlines()[0]}") from error
+
+
+def _prepare(builder: Any) -> None:
+    if builder.is_prepared():
+        return
+    print(f"Downloading {builder.name} (the embedded mnist5k needs no network) ...", file=sys.stderr)
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # TFDS lets through what requests, urllib, the file system and its own checks raise
+        raise UserError(
+            f"Could not download {builder.name} ({type(error).__name__}). Without a network, use --dataset mnist5k, or "
+            f"set TFDS_DATA_DIR to a folder that holds {builder.name} as TFDS prepared it "
+            f"(now {os.environ.get('TFDS_DATA_DIR', 'unset: ~/tensorflow_datasets')})."
+        ) from error
+
+
+def _split(builder: Any, part: str, streaming: bool) -> Split:
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features)
+    shape = tuple(features["image"].shape)
+    labelled = isinstance(features.get("label"), tfds.features.ClassLabel)
+    read_config = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=16, add_tfds_id=False)
+    read_config.options.autotune.enabled = False  # autotune can stall the end of an iteration for seconds
+    read_config.options.deterministic = True
+
+    def encoded(start: int, stop: int) -> Any:
+        instruction = tfds.core.ReadInstruction(part, from_=start, to=stop, unit="abs")
+        dataset = builder.as_dataset(
+            split=instruction,
+            decoders={"image": tfds.decode.SkipDecoding()},
+            read_config=read_config,
+            shuffle_files=False,
+        )
+        return dataset.map(lambda e: (e["image"], e["label"] if labelled else tf.constant(-1, tf.int64)))
+
+    def decode(image: Any) -> Any:
+        decoded = tf.io.decode_image(image, channels=shape[2], expand_animations=False)
+        return tf.ensure_shape(decoded, shape)
+
+    count = builder.info.splits[part].num_examples
+    if streaming:
+
+        def stream(start: int, stop: int) -> Any:
+            images = encoded(start, stop).map(lambda image, _: image)
+            return images.enumerate(start)
+
+        return Split(None, None, count, shape, stream, decode)
+
+    dataset = encoded(0, count).map(lambda image, label: (decode(image), label), num_parallel_calls=4).batch(1000)
+    images, labels = np.empty((count, *shape), np.uint8), np.empty(count, np.int64)
+    start = 0
+    for image_batch, label_batch in dataset.prefetch(2).as_numpy_iterator():
+        images[start : start + len(image_batch)] = image_batch
+        labels[start : start + len(image_batch)] = label_batch
+        start += len(image_batch)
+    return Split.of(images, labels if labelled else None)
+
+
+def read(name: str, streaming: bool = False) -> Source:
+    """The splits of a TFDS image dataset, downloaded on first use to TFDS_DATA_DIR.
+
+    Args:
+        name: as TFDS knows it, e.g. `mnist` or `mnist:3.0.1`.
+        streaming: read and decode records as they are needed rather than hold all images in memory. The labels of a
+            stream are not kept.
+
+    Raises:
+        UserError: an unknown name, no network, or a dataset without images `image` of one size in 8 bits.
+    """
+    builder = _builder(name)
+    feature = dict(builder.info.features or {}).get("image")
+    if feature is None or len(feature.shape) != 3 or None in feature.shape or feature.np_dtype != np.uint8:
+        raise UserError(
+            f"Expected a dataset with one 8-bit `image` of a fixed size. {name} has "
+            f"{'none' if feature is None else f'{feature.shape} {feature.np_dtype.__name__}'}."
+        )
+    _prepare(builder)
+    splits = {part: _split(builder, part, streaming) for part in ("train", "test") if part in builder.info.splits}
+    if "train" not in splits:
+        raise UserError(f"Expected a split called train in {name}. Received {', '.join(builder.info.splits)}.")
+    label = dict(builder.info.features).get("label")
+    names = tuple(getattr(label, "names", None) or ()) or None
+    if "test" in splits:
+        return Source(name, splits, names)
+    if streaming:
+        raise UserError(f"Expected a test split in {name} for streaming. Use it in memory (streaming off).")
+    held = hold_out(name, splits["train"])
+    return Source(name, held.splits, names, held.notes)

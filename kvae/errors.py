@@ -1,0 +1,25 @@
+"""The one kind of error that is the user's to mend."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake of the caller: the message says what was expected, what was received and what to do.
+
+    The command line prints it as one line and exits with status 2.
+    """
+
+
+def unknown(kind: str, received: object, choices: Iterable[str]) -> UserError:
+    """The error for a name that is none of `choices`, with the nearest match.
+
+    Args:
+        kind: what the name stands for, e.g. `"recipe"`.
+        received: the name as it came.
+        choices: the names that would have been right.
+    """
+    known = sorted(choices)
+    near = difflib.get_close_matches(str(received), known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UserError(f"Unknown {kind} {str(received)!r}.{hint} Expected one of: {', '.join(known)}.")

@@ -1,0 +1,200 @@
+"""Numbers to publish: means over a whole set with their standard errors, in nats per example.
+
+Every draw is a function of (seed, place of the example in the set, number of the draw), so a result depends neither
+on the batch size nor on how the draws are cut into chunks.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kvae import distributions, noise, objectives
+from kvae.errors import UserError
+from kvae.tensorflow import keras, tf
+from kvae.vae import VAE
+
+ELBO_DRAWS = 8  # draws of z an example for the reconstruction term; unbiased for any number
+BATCH = 100  # examples at a time where an array came in
+CHUNK = 4096  # decoded images at a time: 13 MB a tensor at 28 x 28
+ACTIVE_VARIANCE = 0.01  # Burda et al. (2016), section 5.2
+
+# Streams of the noise, apart from those of the model.
+ELBO_STREAM, BOUND_STREAM = 100, 101
+
+
+class Estimate(NamedTuple):
+    """A quantity of every example, in nats, and its mean over the set."""
+
+    per_example: np.ndarray  # [N]
+
+    @property
+    def mean(self) -> float:
+        """The mean over the examples."""
+        return float(self.per_example.mean(dtype=np.float64))
+
+    @property
+    def standard_error(self) -> float:
+        """Standard deviation over the examples / sqrt(N): how far another test set of this size would lie."""
+        return float(self.per_example.std(dtype=np.float64, ddof=1) / math.sqrt(len(self.per_example)))
+
+
+class ElboTerms(NamedTuple):
+    """The ELBO of every example and what it is made of."""
+
+    elbo: Estimate  # [N]
+    reconstruction: Estimate  # [N]
+    kl: Estimate  # [N]
+    kl_per_dimension: list[Estimate]  # D times [N]
+    active_units: int  # latent dimensions whose posterior mean varies over the set by more than 0.01
+
+
+def elbo(vae: VAE, data: Any, *, draws: int = ELBO_DRAWS, seed: int = 0) -> ElboTerms:
+    """The ELBO with beta = 1 and the analytic KL.
+
+    Args:
+        vae: a built model.
+        data: a `tf.data.Dataset` of batches, or an array `[N, *image]`.
+        draws: of z an example; more make the estimate less noisy, not larger.
+        seed: of the draws.
+
+    Raises:
+        UserError: no data, or data of another shape.
+    """
+    _check_whole("draws", draws)
+
+    @tf.function(reduce_retracing=True)
+    def batch_terms(x: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        mean, log_var = vae.encode(x)
+        draw = noise.normal((draws, vae.latent_dim), seed, ELBO_STREAM, index)
+        z = distributions.reparameterize(mean, log_var, tf.transpose(draw, [1, 0, 2]))
+        kl = distributions.gaussian_kl(mean, log_var)
+        terms = objectives.elbo_terms(vae.likelihood(x, vae.decode(z)), kl)
+        return terms.elbo, terms.reconstruction, terms.kl, kl, mean
+
+    parts = [[part.numpy() for part in batch_terms(x, index)] for x, index in _batches(vae, data)]
+    elbo_, reconstruction, kl, kl_elements, mean = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return ElboTerms(
+        Estimate(elbo_),
+        Estimate(reconstruction),
+        Estimate(kl),
+        [Estimate(column) for column in kl_elements.T],
+        int((mean.var(axis=0) > ACTIVE_VARIANCE).sum()),
+    )
+
+
+def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, verbose: int = 0) -> Estimate:
+    """The importance-weighted lower bound of log p(x), in memory that does not grow with `samples` or the set.
+
+    log 1/K sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x); Burda, Grosse and Salakhutdinov, "Importance Weighted
+    Autoencoders" (2016), equation 8. For K = 1 it is the ELBO; for large K it approaches log p(x) from below.
+
+    Args:
+        vae: a built model.
+        data: a `tf.data.Dataset` of batches, or an array `[N, *image]`.
+        samples: K.
+        seed: of the draws.
+        verbose: 1 shows a progress bar, counted in examples.
+
+    Raises:
+        UserError: K below 1, no data, or data of another shape.
+    """
+    _check_whole("samples", samples)
+
+    @tf.function(reduce_retracing=True)
+    def log_mean_weight(x: tf.Tensor, index: tf.Tensor, first: tf.Tensor, count: int) -> tf.Tensor:
+        """Bound of the draws first .. first + count - 1, `[B]`."""
+        mean, log_var = vae.encode(x)
+        batch = tf.shape(x)[0]
+        draw = tf.repeat(first + tf.range(count), batch)
+        draws = noise.normal((vae.latent_dim,), seed, BOUND_STREAM, tf.tile(index, [count]), draw)
+        z = distributions.reparameterize(mean, log_var, tf.reshape(draws, [count, batch, vae.latent_dim]))
+        log_weights = vae.joint_log_density(x, z) - vae.log_q(z, mean, log_var)
+        return objectives.importance_weighted_bound(log_weights)
+
+    progress = keras.utils.Progbar(_count(data), unit_name="batch") if verbose else None
+    results = []
+    for x, index in _batches(vae, data):
+        count = min(max(CHUNK // int(x.shape[0]), 1), samples)
+        total = np.full(x.shape[0], -np.inf)
+        for first in range(0, samples, count):
+            size = min(count, samples - first)
+            chunk = log_mean_weight(x, index, tf.constant(first), size)
+            total = np.logaddexp(total, chunk.numpy().astype(np.float64) + math.log(size / samples))
+        results.append(total)
+        if progress:
+            progress.add(1)
+    return Estimate(np.concatenate(results))
+
+
+def evaluate(
+    vae: VAE, data: Any, *, samples: int | None = None, seed: int = 0, protocol: Any = None, verbose: int = 0
+) -> dict[str, Any]:
+    """Everything as one JSON-ready object: what `kvae evaluate` prints and `evaluation.json` holds.
+
+    Args:
+        vae: a built model.
+        data: the test set.
+        samples: K of the importance-weighted bound; left out where it is None.
+        seed: of all draws.
+        protocol: of the data, e.g. `data.info.protocol`; what is measured here is added to it.
+        verbose: 1 shows a progress bar for the bound.
+
+    Returns:
+        `elbo`, `reconstruction`, `kl`, `kl_per_dimension`, `log_likelihood` where asked for, each with
+        `..._standard_error`; `active_units`; `protocol`.
+    """
+    terms = elbo(vae, data, seed=seed)
+    bound = None if samples is None else log_likelihood(vae, data, samples=samples, seed=seed, verbose=verbose)
+    result: dict[str, Any] = {}
+    named = {"elbo": terms.elbo, "reconstruction": terms.reconstruction, "kl": terms.kl, "log_likelihood": bound}
+    for name, estimate in named.items():
+        if estimate is not None:
+            result[name] = estimate.mean
+            result[f"{name}_standard_error"] = estimate.standard_error
+    result["kl_per_dimension"] = [estimate.mean for estimate in terms.kl_per_dimension]
+    result["kl_per_dimension_standard_error"] = [estimate.standard_error for estimate in terms.kl_per_dimension]
+    result["active_units"] = terms.active_units
+    result["protocol"] = {
+        **(protocol or {}),
+        "examples": len(terms.elbo.per_example),
+        "units": "nats per example",
+        "likelihood": vae.likelihood.name,
+        "elbo_draws": ELBO_DRAWS,
+        "importance_samples": samples,
+        "seed": seed,
+    }
+    return result
+
+
+def _check_whole(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise UserError(f"Expected {name} to be a whole number of at least 1. Received {value!r}.")
+
+
+def _count(data: Any) -> int | None:
+    """Batches in `data`, where that is known."""
+    if isinstance(data, tf.data.Dataset):
+        count = int(data.cardinality())
+        return count if count >= 0 else None
+    return -(-len(data) // BATCH)
+
+
+def _batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """x `[B, *image]` and the places of its examples in the set, `[B]`."""
+    if not isinstance(data, tf.data.Dataset):
+        data = (data[start : start + BATCH] for start in range(0, len(data), BATCH))
+    place = 0
+    for batch in data:
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        x = tf.cast(tf.convert_to_tensor(x), tf.float32)
+        if vae.image_shape is None or tuple(x.shape[1:]) != vae.image_shape:
+            raise UserError(
+                f"Expected images of shape {vae.image_shape}, those that the model was trained on. "
+                f"Received {tuple(x.shape[1:])}."
+            )
+        yield x, tf.range(place, place + x.shape[0])
+        place += x.shape[0]
+    if place == 0:
+        raise UserError("Expected at least one example to evaluate. Received none.")

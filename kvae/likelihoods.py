@@ -1,0 +1,142 @@
+"""p(x|z): how a decoder's logits become densities, means and draws. One class a likelihood.
+
+Each is a Keras layer, so that what it learns (the Gaussian's variance) trains and is saved with the model. Densities
+stay float32 whatever the precision policy.
+"""
+
+import math
+import warnings
+from typing import Any
+
+from kvae import distributions, noise
+from kvae.errors import UserError, unknown
+from kvae.tensorflow import keras, tf
+
+
+class Likelihood(keras.layers.Layer):
+    """What the three likelihoods share: calling one is `log_prob`."""
+
+    #: whether the data must be 0 or 1 for the density to be one
+    binary = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+
+    def call(self, x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        return self.log_prob(x, logits)
+
+    def log_prob(self, x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """log p(x|z) per element, nats, the shape of `logits`."""
+        raise NotImplementedError
+
+    def means(self, logits: tf.Tensor) -> tf.Tensor:
+        """E[x|z], in [0, 1], the shape of `logits`."""
+        return tf.sigmoid(logits)
+
+    def sample(self, logits: tf.Tensor, key: tuple) -> tf.Tensor:
+        """A draw of p(x|z) for logits `[B, *image]`, float32; `key` as in `kvae.noise.uniform`."""
+        raise NotImplementedError
+
+
+@keras.saving.register_keras_serializable("kvae")
+class Bernoulli(Likelihood):
+    """Binary pixels: p(x=1|z) = sigmoid(logits)."""
+
+    binary = True
+
+    def log_prob(self, x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        return distributions.bernoulli_log_density(x, logits)
+
+    def sample(self, logits: tf.Tensor, key: tuple) -> tf.Tensor:
+        uniform = noise.uniform(tuple(logits.shape[1:]), *key)
+        return tf.cast(uniform < tf.sigmoid(logits), tf.float32)
+
+
+@keras.saving.register_keras_serializable("kvae")
+class ContinuousBernoulli(Likelihood):
+    """Grey pixels on [0, 1]; Loaiza-Ganem and Cunningham, "The continuous Bernoulli" (2019)."""
+
+    def log_prob(self, x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        return distributions.continuous_bernoulli_log_density(x, logits)
+
+    def means(self, logits: tf.Tensor) -> tf.Tensor:
+        """E[x|z] = 1 / (1 - exp(-l)) - 1 / l (their equation 8 in logits), 1/2 + l / 12 - l^3 / 720 near l = 0."""
+        small = tf.abs(logits) < 0.2
+        safe = tf.where(small, tf.ones_like(logits), logits)
+        series = 0.5 + logits / 12 - tf.pow(logits, 3) / 720
+        return tf.where(small, series, -1 / tf.math.expm1(-safe) - 1 / safe)
+
+    def sample(self, logits: tf.Tensor, key: tuple) -> tf.Tensor:
+        """By the inverse distribution function, log(u e^l + 1 - u) / l, mirrored so that the exponential never grows:
+        F(x; l) = 1 - F(1 - x; -l)."""
+        uniform = noise.uniform(tuple(logits.shape[1:]), *key)
+        magnitude = tf.maximum(tf.abs(logits), 1e-3)  # at 1e-3 the density is flat to 3e-4
+        x = -tf.math.log1p(uniform * tf.math.expm1(-magnitude)) / magnitude  # a draw for -|l|
+        return tf.clip_by_value(tf.where(logits > 0, 1 - x, x), 0.0, 1.0)
+
+
+@keras.saving.register_keras_serializable("kvae")
+class Gaussian(Likelihood):
+    """Grey pixels with mean sigmoid(logits) and one variance for all pixels, fixed or learned.
+
+    A learned variance is the sigma-VAE of Rybkin, Daniilidis and Levine, "Simple and Effective VAE Training with
+    Calibrated Decoders" (2021).
+
+    Args:
+        variance: a positive number, or `"learned"` (it starts at 0.1).
+    """
+
+    def __init__(self, variance: float | str = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if variance != "learned" and not (isinstance(variance, int | float) and 0 < variance < math.inf):
+            raise UserError(f'Expected a positive variance or "learned". Received {variance!r}.')
+        self.variance = variance
+        start = 0.1 if variance == "learned" else float(variance)
+        self.log_variance = self.add_weight(
+            name="log_variance",
+            shape=(),
+            initializer=keras.initializers.Constant(math.log(start)),
+            trainable=variance == "learned",
+        )
+        self.built = True
+
+    def log_prob(self, x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        log_var = tf.convert_to_tensor(self.log_variance)
+        return distributions.gaussian_log_density(x, tf.sigmoid(logits), log_var)
+
+    def sample(self, logits: tf.Tensor, key: tuple) -> tf.Tensor:
+        """A draw of the Gaussian, clipped to [0, 1] as every picture is."""
+        draws = noise.normal(tuple(logits.shape[1:]), *key)
+        draw = distributions.reparameterize(tf.sigmoid(logits), tf.convert_to_tensor(self.log_variance), draws)
+        return tf.clip_by_value(draw, 0.0, 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "variance": self.variance}
+
+
+LIKELIHOODS = {"bernoulli": Bernoulli, "continuous_bernoulli": ContinuousBernoulli, "gaussian": Gaussian}
+
+
+def get(likelihood: "str | Likelihood") -> Likelihood:
+    """A likelihood from its name (`bernoulli`, `continuous_bernoulli`, `gaussian`) or as it is.
+
+    Raises:
+        UserError: neither.
+    """
+    if isinstance(likelihood, Likelihood):
+        return likelihood
+    if likelihood not in LIKELIHOODS:
+        raise unknown("likelihood", likelihood, LIKELIHOODS)
+    return LIKELIHOODS[likelihood]()
+
+
+def warn_if_binary(likelihood: Likelihood) -> None:
+    """Warns that grey pixels are about to meet `likelihood`, where that is one of binary pixels."""
+    if likelihood.binary:
+        warnings.warn(
+            "Grey pixels under a Bernoulli likelihood: the loss is then a cross entropy, not a log density, and no "
+            'bound on log p(x). Binarize the data, or use likelihood="continuous_bernoulli" or "gaussian".',
+            UserWarning,
+            stacklevel=4,
+        )

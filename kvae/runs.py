@@ -1,0 +1,146 @@
+"""The run folder: everything one training leaves behind, each file written at once and whole.
+
+saved_models/<run>/
+  config.json        the whole configuration, with protocol and package versions
+  model.keras        weights and architecture, no optimizer state
+  encoder.keras, decoder.keras
+  history.csv        one row an epoch
+  evaluation.json    what `kvae evaluate` printed last, with its protocol
+  plots/*.png
+  checkpoint/        what --resume needs; gone once the training has finished
+"""
+
+import importlib.metadata
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kvae import callbacks, files
+from kvae.config import RunConfig
+from kvae.errors import UserError
+
+if TYPE_CHECKING:
+    from kvae.vae import VAE
+
+PACKAGES = ("kvae", "tensorflow", "keras", "numpy", "tensorflow-datasets")
+
+
+class Run:
+    """A run folder that exists.
+
+    Attributes:
+        folder: where it lies.
+        config: what was trained.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig) -> None:
+        self.folder = folder
+        self.config = config
+
+    @classmethod
+    def create(cls, folder: str | Path, config: RunConfig, protocol: dict[str, Any], overwrite: bool = False) -> "Run":
+        """Makes a new run folder with its config.json.
+
+        Raises:
+            UserError: the folder exists and `overwrite` is False, or it is no run, or it cannot be written to.
+        """
+        folder = Path(folder)
+        check_free(folder, overwrite)
+        if folder.exists():
+            shutil.rmtree(folder)
+        run = cls(folder, config)
+        run.write_config(protocol)
+        return run
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """Opens a run folder.
+
+        Raises:
+            UserError: it is not one.
+        """
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise UserError(f"Expected the folder of a run, with a config.json. {str(folder)!r} is none.")
+        values = files.read_json(folder / "config.json")
+        if not isinstance(values, dict) or "config" not in values:
+            raise UserError(f"{folder / 'config.json'} is not the configuration of a run.")
+        files.sweep(folder)
+        return cls(folder, RunConfig.from_dict(values["config"]))
+
+    def write_config(self, protocol: dict[str, Any]) -> None:
+        """Writes config.json."""
+        versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+        content = {"config": self.config.to_dict(), "protocol": protocol, "versions": versions}
+        files.write_json(self.folder / "config.json", content)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoint"
+
+    @property
+    def history_file(self) -> Path:
+        return self.folder / "history.csv"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training ended and left its model."""
+        return (self.folder / "model.keras").is_file()
+
+    def history(self) -> dict[str, np.ndarray]:
+        """history.csv, a column a name; raises `UserError` where it is missing."""
+        return callbacks.read_history(self.history_file)
+
+    def save_models(self, vae: "VAE") -> None:
+        """Writes encoder.keras, decoder.keras and, last, model.keras, without optimizer state."""
+        bare = type(vae).from_config(vae.get_config())
+        bare.build((None, *vae.image_shape))
+        bare.set_weights(vae.get_weights())
+        for name, model in (("encoder", bare.encoder), ("decoder", bare.decoder), ("model", bare)):
+            with files.atomic_file(self.folder / f"{name}.keras") as partial:
+                model.save(partial)
+
+    def load_model(self) -> "VAE":
+        """The trained model.
+
+        Raises:
+            UserError: the training has not finished, or model.keras is damaged.
+        """
+        from kvae.tensorflow import keras
+        from kvae.vae import VAE
+
+        path = self.folder / "model.keras"
+        if not path.is_file():
+            hint = f" Finish it: kvae train --resume --out {self.folder}" if self.checkpoints.is_dir() else ""
+            raise UserError(f"{str(self.folder)!r} has no model.keras: its training has not finished.{hint}")
+        try:
+            vae = keras.saving.load_model(path, compile=False)
+        except Exception as error:  # Keras lets through what zip, HDF5, JSON and its own checks raise
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(f"{path} is damaged or not a model of kvae ({reason}).") from error
+        if not isinstance(vae, VAE):
+            raise UserError(f"{path} holds a {type(vae).__name__}. Expected a kvae.VAE.")
+        return vae
+
+    def write_evaluation(self, evaluation: dict[str, Any]) -> None:
+        """Writes evaluation.json."""
+        files.write_json(self.folder / "evaluation.json", evaluation)
+
+    @property
+    def plots(self) -> Path:
+        return self.folder / "plots"
+
+
+def check_free(folder: str | Path, overwrite: bool) -> None:
+    """Raises `UserError` where a run must not be created in `folder`."""
+    folder = Path(folder)
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists() and not overwrite:
+        raise UserError(
+            f"{str(folder)!r} exists. Go on with --resume, replace it with --overwrite, or choose another --out."
+        )
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise UserError(f"{str(folder)!r} is not a run of kvae, so --overwrite leaves it alone. Choose another --out.")

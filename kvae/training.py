@@ -1,0 +1,231 @@
+"""From a configuration to a finished run folder: data, model and callbacks wired into Keras `fit`."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from kvae import callbacks, evaluation, files, likelihoods, networks, objectives
+from kvae import data as data_
+from kvae.config import RunConfig
+from kvae.data import Data
+from kvae.errors import UserError
+from kvae.runs import Run, check_free
+from kvae.tensorflow import keras
+from kvae.vae import VAE
+
+
+def load_data(config: RunConfig) -> Data:
+    """The data of a run: its binarization and order follow the run's seed."""
+    options = config.data.model_dump()
+    return data_.load(options.pop("source"), seed=config.seed, **options)
+
+
+def build_model(config: RunConfig, data: Data) -> VAE:
+    """An untrained model for these data, built.
+
+    Raises:
+        UserError: an activation that Keras does not know, or networks that cannot take the images.
+    """
+    model, training = config.model, config.training
+    options: dict[str, Any] = {
+        "initialization": model.initialization,
+        "seed": config.seed,
+        "dtype": training.precision,
+        **_l2(model.encoder_l2),
+    }
+    if model.activation is not None:
+        options["activation"] = model.activation
+    bias = networks.logit_of_mean(data.pixel_mean) if model.output_bias == "data" else None
+    try:
+        if model.network == "mlp":
+            encoder = networks.MLPEncoder(model.latent_dim, model.hidden_units, **options)
+        else:
+            encoder = networks.ConvEncoder(model.latent_dim, model.filters, model.dense_units, **options)
+        decoder = encoder.mirror(data.info.image_shape, bias, **_l2(model.decoder_l2))
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"model.activation: {str(error).splitlines()[0]}") from error
+    likelihood = likelihoods.Gaussian(model.variance) if model.likelihood == "gaussian" else model.likelihood
+    beta: Any = model.beta
+    if training.beta_warmup_epochs > 0:
+        beta = objectives.LinearWarmup(model.beta, max(1, round(training.beta_warmup_epochs * steps_an_epoch(data))))
+    vae = VAE(
+        encoder=encoder,
+        decoder=decoder,
+        likelihood=likelihood,
+        beta=beta,
+        samples=model.samples,
+        kl=model.kl,
+        seed=config.seed,
+        dtype=training.precision,
+    )
+    vae.build((None, *data.info.image_shape))
+    return vae
+
+
+def _l2(strength: float) -> dict[str, Any]:
+    regularizer = keras.regularizers.L2(strength) if strength > 0 else None
+    return {"kernel_regularizer": regularizer, "bias_regularizer": regularizer}
+
+
+def steps_an_epoch(data: Data) -> int:
+    """Optimizer steps an epoch."""
+    return int(data.train.cardinality())
+
+
+def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
+    """The optimizer with its learning-rate schedule over `steps` steps an epoch."""
+    training = config.training
+    total, warmup = training.epochs * steps, round(training.warmup_epochs * steps)
+    rate: Any = training.learning_rate
+    schedules = keras.optimizers.schedules
+    if training.schedule == "exponential":
+        if warmup:
+            raise UserError("training.warmup_epochs goes with schedule='constant' or 'cosine', not with 'exponential'.")
+        rate = schedules.ExponentialDecay(rate, total, training.final_learning_rate / rate)
+    elif training.schedule == "cosine" or warmup:
+        # A cosine from the rate to itself is a constant: Keras's only schedule with a warm-up serves both.
+        end = training.final_learning_rate / rate if training.schedule == "cosine" else 1.0
+        if warmup:
+            rate = schedules.CosineDecay(0.0, total - warmup, alpha=end, warmup_target=rate, warmup_steps=warmup)
+        else:
+            rate = schedules.CosineDecay(rate, total, alpha=end)
+    return keras.optimizers.get({"class_name": training.optimizer, "config": {"learning_rate": rate}})
+
+
+def train(
+    config: RunConfig, folder: str | Path, *, overwrite: bool = False, verbose: Any = "auto", extra: Any = ()
+) -> Run:
+    """Trains from the beginning and leaves a finished run.
+
+    Args:
+        config: what to train.
+        folder: of the run.
+        overwrite: replace a run that stands there.
+        verbose: of Keras `fit`.
+        extra: more Keras callbacks.
+
+    Raises:
+        UserError: the folder is taken, or the data or the configuration cannot be used.
+    """
+    check_free(folder, overwrite)
+    data = load_data(config)
+    vae = build_model(config, data)
+    optimizer = build_optimizer(config, steps_an_epoch(data))
+    run = Run.create(folder, config, data.info.protocol, overwrite)
+    vae.compile(optimizer=optimizer, **_compile_options(config))
+    return _fit(run, data, vae, None, verbose, extra)
+
+
+def resume(folder: str | Path, config: RunConfig | None = None, *, verbose: Any = "auto", extra: Any = ()) -> Run:
+    """Goes on where a training was interrupted; the result is bit for bit that of one that was not.
+
+    Args:
+        folder: of the run.
+        config: what the caller asks for, checked against the run's own. More epochs are accepted where the learning
+            rate is constant, for then they change nothing of what was done.
+        verbose: of Keras `fit`.
+        extra: more Keras callbacks.
+
+    Raises:
+        UserError: no such run, or another configuration than the run's.
+    """
+    run = Run.open(folder)
+    if config is not None and config != run.config:
+        run.config = _accepted(run.config, config)
+    checkpoint = callbacks.latest_checkpoint(run.checkpoints)
+    if checkpoint is None and run.finished and run.config.training.epochs == _epochs_done(run):
+        return run
+    data = load_data(run.config)
+    if checkpoint is None:
+        if run.finished:
+            raise UserError(
+                f"{str(run.folder)!r} is finished and its checkpoint is gone: train anew with another --out."
+            )
+        vae = build_model(run.config, data)
+        vae.compile(optimizer=build_optimizer(run.config, steps_an_epoch(data)), **_compile_options(run.config))
+        return _fit(run, data, vae, None, verbose, extra)
+    resumed = callbacks.Resumed(checkpoint)
+    run.write_config(data.info.protocol)
+    resumed.model.compile(optimizer=resumed.model.optimizer, **_compile_options(run.config))
+    return _fit(run, data, resumed.model, resumed, verbose, extra)
+
+
+def _epochs_done(run: Run) -> int:
+    return len(next(iter(run.history().values()), ()))
+
+
+def _accepted(own: RunConfig, asked: RunConfig) -> RunConfig:
+    """The configuration to go on with, or a `UserError` that names what differs."""
+    extended = own.model_copy(update={"training": own.training.model_copy(update={"epochs": asked.training.epochs})})
+    if extended == asked and own.training.schedule == "constant" and asked.training.epochs >= own.training.epochs:
+        return asked
+    ours, theirs = _flat(own.to_dict()), _flat(asked.to_dict())
+    differ = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    what = ", ".join(f"{key} (run: {ours.get(key)}, asked: {theirs.get(key)})" for key in differ)
+    raise UserError(f"Expected --resume with the run's own settings. These differ: {what}. Leave them out.")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in values.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return flat
+
+
+def _compile_options(config: RunConfig) -> dict[str, Any]:
+    return {"jit_compile": config.training.jit_compile, "steps_per_execution": config.training.steps_per_execution}
+
+
+def _fit(run: Run, data: Data, vae: VAE, resumed: callbacks.Resumed | None, verbose: Any, extra: Any) -> Run:
+    config = run.config
+    stopping = None
+    if config.training.early_stopping is not None:
+        stopping = callbacks.EarlyStopping(config.training.early_stopping)
+        if resumed is not None and resumed.best_weights is not None:
+            stopping.restore(resumed.early_stopping, resumed.best_weights)
+    history = resumed.history if resumed else []
+    checkpoint = callbacks.Checkpoint(
+        run.checkpoints, run.history_file, history, config.training.checkpoint_seconds, stopping
+    )
+    callbacks.write_history(run.history_file, history)
+    done = resumed.epochs if resumed else 0
+    if done < config.training.epochs and not (resumed and resumed.stopped):
+        vae.fit(
+            data.train,
+            validation_data=data.test if config.training.monitor_test else data.validation,
+            epochs=config.training.epochs,
+            initial_epoch=done,
+            callbacks=[
+                callbacks.DataEpoch(data.epoch),
+                *([stopping] if stopping else []),
+                *([_tensorboard(run)] if config.training.tensorboard else []),
+                *extra,
+                checkpoint,
+            ],
+            verbose=verbose,
+        )
+        best = stopping.best_weights if stopping else None
+    else:
+        best = resumed.best_weights if resumed else None
+    if best is not None:
+        vae.set_weights(best)
+    run.save_models(vae)
+    run.write_evaluation(evaluation.evaluate(vae, data.test, protocol=protocol(data)))
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    files.sweep(run.folder)
+    return run
+
+
+def protocol(data: Data) -> dict[str, Any]:
+    """What a number measured on the test set must say of the data."""
+    return {**data.info.protocol, "split": "test"}
+
+
+def _tensorboard(run: Run) -> Any:
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        raise UserError("training.tensorboard needs tensorboard: pip install 'kvae[tensorboard]'.") from None
+    return keras.callbacks.TensorBoard(log_dir=run.folder / "tensorboard")

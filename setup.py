@@ -1,0 +1,54 @@
+"""Package metadata of kvae. Version ranges live here; the tested versions are pinned in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+setup(
+    name="kvae",
+    version="0.1.0",
+    description="Variational autoencoders with Keras: trained fast, measured honestly, exported everywhere.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["kvae", "kvae.*"]),
+    package_data={"kvae": ["py.typed", "recipes/*.toml"], "kvae.data": ["mnist5k.npz", "mnist5k.md"]},
+    install_requires=[
+        "tensorflow>=2.20,<2.22",
+        "keras>=3.13,<4",
+        "tensorflow-datasets>=4.9.9,<5",
+        "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it
+        "numpy>=2.0,<3",
+        "matplotlib>=3.9,<4",
+        "pillow>=11,<14",
+        "pyarrow>=18",
+        "scikit-learn>=1.5,<2",
+        "pydantic>=2.10,<3",
+        "tomli-w>=1.1,<2",
+        "click>=8.1.8,<9",
+        "rich>=13.9,<16",
+        "wrapt>=1.17,<3",
+    ],
+    extras_require={
+        "tensorboard": ["tensorboard>=2.18"],
+        "test": [
+            "pytest>=8.3",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6.120",
+            "scipy>=1.14",
+            "mpmath>=1.3",
+            "kvae[tensorboard]",
+        ],
+        "dev": ["ruff>=0.9", "mypy>=1.14", "kvae[test]"],
+    },
+    entry_points={"console_scripts": ["kvae = kvae.cli:run"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
