@@ -18,6 +18,7 @@ _ROOMS = (
     "data",
     "distributions",
     "evaluation",
+    "history",
     "likelihoods",
     "networks",
     "noise",

@@ -1,7 +1,5 @@
 """What plugs into Keras `fit` beside Keras's own callbacks."""
 
-import csv
-import io
 import json
 import shutil
 import time
@@ -10,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kvae import files
+from kvae import files, history
 from kvae.errors import UserError
 from kvae.tensorflow import keras, tf
 
@@ -67,7 +65,7 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         folder: where checkpoints go.
         history_file: the CSV that gets one row an epoch.
-        history: rows of the epochs before this training.
+        rows: the history of the epochs before this training.
         seconds: least time between two checkpoints; the last epoch always gets one.
         early_stopping: whose state to save, if any.
     """
@@ -76,25 +74,25 @@ class Checkpoint(keras.callbacks.Callback):
         self,
         folder: Path,
         history_file: Path,
-        history: list[dict[str, float]] | None = None,
+        rows: list[dict[str, float]] | None = None,
         seconds: float = 10.0,
         early_stopping: EarlyStopping | None = None,
     ) -> None:
         super().__init__()
         self.folder = folder
         self.history_file = history_file
-        self.history = list(history or [])
+        self.rows = list(rows or [])
         self.seconds = seconds
         self.early_stopping = early_stopping
         self._saved_at = -float("inf")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         values = {name: float(value) for name, value in (logs or {}).items()}
-        self.history.append({"epoch": epoch + 1, **values})
+        self.rows.append({"epoch": epoch + 1, **values})
         last = epoch + 1 == self.params["epochs"] or self.model.stop_training
         if last or time.monotonic() - self._saved_at >= self.seconds:
             self._save(epoch + 1)
-        write_history(self.history_file, self.history)
+        history.write(self.history_file, self.rows)
 
     def _save(self, epochs: int) -> None:
         target = self.folder / f"epoch-{epochs:06d}"
@@ -105,7 +103,7 @@ class Checkpoint(keras.callbacks.Callback):
             state: dict[str, Any] = {
                 "epochs": epochs,
                 "stopped": bool(self.model.stop_training),
-                "history": [{name: _json_float(value) for name, value in row.items()} for row in self.history],
+                "history": [{name: _json_float(value) for name, value in row.items()} for row in self.rows],
             }
             if self.early_stopping is not None and self.early_stopping.best_weights is not None:
                 state["early_stopping"] = self.early_stopping.state()
@@ -129,7 +127,7 @@ class Resumed:
         model: with its optimizer.
         epochs: that were finished.
         stopped: whether early stopping had ended the training.
-        history: a row an epoch.
+        rows: of the history, one an epoch.
         early_stopping: its state, or None.
         best_weights: of early stopping, or None.
     """
@@ -142,8 +140,8 @@ class Resumed:
             raise UserError(f"{checkpoint} is damaged ({error}). Delete that folder, or train again.") from error
         self.epochs: int = state["epochs"]
         self.stopped: bool = state["stopped"]
-        self.history = [{name: float(value) for name, value in row.items()} for row in state["history"]]
-        for row in self.history:
+        self.rows = [{name: float(value) for name, value in row.items()} for row in state["history"]]
+        for row in self.rows:
             row["epoch"] = int(row["epoch"])
         self.early_stopping = state.get("early_stopping")
         self.best_weights: list[np.ndarray] | None = None
@@ -156,28 +154,3 @@ def latest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint in `folder`, or None."""
     found = sorted(folder.glob("epoch-*"))
     return found[-1] if found else None
-
-
-def write_history(path: Path, rows: list[dict[str, float]]) -> None:
-    """Writes history.csv, one row an epoch; numbers keep every digit, so two runs can be compared byte for byte."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names or ["epoch"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    files.write_text(path, text.getvalue())
-
-
-def read_history(path: Path) -> dict[str, np.ndarray]:
-    """Reads history.csv: a column a name.
-
-    Raises:
-        UserError: missing or not such a file.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
-        names = list(rows[0]) if rows else []
-        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"Could not read {path}: {error}. Expected the history.csv of a run.") from error

@@ -1,8 +1,11 @@
 """The `kvae` command: parsing and wiring. Heavy rooms are imported by the commands that need them."""
 
+import importlib
 import json
+import logging
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,13 +64,14 @@ def run() -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=SAVED_MODELS / "demo", show_default=True)
 def demo(out: Path) -> None:
     """Train, evaluate, plot and sample on the embedded digits."""
+    _quiet_tensorflow()
     from kvae import training
     from kvae.config import RunConfig, load_values
 
     config = RunConfig.from_dict(load_values("digits_2d"))
     start = time.monotonic()
     click.echo(f"1. Training {config.name} in {out}: {config.description}")
-    trained = training.train(config, out, overwrite=True, verbose=2 if not sys.stdout.isatty() else 1)
+    trained = training.train(config, out, overwrite=True, verbose=_verbosity())
     click.echo(f"   {time.monotonic() - start:.0f} s\n2. Evaluating on the 1,000 test digits")
     vae, data = trained.load_model(), training.load_data(config)
     _report(_evaluate(trained, vae, data, samples=500))
@@ -75,8 +79,8 @@ def demo(out: Path) -> None:
     for kind in PLOTS:
         click.echo(f"   {_plot(trained, kind, vae, data)}")
     click.echo("4. Sampling")
-    for path in _sample(vae, 10, 0, out / "samples.png", means_only=False):
-        click.echo(f"   {path}")
+    _sample(vae, 10, 0, out / "samples.png", means_only=False)
+    click.echo(f"   {out / 'samples.png'}")
     click.echo(
         f"\nDone in {time.monotonic() - start:.0f} s. The model: {out / 'model.keras'}\n"
         f"Next: kvae train --recipe mnist_2d    kvae sample {out} -n 64 -o grid.png"
@@ -118,6 +122,8 @@ def train(
 ) -> None:
     """Train a model and leave a run folder."""
     from kvae.config import RunConfig, load_values, override, parse_setting
+    from kvae.files import read_json
+    from kvae.runs import Run, check_free
 
     keys = {
         "epochs": "training.epochs",
@@ -133,32 +139,25 @@ def train(
     asked.update(parse_setting(setting) for setting in settings)
     if resume and overwrite:
         raise UserError("Expected --resume or --overwrite. Received both.")
-    values = {"name": "digits_2d"} if recipe is None and not resume else {}
-    if recipe is not None:
-        values = load_values(recipe)
-    elif not resume:
-        values = load_values("digits_2d")
-    folder = out or SAVED_MODELS / str(values.get("name", ""))
     if resume and out is None and recipe is None:
         raise UserError("Expected --out RUN (or --recipe NAME) to know which run to resume.")
+    values = {} if resume and recipe is None else load_values(recipe or "digits_2d")
+    folder = out or SAVED_MODELS / values["name"]
+
+    if resume and recipe is None:
+        values = Run.open(folder).config.to_dict()
+    config = RunConfig.from_dict(override(values, asked))
+    if not resume:
+        check_free(folder, overwrite)
 
     start = time.monotonic()
+    _quiet_tensorflow()
+    from kvae import training
+
     if resume:
-        from kvae import training
-        from kvae.runs import Run
-
-        if recipe is None:
-            values = Run.open(folder).config.to_dict()
-        trained = training.resume(folder, RunConfig.from_dict(override(values, asked)))
+        trained = training.resume(folder, config, verbose=_verbosity())
     else:
-        config = RunConfig.from_dict(override(values, asked))
-        from kvae import training
-        from kvae.runs import check_free
-
-        check_free(folder, overwrite)
-        trained = training.train(config, folder, overwrite=overwrite)
-    from kvae.files import read_json
-
+        trained = training.train(config, folder, overwrite=overwrite, verbose=_verbosity())
     _report(read_json(trained.folder / "evaluation.json"))
     click.echo(f"{trained.folder}: trained and evaluated in {time.monotonic() - start:.0f} s")
 
@@ -171,12 +170,14 @@ def train(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def evaluate(run_folder: Path, dataset: str | None, samples: int | None, seed: int, as_json: bool) -> None:
     """Test ELBO, its terms and their standard errors."""
-    from kvae import training
     from kvae.runs import Run
 
-    trained = Run.open(run_folder)
     if samples is not None and samples < 1:
         raise UserError(f"Expected --samples to be at least 1. Received {samples}.")
+    trained = Run.open(run_folder)
+    _quiet_tensorflow()
+    from kvae import training
+
     vae = trained.load_model()
     config = trained.config
     if dataset is not None:
@@ -197,13 +198,15 @@ def evaluate(run_folder: Path, dataset: str | None, samples: int | None, seed: i
 @click.argument("kinds", metavar="[KIND ...]", nargs=-1)
 def plot(run_folder: Path, kinds: tuple[str, ...]) -> None:
     """Draw samples, reconstructions, latent_scatter, lattice and learning_curves, or those named, into RUN/plots."""
-    from kvae import training
     from kvae.runs import Run
 
     for kind in kinds:
         if kind not in PLOTS:
             raise unknown("kind of plot", kind, PLOTS)
     trained = Run.open(run_folder)
+    _quiet_tensorflow()
+    from kvae import training
+
     vae, data = trained.load_model(), training.load_data(trained.config)
     for kind in kinds or PLOTS:
         if not kinds and kind == "lattice" and vae.latent_dim != 2:
@@ -219,17 +222,39 @@ def plot(run_folder: Path, kinds: tuple[str, ...]) -> None:
 @click.option("-n", "number", type=int, default=10, show_default=True, help="How many images.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("-o", "output", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True)
-@click.option("--means", is_flag=True, help="Only the grey means, as one sheet.")
+@click.option("--means", is_flag=True, help="Only the grey means, no draws.")
 def sample(path: Path, number: int, seed: int, output: Path, means: bool) -> None:
-    """Draw images from the prior: grey means and binary draws."""
+    """Draw images from the prior: the means of p(x|z) above draws at the same z."""
     from kvae.runs import Run
 
     if number < 1:
         raise UserError(f"Expected -n to be at least 1. Received {number}.")
     if not 0 <= seed < 2**31:
         raise UserError(f"Expected --seed in 0..{2**31 - 1}. Received {seed}.")
-    for written in _sample(Run.open(path).load_model(), number, seed, output, means):
-        click.echo(written)
+    trained = Run.open(path)
+    _quiet_tensorflow()
+    _sample(trained.load_model(), number, seed, output, means)
+    click.echo(output)
+
+
+def _quiet_tensorflow() -> None:
+    """Imports TensorFlow without the lines that it writes to file descriptor 2 before its log level counts."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as chatter:
+        os.dup2(chatter.fileno(), 2)
+        try:
+            importlib.import_module("kvae.tensorflow")
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _verbosity() -> int:
+    """Keras's progress bar on a terminal, a line an epoch elsewhere."""
+    return 1 if sys.stdout.isatty() else 2
 
 
 def _evaluate(
@@ -298,14 +323,15 @@ def _plot(trained: "Run", kind: str, vae: "VAE", data: "Data") -> Path:
     return path
 
 
-def _sample(vae: "VAE", number: int, seed: int, output: Path, means_only: bool) -> list[Path]:
-    """Writes a sheet of means and, unless `means_only`, beside it one of draws; returns the paths."""
+def _sample(vae: "VAE", number: int, seed: int, output: Path, means_only: bool) -> None:
+    """Writes one picture: a sheet of means and, unless `means_only`, the sheet of draws at the same z beneath it."""
+    import numpy as np
+
     from kvae import pictures
 
     columns = 10 if number <= 10 else None
-    means_path = output if means_only else output.with_name(f"{output.stem}_means{output.suffix}")
-    pictures.save_picture(means_path, pictures.tile(vae.generate_means(number, seed), columns, gap=2))
-    if means_only:
-        return [means_path]
-    pictures.save_picture(output, pictures.tile(vae.generate(number, seed), columns, gap=2))
-    return [output, means_path]
+    sheets = [pictures.tile(vae.generate_means(number, seed), columns, gap=1)]
+    if not means_only:
+        draws = pictures.tile(vae.generate(number, seed), columns, gap=1)
+        sheets += [np.ones((3, *draws.shape[1:]), np.float32), draws]
+    pictures.save_picture(output, pictures.enlarge(np.concatenate(sheets)))

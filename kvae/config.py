@@ -202,7 +202,7 @@ def override(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]
             last = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
             near = last or difflib.get_close_matches(key, known, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"Unknown key {key!r}.{hint} The keys: {', '.join(known)}.")
+            raise UserError(f"Unknown key {key!r}.{hint} Expected one of: {', '.join(known)}.")
         section, _, name = key.rpartition(".")
         if section:
             result.setdefault(section, {})[name] = value

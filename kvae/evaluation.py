@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae import distributions, noise, objectives
+from kvae import distributions, likelihoods, noise, objectives
 from kvae.errors import UserError
 from kvae.tensorflow import keras, tf
 from kvae.vae import VAE
@@ -160,7 +160,7 @@ def evaluate(
         **(protocol or {}),
         "examples": len(terms.elbo.per_example),
         "units": "nats per example",
-        "likelihood": vae.likelihood.name,
+        "likelihood": likelihoods.name_of(vae.likelihood),
         "elbo_draws": ELBO_DRAWS,
         "importance_samples": samples,
         "seed": seed,

@@ -131,6 +131,12 @@ def get(likelihood: "str | Likelihood") -> Likelihood:
     return LIKELIHOODS[likelihood]()
 
 
+def name_of(likelihood: Likelihood) -> str:
+    """The name by which `get` knows a likelihood, or the class's name where it is the user's own."""
+    known = {kind: name for name, kind in LIKELIHOODS.items()}
+    return known.get(type(likelihood), type(likelihood).__name__)
+
+
 def warn_if_binary(likelihood: Likelihood) -> None:
     """Warns that grey pixels are about to meet `likelihood`, where that is one of binary pixels."""
     if likelihood.binary:

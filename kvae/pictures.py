@@ -61,6 +61,13 @@ def tile(x: ArrayLike, columns: int | None = None, *, gap: int = 0, background: 
     return sheet[: rows * (height + gap) - gap, : columns * (width + gap) - gap]
 
 
+def enlarge(picture: ArrayLike, least_width: int = 800) -> np.ndarray:
+    """Repeats the pixels of a picture `[H, W, C]` a whole number of times, up to a width that is easy to look at."""
+    picture = np.asarray(picture)
+    times = max(1, least_width // picture.shape[1])
+    return picture.repeat(times, axis=0).repeat(times, axis=1)
+
+
 def save_picture(path: str | os.PathLike[str], picture: ArrayLike) -> None:
     """Writes one picture, pixel for pixel, in the format that the suffix names.
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvae import callbacks, files
+from kvae import files, history
 from kvae.config import RunConfig
 from kvae.errors import UserError
 
@@ -67,7 +67,6 @@ class Run:
         values = files.read_json(folder / "config.json")
         if not isinstance(values, dict) or "config" not in values:
             raise UserError(f"{folder / 'config.json'} is not the configuration of a run.")
-        files.sweep(folder)
         return cls(folder, RunConfig.from_dict(values["config"]))
 
     def write_config(self, protocol: dict[str, Any]) -> None:
@@ -91,7 +90,7 @@ class Run:
 
     def history(self) -> dict[str, np.ndarray]:
         """history.csv, a column a name; raises `UserError` where it is missing."""
-        return callbacks.read_history(self.history_file)
+        return history.read(self.history_file)
 
     def save_models(self, vae: "VAE") -> None:
         """Writes encoder.keras, decoder.keras and, last, model.keras, without optimizer state."""

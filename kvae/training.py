@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from kvae import callbacks, evaluation, files, likelihoods, networks, objectives
+from kvae import callbacks, evaluation, files, history, likelihoods, networks, objectives
 from kvae import data as data_
 from kvae.config import RunConfig
 from kvae.data import Data
@@ -94,16 +94,14 @@ def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer
     return keras.optimizers.get({"class_name": training.optimizer, "config": {"learning_rate": rate}})
 
 
-def train(
-    config: RunConfig, folder: str | Path, *, overwrite: bool = False, verbose: Any = "auto", extra: Any = ()
-) -> Run:
+def train(config: RunConfig, folder: str | Path, *, overwrite: bool = False, verbose: int = 2, extra: Any = ()) -> Run:
     """Trains from the beginning and leaves a finished run.
 
     Args:
         config: what to train.
         folder: of the run.
         overwrite: replace a run that stands there.
-        verbose: of Keras `fit`.
+        verbose: of Keras `fit`: 0 silent, 1 a progress bar, 2 a line an epoch.
         extra: more Keras callbacks.
 
     Raises:
@@ -118,20 +116,21 @@ def train(
     return _fit(run, data, vae, None, verbose, extra)
 
 
-def resume(folder: str | Path, config: RunConfig | None = None, *, verbose: Any = "auto", extra: Any = ()) -> Run:
+def resume(folder: str | Path, config: RunConfig | None = None, *, verbose: int = 2, extra: Any = ()) -> Run:
     """Goes on where a training was interrupted; the result is bit for bit that of one that was not.
 
     Args:
         folder: of the run.
         config: what the caller asks for, checked against the run's own. More epochs are accepted where the learning
             rate is constant, for then they change nothing of what was done.
-        verbose: of Keras `fit`.
+        verbose: of Keras `fit`: 0 silent, 1 a progress bar, 2 a line an epoch.
         extra: more Keras callbacks.
 
     Raises:
         UserError: no such run, or another configuration than the run's.
     """
     run = Run.open(folder)
+    files.sweep(run.folder)
     if config is not None and config != run.config:
         run.config = _accepted(run.config, config)
     checkpoint = callbacks.latest_checkpoint(run.checkpoints)
@@ -185,11 +184,11 @@ def _fit(run: Run, data: Data, vae: VAE, resumed: callbacks.Resumed | None, verb
         stopping = callbacks.EarlyStopping(config.training.early_stopping)
         if resumed is not None and resumed.best_weights is not None:
             stopping.restore(resumed.early_stopping, resumed.best_weights)
-    history = resumed.history if resumed else []
+    rows = resumed.rows if resumed else []
     checkpoint = callbacks.Checkpoint(
-        run.checkpoints, run.history_file, history, config.training.checkpoint_seconds, stopping
+        run.checkpoints, run.history_file, rows, config.training.checkpoint_seconds, stopping
     )
-    callbacks.write_history(run.history_file, history)
+    history.write(run.history_file, rows)
     done = resumed.epochs if resumed else 0
     if done < config.training.epochs and not (resumed and resumed.stopped):
         vae.fit(

@@ -81,7 +81,7 @@ class VAE(keras.Model):
             raise unknown("kl", kl, KL_KINDS)
         if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
             raise UserError(f"Expected samples to be a whole number of at least 1. Received {samples!r}.")
-        self.seed = random.randrange(2**31) if seed is None else int(seed)
+        self.seed = _seed(seed)
         self.beta = beta if callable(beta) else objectives.check_beta(beta)
         self.samples = samples
         self.kl = kl
@@ -163,7 +163,7 @@ class VAE(keras.Model):
         Warns:
             UserWarning: grey pixels under a Bernoulli likelihood.
         """
-        self._check_compiled()
+        self._check_call(kwargs)
         self._check_pixels(x)
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # Keras's default of True would warn that a dataset is not shuffled
@@ -174,7 +174,7 @@ class VAE(keras.Model):
 
         For a number to publish, with its standard error and protocol, see `kvae.evaluation`.
         """
-        self._check_compiled()
+        self._check_call(kwargs)
         return super().evaluate(x, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -251,10 +251,7 @@ class VAE(keras.Model):
     def _images_of(self, data: Any) -> tf.Tensor:
         x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if sample_weight is not None:
-            raise UserError(
-                "Expected no sample_weight or class_weight: the ELBO is a mean over examples. To weigh examples, "
-                "repeat or sample them in the tf.data pipeline."
-            )
+            raise _no_weights()
         if isinstance(x, dict | list | tuple):
             raise UserError(
                 f"Expected batches x or (x, y). Received x of type {type(x).__name__}; map the dataset first."
@@ -263,7 +260,10 @@ class VAE(keras.Model):
             self.build(x.shape)
         return tf.cast(x, tf.float32)
 
-    def _check_compiled(self) -> None:
+    def _check_call(self, options: dict[str, Any]) -> None:
+        # Keras drops the weights of examples without labels before they would reach a training step.
+        if options.get("sample_weight") is not None or options.get("class_weight") is not None:
+            raise _no_weights()
         if getattr(self, "loss", None) is not None or getattr(self, "_compile_metrics", None) is not None:
             raise UserError("Expected compile(optimizer=...) without loss= and metrics=: a VAE brings its own.")
 
@@ -329,7 +329,7 @@ class VAE(keras.Model):
         """E[x|z] at one draw z ~ q(z|x) an image, or at the posterior mean where `seed` is None; `[B, *image]`."""
         mean, log_var = self.encode(x)
         if seed is not None:
-            draw = noise.normal((self.latent_dim,), int(seed), POSTERIOR, tf.range(tf.shape(mean)[0]))
+            draw = noise.normal((self.latent_dim,), _seed(seed), POSTERIOR, tf.range(tf.shape(mean)[0]))
             mean = distributions.reparameterize(mean, log_var, draw)
         return self.likelihood.means(self._logits(mean))
 
@@ -406,6 +406,13 @@ class VAE(keras.Model):
         return z
 
 
+def _no_weights() -> UserError:
+    return UserError(
+        "Expected no sample_weight or class_weight: the ELBO is a mean over examples. To weigh examples, repeat or "
+        "sample them in the tf.data pipeline."
+    )
+
+
 def _replica() -> Any:
     """The index of this replica under `tf.distribute`, so that replicas draw different noise; 0 without it."""
     context = tf.distribute.get_replica_context()
@@ -413,7 +420,12 @@ def _replica() -> Any:
 
 
 def _seed(seed: int | None) -> int:
-    return random.randrange(2**31) if seed is None else int(seed)
+    """A seed as an int, drawn from Python's `random` where it is None."""
+    if seed is None:
+        return random.randrange(2**31)
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**31:
+        raise UserError(f"Expected seed to be a whole number in 0..{2**31 - 1}. Received {seed!r}.")
+    return int(seed)
 
 
 def _comma(shape: Any) -> str:

@@ -2,7 +2,10 @@
 
 import difflib
 import os
+import socket
 import sys
+import urllib.parse
+import urllib.request
 from typing import Any
 
 import numpy as np
@@ -32,15 +35,35 @@ def _builder(name: str) -> Any:
 def _prepare(builder: Any) -> None:
     if builder.is_prepared():
         return
+    if not _reachable(builder):
+        raise _no_download(builder, "no network")
     print(f"Downloading {builder.name} (the embedded mnist5k needs no network) ...", file=sys.stderr)
     try:
         builder.download_and_prepare()
     except Exception as error:  # TFDS lets through what requests, urllib, the file system and its own checks raise
-        raise UserError(
-            f"Could not download {builder.name} ({type(error).__name__}). Without a network, use --dataset mnist5k, or "
-            f"set TFDS_DATA_DIR to a folder that holds {builder.name} as TFDS prepared it "
-            f"(now {os.environ.get('TFDS_DATA_DIR', 'unset: ~/tensorflow_datasets')})."
-        ) from error
+        raise _no_download(builder, type(error).__name__) from error
+
+
+def _reachable(builder: Any) -> bool:
+    """Whether a host of the dataset has an address. TFDS itself goes on trying for minutes without a network."""
+    hosts = {urllib.parse.urlsplit(url).hostname for url in builder.url_infos} - {None}
+    if not hosts or urllib.request.getproxies():
+        return True
+    for host in hosts:
+        try:
+            socket.getaddrinfo(host, 443)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def _no_download(builder: Any, reason: str) -> UserError:
+    return UserError(
+        f"Could not download {builder.name} ({reason}). Without a network, use --dataset mnist5k, or set TFDS_DATA_DIR "
+        f"to a folder that holds {builder.name} as TFDS prepared it "
+        f"(now {os.environ.get('TFDS_DATA_DIR', 'unset: ~/tensorflow_datasets')})."
+    )
 
 
 def _split(builder: Any, part: str, streaming: bool) -> Split:

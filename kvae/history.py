@@ -1,0 +1,35 @@
+"""history.csv: one row an epoch, a column a metric."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+
+from kvae import files
+from kvae.errors import UserError
+
+
+def write(path: Path, rows: list[dict[str, float]]) -> None:
+    """Writes history.csv, one row an epoch; numbers keep every digit, so two runs can be compared byte for byte."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names or ["epoch"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write_text(path, text.getvalue())
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Reads history.csv: a column a name.
+
+    Raises:
+        UserError: missing or not such a file.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as lines:
+            rows = list(csv.DictReader(lines))
+        names = list(rows[0]) if rows else []
+        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"Could not read {path}: {error}. Expected the history.csv of a run.") from error

@@ -1,0 +1,273 @@
+"""From a configuration to a run folder, and going on after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from kvae import training
+from kvae.config import RunConfig
+from kvae.errors import UserError
+from kvae.runs import Run
+
+SMALL = {
+    "data": {"source": "mnist5k", "train": "train[:300]", "test": "test[:100]", "binarize": "stochastic"},
+    "model": {"hidden_units": [16]},
+    "training": {"epochs": 6, "checkpoint_seconds": 0.0, "jit_compile": False},
+}
+
+
+def config(**changes):
+    values = json.loads(json.dumps(SMALL))
+    for section, keys in changes.items():
+        if isinstance(keys, dict):
+            values[section].update(keys)
+        else:
+            values[section] = keys
+    return RunConfig.from_dict(values)
+
+
+def contents(run: Run) -> dict[str, object]:
+    """What an interrupted and an uninterrupted training must have in common, bit for bit."""
+    return {
+        "weights": [weight.tobytes() for weight in run.load_model().get_weights()],
+        "history": run.history_file.read_text(),
+        "evaluation": (run.folder / "evaluation.json").read_text(),
+    }
+
+
+class StopError(Exception):
+    """Ends a training in the middle, as far as Python can."""
+
+
+class StopAt(keras.callbacks.Callback):
+    def __init__(self, epoch):
+        super().__init__()
+        self.at = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.at:
+            raise StopError
+
+
+def test_a_run_folder_has_everything_in_its_place(tmp_path):
+    run = training.train(config(), tmp_path / "run", verbose=0)
+    files = {path.name for path in run.folder.iterdir()}
+    assert files == {"config.json", "model.keras", "encoder.keras", "decoder.keras", "history.csv", "evaluation.json"}
+    assert len(run.history()["loss"]) == 6
+    content = json.loads((run.folder / "config.json").read_text())
+    assert set(content) == {"config", "protocol", "versions"}
+    assert Run.open(run.folder).config == config()
+
+
+def test_the_saved_model_has_no_optimizer_and_its_halves_agree_with_it(tmp_path, digits):
+    run = training.train(config(), tmp_path / "run", verbose=0)
+    vae = keras.saving.load_model(run.folder / "model.keras")
+    assert getattr(vae, "optimizer", None) is None
+    encoder = keras.saving.load_model(run.folder / "encoder.keras")
+    decoder = keras.saving.load_model(run.folder / "decoder.keras")
+    np.testing.assert_array_equal(encoder(digits)[0], vae.encode(digits).mean)
+    np.testing.assert_array_equal(decoder(encoder(digits)[0]), vae.decode(vae.encode(digits).mean))
+
+
+def test_one_configuration_gives_one_result_bit_for_bit(tmp_path):
+    runs = [training.train(config(), tmp_path / name, verbose=0) for name in ("a", "b")]
+    assert contents(runs[0]) == contents(runs[1])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"training": {"schedule": "cosine", "warmup_epochs": 1, "beta_warmup_epochs": 4, "steps_per_execution": 2}},
+        {"training": {"optimizer": "adamw", "jit_compile": True}, "model": {"samples": 2, "kl": "sampled"}},
+        {"data": {"drop_remainder": True, "batch_size": 70, "validation": "train[300:400]"}},
+    ],
+    ids=["plain", "schedules", "adamw", "validation"],
+)
+def test_a_resumed_training_ends_as_an_uninterrupted_one(changes, tmp_path):
+    whole = training.train(config(**changes), tmp_path / "whole", verbose=0)
+    with pytest.raises(StopError):
+        training.train(config(**changes), tmp_path / "broken", verbose=0, extra=[StopAt(3)])
+    resumed = training.resume(tmp_path / "broken", verbose=0)
+    assert contents(resumed) == contents(whole)
+
+
+def test_early_stopping_keeps_its_state_and_best_weights_over_a_resume(tmp_path):
+    # A learning rate that overshoots, so that the best epoch is an early one.
+    changes = {
+        "data": {"validation": "train[300:400]"},
+        "training": {"epochs": 30, "early_stopping": 3, "learning_rate": 0.05},
+    }
+    whole = training.train(config(**changes), tmp_path / "whole", verbose=0)
+    stopped_at = len(whole.history()["loss"])
+    assert stopped_at < 30
+    with pytest.raises(StopError):
+        training.train(config(**changes), tmp_path / "broken", verbose=0, extra=[StopAt(stopped_at - 2)])
+    assert contents(training.resume(tmp_path / "broken", verbose=0)) == contents(whole)
+
+
+def test_a_killed_process_resumes_to_the_same_bits(tmp_path):
+    """SIGKILL at a moment of chance within an epoch, twice, then --resume until the end."""
+    whole = training.train(config(training={"epochs": 40}), tmp_path / "whole", verbose=0)
+    settings = [f"--set={key}" for key in ("data.train=train[:300]", "data.test=test[:100]", "model.hidden_units=[16]")]
+    settings += ["--set=training.checkpoint_seconds=0", "--set=training.jit_compile=false"]
+    recipe = tmp_path / "small.toml"
+    recipe.write_text('name = "run"\n[data]\nbinarize = "stochastic"\n')
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "kvae", "train", "--epochs", "40", "--out", str(folder)]
+    starts = [[*command, "--recipe", str(recipe), *settings], [*command, "--resume"]]
+    for start, least in zip(starts, ("epoch-000004", "epoch-000011"), strict=True):
+        process = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ})
+        while process.poll() is None and not any(path.name >= least for path in folder.glob("checkpoint/epoch-*")):
+            time.sleep(0.005)
+        assert process.poll() is None, process.stderr.read().decode()
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not Run.open(folder).finished
+    subprocess.run([*command, "--resume"], check=True, stdout=subprocess.DEVNULL, env={**os.environ})
+    assert contents(Run.open(folder)) == contents(whole)
+
+
+def test_a_kill_before_the_first_checkpoint_starts_anew(tmp_path):
+    whole = training.train(config(), tmp_path / "whole", verbose=0)
+    with pytest.raises(StopError):
+        training.train(config(), tmp_path / "broken", verbose=0, extra=[StopAt(0)])
+    assert contents(training.resume(tmp_path / "broken", verbose=0)) == contents(whole)
+
+
+def test_more_epochs_go_on_from_an_interrupted_run_as_if_asked_for_at_first(tmp_path):
+    whole = training.train(config(training={"epochs": 8}), tmp_path / "whole", verbose=0)
+    with pytest.raises(StopError):
+        training.train(config(), tmp_path / "broken", verbose=0, extra=[StopAt(3)])
+    resumed = training.resume(tmp_path / "broken", config(training={"epochs": 8}), verbose=0)
+    assert contents(resumed) == contents(whole)
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path):
+    run = training.train(config(), tmp_path / "run", verbose=0)
+    before = contents(run)
+    assert contents(training.resume(run.folder, verbose=0)) == before
+
+
+def test_resuming_with_other_settings_names_what_differs(tmp_path):
+    training.train(config(), tmp_path / "run", verbose=0)
+    with pytest.raises(UserError, match=r"model\.beta"):
+        training.resume(tmp_path / "run", config(model={"beta": 2.0}), verbose=0)
+
+
+def test_a_run_is_not_overwritten_unasked(tmp_path):
+    run = training.train(config(), tmp_path / "run", verbose=0)
+    before = contents(run)
+    with pytest.raises(UserError, match="--overwrite"):
+        training.train(config(seed=1), tmp_path / "run", verbose=0)
+    assert contents(run) == before
+    training.train(config(seed=1), tmp_path / "run", verbose=0, overwrite=True)
+    assert contents(run) != before
+
+
+def test_overwrite_leaves_a_folder_alone_that_is_no_run(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    with pytest.raises(UserError, match="not a run"):
+        training.train(config(), tmp_path / "thesis", overwrite=True, verbose=0)
+    assert (tmp_path / "thesis" / "chapter.tex").exists()
+
+
+def test_a_data_error_leaves_an_existing_run_whole_under_overwrite(tmp_path):
+    run = training.train(config(), tmp_path / "run", verbose=0)
+    before = contents(run)
+    with pytest.raises(UserError):
+        training.train(config(data={"source": "npz:nowhere.npz"}), tmp_path / "run", overwrite=True, verbose=0)
+    assert contents(run) == before
+
+
+def test_damaged_model_ends_in_one_line(tmp_path):
+    run = training.train(config(training={"epochs": 1}), tmp_path / "run", verbose=0)
+    path = run.folder / "model.keras"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"model\.keras is damaged"):
+        run.load_model()
+
+
+def test_damaged_checkpoint_ends_in_one_line(tmp_path):
+    with pytest.raises(StopError):
+        training.train(config(), tmp_path / "run", verbose=0, extra=[StopAt(2)])
+    (model,) = Path(tmp_path / "run" / "checkpoint").glob("*/model.keras")
+    model.write_bytes(b"PK nonsense")
+    with pytest.raises(UserError, match="is damaged"):
+        training.resume(tmp_path / "run", verbose=0)
+
+
+def test_a_full_disk_while_saving_keeps_the_old_model(tmp_path, monkeypatch):
+    run = training.train(config(training={"epochs": 1}), tmp_path / "run", verbose=0)
+    before = (run.folder / "model.keras").read_bytes()
+    vae = run.load_model()
+
+    def full(self, path, *args, **kwargs):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keras.Model, "save", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        run.save_models(vae)
+    assert (run.folder / "model.keras").read_bytes() == before
+    assert not list(run.folder.glob(".partial-*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"activation": "tahn"}}, "activation"),
+        ({"training": {"schedule": "exponential", "final_learning_rate": 1e-4, "warmup_epochs": 1}}, "warmup_epochs"),
+        ({"data": {"batch_size": 301}}, "batch_size"),
+        ({"data": {"train": "train[:0]"}}, "at least one image"),
+    ],
+)
+def test_mistakes_that_only_the_data_or_keras_show(changes, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        training.train(config(**changes), tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_schedules_reach_the_rates_they_promise():
+    for changes, expected in [
+        ({"schedule": "constant"}, [1e-3, 1e-3, 1e-3]),
+        ({"schedule": "constant", "warmup_epochs": 2}, [0.0, 1e-3, 1e-3]),
+        ({"schedule": "cosine", "warmup_epochs": 2, "final_learning_rate": 1e-4}, [0.0, 1e-3, 1e-4]),
+        ({"schedule": "cosine"}, [1e-3, None, 0.0]),
+        ({"schedule": "exponential", "final_learning_rate": 1e-5}, [1e-3, None, 1e-5]),
+    ]:
+        optimizer = training.build_optimizer(config(training=changes), steps=10)
+        schedule = optimizer._learning_rate
+        for step, rate in zip((0, 20, 60), expected, strict=True):
+            value = schedule(step) if callable(schedule) else schedule.numpy()
+            if rate is not None:
+                assert float(value) == pytest.approx(rate, rel=1e-5, abs=1e-9), (changes, step)  # float32
+
+
+def test_the_networks_follow_the_configuration():
+    data = training.load_data(config())
+    vae = training.build_model(
+        config(model={"network": "conv", "filters": [4], "dense_units": 8, "output_bias": "data", "decoder_l2": 0.5}),
+        data,
+    )
+    assert vae.encoder.filters == (4,)
+    assert vae.decoder.losses
+    assert not vae.encoder.losses
+    # The convolutional head has one bias a channel: the logit of the mean, over its pixels.
+    expected = np.clip(data.pixel_mean, 1e-3, 1 - 1e-3)
+    expected = np.log(expected / (1 - expected)).mean()
+    assert float(vae.decoder.head.bias[0]) == pytest.approx(expected, rel=1e-4)  # float32 mean of 784
+
+
+def test_tensorboard_logs_on_request(tmp_path):
+    run = training.train(config(training={"tensorboard": True, "epochs": 1}), tmp_path / "run", verbose=0)
+    assert list((run.folder / "tensorboard").rglob("events*"))
