@@ -24,10 +24,12 @@ SAVED_MODELS = Path("saved_models")
 PLOTS = ("samples", "reconstructions", "latent_scatter", "lattice", "learning_curves")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="--debug, anywhere on the line, shows the traceback of an error.",
+)
 @click.version_option(__version__)
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def main(debug: bool) -> None:
+def main() -> None:
     """Variational autoencoders with Keras: train, evaluate, plot, sample."""
 
 
@@ -35,12 +37,10 @@ def run() -> None:
     """The console command: exit status 0 on success, 2 for a user's mistake, 1 for anything else."""
     debug = "--debug" in sys.argv
     try:
-        main(standalone_mode=False)
+        main([argument for argument in sys.argv[1:] if argument != "--debug"], "kvae", standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
-    except click.Abort:
-        sys.exit("Interrupted.")
-    except KeyboardInterrupt:
+    except (click.Abort, KeyboardInterrupt):
         sys.exit("Interrupted.")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; nothing is wrong

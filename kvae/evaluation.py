@@ -183,10 +183,9 @@ def _count(data: Any) -> int | None:
 
 def _batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
     """x `[B, *image]` and the places of its examples in the set, `[B]`."""
-    if not isinstance(data, tf.data.Dataset):
-        data = (data[start : start + BATCH] for start in range(0, len(data), BATCH))
+    is_dataset = isinstance(data, tf.data.Dataset)
     place = 0
-    for batch in data:
+    for batch in data if is_dataset else (data[start : start + BATCH] for start in range(0, len(data), BATCH)):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
         x = tf.cast(tf.convert_to_tensor(x), tf.float32)
         if vae.image_shape is None or tuple(x.shape[1:]) != vae.image_shape:

@@ -212,7 +212,7 @@ def test_an_unfinished_run_says_how_to_finish_it(call, run, tmp_path):
 
 
 def test_debug_shows_the_traceback(monkeypatch, tmp_path):
-    result = kvae("--debug", "evaluate", "nowhere", cwd=tmp_path)
+    result = kvae("evaluate", "nowhere", "--debug", cwd=tmp_path)
     assert result.returncode != 0
     assert "Traceback" in result.stderr
 
