@@ -154,10 +154,13 @@ def train(
     _quiet_tensorflow()
     from kvae import training
 
-    if resume:
-        trained = training.resume(folder, config, verbose=_verbosity())
-    else:
-        trained = training.train(config, folder, overwrite=overwrite, verbose=_verbosity())
+    try:
+        if resume:
+            trained = training.resume(folder, config, verbose=_verbosity())
+        else:
+            trained = training.train(config, folder, overwrite=overwrite, verbose=_verbosity())
+    except KeyboardInterrupt:
+        sys.exit(f"\nInterrupted. Go on with: kvae train --resume --out {folder}")
     _report(read_json(trained.folder / "evaluation.json"))
     click.echo(f"{trained.folder}: trained and evaluated in {time.monotonic() - start:.0f} s")
 

@@ -7,7 +7,7 @@ saved_models/<run>/
   history.csv        one row an epoch
   evaluation.json    what `kvae evaluate` printed last, with its protocol
   plots/*.png
-  checkpoint/        what --resume needs; gone once the training has finished
+  checkpoint/        what --resume needs
 """
 
 import importlib.metadata
@@ -85,8 +85,13 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the training ended and left its model."""
-        return (self.folder / "model.keras").is_file()
+        """Whether the training ended and left its model and evaluation."""
+        return (self.folder / "model.keras").is_file() and (self.folder / "evaluation.json").is_file()
+
+    def discard_results(self) -> None:
+        """Removes what a training leaves at its end, before it goes on; the checkpoint still holds its whole state."""
+        for name in ("evaluation.json", "model.keras", "encoder.keras", "decoder.keras"):
+            (self.folder / name).unlink(missing_ok=True)
 
     def history(self) -> dict[str, np.ndarray]:
         """history.csv, a column a name; raises `UserError` where it is missing."""

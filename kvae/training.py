@@ -1,6 +1,5 @@
 """From a configuration to a finished run folder: data, model and callbacks wired into Keras `fit`."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -131,28 +130,25 @@ def resume(folder: str | Path, config: RunConfig | None = None, *, verbose: int 
     """
     run = Run.open(folder)
     files.sweep(run.folder)
-    if config is not None and config != run.config:
-        run.config = _accepted(run.config, config)
     checkpoint = callbacks.latest_checkpoint(run.checkpoints)
-    if checkpoint is None and run.finished and run.config.training.epochs == _epochs_done(run):
+    longer = config is not None and config != run.config
+    if config is not None and longer:
+        run.config = _accepted(run.config, config)
+        if run.finished and checkpoint is None:
+            raise UserError(f"{str(run.folder)!r} has no checkpoint to go on from. Train anew with another --out.")
+    elif run.finished:
         return run
     data = load_data(run.config)
     if checkpoint is None:
-        if run.finished:
-            raise UserError(
-                f"{str(run.folder)!r} is finished and its checkpoint is gone: train anew with another --out."
-            )
         vae = build_model(run.config, data)
         vae.compile(optimizer=build_optimizer(run.config, steps_an_epoch(data)), **_compile_options(run.config))
         return _fit(run, data, vae, None, verbose, extra)
     resumed = callbacks.Resumed(checkpoint)
-    run.write_config(data.info.protocol)
     resumed.model.compile(optimizer=resumed.model.optimizer, **_compile_options(run.config))
+    if longer:
+        run.write_config(data.info.protocol)
+        run.discard_results()
     return _fit(run, data, resumed.model, resumed, verbose, extra)
-
-
-def _epochs_done(run: Run) -> int:
-    return len(next(iter(run.history().values()), ()))
 
 
 def _accepted(own: RunConfig, asked: RunConfig) -> RunConfig:
@@ -212,8 +208,6 @@ def _fit(run: Run, data: Data, vae: VAE, resumed: callbacks.Resumed | None, verb
         vae.set_weights(best)
     run.save_models(vae)
     run.write_evaluation(evaluation.evaluate(vae, data.test, protocol=protocol(data)))
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
-    files.sweep(run.folder)
     return run
 
 

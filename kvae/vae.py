@@ -165,6 +165,8 @@ class VAE(keras.Model):
         """
         self._check_call(kwargs)
         self._check_pixels(x)
+        held_out = kwargs.get("validation_data")
+        self._check_pixels(held_out[0] if isinstance(held_out, tuple | list) else held_out)
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # Keras's default of True would warn that a dataset is not shuffled
         return super().fit(x, *args, **kwargs)
@@ -175,6 +177,8 @@ class VAE(keras.Model):
         For a number to publish, with its standard error and protocol, see `kvae.evaluation`.
         """
         self._check_call(kwargs)
+        if not kwargs.get("_use_cached_eval_dataset"):  # then it is fit that calls, which has looked at the data
+            self._check_pixels(x)
         return super().evaluate(x, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:

@@ -59,8 +59,10 @@ class StopAt(keras.callbacks.Callback):
 
 def test_a_run_folder_has_everything_in_its_place(tmp_path):
     run = training.train(config(), tmp_path / "run", verbose=0)
+    models = {"model.keras", "encoder.keras", "decoder.keras"}
     files = {path.name for path in run.folder.iterdir()}
-    assert files == {"config.json", "model.keras", "encoder.keras", "decoder.keras", "history.csv", "evaluation.json"}
+    assert files == {*models, "config.json", "history.csv", "evaluation.json", "checkpoint"}
+    assert [path.name for path in run.checkpoints.iterdir()] == ["epoch-000006"]
     assert len(run.history()["loss"]) == 6
     content = json.loads((run.folder / "config.json").read_text())
     assert set(content) == {"config", "protocol", "versions"}
@@ -143,11 +145,15 @@ def test_a_kill_before_the_first_checkpoint_starts_anew(tmp_path):
     assert contents(training.resume(tmp_path / "broken", verbose=0)) == contents(whole)
 
 
-def test_more_epochs_go_on_from_an_interrupted_run_as_if_asked_for_at_first(tmp_path):
+@pytest.mark.parametrize("finished", [True, False])
+def test_more_epochs_go_on_as_if_asked_for_at_first(finished, tmp_path):
     whole = training.train(config(training={"epochs": 8}), tmp_path / "whole", verbose=0)
-    with pytest.raises(StopError):
-        training.train(config(), tmp_path / "broken", verbose=0, extra=[StopAt(3)])
-    resumed = training.resume(tmp_path / "broken", config(training={"epochs": 8}), verbose=0)
+    if finished:
+        training.train(config(), tmp_path / "shorter", verbose=0)
+    else:
+        with pytest.raises(StopError):
+            training.train(config(), tmp_path / "shorter", verbose=0, extra=[StopAt(3)])
+    resumed = training.resume(tmp_path / "shorter", config(training={"epochs": 8}), verbose=0)
     assert contents(resumed) == contents(whole)
 
 
