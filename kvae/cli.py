@@ -284,17 +284,21 @@ def _report(result: dict[str, Any]) -> None:
     names = [name for name in ("elbo", "reconstruction", "kl", "log_likelihood") if name in result]
     for name in names:
         shown = f"{name} (bound, K = {result['protocol']['importance_samples']})" if name == "log_likelihood" else name
-        table.add_row(shown, f"{result[name]:.3f}", f"{result[f'{name}_standard_error']:.3f}")
+        table.add_row(shown, f"{result[name]:.3f}", _three_digits(result[f"{name}_standard_error"]))
     if len(result["kl_per_dimension"]) <= 10:
         pairs = zip(result["kl_per_dimension"], result["kl_per_dimension_standard_error"], strict=True)
         for dimension, (mean, error) in enumerate(pairs, start=1):
-            table.add_row(f"  kl of z{dimension}", f"{mean:.3f}", f"{error:.3f}")
+            table.add_row(f"  kl of z{dimension}", f"{mean:.3f}", _three_digits(error))
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     console.print(table)
     protocol = {**result["protocol"], "active_units": f"{result['active_units']} of {len(result['kl_per_dimension'])}"}
     console.print(
         "; ".join(f"{name}: {value}" for name, value in protocol.items() if value is not None), soft_wrap=True
     )
+
+
+def _three_digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _plot(trained: "Run", kind: str, vae: "VAE", data: "Data") -> Path:

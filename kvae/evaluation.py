@@ -35,8 +35,13 @@ class Estimate(NamedTuple):
         return float(self.per_example.mean(dtype=np.float64))
 
     @property
-    def standard_error(self) -> float:
-        """Standard deviation over the examples / sqrt(N): how far another test set of this size would lie."""
+    def standard_error(self) -> float | None:
+        """Standard deviation over the examples / sqrt(N): how far another test set of this size would lie.
+
+        None for a single example, which tells nothing of it.
+        """
+        if len(self.per_example) < 2:
+            return None
         return float(self.per_example.std(dtype=np.float64, ddof=1) / math.sqrt(len(self.per_example)))
 
 
@@ -95,7 +100,7 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
         data: a `tf.data.Dataset` of batches, or an array `[N, *image]`.
         samples: K.
         seed: of the draws.
-        verbose: 1 shows a progress bar, counted in examples.
+        verbose: 1 shows a progress bar, counted in batches.
 
     Raises:
         UserError: K below 1, no data, or data of another shape.
@@ -183,12 +188,14 @@ def _count(data: Any) -> int | None:
 
 def _batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
     """x `[B, *image]` and the places of its examples in the set, `[B]`."""
+    if vae.image_shape is None:
+        raise UserError("Expected a model that was trained, or built with build((None, 28, 28, 1)). Received neither.")
     is_dataset = isinstance(data, tf.data.Dataset)
     place = 0
     for batch in data if is_dataset else (data[start : start + BATCH] for start in range(0, len(data), BATCH)):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
         x = tf.cast(tf.convert_to_tensor(x), tf.float32)
-        if vae.image_shape is None or tuple(x.shape[1:]) != vae.image_shape:
+        if tuple(x.shape[1:]) != vae.image_shape:
             raise UserError(
                 f"Expected images of shape {vae.image_shape}, those that the model was trained on. "
                 f"Received {tuple(x.shape[1:])}."

@@ -5,6 +5,7 @@ stay float32 whatever the precision policy.
 """
 
 import math
+import numbers
 import warnings
 from typing import Any
 
@@ -89,10 +90,13 @@ class Gaussian(Likelihood):
 
     def __init__(self, variance: float | str = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if variance != "learned" and not (isinstance(variance, int | float) and 0 < variance < math.inf):
+        if variance == "learned":
+            start = 0.1
+        elif isinstance(variance, numbers.Real) and not isinstance(variance, bool) and 0 < variance < math.inf:
+            start = variance = float(variance)
+        else:
             raise UserError(f'Expected a positive variance or "learned". Received {variance!r}.')
         self.variance = variance
-        start = 0.1 if variance == "learned" else float(variance)
         self.log_variance = self.add_weight(
             name="log_variance",
             shape=(),
@@ -126,7 +130,7 @@ def get(likelihood: "str | Likelihood") -> Likelihood:
     """
     if isinstance(likelihood, Likelihood):
         return likelihood
-    if likelihood not in LIKELIHOODS:
+    if not isinstance(likelihood, str) or likelihood not in LIKELIHOODS:
         raise unknown("likelihood", likelihood, LIKELIHOODS)
     return LIKELIHOODS[likelihood]()
 

@@ -1,8 +1,9 @@
 """Counter-based uniform numbers: a value depends on what it is for, never on how many were drawn before.
 
 A draw is a hash of (seed, key..., element), so the pixel noise of image i in epoch e is the same whatever the batch
-size, the order, the number of workers or the moment of a resume. Only builtin uint32 operations are used, so the
-numbers are bit-identical eagerly, in a graph, under XLA and in NumPy.
+size, the order, the number of workers or the moment of a resume. Only builtin uint32 operations make the bits, so
+`uniform` is bit-identical eagerly, in a graph, under XLA and in NumPy. `normal` puts them through `erfinv`, whose
+kernels agree to 4 units in the last place, and under XLA to 3e-5 beyond three standard deviations.
 """
 
 import math
@@ -57,7 +58,7 @@ def normal(shape: tuple[int, ...], *key: Any) -> tf.Tensor:
     """Standard normal numbers for every key of a batch, by the inverse distribution function.
 
     The uniforms are the odd multiples of 2^-24, symmetric about 1/2 and never 0 or 1, so the draws are finite: at most
-    5.4 standard deviations out, where one in 3 * 10^7 would lie further.
+    5.3 standard deviations out, beyond which one in 8 * 10^6 would lie.
 
     Args:
         shape: of the numbers that one key gets, e.g. `(K, D)`.

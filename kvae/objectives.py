@@ -5,6 +5,7 @@ example, `[B]`. `elbo` always has beta = 1; `loss` is what training minimises.
 """
 
 import math
+import numbers
 from typing import Any, NamedTuple
 
 from kvae.errors import UserError
@@ -100,6 +101,6 @@ class LinearWarmup:
 
 def check_beta(beta: Any) -> float:
     """`beta` as a float, or a `UserError` where it is not a finite number of at least 0."""
-    if isinstance(beta, bool) or not isinstance(beta, int | float) or not math.isfinite(beta) or beta < 0:
+    if isinstance(beta, bool) or not isinstance(beta, numbers.Real) or not math.isfinite(beta) or beta < 0:
         raise UserError(f"Expected beta to be a finite number of at least 0. Received {beta!r}.")
     return float(beta)
