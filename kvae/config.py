@@ -7,12 +7,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from kvae.errors import UserError, unknown
 
-Whole = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+def _no_bool(value: Any) -> Any:
+    """Python and Pydantic take True for 1; a configuration should not."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number", "expected a number")
+    return value
+
+
+Whole = Annotated[int, Field(ge=1), BeforeValidator(_no_bool)]
+Seed = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_no_bool)]
+Real = Annotated[float, BeforeValidator(_no_bool)]
 
 
 class _Section(BaseModel):
@@ -27,7 +37,7 @@ class DataConfig(_Section):
     validation: str | None = None
     test: str = "test"
     binarize: Literal["threshold", "stochastic", "fixed", "none"] = "threshold"
-    threshold: float = Field(0.5, ge=0, lt=1)
+    threshold: Real = Field(0.5, ge=0, lt=1)
     batch_size: Whole = 100
     drop_remainder: bool = False
     streaming: bool = False
@@ -45,11 +55,11 @@ class ModelConfig(_Section):
     activation: str | None = None  # tanh for an MLP, relu for a convolutional network
     initialization: Literal["glorot", "fan_in"] = "glorot"
     output_bias: Literal["zero", "data"] = "zero"  # data: the logit of the training mean
-    encoder_l2: float = Field(0.0, ge=0)  # times the sum of squares of kernels and biases
-    decoder_l2: float = Field(0.0, ge=0)
+    encoder_l2: Real = Field(0.0, ge=0)  # times the sum of squares of kernels and biases
+    decoder_l2: Real = Field(0.0, ge=0)
     likelihood: Literal["bernoulli", "continuous_bernoulli", "gaussian"] = "bernoulli"
-    variance: Annotated[float, Field(gt=0)] | Literal["learned"] = 1.0  # of the Gaussian likelihood
-    beta: float = Field(1.0, ge=0)
+    variance: Annotated[Real, Field(gt=0)] | Literal["learned"] = 1.0  # of the Gaussian likelihood
+    beta: Real = Field(1.0, ge=0)
     samples: Whole = 1
     kl: Literal["analytic", "sampled"] = "analytic"
 
@@ -59,17 +69,17 @@ class TrainingConfig(_Section):
 
     epochs: Whole = 10
     optimizer: Literal["adam", "adamw", "adamax", "rmsprop", "sgd"] = "adam"
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: Real = Field(1e-3, gt=0)
     schedule: Literal["constant", "cosine", "exponential"] = "constant"
-    final_learning_rate: float = Field(0.0, ge=0)  # where the schedule ends
-    warmup_epochs: float = Field(0.0, ge=0)  # the learning rate grows from 0
-    beta_warmup_epochs: float = Field(0.0, ge=0)  # beta grows from 0
+    final_learning_rate: Real = Field(0.0, ge=0)  # where the schedule ends
+    warmup_epochs: Real = Field(0.0, ge=0)  # the learning rate grows from 0
+    beta_warmup_epochs: Real = Field(0.0, ge=0)  # beta grows from 0
     early_stopping: Whole | None = None  # epochs without a better val_elbo
     monitor_test: bool = False  # show the test set after every epoch, as published learning curves do
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     jit_compile: bool = True
     steps_per_execution: Whole = 50
-    checkpoint_seconds: float = Field(10.0, ge=0)  # least time between two checkpoints
+    checkpoint_seconds: Real = Field(10.0, ge=0)  # least time between two checkpoints
     tensorboard: bool = False
 
 
@@ -204,6 +214,8 @@ def override(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise UserError(f"Unknown key {key!r}.{hint} Expected one of: {', '.join(known)}.")
         section, _, name = key.rpartition(".")
+        if section and not isinstance(result.get(section, {}), dict):
+            raise UserError(f"Expected [{section}] to be a table of keys. Received {result[section]!r}.")
         if section:
             result.setdefault(section, {})[name] = value
         else:

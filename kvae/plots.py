@@ -117,7 +117,7 @@ def latent_scatter(
             linewidths=0,
             color=COLOURS[place % len(COLOURS)],
             marker=MARKERS[place % len(MARKERS)],
-            label=str(names[label]) if names is not None and label < len(names) else str(label),
+            label=str(names[label]) if names is not None and 0 <= label < len(names) else str(label),
         )
     axes.set(xlabel=x_label, ylabel=y_label, title=title)
     if mean.shape[1] > 1:
@@ -135,12 +135,13 @@ def _plane(mean: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, str, str]:
         return mean, "$z_1$", "$z_2$"
     from sklearn.decomposition import PCA
 
+    if not np.ptp(mean, axis=0).any():  # a collapsed posterior, which has no principal component
+        return mean[:, :2], "$z_1$", "$z_2$"
     pca = PCA(n_components=2).fit(mean)
     first, second = pca.explained_variance_ratio_
-    dimensions = f"of {mean.shape[1]} latent dimensions"
     return (
         pca.transform(mean),
-        f"principal component 1 {dimensions} ({first:.0%} of the variance)",
+        f"principal component 1 of {mean.shape[1]} latent dimensions ({first:.0%} of the variance)",
         f"principal component 2 ({second:.0%})",
     )
 

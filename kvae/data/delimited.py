@@ -47,24 +47,23 @@ def _roles(path: Path, first: list[str]) -> tuple[bool, int | None, list[int]]:
             f"{path}: expected a square number of pixels a row, or a label and as many. Received {len(first)}."
         )
     names = [cell.lower() for cell in first]
-    pixels = [column for column, name in enumerate(names) if re.fullmatch(r"pixel[ _]?\d+", name)]
+    pixels = [column for column, name in enumerate(names) if re.fullmatch(r"pixel[ _]?\d{1,9}", name)]
     others = [name for name in names if name != "label" and not name.startswith("pixel")]
     if others or not pixels:
         raise UserError(
             f"{path}: expected a header of `label` (optional) and `pixel...` columns. "
             f"Received {', '.join(first[:4])}..."
         )
-    numbers = [int(re.sub(r"\D", "", names[column])) for column in pixels]
-    expected = set(range(min(numbers), min(numbers) + max(len(numbers), max(numbers) - min(numbers) + 1)))
-    missing = sorted(expected - set(numbers))
-    if missing:
-        raise UserError(f"{path}: the column pixel{missing[0]} is missing ({len(missing)} of {len(expected)} are).")
+    numbers = sorted(int(re.sub(r"\D", "", names[column])) for column in pixels)
     if len(set(numbers)) != len(numbers) or names.count("label") > 1:
         raise UserError(f"{path}: expected every column once. Received a repeated name.")
+    missing = next((n for n, number in enumerate(numbers, start=numbers[0]) if n != number), None)
+    if missing is not None:
+        raise UserError(f"{path}: the column pixel{missing} is missing.")
     if _side(len(pixels)) is None:
         raise UserError(f"{path}: expected a square number of pixel columns. Received {len(pixels)}: are some missing?")
     label = names.index("label") if "label" in names else None
-    return True, label, [column for _, column in sorted(zip(numbers, pixels, strict=True))]
+    return True, label, sorted(pixels, key=lambda column: int(re.sub(r"\D", "", names[column])))
 
 
 def _side(pixels: int) -> int | None:

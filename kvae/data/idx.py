@@ -45,6 +45,8 @@ def read_idx(path: str | Path) -> np.ndarray:
     if len(content) < header:
         raise UserError(f"{path} is truncated: expected a header of {header} bytes, received {len(content)} bytes.")
     shape = tuple(int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes))
+    if 0 in shape:
+        raise UserError(f"{path} holds no image: its header says {shape}.")
     expected, received = math.prod(shape), len(content) - header
     if expected != received:
         fault = "is truncated" if received < expected else "has bytes left over"
@@ -75,7 +77,7 @@ def read(directory: str) -> Source:
         if images_path is None:
             continue
         images = read_idx(images_path)
-        if images.ndim < 3 or images.size == 0:
+        if images.ndim < 3:
             raise UserError(f"{images_path}: expected images [N, H, W]. Received shape {images.shape}.")
         labels_path = _find(folder, names, "labels")
         labels = None if labels_path is None else read_idx(labels_path)
@@ -84,5 +86,8 @@ def read(directory: str) -> Source:
         splits[split] = Split.of(images, None if labels is None else labels.astype(np.int64))
     if "train" not in splits:
         raise UserError(f"Expected train-images-idx3-ubyte (or .gz) in {directory!r}. Found none.")
+    sizes = {split.image_shape for split in splits.values()}
+    if len(sizes) > 1:
+        raise UserError(f"Expected images of one size in {directory!r}. Received {' and '.join(map(str, sizes))}.")
     name = f"idx:{directory}"
     return Source(name, splits) if "test" in splits else hold_out(name, splits["train"])

@@ -1,7 +1,9 @@
 """`npz:FILE`: NumPy archives such as Keras's mnist.npz. Pickled objects are never unpickled."""
 
+import tokenize
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 
@@ -9,6 +11,8 @@ from kvae.data.split import Source, Split, as_bytes, as_labels, hold_out
 from kvae.errors import UserError
 
 IMAGES = {"train": ("x_train", "train_images", "x", "images", "data", "arr_0"), "test": ("x_test", "test_images")}
+# What NumPy lets through where a member is damaged; its header is parsed as Python.
+DAMAGED = (zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError)
 LABELS = {"train": ("y_train", "train_labels", "y", "labels", "target"), "test": ("y_test", "test_labels")}
 
 
@@ -20,7 +24,7 @@ def _split(arrays: dict[str, np.ndarray], part: str, path: str) -> Split | None:
     where = f"{path} ({image_key})"
     if images.ndim == 2:  # flat rows of a square
         side = round(images.shape[1] ** 0.5)
-        if side * side != images.shape[1]:
+        if side == 0 or side * side != images.shape[1]:
             raise UserError(f"Expected {where} to be [N, H, W] or [N, H, W, C]. Received {images.shape}.")
         images = images.reshape(-1, side, side)
     if images.ndim not in (3, 4) or images.size == 0:
@@ -37,9 +41,11 @@ def read(path: str) -> Source:
         UserError: unreadable, no images, pickled objects, shapes or values that cannot be images.
     """
     try:
+        if not Path(path).is_file():
+            raise UserError(f"Expected an .npz archive of arrays. There is no file {path}.")
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"Expected an .npz archive of arrays. {path} is none (nor will a single array, .npy, do).")
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UserError(f"Expected an .npz archive. {path} is a single array.")
             known = [key for keys in (*IMAGES.values(), *LABELS.values()) for key in keys]
             names = list(archive.files)
             arrays = {name: archive[name] for name in names if name in known}
@@ -49,8 +55,11 @@ def read(path: str) -> Source:
         if "pickle" in str(error).lower() or "object" in str(error).lower():
             raise UserError(f"{path} holds pickled objects, which kvae never unpickles. Save plain arrays.") from error
         raise UserError(f"Could not read {path}: {error}. Expected an .npz archive of arrays.") from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+    except (OSError, EOFError, RuntimeError, MemoryError, OverflowError, *DAMAGED) as error:
         raise UserError(f"Could not read {path}: {error}. Expected an .npz archive of arrays.") from error
+    for key, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # a member that is no .npy comes as bytes
+            raise UserError(f"{path}: expected {key} to be an array. Received something else.")
     train, test = _split(arrays, "train", path), _split(arrays, "test", path)
     if train is None:
         raise UserError(f"{path}: expected an array called {', '.join(IMAGES['train'])}. Received {', '.join(names)}.")

@@ -85,7 +85,7 @@ class Data:
     @cached_property
     def pixel_mean(self) -> np.ndarray:
         """Mean of every pixel over the training images as the model sees them, `[H, W, C]` float32."""
-        split, recipe = self._splits["train"], self._recipes["train"].frozen(0)
+        split, recipe = self._splits["train"], self._recipes["train"].frozen(self._recipes["train"].seed)
         total = np.zeros(split.image_shape, np.float64)
         for batch in _evaluation(split, recipe, CHUNK):
             total += np.asarray(batch, np.float64).sum(axis=0)

@@ -133,9 +133,11 @@ def as_bytes(pixels: np.ndarray, where: str) -> np.ndarray:
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         place = _place(~np.isfinite(pixels))
         raise UserError(f"Expected finite pixels in {where}. Received {pixels[place]} at {_words(place)}.")
-    whole = pixels.dtype.kind != "f" or bool((pixels == np.rint(pixels)).all())
-    top = 255 if whole else 1
-    outside = (pixels < 0) | (pixels > top)
+    fractions = pixels != np.rint(pixels)
+    whole = not fractions.any()
+    outside = (pixels < 0) | (pixels > 255) | (fractions & (pixels > 1))
+    if not whole and not outside.any():
+        outside = pixels > 1
     if outside.any():
         place = _place(outside)
         raise UserError(
@@ -164,6 +166,7 @@ def as_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
     if labels.shape not in ((count,), (count, 1)):
         raise UserError(f"Expected one label an image in {where}: {count}. Received shape {labels.shape}.")
     labels = labels.reshape(-1)
-    if labels.dtype.kind not in "iufb" or not np.array_equal(labels, np.rint(labels)):
+    # Beyond 2^53 floats are no longer all of the whole numbers, and infinity lies there too.
+    if labels.dtype.kind not in "iufb" or not ((labels == np.rint(labels)) & (np.abs(labels) < 2**53)).all():
         raise UserError(f"Expected whole numbers as labels in {where}. Received {labels.dtype}.")
     return labels.astype(np.int64)

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import socket
 import sys
 import urllib.parse
@@ -19,17 +20,25 @@ def _builder(name: str) -> Any:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
+    if not re.fullmatch(r"\w+([/:][\w.:-]+)?", name):  # what TFDS can parse: name, name/config, name:version
+        raise _unknown(name)
     try:
         return tfds.builder(name)
     except DatasetNotFoundError:
-        near = difflib.get_close_matches(name, ["mnist5k", *tfds.list_builders(with_community_datasets=False)], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UserError(
-            f"Unknown dataset {name!r}.{hint} Expected mnist5k (embedded), a name of TensorFlow Datasets, "
-            "idx:DIR, csv:FILE, npz:FILE or images:DIR."
-        ) from None
+        raise _unknown(name) from None
     except (ValueError, RuntimeError, AssertionError) as error:
         raise UserError(f"Could not open the dataset {name!r}: {str(error).splitlines()[0]}") from error
+
+
+def _unknown(name: str) -> UserError:
+    import tensorflow_datasets as tfds
+
+    near = difflib.get_close_matches(name, ["mnist5k", *tfds.list_builders(with_community_datasets=False)], n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UserError(
+        f"Unknown dataset {name!r}.{hint} Expected mnist5k (embedded), a name of TensorFlow Datasets, "
+        "idx:DIR, csv:FILE, npz:FILE or images:DIR."
+    )
 
 
 def _prepare(builder: Any) -> None:

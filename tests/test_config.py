@@ -1,0 +1,332 @@
+"""The configuration: what it accepts, what it refuses, and that it survives being written."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvae.config import RunConfig, keys, load_values, override, parse_setting, recipes
+from kvae.errors import UserError
+
+WHOLE = st.integers(1, 10**6)
+SEED = st.integers(0, 2**31 - 1)
+NOT_NEGATIVE = st.floats(0, 1e6)
+POSITIVE = st.floats(1e-6, 1e6)
+SLICE = st.sampled_from(["train", "train[:90%]", "train[90%:]"])
+
+
+def some(**options: st.SearchStrategy) -> st.SearchStrategy:
+    return st.fixed_dictionaries({}, optional=options)
+
+
+DATA = some(
+    source=st.text(),
+    train=SLICE,
+    binarize=st.sampled_from(["threshold", "stochastic", "fixed", "none"]),
+    threshold=st.floats(0, 1, exclude_max=True),
+    batch_size=WHOLE,
+    drop_remainder=st.booleans(),
+    streaming=st.booleans(),
+    evaluation_seed=SEED,
+)
+MODEL = some(
+    latent_dim=WHOLE,
+    network=st.sampled_from(["mlp", "conv"]),
+    hidden_units=st.lists(WHOLE, max_size=3),
+    filters=st.lists(WHOLE, max_size=3),
+    dense_units=WHOLE,
+    activation=st.sampled_from(["tanh", "relu"]),
+    initialization=st.sampled_from(["glorot", "fan_in"]),
+    output_bias=st.sampled_from(["zero", "data"]),
+    encoder_l2=NOT_NEGATIVE,
+    decoder_l2=NOT_NEGATIVE,
+    likelihood=st.sampled_from(["bernoulli", "continuous_bernoulli", "gaussian"]),
+    variance=POSITIVE | st.just("learned"),
+    beta=NOT_NEGATIVE,
+    samples=WHOLE,
+    kl=st.sampled_from(["analytic", "sampled"]),
+)
+TRAINING = some(
+    epochs=st.integers(2, 10**6),
+    optimizer=st.sampled_from(["adam", "adamw", "adamax", "rmsprop", "sgd"]),
+    learning_rate=POSITIVE,
+    warmup_epochs=st.floats(0, 1),
+    beta_warmup_epochs=NOT_NEGATIVE,
+    precision=st.sampled_from(["float32", "mixed_float16", "mixed_bfloat16"]),
+    jit_compile=st.booleans(),
+    steps_per_execution=WHOLE,
+    checkpoint_seconds=NOT_NEGATIVE,
+    tensorboard=st.booleans(),
+)
+SCHEDULES = st.just({"schedule": "constant"}) | st.fixed_dictionaries(
+    {"schedule": st.sampled_from(["cosine", "exponential"]), "final_learning_rate": POSITIVE}
+)
+CHOSEN_BY = st.sampled_from(
+    [({}, {}), ({}, {"monitor_test": True}), ({"validation": "train[90%:]"}, {"early_stopping": 3})]
+)
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> RunConfig:
+    data, training = draw(CHOSEN_BY)
+    values = draw(some(name=st.text(), description=st.text(), seed=SEED))
+    sections = {
+        "data": draw(DATA) | data,
+        "model": draw(MODEL),
+        "training": draw(TRAINING) | draw(SCHEDULES) | training,
+    }
+    return RunConfig.from_dict(values | sections)
+
+
+def configured(**settings: object) -> RunConfig:
+    """The default configuration with dotted keys set; a dot is written as two underscores."""
+    return RunConfig.from_dict(override({}, {key.replace("__", "."): value for key, value in settings.items()}))
+
+
+# --- round trips
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(config=configurations())
+def test_toml_round_trip(config):
+    assert RunConfig.from_toml(config.to_toml()) == config
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(config=configurations())
+def test_json_round_trip(config):
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict(), allow_nan=False))) == config
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_recipes_round_trip(name):
+    config = RunConfig.from_dict(load_values(name))
+    assert RunConfig.from_toml(config.to_toml()) == config
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_defaults_are_a_configuration():
+    assert RunConfig.from_dict({}) == RunConfig()
+
+
+def test_a_configuration_does_not_change():
+    with pytest.raises(ValueError, match="frozen"):
+        RunConfig().model.beta = 2.0
+
+
+# --- single keys
+
+
+@pytest.mark.parametrize(
+    ("values", "nearest"),
+    [
+        ({"model": {"latentdim": 2}}, "model.latent_dim"),
+        ({"training": {"epoch": 2}}, "training.epochs"),
+        ({"data": {"batchsize": 2}}, "data.batch_size"),
+        ({"sed": 1}, "seed"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_match(values, nearest):
+    with pytest.raises(UserError, match=f"Unknown key .*Did you mean '{nearest}'"):
+        RunConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", 5),
+        ("seed", -1),
+        ("seed", 2**31),
+        ("seed", 1.5),
+        ("data.source", ["mnist"]),
+        ("data.binarize", "foo"),
+        ("data.threshold", 1.0),
+        ("data.threshold", -0.1),
+        ("data.batch_size", 0),
+        ("data.drop_remainder", "perhaps"),
+        ("data.evaluation_seed", 2**31),
+        ("model.latent_dim", 0),
+        ("model.latent_dim", "two"),
+        ("model.network", "transformer"),
+        ("model.hidden_units", 500),
+        ("model.hidden_units", [500, 0]),
+        ("model.variance", 0),
+        ("model.variance", "learnt"),
+        ("model.beta", -1),
+        ("model.beta", float("nan")),
+        ("model.beta", float("inf")),
+        ("model.beta", "one"),
+        ("training.epochs", 0),
+        ("training.epochs", 1.5),
+        ("training.epochs", True),
+        ("training.learning_rate", 0),
+        ("training.learning_rate", True),
+        ("training.optimizer", "adm"),
+        ("training.early_stopping", 0),
+        ("model", 5),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_key(key, value):
+    section, _, name = key.rpartition(".")
+    with pytest.raises(UserError, match=f"^{re.escape(key)}.*Received"):
+        RunConfig.from_dict({section: {name: value}} if section else {key: value})
+
+
+def test_every_mistake_is_named_at_once():
+    with pytest.raises(UserError, match=r"model\.beta.*; training\.epochs"):
+        RunConfig.from_dict({"model": {"beta": -1}, "training": {"epochs": 0}})
+
+
+# --- keys that must agree
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"training__early_stopping": 3}, "early_stopping needs data.validation"),
+        (
+            {"training__early_stopping": 3, "data__validation": "test[:50%]", "data__test": "test[:50%]"},
+            "must not be the test set",
+        ),
+        ({"training__monitor_test": True, "data__validation": "train[90%:]"}, "exclude each other"),
+        ({"training__schedule": "exponential"}, "final_learning_rate above 0"),
+        ({"training__final_learning_rate": 1e-4}, "needs training.schedule"),
+        ({"training__warmup_epochs": 10, "training__epochs": 10}, "fewer than training.epochs"),
+        ({"model__activation": " "}, "a name such as 'tanh'"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        configured(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"training__early_stopping": 3, "data__train": "train[:90%]", "data__validation": "train[90%:]"},
+        {"data__validation": "test"},
+        {"training__monitor_test": True},
+        {"training__schedule": "exponential", "training__final_learning_rate": 1e-4},
+        {"training__schedule": "cosine"},
+        {"training__schedule": "cosine", "training__final_learning_rate": 1e-4},
+        {"training__warmup_epochs": 9.5, "training__epochs": 10},
+        {"training__epochs": 1},
+        {"model__activation": "relu"},
+    ],
+)
+def test_keys_that_agree_are_accepted(settings):
+    for key, value in settings.items():
+        section, name = key.split("__")
+        assert getattr(getattr(configured(**settings), section), name) == value
+
+
+# --- overrides
+
+
+@pytest.mark.parametrize(
+    ("values", "settings", "expected"),
+    [
+        ({}, {}, {}),
+        ({}, {"seed": 3}, {"seed": 3}),
+        ({"seed": 1}, {"seed": 3}, {"seed": 3}),
+        ({}, {"model.beta": 1.5}, {"model": {"beta": 1.5}}),
+        ({"model": {"beta": 1, "kl": "sampled"}}, {"model.beta": 2}, {"model": {"beta": 2, "kl": "sampled"}}),
+        ({"seed": 1}, {"data.source": "mnist"}, {"seed": 1, "data": {"source": "mnist"}}),
+    ],
+)
+def test_override(values, settings, expected):
+    assert override(values, settings) == expected
+
+
+def test_override_leaves_its_argument_as_it_was():
+    values = {"model": {"beta": 1}}
+    override(values, {"model.beta": 2})
+    assert values == {"model": {"beta": 1}}
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [("beta", "model.beta"), ("model.bta", "model.beta"), ("training.batch_size", "data.batch_size"), ("sead", "seed")],
+)
+def test_override_of_an_unknown_key_names_the_nearest_match(key, nearest):
+    with pytest.raises(UserError, match=f"Unknown key '{key}'. Did you mean '{nearest}'"):
+        override({}, {key: 1})
+
+
+def test_override_within_what_is_no_section_is_refused():
+    with pytest.raises(UserError, match="model"):
+        RunConfig.from_dict(override({"model": 5}, {"model.beta": 1}))
+
+
+def test_keys_are_those_of_a_whole_configuration():
+    flat = [
+        f"{key}.{name}" if isinstance(value, dict) else key
+        for key, value in RunConfig().model_dump().items()
+        for name in (value if isinstance(value, dict) else [None])
+    ]
+    assert keys() == flat
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("model.beta=1.5", ("model.beta", 1.5)),
+        ("training.epochs=3", ("training.epochs", 3)),
+        ("data.streaming=true", ("data.streaming", True)),
+        ("model.hidden_units=[500, 500]", ("model.hidden_units", [500, 500])),
+        ("training.learning_rate=1e-3", ("training.learning_rate", 1e-3)),
+        ("data.source=mnist", ("data.source", "mnist")),
+        ('data.source="mnist"', ("data.source", "mnist")),
+        ("data.train=train[:90%]", ("data.train", "train[:90%]")),
+        ("data.source=csv:a=b.csv", ("data.source", "csv:a=b.csv")),
+        (" name = my run ", ("name", "my run")),
+        ("name=", ("name", "")),
+    ],
+)
+def test_parse_setting(text, expected):
+    key, value = parse_setting(text)
+    assert (key, value) == expected
+    assert type(value) is type(expected[1])
+
+
+@pytest.mark.parametrize("text", ["", "model.beta", "=1.5", " = 1"])
+def test_a_setting_without_key_or_equals_sign_is_refused(text):
+    with pytest.raises(UserError, match="Expected key=value"):
+        parse_setting(text)
+
+
+# --- recipes and files
+
+
+def test_an_unknown_recipe_names_the_nearest_match():
+    with pytest.raises(UserError, match=r"Unknown recipe 'digits2d'\. Did you mean 'digits_2d'"):
+        load_values("digits2d")
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_is_named_after_its_file(name):
+    assert RunConfig.from_dict(load_values(name)).name == name
+
+
+def test_a_file_of_the_users_own_is_read(tmp_path):
+    (tmp_path / "mine.toml").write_text("seed = 3\n[model]\nbeta = 4.0\n")
+    assert load_values(str(tmp_path / "mine.toml")) == {"name": "mine", "seed": 3, "model": {"beta": 4.0}}
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"Could not read .*mine\.toml"):
+        load_values(str(tmp_path / "mine.toml"))
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "mine.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"Could not read .*mine\.toml"):
+        load_values(str(tmp_path / "mine.toml"))
+
+
+def test_a_toml_syntax_error_names_the_file_and_the_line(tmp_path):
+    (tmp_path / "mine.toml").write_text("seed = 3\n[model]\nbeta = = 4\n")
+    with pytest.raises(UserError, match=r"mine\.toml is not valid TOML: .*line 3"):
+        load_values(str(tmp_path / "mine.toml"))

@@ -1,0 +1,253 @@
+"""A reader finds the old file or the new one, whatever happens to the writer."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvae.errors import UserError
+from kvae.files import PARTIAL, atomic_file, atomic_folder, read_json, sweep, write_json, write_text
+
+ROOT = Path(__file__).parent.parent
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Every name below a folder, with the bytes of each file."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def umask():
+    old = os.umask(0o027)
+    yield 0o027
+    os.umask(old)
+
+
+def disk_full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def write_half_a_file(path: Path, fault: BaseException) -> None:
+    with atomic_file(path) as partial:
+        partial.write_bytes(b"half of the ne")
+        raise fault
+
+
+def write_half_a_folder(path: Path, fault: BaseException) -> None:
+    with atomic_folder(path) as partial:
+        fill(partial)
+        raise fault
+
+
+def write_folder(path: Path) -> None:
+    with atomic_folder(path) as partial:
+        fill(partial)
+
+
+def fill(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "a.txt").write_bytes(b"new")
+
+
+# --- files
+
+
+def test_a_file_appears_with_its_content_in_a_new_folder(tmp_path):
+    write_text(tmp_path / "deep" / "er" / "a.txt", "βeta\n")
+    assert tree(tmp_path / "deep") == {"er": None, "er/a.txt": "βeta\n".encode()}
+
+
+def test_a_file_is_replaced(tmp_path):
+    write_text(tmp_path / "a.txt", "old and long")
+    write_text(tmp_path / "a.txt", "new")
+    assert tree(tmp_path) == {"a.txt": b"new"}
+
+
+def test_the_old_file_stands_until_the_block_ends(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"old")
+    with atomic_file(tmp_path / "a.txt") as partial:
+        partial.write_bytes(b"new")
+        assert (tmp_path / "a.txt").read_bytes() == b"old"
+
+
+def test_the_temporary_file_has_the_suffix_and_the_folder_of_the_final_one(tmp_path):
+    with atomic_file(tmp_path / "a.png") as partial:
+        assert (partial.suffix, partial.parent) == (".png", tmp_path)
+        assert partial.name.startswith(PARTIAL)
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_in_the_block_keeps_the_old_file_and_passes_through(tmp_path, fault):
+    (tmp_path / "a.txt").write_bytes(b"old")
+    with pytest.raises(fault):
+        write_half_a_file(tmp_path / "a.txt", fault())
+    assert tree(tmp_path) == {"a.txt": b"old"}
+
+
+def test_a_full_disk_in_the_block_keeps_the_old_file(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"old")
+    with pytest.raises(UserError, match=r"Could not write .*a\.txt: No space left"):
+        write_half_a_file(tmp_path / "a.txt", OSError(errno.ENOSPC, "No space left on device"))
+    assert tree(tmp_path) == {"a.txt": b"old"}
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+def test_a_full_disk_at_the_end_keeps_the_old_file(tmp_path, monkeypatch, call):
+    (tmp_path / "a.txt").write_bytes(b"old")
+    monkeypatch.setattr(os, call, disk_full)
+    with pytest.raises(UserError, match=r"Could not write .*a\.txt: No space left"):
+        write_text(tmp_path / "a.txt", "new")
+    assert tree(tmp_path) == {"a.txt": b"old"}
+
+
+LIMITED = """
+import resource, sys
+from kvae.errors import UserError
+from kvae.files import write_text
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+try:
+    write_text(sys.argv[1], "new" * 100_000)
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of a process's files")
+def test_a_write_that_the_system_stops_keeps_the_old_file(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"old")
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "a.txt")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert f"Could not write {tmp_path / 'a.txt'}: File too large" in done.stdout, done.stderr
+    assert tree(tmp_path) == {"a.txt": b"old"}
+
+
+@pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])
+def test_a_parent_that_is_a_file_is_refused(tmp_path, atomic):
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(UserError, match=r"Could not write .*below"), atomic(tmp_path / "file" / "below"):
+        pass
+    assert tree(tmp_path) == {"file": b"old"}
+
+
+def test_a_file_does_not_replace_a_folder(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    with pytest.raises(UserError, match="Could not write"):
+        write_text(tmp_path / "a", "new")
+    assert tree(tmp_path) == {"a": None, "a/b": None}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask to speak of")
+def test_permissions_of_a_file_follow_the_umask(tmp_path, umask):
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask to speak of")
+def test_writing_leaves_the_umask_as_it_was(tmp_path, umask):
+    write_text(tmp_path / "a.txt", "new")
+    assert os.umask(umask) == umask
+
+
+# --- folders
+
+
+def test_a_folder_appears_whole(tmp_path):
+    with atomic_folder(tmp_path / "run") as partial:
+        fill(partial)
+        assert not (tmp_path / "run").exists()
+    assert tree(tmp_path) == {"run": None, "run/sub": None, "run/sub/a.txt": b"new"}
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_in_the_block_leaves_no_folder_and_passes_through(tmp_path, fault):
+    with pytest.raises(fault):
+        write_half_a_folder(tmp_path / "run", fault())
+    assert tree(tmp_path) == {}
+
+
+def test_a_full_disk_in_the_block_leaves_no_folder(tmp_path):
+    with pytest.raises(UserError, match=r"Could not write .*run: No space left"):
+        write_half_a_folder(tmp_path / "run", OSError(errno.ENOSPC, "No space left on device"))
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("call", ["rename", "fsync"])
+def test_a_full_disk_at_the_end_leaves_no_folder(tmp_path, monkeypatch, call):
+    monkeypatch.setattr(os, call, disk_full)
+    with pytest.raises(UserError, match=r"Could not write .*run: No space left"):
+        write_folder(tmp_path / "run")
+    assert tree(tmp_path) == {}
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "a.txt").write_bytes(b"old")
+    with pytest.raises(UserError, match=r"Could not write .*run"):
+        write_folder(tmp_path / "run")
+    assert tree(tmp_path) == {"run": None, "run/a.txt": b"old"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask to speak of")
+def test_permissions_of_a_folder_follow_the_umask(tmp_path, umask):
+    with atomic_folder(tmp_path / "run"):
+        pass
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+# --- leftovers
+
+
+def test_sweep_removes_unfinished_files_and_folders_at_any_depth(tmp_path):
+    for place in (tmp_path, tmp_path / "sub"):
+        (place / f"{PARTIAL}folder" / "one" / "two").mkdir(parents=True)
+        (place / f"{PARTIAL}folder" / "one" / f"{PARTIAL}inner").write_bytes(b"half")
+        (place / f"{PARTIAL}file.png").write_bytes(b"half")
+    sweep(tmp_path)
+    assert tree(tmp_path) == {"sub": None}
+
+
+def test_sweep_keeps_all_else(tmp_path):
+    kept = {"config.json": b"{}", "sub": None, "sub/a.partial-": b"a", "sub/.hidden": b"h"}
+    (tmp_path / "sub").mkdir()
+    for name, content in kept.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+    sweep(tmp_path)
+    assert tree(tmp_path) == kept
+
+
+# --- JSON
+
+
+@pytest.mark.parametrize("value", [{"elbo": -100.5, "names": ["a", "β"], "none": None}, [], 1, "text"])
+def test_json_round_trip(tmp_path, value):
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_json_refuses_what_is_no_number_and_keeps_the_old_file(tmp_path, value):
+    (tmp_path / "a.json").write_bytes(b"old")
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"elbo": [value]})
+    assert tree(tmp_path) == {"a.json": b"old"}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"elbo": 1', b"\xff\xfe", b"no JSON"])
+def test_damaged_json_is_refused(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.json is not valid JSON"):
+        read_json(tmp_path / "a.json")
+
+
+def test_missing_json_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"Could not read .*a\.json: No such file"):
+        read_json(tmp_path / "a.json")

@@ -1,0 +1,126 @@
+"""Images to one picture, pixel by pixel."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kvae.errors import UserError
+from kvae.pictures import as_images, save_picture, tile
+
+
+def flat(*values: float, shape: tuple[int, ...] = (1, 1, 1)) -> np.ndarray:
+    """One image of every value."""
+    return np.stack([np.full(shape, value, np.float32) for value in values])
+
+
+# --- as_images
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((2, 3, 4), (2, 3, 4, 1)), ((2, 3, 4, 1), (2, 3, 4, 1)), ((2, 3, 4, 3), (2, 3, 4, 3)), ((0, 3, 4), (0, 3, 4, 1))],
+)
+def test_images_get_a_channel_axis(shape, expected):
+    assert as_images(np.zeros(shape)).shape == expected
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (3, 4), (2, 3, 4, 2), (2, 3, 4, 0), (1, 2, 3, 4, 1)])
+def test_what_is_no_image_is_refused(shape):
+    with pytest.raises(UserError, match=r"Expected images of shape .*Received"):
+        as_images(np.zeros(shape))
+
+
+# --- tile
+
+
+def test_images_lie_left_to_right_and_top_to_bottom():
+    sheet = tile(flat(0.1, 0.2, 0.3, 0.4, 0.5, 0.6), columns=3)
+    np.testing.assert_array_equal(sheet[..., 0], np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], np.float32))
+
+
+def test_gaps_lie_between_images_and_not_around_them():
+    sheet = tile(flat(0.1, 0.2, 0.3, 0.4), columns=2, gap=1, background=0.9)
+    expected = [[0.1, 0.9, 0.2], [0.9, 0.9, 0.9], [0.3, 0.9, 0.4]]
+    np.testing.assert_array_equal(sheet[..., 0], np.array(expected, np.float32))
+
+
+def test_places_left_over_in_the_last_row_are_background():
+    sheet = tile(flat(0.1, 0.2, 0.3), columns=2, background=0.5)
+    np.testing.assert_array_equal(sheet[..., 0], np.array([[0.1, 0.2], [0.3, 0.5]], np.float32))
+
+
+def test_the_pixels_of_an_image_stay_together():
+    images = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    np.testing.assert_array_equal(tile(images, columns=2)[..., 0], [[0, 1, 2, 6, 7, 8], [3, 4, 5, 9, 10, 11]])
+
+
+def test_colours_stay_together():
+    images = np.arange(6, dtype=np.float32).reshape(2, 1, 1, 3)
+    np.testing.assert_array_equal(tile(images, columns=2), [[[0, 1, 2], [3, 4, 5]]])
+
+
+@pytest.mark.parametrize(
+    ("number", "columns", "gap", "expected"),
+    [
+        (1, None, 0, (13, 17)),
+        (4, None, 0, (26, 34)),
+        (5, None, 0, (26, 51)),
+        (9, None, 2, (43, 55)),
+        (3, 10, 1, (13, 53)),
+        (3, 1, 1, (41, 17)),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_size_of_a_sheet_of_odd_images(number, columns, gap, expected, channels):
+    assert tile(np.zeros((number, 13, 17, channels)), columns, gap=gap).shape == (*expected, channels)
+
+
+def test_fifty_by_fifty_digits_are_1400_pixels_a_side():
+    assert tile(np.zeros((2500, 28, 28), np.float32), 50).shape == (1400, 1400, 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "columns", "message"),
+    [
+        ((0, 4, 4), None, "at least one image"),
+        ((2, 4, 4), 0, "at least 1 column"),
+        ((2, 4, 4), -1, "at least 1 column"),
+        ((4, 4), 1, "images of shape"),
+    ],
+)
+def test_what_cannot_be_laid_out_is_refused(shape, columns, message):
+    with pytest.raises(UserError, match=message):
+        tile(np.zeros(shape), columns)
+
+
+# --- save_picture
+
+
+@pytest.mark.parametrize("shape", [(13, 17, 1), (13, 17, 3), (1, 1, 1), (1, 1, 3)])
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".PNG"])
+def test_a_picture_is_saved_pixel_for_pixel(tmp_path, rng, shape, suffix):
+    pixels = rng.integers(0, 256, shape).astype(np.uint8)
+    save_picture(tmp_path / f"a{suffix}", pixels / np.float32(255))
+    with Image.open(tmp_path / f"a{suffix}") as image:
+        assert image.mode == {1: "L", 3: "RGB"}[shape[-1]]
+        np.testing.assert_array_equal(np.asarray(image).reshape(shape), pixels)
+
+
+def test_values_are_rounded_and_clipped(tmp_path):
+    values = np.array([[-0.5, 0.0, 0.4 / 255, 0.6 / 255, 254.6 / 255, 1.0, 1.5]])[..., None]
+    save_picture(tmp_path / "a.png", values)
+    with Image.open(tmp_path / "a.png") as image:
+        assert np.asarray(image).tolist() == [[0, 0, 0, 1, 255, 255, 255]]
+
+
+@pytest.mark.parametrize("name", ["a", "a.", "a.txt", "a.foo", "a.psd"])
+def test_an_unknown_suffix_is_refused_and_nothing_is_left(tmp_path, name):
+    with pytest.raises(UserError, match=r"a picture's name such as samples\.png"):
+        save_picture(tmp_path / name, np.zeros((4, 4, 1)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_in_a_place_that_cannot_be_is_refused(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"Could not write .*a\.png"):
+        save_picture(tmp_path / "file" / "a.png", np.zeros((4, 4, 1)))
