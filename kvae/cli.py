@@ -65,8 +65,9 @@ def run() -> None:
 def demo(out: Path) -> None:
     """Train, evaluate, plot and sample on the embedded digits."""
     _quiet_tensorflow()
-    from kvae import training
+    from kvae import evaluation, training
     from kvae.config import RunConfig, load_values
+    from kvae.files import read_json
 
     config = RunConfig.from_dict(load_values("digits_2d"))
     start = time.monotonic()
@@ -74,7 +75,8 @@ def demo(out: Path) -> None:
     trained = training.train(config, out, overwrite=True, verbose=_verbosity())
     click.echo(f"   {time.monotonic() - start:.0f} s\n2. Evaluating on the 1,000 test digits")
     vae, data = trained.load_model(), training.load_data(config)
-    _report(_evaluate(trained, vae, data, samples=500))
+    trained.write_evaluation(evaluation.evaluate(vae, data.test, samples=500, protocol=training.protocol(data)))
+    _report(read_json(trained.folder / "evaluation.json"))
     click.echo("3. Plotting")
     for kind in PLOTS:
         click.echo(f"   {_plot(trained, kind, vae, data)}")
@@ -179,17 +181,22 @@ def evaluate(run_folder: Path, dataset: str | None, samples: int | None, seed: i
         raise UserError(f"Expected --samples to be at least 1. Received {samples}.")
     trained = Run.open(run_folder)
     _quiet_tensorflow()
-    from kvae import training
+    from kvae import evaluation, training
 
     vae = trained.load_model()
     config = trained.config
-    if dataset is not None:
+    if dataset is not None:  # of any size, so in batches that no set is too small for
         data_section = config.data.model_copy(
             update={"source": dataset, "train": "train", "validation": None, "test": "test", "batch_size": 1}
         )
         config = config.model_copy(update={"data": data_section})
     data = training.load_data(config)
-    result = _evaluate(trained, vae, data, samples, seed, verbose=not as_json and sys.stdout.isatty())
+    images = data.test if dataset is None else data.test.rebatch(100)
+    verbose = int(not as_json and sys.stdout.isatty())
+    result = evaluation.evaluate(
+        vae, images, samples=samples, seed=seed, protocol=training.protocol(data), verbose=verbose
+    )
+    trained.write_evaluation(result)
     if as_json:
         click.echo(json.dumps(result))
     else:
@@ -258,18 +265,6 @@ def _quiet_tensorflow() -> None:
 def _verbosity() -> int:
     """Keras's progress bar on a terminal, a line an epoch elsewhere."""
     return 1 if sys.stdout.isatty() else 2
-
-
-def _evaluate(
-    trained: "Run", vae: "VAE", data: "Data", samples: int | None, seed: int = 0, verbose: bool = False
-) -> dict[str, Any]:
-    from kvae import evaluation, training
-
-    result = evaluation.evaluate(
-        vae, data.test, samples=samples, seed=seed, protocol=training.protocol(data), verbose=int(verbose)
-    )
-    trained.write_evaluation(result)
-    return result
 
 
 def _report(result: dict[str, Any]) -> None:
