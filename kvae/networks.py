@@ -85,6 +85,16 @@ class _Network(keras.Model):
             **options,
         )
 
+    def _dense_layers(self, widths: tuple[int, ...], fan_in: int) -> tuple[list, int]:
+        """Built dense layers one after the other, and the width that the last one leaves."""
+        layers = []
+        for width in widths:
+            layer = self._layer(keras.layers.Dense, width, fan_in)
+            layer.build((None, fan_in))
+            layers.append(layer)
+            fan_in = width
+        return layers, fan_in
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
@@ -178,12 +188,7 @@ class MLPEncoder(_Encoder):
     def build(self, input_shape: Shape) -> None:
         fan_in = math.prod(_check_image_shape(input_shape[1:]))
         self.flatten = keras.layers.Flatten(dtype=self.dtype_policy)
-        self.hidden = []
-        for width in self.hidden_units:
-            layer = self._layer(keras.layers.Dense, width, fan_in)
-            layer.build((None, fan_in))
-            self.hidden.append(layer)
-            fan_in = width
+        self.hidden, fan_in = self._dense_layers(self.hidden_units, fan_in)
         self._make_heads(fan_in)
         self.built = True
 
@@ -235,12 +240,7 @@ class MLPDecoder(_Decoder):
 
     def build(self, input_shape: Shape) -> None:
         fan_in = input_shape[-1]
-        self.hidden = []
-        for width in self.hidden_units:
-            layer = self._layer(keras.layers.Dense, width, fan_in)
-            layer.build((None, fan_in))
-            self.hidden.append(layer)
-            fan_in = width
+        self.hidden, fan_in = self._dense_layers(self.hidden_units, fan_in)
         bias = None if self.output_bias is None else _constant(self.output_bias, self.image_shape)
         pixels = math.prod(self.image_shape)
         self.head = self._layer(keras.layers.Dense, pixels, fan_in, head=True, bias_initializer=bias, name="logits")
