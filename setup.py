@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent
 setup(
     name="kvae",
     version="0.1.0",
-    description="Variational autoencoders with Keras: trained fast, measured honestly, exported everywhere.",
+    description="Variational autoencoders with Keras: trained with plain fit, measured honestly, loadable anywhere.",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

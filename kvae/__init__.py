@@ -1,4 +1,4 @@
-"""kvae: variational autoencoders with Keras, measured honestly and exported everywhere.
+"""kvae: variational autoencoders with Keras, trained with plain `fit` and measured honestly.
 
 Importing kvae is cheap: its rooms, and with them TensorFlow, load when they are first used.
 """

@@ -89,6 +89,11 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         values = {name: float(value) for name, value in (logs or {}).items()}
         self.rows.append({"epoch": epoch + 1, **values})
+        if not np.isfinite(values.get("loss", 0.0)):
+            raise UserError(
+                f"The loss became {values['loss']} in epoch {epoch + 1}: the training diverged. "
+                "Try a lower learning rate; the checkpoint is that of an earlier epoch."
+            )
         last = epoch + 1 == self.params["epochs"] or self.model.stop_training
         if last or time.monotonic() - self._saved_at >= self.seconds:
             self._save(epoch + 1)
@@ -103,7 +108,7 @@ class Checkpoint(keras.callbacks.Callback):
             state: dict[str, Any] = {
                 "epochs": epochs,
                 "stopped": bool(self.model.stop_training),
-                "history": [{name: _json_float(value) for name, value in row.items()} for row in self.rows],
+                "history": self.rows,
             }
             if self.early_stopping is not None and self.early_stopping.best_weights is not None:
                 state["early_stopping"] = self.early_stopping.state()
@@ -113,11 +118,6 @@ class Checkpoint(keras.callbacks.Callback):
             if older != target:
                 shutil.rmtree(older, ignore_errors=True)
         self._saved_at = time.monotonic()
-
-
-def _json_float(value: float) -> float | str:
-    """JSON has no NaN; `float` reads these words back."""
-    return value if np.isfinite(value) else str(value)
 
 
 class Resumed:
@@ -133,11 +133,15 @@ class Resumed:
     """
 
     def __init__(self, checkpoint: Path) -> None:
-        state = files.read_json(checkpoint / "state.json")
         try:
-            self.model = keras.saving.load_model(checkpoint / "model.keras")
+            self._read(checkpoint)
         except Exception as error:  # Keras lets through what zip, HDF5, JSON and its own checks raise
-            raise UserError(f"{checkpoint} is damaged ({error}). Delete that folder, or train again.") from error
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(f"{checkpoint} is damaged ({reason}). Delete that folder, or train again.") from error
+
+    def _read(self, checkpoint: Path) -> None:
+        state = files.read_json(checkpoint / "state.json")
+        self.model = keras.saving.load_model(checkpoint / "model.keras")
         self.epochs: int = state["epochs"]
         self.stopped: bool = state["stopped"]
         self.rows = [{name: float(value) for name, value in row.items()} for row in state["history"]]

@@ -4,19 +4,20 @@ import importlib
 import json
 import logging
 import os
+import re
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kvae import __version__
-from kvae.errors import UserError, unknown
+from kvae.errors import UserError, check_seed, check_whole, unknown
 
 if TYPE_CHECKING:
-    from kvae.data import Data
     from kvae.runs import Run
     from kvae.vae import VAE
 
@@ -36,6 +37,7 @@ def main() -> None:
 def run() -> None:
     """The console command: exit status 0 on success, 2 for a user's mistake, 1 for anything else."""
     debug = "--debug" in sys.argv
+    warnings.showwarning = _one_line  # type: ignore[assignment]
     try:
         main([argument for argument in sys.argv[1:] if argument != "--debug"], "kvae", standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -61,18 +63,22 @@ def run() -> None:
 
 
 @main.command()
-@click.option("--out", type=click.Path(path_type=Path), default=SAVED_MODELS / "demo", show_default=True)
-def demo(out: Path) -> None:
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: saved_models/demo, replaced]")
+def demo(out: Path | None) -> None:
     """Train, evaluate, plot and sample on the embedded digits."""
     _quiet_tensorflow()
     from kvae import evaluation, training
     from kvae.config import RunConfig, load_values
     from kvae.files import read_json
+    from kvae.runs import check_free
 
     config = RunConfig.from_dict(load_values("digits_2d"))
+    overwrite = out is None
+    out = out or SAVED_MODELS / "demo"
+    check_free(out, overwrite)
     start = time.monotonic()
     click.echo(f"1. Training {config.name} in {out}: {config.description}")
-    trained = training.train(config, out, overwrite=True, verbose=_verbosity())
+    trained = training.train(config, out, overwrite=overwrite, verbose=_verbosity())
     click.echo(f"   {time.monotonic() - start:.0f} s\n2. Evaluating on the 1,000 test digits")
     vae, data = trained.load_model(), training.load_data(config)
     trained.write_evaluation(evaluation.evaluate(vae, data.test, samples=500, protocol=training.protocol(data)))
@@ -143,7 +149,12 @@ def train(
         raise UserError("Expected --resume or --overwrite. Received both.")
     if resume and out is None and recipe is None:
         raise UserError("Expected --out RUN (or --recipe NAME) to know which run to resume.")
-    values = {} if resume and recipe is None else load_values(recipe or "digits_2d")
+    if recipe is not None:
+        values = load_values(recipe)
+    elif dataset is not None:
+        values = {"name": re.sub(r"\W+", "_", dataset).strip("_")}
+    else:
+        values = {} if resume else load_values("digits_2d")
     folder = out or SAVED_MODELS / values["name"]
 
     if resume and recipe is None:
@@ -177,8 +188,9 @@ def evaluate(run_folder: Path, dataset: str | None, samples: int | None, seed: i
     """Test ELBO, its terms and their standard errors."""
     from kvae.runs import Run
 
-    if samples is not None and samples < 1:
-        raise UserError(f"Expected --samples to be at least 1. Received {samples}.")
+    check_seed("--seed", seed)
+    if samples is not None:
+        check_whole("--samples", samples)
     trained = Run.open(run_folder)
     _quiet_tensorflow()
     from kvae import evaluation, training
@@ -193,9 +205,10 @@ def evaluate(run_folder: Path, dataset: str | None, samples: int | None, seed: i
     data = training.load_data(config)
     images = data.test if dataset is None else data.test.rebatch(100)
     verbose = int(not as_json and sys.stdout.isatty())
-    result = evaluation.evaluate(
-        vae, images, samples=samples, seed=seed, protocol=training.protocol(data), verbose=verbose
-    )
+    protocol = training.protocol(data)
+    if dataset is not None:
+        protocol["train"] = f"{trained.config.data.train} of {trained.config.data.source}"
+    result = evaluation.evaluate(vae, images, samples=samples, seed=seed, protocol=protocol, verbose=verbose)
     trained.write_evaluation(result)
     if as_json:
         click.echo(json.dumps(result))
@@ -217,11 +230,13 @@ def plot(run_folder: Path, kinds: tuple[str, ...]) -> None:
     _quiet_tensorflow()
     from kvae import training
 
-    vae, data = trained.load_model(), training.load_data(trained.config)
+    vae = trained.load_model()
+    needed = not kinds or {"reconstructions", "latent_scatter"} & set(kinds)
+    data = training.load_data(trained.config) if needed else None
     for kind in kinds or PLOTS:
         if not kinds and kind == "lattice" and vae.latent_dim != 2:
-            click.echo(f"lattice: left out, the latent space has {vae.latent_dim} dimensions, not 2")
-        elif not kinds and kind == "latent_scatter" and data.examples("test", 1)[1] is None:
+            click.echo(f"lattice: left out, it needs 2 latent dimensions, this model has {vae.latent_dim}")
+        elif not kinds and kind == "latent_scatter" and data is not None and data.examples("test", 1)[1] is None:
             click.echo("latent_scatter: left out, the test images have no labels")
         else:
             click.echo(_plot(trained, kind, vae, data))
@@ -237,14 +252,23 @@ def sample(path: Path, number: int, seed: int, output: Path, means: bool) -> Non
     """Draw images from the prior: the means of p(x|z) above draws at the same z."""
     from kvae.runs import Run
 
-    if number < 1:
-        raise UserError(f"Expected -n to be at least 1. Received {number}.")
-    if not 0 <= seed < 2**31:
-        raise UserError(f"Expected --seed in 0..{2**31 - 1}. Received {seed}.")
+    check_whole("-n", number)
+    check_seed("--seed", seed)
     trained = Run.open(path)
     _quiet_tensorflow()
     _sample(trained.load_model(), number, seed, output, means)
     click.echo(output)
+
+
+_printed: set[str] = set()
+
+
+def _one_line(message: Any, category: Any, *_: Any) -> None:
+    """Prints a warning of kvae's own as one line, once; those of libraries are for their developers."""
+    line = f"kvae: warning: {message}"
+    if category is UserWarning and str(message).startswith("Grey pixels") and line not in _printed:
+        _printed.add(line)
+        print(line, file=sys.stderr)
 
 
 def _quiet_tensorflow() -> None:
@@ -296,8 +320,8 @@ def _three_digits(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _plot(trained: "Run", kind: str, vae: "VAE", data: "Data") -> Path:
-    """Draws one kind of picture into the run's plots and returns where."""
+def _plot(trained: "Run", kind: str, vae: "VAE", data: Any) -> Path:
+    """Draws one kind of picture into the run's plots and returns where; only two kinds look at the data."""
     import numpy as np
 
     from kvae import pictures, plots
@@ -314,12 +338,14 @@ def _plot(trained: "Run", kind: str, vae: "VAE", data: "Data") -> Path:
         figure = plots.latent_scatter(vae.encode(x).mean.numpy(), labels, data.info.label_names, title)
     elif kind == "lattice":
         if vae.latent_dim != 2:
-            raise UserError(f"Expected a latent plane for the lattice. This model has {vae.latent_dim} dimensions.")
+            raise UserError(
+                f"Expected 2 latent dimensions for the lattice. This model's latent space has {vae.latent_dim}."
+            )
         means = vae.likelihood.means(vae.decode(plots.lattice_points(20))).numpy()
         pictures.save_picture(path, plots.lattice(np.clip(means, 0, 1)))
         return path
     else:
-        held_out = "test" if trained.config.training.monitor_test else "validation"
+        held_out = "validation" if trained.config.data.validation else "test"
         figure = plots.learning_curves(trained.history(), held_out)
     plots.save(figure, path)
     return path

@@ -72,10 +72,10 @@ class TrainingConfig(_Section):
     learning_rate: Real = Field(1e-3, gt=0)
     schedule: Literal["constant", "cosine", "exponential"] = "constant"
     final_learning_rate: Real = Field(0.0, ge=0)  # where the schedule ends
-    warmup_epochs: Real = Field(0.0, ge=0)  # the learning rate grows from 0
+    warmup_epochs: Real = Field(0.0, ge=0)  # the learning rate grows from 0, for half of the training at most
     beta_warmup_epochs: Real = Field(0.0, ge=0)  # beta grows from 0
     early_stopping: Whole | None = None  # epochs without a better val_elbo
-    monitor_test: bool = False  # show the test set after every epoch, as published learning curves do
+    monitor_test: bool = False  # where there is no validation set, show the test set after every epoch
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     jit_compile: bool = True
     steps_per_execution: Whole = 50
@@ -101,18 +101,10 @@ class RunConfig(_Section):
                 "training.early_stopping needs data.validation, e.g. data.train='train[:90%]' and "
                 "data.validation='train[90%:]'; stopping on the test set would make its ELBO too good"
             )
-        if training.early_stopping is not None and self.data.validation == self.data.test:
-            raise ValueError("data.validation must not be the test set where training.early_stopping chooses by it")
-        if training.monitor_test and self.data.validation is not None:
-            raise ValueError(
-                "training.monitor_test and data.validation exclude each other: history has one val_ column"
-            )
         if training.schedule == "exponential" and training.final_learning_rate == 0:
             raise ValueError("training.schedule='exponential' needs training.final_learning_rate above 0")
         if training.final_learning_rate > 0 and training.schedule == "constant":
             raise ValueError("training.final_learning_rate needs training.schedule='cosine' or 'exponential'")
-        if training.warmup_epochs >= training.epochs and training.warmup_epochs > 0:
-            raise ValueError("training.warmup_epochs must be fewer than training.epochs")
         if self.model.activation is not None and not self.model.activation.strip():
             raise ValueError("model.activation must be a name such as 'tanh'")
         return self
@@ -232,7 +224,18 @@ def parse_setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"Expected key=value, e.g. model.beta=1.5. Received {text!r}.")
+    if "\n" in text:
+        raise UserError(f"Expected one key=value. Received several lines: {text!r}.")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
+
+
+def with_absolute_source(config: RunConfig) -> RunConfig:
+    """The configuration with a source of files named by its absolute path, so that a run can be used from anywhere."""
+    kind, colon, place = config.data.source.partition(":")
+    if not colon or kind not in ("idx", "csv", "npz", "images"):
+        return config
+    places = [str(Path(part).absolute()) for part in place.split(",")]
+    return config.model_copy(update={"data": config.data.model_copy(update={"source": f"{kind}:{','.join(places)}"})})

@@ -1,6 +1,7 @@
 """The one kind of error that is the user's to mend."""
 
 import difflib
+import numbers
 from collections.abc import Iterable
 
 
@@ -23,3 +24,17 @@ def unknown(kind: str, received: object, choices: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(str(received), known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UserError(f"Unknown {kind} {str(received)!r}.{hint} Expected one of: {', '.join(known)}.")
+
+
+def check_whole(name: str, value: object, least: int = 1) -> int:
+    """`value` as an int, or a `UserError` where it is not a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise UserError(f"Expected {name} to be a whole number of at least {least}. Received {value!r}.")
+    return int(value)
+
+
+def check_seed(name: str, value: object) -> int:
+    """`value` as an int, or a `UserError` where it is not a whole number in 0..2^31 - 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 0 <= int(value) < 2**31:
+        raise UserError(f"Expected {name} to be a whole number in 0..{2**31 - 1}. Received {value!r}.")
+    return int(value)

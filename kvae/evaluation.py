@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvae import distributions, likelihoods, noise, objectives
-from kvae.errors import UserError
+from kvae.errors import UserError, check_seed, check_whole
 from kvae.tensorflow import keras, tf
 from kvae.vae import VAE
 
@@ -67,7 +67,8 @@ def elbo(vae: VAE, data: Any, *, draws: int = ELBO_DRAWS, seed: int = 0) -> Elbo
     Raises:
         UserError: no data, or data of another shape.
     """
-    _check_whole("draws", draws)
+    check_whole("draws", draws)
+    check_seed("seed", seed)
 
     @tf.function(reduce_retracing=True)
     def batch_terms(x: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -105,7 +106,8 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
     Raises:
         UserError: K below 1, no data, or data of another shape.
     """
-    _check_whole("samples", samples)
+    check_whole("samples", samples)
+    check_seed("seed", seed)
 
     @tf.function(reduce_retracing=True)
     def log_mean_weight(x: tf.Tensor, index: tf.Tensor, first: tf.Tensor, count: int) -> tf.Tensor:
@@ -170,12 +172,11 @@ def evaluate(
         "importance_samples": samples,
         "seed": seed,
     }
+    if vae.likelihood.binary and (protocol or {}).get("binarization") == "none":
+        result["protocol"]["warning"] = (
+            "grey pixels under a Bernoulli likelihood: a cross entropy, no bound of log p(x)"
+        )
     return result
-
-
-def _check_whole(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise UserError(f"Expected {name} to be a whole number of at least 1. Received {value!r}.")
 
 
 def _count(data: Any) -> int | None:
@@ -200,6 +201,7 @@ def _batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
                 f"Expected images of shape {vae.image_shape}, those that the model was trained on. "
                 f"Received {tuple(x.shape[1:])}."
             )
+        vae.check_pixels(x)
         yield x, tf.range(place, place + x.shape[0])
         place += x.shape[0]
     if place == 0:

@@ -10,22 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from kvae.errors import UserError, unknown
+from kvae.errors import UserError, check_whole, unknown
 from kvae.tensorflow import keras, tf
 
 INITIALIZATIONS = ("glorot", "fan_in")
 Shape = tuple[int, ...]
-
-
-def check_latent_dim(latent_dim: Any) -> int:
-    """`latent_dim` as an int, or a `UserError` where it is not a whole number of at least 1."""
-    return _check_whole("latent_dim", latent_dim)
-
-
-def _check_whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise UserError(f"Expected {name} to be a whole number of at least 1. Received {value!r}.")
-    return int(value)
 
 
 def _check_widths(name: str, widths: Sequence[int]) -> tuple[int, ...]:
@@ -120,7 +109,7 @@ class _Network(keras.Model):
 class _Encoder(_Network):
     def __init__(self, latent_dim: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.latent_dim = check_latent_dim(latent_dim)
+        self.latent_dim = check_whole("latent_dim", latent_dim)
 
     def _make_heads(self, fan_in: int) -> None:
         self.mean_head = self._layer(keras.layers.Dense, self.latent_dim, fan_in, head=True, name="mean")
@@ -289,7 +278,7 @@ class ConvEncoder(_Encoder):
     ) -> None:
         super().__init__(latent_dim, activation=activation, **options)
         self.filters = _check_widths("filters", filters)
-        self.dense_units = _check_whole("dense_units", dense_units)
+        self.dense_units = check_whole("dense_units", dense_units)
 
     def build(self, input_shape: Shape) -> None:
         height, width, channels = _check_height_width_channels(input_shape[1:])
@@ -357,7 +346,7 @@ class ConvDecoder(_Decoder):
         super().__init__(image_shape, output_bias, activation=activation, **options)
         _check_height_width_channels(self.image_shape)
         self.filters = _check_widths("filters", filters)
-        self.dense_units = _check_whole("dense_units", dense_units)
+        self.dense_units = check_whole("dense_units", dense_units)
 
     def build(self, input_shape: Shape) -> None:
         height, width, channels = self.image_shape
@@ -447,7 +436,9 @@ def _constant(bias: np.ndarray, image_shape: Shape) -> ConstantValues:
 
 
 def logit_of_mean(mean: Any) -> np.ndarray:
-    """The output bias at which an untrained decoder predicts the training mean.
+    """The output bias at which an untrained decoder predicts the training mean, where the mean is sigmoid(logits).
+
+    So for Bernoulli and Gaussian likelihoods; under a continuous Bernoulli it is only a start nearby.
 
     Args:
         mean: mean of every pixel over the training images, in [0, 1], any shape.

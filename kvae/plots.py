@@ -116,7 +116,7 @@ def latent_scatter(
             alpha=0.75,
             linewidths=0,
             color=COLOURS[place % len(COLOURS)],
-            marker=MARKERS[place % len(MARKERS)],
+            marker=MARKERS[(place + place // len(COLOURS)) % len(MARKERS)],
             label=str(names[label]) if names is not None and 0 <= label < len(names) else str(label),
         )
     axes.set(xlabel=x_label, ylabel=y_label, title=title)

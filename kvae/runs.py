@@ -48,8 +48,9 @@ class Run:
         """
         folder = Path(folder)
         check_free(folder, overwrite)
-        if folder.exists():
-            shutil.rmtree(folder)
+        if folder.is_dir():  # emptied, not removed: it may be a mount, a link or the current folder
+            for entry in folder.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         run = cls(folder, config)
         run.write_config(protocol)
         return run
@@ -140,8 +141,8 @@ class Run:
 def check_free(folder: str | Path, overwrite: bool) -> None:
     """Raises `UserError` where a run must not be created in `folder`."""
     folder = Path(folder)
-    if folder.is_dir() and not any(folder.iterdir()):
-        return
+    if folder.is_dir() and all(entry.name.startswith(files.PARTIAL) for entry in folder.iterdir()):
+        return  # empty, but for what a process left that was killed before its first file
     if folder.exists() and not overwrite:
         raise UserError(
             f"{str(folder)!r} exists. Go on with --resume, replace it with --overwrite, or choose another --out."

@@ -5,11 +5,11 @@ from typing import Any
 
 from kvae import callbacks, evaluation, files, history, likelihoods, networks, objectives
 from kvae import data as data_
-from kvae.config import RunConfig
+from kvae.config import RunConfig, with_absolute_source
 from kvae.data import Data
 from kvae.errors import UserError
 from kvae.runs import Run, check_free
-from kvae.tensorflow import keras
+from kvae.tensorflow import keras, tf
 from kvae.vae import VAE
 
 
@@ -76,7 +76,8 @@ def steps_an_epoch(data: Data) -> int:
 def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
     """The optimizer with its learning-rate schedule over `steps` steps an epoch."""
     training = config.training
-    total, warmup = training.epochs * steps, round(training.warmup_epochs * steps)
+    total = training.epochs * steps
+    warmup = min(round(training.warmup_epochs * steps), total // 2)
     rate: Any = training.learning_rate
     schedules = keras.optimizers.schedules
     if training.schedule == "exponential":
@@ -106,6 +107,7 @@ def train(config: RunConfig, folder: str | Path, *, overwrite: bool = False, ver
     Raises:
         UserError: the folder is taken, or the data or the configuration cannot be used.
     """
+    config = with_absolute_source(config)
     check_free(folder, overwrite)
     data = load_data(config)
     vae = build_model(config, data)
@@ -128,6 +130,7 @@ def resume(folder: str | Path, config: RunConfig | None = None, *, verbose: int 
     Raises:
         UserError: no such run, or another configuration than the run's.
     """
+    config = None if config is None else with_absolute_source(config)
     run = Run.open(folder)
     files.sweep(run.folder)
     checkpoint = callbacks.latest_checkpoint(run.checkpoints)
@@ -144,6 +147,8 @@ def resume(folder: str | Path, config: RunConfig | None = None, *, verbose: int 
         vae.compile(optimizer=build_optimizer(run.config, steps_an_epoch(data)), **_compile_options(run.config))
         return _fit(run, data, vae, None, verbose, extra)
     resumed = callbacks.Resumed(checkpoint)
+    if longer and resumed.stopped:
+        raise UserError(f"Early stopping ended this run at epoch {resumed.epochs}: there are no more epochs to train.")
     resumed.model.compile(optimizer=resumed.model.optimizer, **_compile_options(run.config))
     if longer:
         run.write_config(data.info.protocol)
@@ -187,20 +192,27 @@ def _fit(run: Run, data: Data, vae: VAE, resumed: callbacks.Resumed | None, verb
     history.write(run.history_file, rows)
     done = resumed.epochs if resumed else 0
     if done < config.training.epochs and not (resumed and resumed.stopped):
-        vae.fit(
-            data.train,
-            validation_data=data.test if config.training.monitor_test else data.validation,
-            epochs=config.training.epochs,
-            initial_epoch=done,
-            callbacks=[
-                callbacks.DataEpoch(data.epoch),
-                *([stopping] if stopping else []),
-                *([_tensorboard(run)] if config.training.tensorboard else []),
-                *extra,
-                checkpoint,
-            ],
-            verbose=verbose,
-        )
+        held_out = data.test if data.validation is None and config.training.monitor_test else data.validation
+        try:
+            vae.fit(
+                data.train,
+                validation_data=held_out,
+                epochs=config.training.epochs,
+                initial_epoch=done,
+                callbacks=[
+                    callbacks.DataEpoch(data.epoch),
+                    *([stopping] if stopping else []),
+                    *([_tensorboard(run)] if config.training.tensorboard else []),
+                    *extra,
+                    checkpoint,
+                ],
+                verbose=verbose,
+            )
+        except tf.errors.InvalidArgumentError as error:
+            if not config.data.streaming:
+                raise
+            reason = error.message.splitlines()[0]
+            raise UserError(f"Could not decode an image of {config.data.source} while streaming: {reason}") from error
         best = stopping.best_weights if stopping else None
     else:
         best = resumed.best_weights if resumed else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations  # kvae/__init__.py may import this room while those below are half done
 
+import math
 import random
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae import distributions, likelihoods, networks, noise, objectives
-from kvae.errors import UserError, unknown
+from kvae import distributions, files, likelihoods, networks, noise, objectives
+from kvae.errors import UserError, check_seed, check_whole, unknown
 from kvae.tensorflow import keras, tf
 
 KL_KINDS = ("analytic", "sampled")
@@ -31,7 +32,8 @@ class VAE(keras.Model):
 
     Maximises E_q(z|x)[log p(x|z)] - beta KL(q(z|x) || p(z)) with p(z) = N(0, I): Kingma and Welling, "Auto-Encoding
     Variational Bayes" (2014), equation 3; Higgins et al., "beta-VAE" (2017), equation 4. `fit` and `evaluate` show
-    `loss`, `elbo` (always with beta = 1), `reconstruction` and `kl`, in nats per example.
+    `loss`, `elbo` (always with beta = 1), `reconstruction` and `kl`, in nats per example. A callback that monitors
+    `val_elbo` needs `mode="max"`: Keras cannot know that higher is better.
 
     `VAE(latent_dim, ...)` makes a multilayer perceptron for images of any shape when it first sees data. Pass
     `encoder=` (and `decoder=`, or leave it to be mirrored) for another network of kvae or one of your own.
@@ -49,8 +51,9 @@ class VAE(keras.Model):
         beta: weight of the KL term, a number of at least 0 or a schedule such as `kvae.objectives.LinearWarmup`.
         samples: K, latent draws per example.
         kl: `"analytic"`, or `"sampled"` for log q(z|x) - log p(z) at the draws.
-        seed: of the initial weights and of all draws while training; drawn from Python's `random` by default, so
-            that `keras.utils.set_random_seed` fixes it.
+        seed: of the initial weights (of an `encoder` or `decoder` of yours: their own business), of the order of
+            arrays in `fit`, and of all draws while training; drawn from Python's `random` by default, so that
+            `keras.utils.set_random_seed` fixes it.
 
     Raises:
         UserError: a ValueError that says which argument cannot be and what was expected.
@@ -79,11 +82,9 @@ class VAE(keras.Model):
             raise UserError("Expected output_bias= for a mirrored decoder only. Give it to your decoder instead.")
         if kl not in KL_KINDS:
             raise unknown("kl", kl, KL_KINDS)
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-            raise UserError(f"Expected samples to be a whole number of at least 1. Received {samples!r}.")
         self.seed = _seed(seed)
-        self.beta = beta if callable(beta) else objectives.check_beta(beta)
-        self.samples = samples
+        self.beta = beta
+        self.samples = check_whole("samples", samples)
         self.kl = kl
         self.output_bias: Any = None if output_bias is None else np.asarray(output_bias, np.float32)
         self.encoder = encoder or networks.MLPEncoder(
@@ -91,12 +92,23 @@ class VAE(keras.Model):
             (500,) if hidden_units is None else hidden_units,
             activation or "tanh",
             seed=self.seed,
+            dtype=self.dtype_policy,
         )
         self.decoder: Any = decoder
         self.likelihood = likelihoods.get(likelihood)
         self.image_shape: Any = None  # a tuple once built
         self.latent_dim: Any = getattr(self.encoder, "latent_dim", None)
         self._means = [keras.metrics.Mean(name=name) for name in METRICS]
+
+    @property
+    def beta(self) -> Any:
+        """Weight of the KL term: a number or a schedule. It may be set between two calls of `fit`."""
+        return self._beta
+
+    @beta.setter
+    def beta(self, beta: Any) -> None:
+        self._beta = beta if callable(beta) else objectives.check_beta(beta)
+        self.train_function = self.test_function = None  # traced with the value before
 
     # Building, saving
 
@@ -148,6 +160,15 @@ class VAE(keras.Model):
                 config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
 
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Keras `save`, but a file appears whole or not at all: a full disk leaves the one before as it was.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        with files.atomic_file(filepath) as partial:
+            super().save(partial, *args, **kwargs)
+
     # Training and evaluation
 
     @property
@@ -163,13 +184,40 @@ class VAE(keras.Model):
         Warns:
             UserWarning: grey pixels under a Bernoulli likelihood.
         """
+        if x is None:
+            raise UserError("Expected images to fit: an array [N, ...] in [0, 1] or a tf.data.Dataset. Received None.")
         self._check_call(kwargs)
-        self._check_pixels(x)
+        self.check_pixels(x)
         held_out = kwargs.get("validation_data")
-        self._check_pixels(held_out[0] if isinstance(held_out, tuple | list) else held_out)
+        self.check_pixels(held_out[0] if isinstance(held_out, tuple | list) else held_out)
+        if isinstance(x, np.ndarray | tf.Tensor) and kwargs.get("shuffle", True) and not args:
+            x, kwargs = self._shuffled(x, kwargs)
         if isinstance(x, tf.data.Dataset):
-            kwargs.setdefault("shuffle", False)  # Keras's default of True would warn that a dataset is not shuffled
+            kwargs["shuffle"] = False  # Keras's default of True would warn that a dataset is not shuffled
         return super().fit(x, *args, **kwargs)
+
+    def _shuffled(self, x: Any, options: dict[str, Any]) -> tuple[tf.data.Dataset, dict[str, Any]]:
+        """Batches of an array in an order that is a function of the seed and the optimizer's step.
+
+        Keras would shuffle by the global seed; so the same seed gives the same weights, also after a resume.
+        """
+        options = {name: value for name, value in options.items() if name != "y"}
+        batch_size = options.pop("batch_size", None) or 32
+        options.setdefault("validation_batch_size", batch_size)
+        fraction = options.pop("validation_split", 0.0)
+        if fraction and options.get("validation_data") is None:  # as Keras does: the last images
+            kept = math.floor(len(x) * (1 - fraction))
+            x, options["validation_data"] = x[:kept], x[kept:]
+        images, step = tf.convert_to_tensor(x), self.optimizer.iterations
+
+        def order(_: Any) -> tf.data.Dataset:
+            seed = tf.stack([tf.cast(self.seed, tf.int64), tf.cast(tf.convert_to_tensor(step), tf.int64)])
+            index = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(images)[0]), seed, alg="philox")
+            return tf.data.Dataset.from_tensor_slices(index).batch(batch_size)
+
+        batches = tf.data.Dataset.range(1).flat_map(order).map(lambda index: tf.gather(images, index))
+        batches = batches.apply(tf.data.experimental.assert_cardinality(-(-len(x) // batch_size)))
+        return batches.prefetch(2), options
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras `evaluate`: means over the set with K draws an image, the same at every call and batch size.
@@ -178,7 +226,7 @@ class VAE(keras.Model):
         """
         self._check_call(kwargs)
         if not kwargs.get("_use_cached_eval_dataset"):  # then it is fit that calls, which has looked at the data
-            self._check_pixels(x)
+            self.check_pixels(x)
         return super().evaluate(x, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -271,8 +319,11 @@ class VAE(keras.Model):
         if getattr(self, "loss", None) is not None or getattr(self, "_compile_metrics", None) is not None:
             raise UserError("Expected compile(optimizer=...) without loss= and metrics=: a VAE brings its own.")
 
-    def _check_pixels(self, x: Any) -> None:
-        """Looks at arrays, and at the first batch of a dataset that does not say itself whether it is binary."""
+    def check_pixels(self, x: Any) -> None:
+        """Raises `UserError` for pixels outside [0, 1], and warns of grey ones under a Bernoulli likelihood.
+
+        Looks at arrays, and at the first batch of a dataset that does not say itself whether it is binary.
+        """
         if isinstance(x, tf.data.Dataset):
             if getattr(x, "binary", None) is None:
                 x = next(iter(x.take(1)), None)
@@ -356,8 +407,7 @@ class VAE(keras.Model):
 
     def _generate(self, n: int, seed: int, pixels: Any, chunk: int = 1024) -> tf.Tensor:
         self._check_built()
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise UserError(f"Expected n to be a whole number of at least 1. Received {n!r}.")
+        n = check_whole("n", n)
         parts = []
         for start in range(0, n, chunk):
             index = tf.range(start, min(start + chunk, n))
@@ -374,8 +424,10 @@ class VAE(keras.Model):
 
     def log_likelihood(self, x: Any, z: Any) -> tf.Tensor:
         """log p(x|z), nats; x `[B, *image]`, z `[B, D]` or `[K, B, D]` -> `[B]` or `[K, B]`."""
-        x = self._check_x(x)
-        return objectives.sum_event(self.likelihood(x, self.decode(z)), len(self.image_shape))
+        x, z = self._check_x(x), self._check_z(z)
+        if z.shape.rank > 1 and None not in (x.shape[0], z.shape[-2]) and x.shape[0] != z.shape[-2]:
+            raise UserError(f"Expected one z an image, z [..., {x.shape[0]}, D]. Received z {z.shape.as_list()}.")
+        return objectives.sum_event(self.likelihood(x, self._logits(z)), len(self.image_shape))
 
     def joint_log_density(self, x: Any, z: Any) -> tf.Tensor:
         """log p(x, z) = log p(x|z) + log p(z), nats; shapes as in `log_likelihood`."""
@@ -425,11 +477,7 @@ def _replica() -> Any:
 
 def _seed(seed: int | None) -> int:
     """A seed as an int, drawn from Python's `random` where it is None."""
-    if seed is None:
-        return random.randrange(2**31)
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**31:
-        raise UserError(f"Expected seed to be a whole number in 0..{2**31 - 1}. Received {seed!r}.")
-    return int(seed)
+    return random.randrange(2**31) if seed is None else check_seed("seed", seed)
 
 
 def _comma(shape: Any) -> str:

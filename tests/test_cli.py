@@ -105,6 +105,25 @@ def test_evaluate_on_other_data_binarizes_them_the_same_way(call, run, tmp_path)
     assert json.loads(out)["protocol"]["dataset"].startswith("npz:")
 
 
+def test_train_on_other_data_is_named_after_them_and_takes_no_recipe(call, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", x=rng.integers(0, 256, (60, 6, 6), np.uint8))
+    status, _, err = call("train", "--dataset", "npz:mine.npz", "--epochs", 1, "--batch-size", 20)
+    assert status == 0, err
+    config = json.loads((tmp_path / "saved_models" / "npz_mine_npz" / "config.json").read_text())["config"]
+    assert config["model"]["beta"] == 1
+    assert config["description"] == ""
+
+
+def test_grey_pixels_under_a_bernoulli_are_one_line_of_warning(tmp_path):
+    result = kvae("train", *SMALL, "--set=data.binarize=none", "--out", tmp_path / "grey")
+    assert result.returncode == 0
+    assert result.stderr.startswith("kvae: warning: Grey pixels")
+    assert result.stderr.count("\n") == 1
+    evaluation = json.loads((tmp_path / "grey" / "evaluation.json").read_text())
+    assert "cross entropy" in evaluation["protocol"]["warning"]
+
+
 def test_plot_draws_every_kind(call, run):
     status, out, _ = call("plot", run)
     assert status == 0
@@ -177,6 +196,9 @@ def full(path: Path) -> Path:
         (["evaluate", "{run}", "--samples", "0"], "--samples"),
         (["evaluate", "{run}", "--dataset", "npz:nowhere.npz"], "nowhere.npz"),
         (["plot", "{run}", "latice"], "Did you mean 'lattice'"),
+        (["train", "--set", "model.beta=1\nmodel.samples=2"], "several lines"),
+        (["demo", "--out", "full"], "full"),
+        (["evaluate", "{run}", "--seed", "-5"], "--seed"),
         (["sample", "{run}", "-n", "0"], "-n"),
         (["sample", "{run}", "--seed", "-1"], "--seed"),
         (["sample", "{run}", "-o", "samples.xyz"], "samples.xyz"),

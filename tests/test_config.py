@@ -186,14 +186,8 @@ def test_every_mistake_is_named_at_once():
     ("settings", "message"),
     [
         ({"training__early_stopping": 3}, "early_stopping needs data.validation"),
-        (
-            {"training__early_stopping": 3, "data__validation": "test[:50%]", "data__test": "test[:50%]"},
-            "must not be the test set",
-        ),
-        ({"training__monitor_test": True, "data__validation": "train[90%:]"}, "exclude each other"),
         ({"training__schedule": "exponential"}, "final_learning_rate above 0"),
         ({"training__final_learning_rate": 1e-4}, "needs training.schedule"),
-        ({"training__warmup_epochs": 10, "training__epochs": 10}, "fewer than training.epochs"),
         ({"model__activation": " "}, "a name such as 'tanh'"),
     ],
 )

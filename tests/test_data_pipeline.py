@@ -210,7 +210,7 @@ def test_evaluation_data_are_the_same_at_every_iteration(load):
 
 
 def test_evaluation_data_come_in_the_order_of_the_source(load):
-    data = load(validation="train[40:]")
+    data = load(train="train[:40]", validation="train[40:]")
     assert indices(gathered(data.test)) == list(range(TEST))
     assert indices(gathered(data.validation)) == list(range(40, TRAIN))
 
@@ -424,3 +424,13 @@ def test_two_devices_share_every_image_once_an_epoch(archive):
     for first, second in json.loads(done.stdout.splitlines()[-1]):
         assert sorted(first + second) == list(range(TRAIN))
         assert len(first) == len(second)
+
+
+def test_overlapping_validation_images_are_refused(load):
+    for validation in ("train[40:]", "test"):
+        with pytest.raises(UserError, match="apart from those of training"):
+            load(validation=validation)
+
+
+def test_testing_on_training_images_is_noted_in_the_protocol(load):
+    assert "test images were trained on" in load(test="train[:5]").info.protocol["notes"]

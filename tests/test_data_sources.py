@@ -41,7 +41,7 @@ def greys(count: int = 20, side: int = 4) -> np.ndarray:
 
 
 def binary_scaled(images: np.ndarray) -> np.ndarray:
-    """What CSV and NPZ make of bytes: those of 0 and 1 alone are binary pictures."""
+    """What every source makes of bytes: those of 0 and 1 alone are binary pictures."""
     return images * 255 if images.max() == 1 else images
 
 
@@ -184,7 +184,8 @@ def test_idx_round_trips_any_bytes(tmp_path, images, suffix):
         stale.unlink()
     for part in ("train", "t10k"):
         write_idx(tmp_path, part, images, np.arange(len(images)), suffix)
-    np.testing.assert_array_equal(open_source(f"idx:{tmp_path}").splits["train"].images[..., 0], images)
+    read = open_source(f"idx:{tmp_path}").splits["train"].images[..., 0]
+    np.testing.assert_array_equal(read, binary_scaled(images))
 
 
 @FUZZ
@@ -611,7 +612,7 @@ def test_streamed_pictures_keep_their_labels(tmp_path):
 
 def test_streaming_pictures_needs_a_test_folder(tmp_path):
     save_pictures(tmp_path / "train", greys())
-    with pytest.raises(UserError, match="no test folder"):
+    with pytest.raises(UserError, match=r"test split in images:.* for streaming"):
         open_source(f"images:{tmp_path}", streaming=True)
 
 
@@ -640,7 +641,7 @@ def spoil_depth(folder: Path) -> None:
     ("spoil", "message"),
     [
         (spoil_nothing, "No picture in"),
-        (spoil_size, "000.png is 4 x 4, zzz.png is 5 x 5"),
+        (spoil_size, "000.png is 4 x 4 L, zzz.png is 5 x 5 L"),
         (spoil_file, r"Could not read .*zzz\.png"),
         (spoil_text, r"Could not read .*zzz\.png"),
         (spoil_depth, r"zzz\.png: expected 8 bits"),
@@ -752,3 +753,29 @@ def test_a_streamed_slice_of_mnist_is_that_of_mnist_in_memory(real_data, kind):
     memory = real_data("mnist").splits["test"].images[5000:5200]
     data = kvae.data.load("mnist", test="test[5000:5200]", binarize=kind, evaluation_seed=3, streaming=True)
     np.testing.assert_array_equal(data.examples("test")[0], binarize(kind, memory, np.arange(5000, 5200), seed=3))
+
+
+@pytest.mark.parametrize("kind", ["idx", "npz", "images"])
+def test_a_validation_split_is_read_where_there_is_one(tmp_path, kind):
+    for part in ("train", "validation", "test"):
+        write_idx(tmp_path, part, greys())
+        save_pictures(tmp_path / "pictures" / part, greys())
+    np.savez(tmp_path / "a.npz", x_train=greys(), x_val=greys(), x_test=greys())
+    place = {"idx": tmp_path, "npz": tmp_path / "a.npz", "images": tmp_path / "pictures"}[kind]
+    assert set(open_source(f"{kind}:{place}").splits) == {"train", "validation", "test"}
+
+
+def test_streamed_pictures_of_different_sizes_are_refused_at_once(tmp_path):
+    save_pictures(tmp_path / "train", greys(3))
+    save_pictures(tmp_path / "test", greys(3))
+    spoil_size(tmp_path / "train")
+    with pytest.raises(UserError, match=r"5 x 5"):
+        open_source(f"images:{tmp_path}", streaming=True)
+
+
+def test_csv_with_the_label_last_is_refused(tmp_path):
+    rows = [",".join([*map(str, image.ravel()), str(n % 10)]) for n, image in enumerate(greys(30))]
+    rows = ["0," + row.split(",", 1)[1] for row in rows]  # the first pixel is black, as the corner of a digit is
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    with pytest.raises(UserError, match="label in the first column"):
+        open_source(f"csv:{tmp_path / 'a.csv'}")

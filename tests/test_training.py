@@ -233,6 +233,8 @@ def test_a_full_disk_while_saving_keeps_the_old_model(tmp_path, monkeypatch):
     [
         ({"model": {"activation": "tahn"}}, "activation"),
         ({"training": {"schedule": "exponential", "final_learning_rate": 1e-4, "warmup_epochs": 1}}, "warmup_epochs"),
+        ({"data": {"validation": "train[200:400]"}}, "apart from those of training"),
+        ({"data": {"validation": "test[:10]"}, "training": {"early_stopping": 1}}, "apart from those of training"),
         ({"data": {"batch_size": 301}}, "batch_size"),
         ({"data": {"train": "train[:0]"}}, "at least one image"),
     ],
@@ -272,6 +274,37 @@ def test_the_networks_follow_the_configuration():
     expected = np.clip(data.pixel_mean, 1e-3, 1 - 1e-3)
     expected = np.log(expected / (1 - expected)).mean()
     assert float(vae.decoder.head.bias[0]) == pytest.approx(expected, rel=1e-4)  # float32 mean of 784
+
+
+def test_a_diverged_training_leaves_no_model_and_says_in_which_epoch(tmp_path):
+    with pytest.raises(UserError, match=r"in epoch 1: the training diverged"):
+        training.train(config(training={"learning_rate": 1e30}), tmp_path / "run", verbose=0)
+    assert not Run.open(tmp_path / "run").finished
+
+
+def test_a_run_that_stopped_early_has_no_more_epochs(tmp_path):
+    changes = {
+        "data": {"validation": "train[300:400]"},
+        "training": {"epochs": 30, "early_stopping": 2, "learning_rate": 0.05},
+    }
+    training.train(config(**changes), tmp_path / "run", verbose=0)
+    changes["training"]["epochs"] = 60
+    with pytest.raises(UserError, match="Early stopping ended this run"):
+        training.resume(tmp_path / "run", config(**changes), verbose=0)
+    assert Run.open(tmp_path / "run").finished
+
+
+def test_an_empty_folder_is_filled_in_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".partial-left-by-a-kill").touch()
+    assert training.train(config(training={"epochs": 1}), ".", verbose=0).finished
+
+
+def test_a_source_of_files_is_remembered_by_its_absolute_path(tmp_path, monkeypatch, rng):
+    monkeypatch.chdir(tmp_path)
+    np.savez("digits.npz", x_train=rng.integers(0, 256, (300, 4, 4), np.uint8), x_test=np.zeros((100, 4, 4), np.uint8))
+    run = training.train(config(data={"source": "npz:digits.npz"}, training={"epochs": 1}), "run", verbose=0)
+    assert run.config.data.source == f"npz:{tmp_path / 'digits.npz'}"
 
 
 def test_tensorboard_logs_on_request(tmp_path):

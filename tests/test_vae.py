@@ -287,7 +287,7 @@ def test_one_seed_gives_the_same_weights_bit_for_bit(x):
     trained = []
     for _ in range(2):
         vae = compiled(tiny(seed=3))
-        vae.fit(x, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        vae.fit(x, batch_size=8, epochs=2, verbose=0)
         trained.append(vae.get_weights())
     for first, second in zip(*trained, strict=True):
         np.testing.assert_array_equal(first, second)
@@ -304,10 +304,58 @@ def test_without_a_seed_the_global_one_counts():
 
 def test_validation_does_not_change_the_training(x):
     with_, without = (compiled(tiny()) for _ in range(2))
-    with_.fit(x, validation_data=x, shuffle=False, epochs=3, verbose=0)
-    without.fit(x, shuffle=False, epochs=3, verbose=0)
+    with_.fit(x, validation_data=x, epochs=3, verbose=0)
+    without.fit(x, epochs=3, verbose=0)
     for first, second in zip(with_.get_weights(), without.get_weights(), strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+def test_an_array_is_shuffled_anew_every_epoch_and_each_image_seen_once(x):
+    vae = compiled(tiny())
+    dataset, options = vae._shuffled(x, {"batch_size": 10, "y": None})
+    epochs = []
+    for step in (0, 3):
+        vae.optimizer.iterations.assign(step)
+        epochs.append(np.concatenate(list(dataset.as_numpy_iterator())))
+    assert options == {"validation_batch_size": 10}
+    assert not np.array_equal(epochs[0], epochs[1])
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.sort(epoch.reshape(23, -1), axis=0), np.sort(x.reshape(23, -1), axis=0))
+
+
+def test_validation_split_takes_the_last_images_as_in_keras(x):
+    vae = compiled(tiny())
+    dataset, options = vae._shuffled(x, {"validation_split": 0.25})
+    np.testing.assert_array_equal(options["validation_data"], x[17:])  # floor(23 * 0.75)
+    assert sum(len(batch) for batch in dataset) == 17
+
+
+def test_a_full_disk_while_saving_keeps_the_old_file(vae, tmp_path, monkeypatch):
+    vae.save(tmp_path / "vae.keras")
+    before = (tmp_path / "vae.keras").read_bytes()
+
+    def full(self, path, *args, **kwargs):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keras.Model, "save", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        vae.save(tmp_path / "vae.keras")
+    assert (tmp_path / "vae.keras").read_bytes() == before
+
+
+def test_beta_may_change_between_two_fits(x):
+    vae = compiled(tiny(beta=1.0))
+    vae.fit(x, verbose=0)
+    vae.beta = 100.0
+    logs = vae.fit(x, verbose=0).history
+    assert logs["loss"][0] == pytest.approx(logs["reconstruction"][0] + 100 * logs["kl"][0], rel=1e-5)
+
+
+def test_the_precision_policy_reaches_the_networks():
+    vae = kvae.VAE(2, dtype="mixed_bfloat16")
+    vae.build((None, 4))
+    assert vae.encoder.hidden[0].compute_dtype == vae.decoder.hidden[0].compute_dtype == "bfloat16"
 
 
 # Users' own networks
@@ -387,6 +435,8 @@ def test_reconstruct_draws_from_the_posterior_only_with_a_seed(vae, x):
         (lambda vae: vae.generate(2, seed=-1), "seed"),
         (lambda vae: vae.generate(2, seed=2**31), "seed"),
         (lambda vae: vae.log_likelihood(np.zeros((2, 7, 5, 1)), np.zeros((2, 2))), "x of shape"),
+        (lambda vae: vae.log_likelihood(np.zeros((2, *SHAPE)), np.zeros((3, 2))), "one z an image"),
+        (lambda vae: vae.fit(), "Received None"),
         (lambda _: kvae.VAE(latent_dim=0), "latent_dim"),
         (lambda _: kvae.VAE(beta=-1), "beta"),
         (lambda _: kvae.VAE(beta=float("nan")), "beta"),

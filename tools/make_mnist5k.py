@@ -5,7 +5,7 @@
 
 The 5,000 rows (784 grey values 0..255, then the label) are split by label into 400 training and 100 test digits a
 class with a fixed seed, and shuffled, so that every prefix of either split is mixed. Run twice, it writes the same
-pixels; the checksum of the pixels and labels, not of the compressed file, is what tests/test_data.py asserts.
+pixels; the checksum of the pixels and labels, not of the compressed file, is what tests/test_data_sources.py asserts.
 """
 
 import gzip

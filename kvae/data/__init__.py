@@ -23,6 +23,8 @@ def open_source(source: str, streaming: bool = False) -> Source:
     Raises:
         UserError: an unknown source, or one whose content cannot be read; each reader says what it expects.
     """
+    if not isinstance(source, str):
+        raise UserError(f"Expected the name of a dataset such as mnist5k, mnist or csv:FILE. Received {source!r}.")
     kind, colon, place = source.partition(":")
     if not source or (colon and kind in FILE_SOURCES and not place):
         raise UserError(f"Expected a dataset such as mnist5k, mnist, idx:DIR or csv:FILE. Received {source!r}.")

@@ -103,6 +103,8 @@ def read_csv(path: str | Path) -> Split:
     labels = None
     if label is not None:
         labels = as_labels(_numbers(table.column(label), path, label), len(images), str(path))
+    if not header and labels is not None and np.ptp(labels) == 0 and 1 < len(np.unique(images[:, -1])) <= 20:
+        raise UserError(f"{path}: expected the label in the first column. It seems to stand in the last: move it.")
     side = math.isqrt(len(pixels))
     return Split.of(images.reshape(-1, side, side), labels)
 
@@ -128,7 +130,7 @@ def read(files: str) -> Source:
     splits = [read_csv(path) for path in paths]
     name = f"csv:{files}"
     if len(splits) == 1:
-        return hold_out(name, splits[0])
+        return hold_out(name, {"train": splits[0]})
     if splits[0].image_shape != splits[1].image_shape:
         raise UserError(
             f"Expected images of one size in {files}. Received {splits[0].image_shape} and {splits[1].image_shape}."

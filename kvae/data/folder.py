@@ -1,6 +1,6 @@
 """`images:DIR`: a folder of pictures, all of one size.
 
-`DIR/train` and `DIR/test` are the splits where they exist; sub-folders of a split are its labels.
+`DIR/train`, `DIR/validation` and `DIR/test` are the splits where they exist; sub-folders of a split are its labels.
 """
 
 from pathlib import Path
@@ -16,14 +16,14 @@ STREAMABLE = {".png", ".jpg", ".jpeg", ".bmp"}  # what TensorFlow decodes
 COLOUR_MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB", "LA": "L", "CMYK": "RGB", "YCbCr": "RGB"}
 
 
-def _open(path: Path, mode: str | None = None) -> Any:
+def _open(path: Path) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
             if image.mode not in COLOUR_MODES:
                 raise UserError(f"{path}: expected 8 bits a channel. Received mode {image.mode}.")
-            return image.convert(mode or COLOUR_MODES[image.mode])
+            return image.convert(COLOUR_MODES[image.mode])
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"Could not read {path} as a picture: {error}.") from error
 
@@ -44,16 +44,21 @@ def _label_names(folder: Path, paths: list[Path]) -> tuple[str, ...]:
     return tuple(sorted({part[0] for part in parts})) if all(len(part) > 1 for part in parts) else ()
 
 
+def _check_alike(first: Any, image: Any, first_path: Path, path: Path) -> None:
+    if image.size != first.size or COLOUR_MODES.get(image.mode) != first.mode:
+        raise UserError(
+            "Expected pictures of one size, all grey or all in colour. "
+            f"{first_path.name} is {first.width} x {first.height} {first.mode}, "
+            f"{path.name} is {image.width} x {image.height} {image.mode}. Convert them first."
+        )
+
+
 def _read_all(paths: list[Path]) -> np.ndarray:
     first = _open(paths[0])
     images = np.empty((len(paths), first.height, first.width, len(first.getbands())), np.uint8)
     for place, path in enumerate(paths):
-        image = _open(path, first.mode)
-        if image.size != first.size:
-            raise UserError(
-                f"Expected pictures of one size. {paths[0].name} is {first.width} x {first.height}, "
-                f"{path.name} is {image.width} x {image.height}. Resize them first."
-            )
+        image = _open(path)
+        _check_alike(first, image, paths[0], path)
         images[place] = np.asarray(image).reshape(images.shape[1:])
     return images
 
@@ -64,7 +69,15 @@ def _streamed(folder: Path, paths: list[Path], names: tuple[str, ...]) -> Split:
     undecodable = [path.name for path in paths if path.suffix.lower() not in STREAMABLE]
     if undecodable:
         raise UserError(f"Expected PNG, JPEG or BMP pictures for streaming. Received {undecodable[0]}.")
+    from PIL import Image, UnidentifiedImageError
+
     first = _open(paths[0])
+    for path in paths:
+        try:
+            with Image.open(path) as header:  # reads no pixel
+                _check_alike(first, header, paths[0], path)
+        except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(f"Could not read {path} as a picture: {error}.") from error
     shape = (first.height, first.width, len(first.getbands()))
     files = np.array([str(path) for path in paths])
 
@@ -91,7 +104,7 @@ def read(directory: str, streaming: bool = False) -> Source:
     folder = Path(directory)
     if not folder.is_dir():
         raise UserError(f"Expected a folder of pictures. {directory!r} is not a folder.")
-    parts = {part: folder / part for part in ("train", "test") if (folder / part).is_dir()}
+    parts = {part: folder / part for part in ("train", "validation", "test") if (folder / part).is_dir()}
     folders = parts if "train" in parts else {"train": folder}
     listed = {part: _list(where) for part, where in folders.items()}
     for part, paths in listed.items():
@@ -107,15 +120,8 @@ def read(directory: str, streaming: bool = False) -> Source:
             splits[part] = _streamed(where, listed[part], known)
         else:
             splits[part] = Split.of(_read_all(listed[part]), _labels(where, listed[part], known))
+    sizes = {split.image_shape for split in splits.values()}
+    if len(sizes) > 1:
+        raise UserError(f"Expected pictures of one size in {directory}. Received {' and '.join(map(str, sizes))}.")
     name = f"images:{directory}"
-    if "test" not in splits:
-        if streaming:
-            raise UserError(f"Expected {directory}/train and {directory}/test for streaming. Found no test folder.")
-        held = hold_out(name, splits["train"])
-        return Source(name, held.splits, names or None, held.notes)
-    if splits["train"].image_shape != splits["test"].image_shape:
-        raise UserError(
-            f"Expected pictures of one size. "
-            f"Received {splits['train'].image_shape} in train, {splits['test'].image_shape} in test."
-        )
-    return Source(name, splits, names or None)
+    return Source(name, splits, names or None) if "test" in splits else hold_out(name, splits, names or None)

@@ -15,7 +15,7 @@ from kvae.data.split import Source, Split, hold_out
 from kvae.errors import UserError
 
 UNSIGNED_BYTE = 8
-SPLIT_NAMES = {"train": ("train",), "test": ("t10k", "test")}
+SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid"), "test": ("t10k", "test")}
 
 
 def read_idx(path: str | Path) -> np.ndarray:
@@ -90,4 +90,4 @@ def read(directory: str) -> Source:
     if len(sizes) > 1:
         raise UserError(f"Expected images of one size in {directory!r}. Received {' and '.join(map(str, sizes))}.")
     name = f"idx:{directory}"
-    return Source(name, splits) if "test" in splits else hold_out(name, splits["train"])
+    return Source(name, splits) if "test" in splits else hold_out(name, splits)

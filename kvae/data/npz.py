@@ -10,10 +10,18 @@ import numpy as np
 from kvae.data.split import Source, Split, as_bytes, as_labels, hold_out
 from kvae.errors import UserError
 
-IMAGES = {"train": ("x_train", "train_images", "x", "images", "data", "arr_0"), "test": ("x_test", "test_images")}
+IMAGES = {
+    "train": ("x_train", "train_images", "x", "images", "data", "arr_0"),
+    "validation": ("x_val", "x_validation", "val_images"),
+    "test": ("x_test", "test_images"),
+}
 # What NumPy lets through where a member is damaged; its header is parsed as Python.
 DAMAGED = (zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError)
-LABELS = {"train": ("y_train", "train_labels", "y", "labels", "target"), "test": ("y_test", "test_labels")}
+LABELS = {
+    "train": ("y_train", "train_labels", "y", "labels", "target"),
+    "validation": ("y_val", "y_validation", "val_labels"),
+    "test": ("y_test", "test_labels"),
+}
 
 
 def _split(arrays: dict[str, np.ndarray], part: str, path: str) -> Split | None:
@@ -60,10 +68,11 @@ def read(path: str) -> Source:
     for key, array in arrays.items():
         if not isinstance(array, np.ndarray):  # a member that is no .npy comes as bytes
             raise UserError(f"{path}: expected {key} to be an array. Received something else.")
-    train, test = _split(arrays, "train", path), _split(arrays, "test", path)
-    if train is None:
+    splits = {part: split for part in IMAGES if (split := _split(arrays, part, path)) is not None}
+    if "train" not in splits:
         raise UserError(f"{path}: expected an array called {', '.join(IMAGES['train'])}. Received {', '.join(names)}.")
-    if test is not None and test.image_shape != train.image_shape:
-        raise UserError(f"{path}: expected images of one size. Received {train.image_shape} and {test.image_shape}.")
+    sizes = {split.image_shape for split in splits.values()}
+    if len(sizes) > 1:
+        raise UserError(f"{path}: expected images of one size. Received {' and '.join(map(str, sizes))}.")
     name = f"npz:{path}"
-    return hold_out(name, train) if test is None else Source(name, {"train": train, "test": test})
+    return Source(name, splits) if "test" in splits else hold_out(name, splits)

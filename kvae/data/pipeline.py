@@ -4,6 +4,7 @@ An epoch is a function of (seed, epoch number) alone. The number counts up by it
 whoever resumes a training sets it (`kvae.callbacks.DataEpoch`).
 """
 
+import numbers
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +14,9 @@ import numpy as np
 
 from kvae.data.binarization import KINDS, binarize
 from kvae.data.split import Source, Split
-from kvae.errors import UserError, unknown
+from kvae.errors import UserError, check_seed, check_whole, unknown
 from kvae.tensorflow import tf
 
-SHUFFLE_BUFFER = 100_000  # encoded images that a stream holds while it shuffles
 CHUNK = 1000  # images binarized at a time outside of training
 
 
@@ -127,13 +127,19 @@ def make(
     """Pipelines over a source; the arguments are those of `kvae.data.load`."""
     if binarize not in KINDS:
         raise unknown("binarization", binarize, KINDS)
-    if not 0 <= threshold < 1:
+    if not isinstance(threshold, numbers.Real) or not 0 <= threshold < 1:
         raise UserError(f"Expected a threshold in [0, 1). Received {threshold}.")
     splits = {"train": source.select(train), "test": source.select(test)}
     if validation is not None:
         splits["validation"] = source.select(validation)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise UserError(f"Expected batch_size to be a whole number of at least 1. Received {batch_size!r}.")
+        if source.overlap(validation, train) or source.overlap(validation, test):
+            raise UserError(
+                f"Expected validation images apart from those of training and testing. {validation!r} has some of "
+                f"{train!r} or {test!r}. To watch the test set while training, pass it to fit (training.monitor_test)."
+            )
+    check_whole("batch_size", batch_size)
+    check_seed("seed", seed)
+    check_seed("evaluation_seed", evaluation_seed)
     if batch_size > splits["train"].count:
         raise UserError(
             f"Expected a batch_size of at most the {splits['train'].count} training images of {train!r}. "
@@ -150,8 +156,9 @@ def make(
     }
     if evaluation.kind == "fixed":
         protocol["evaluation_binarization"] = f"drawn once, seed {evaluation_seed}"
-    if source.notes:
-        protocol["notes"] = list(source.notes)
+    notes = [*source.notes, *(["test images were trained on"] if source.overlap(train, test) else [])]
+    if notes:
+        protocol["notes"] = notes
     info = Info(
         source.name,
         splits["train"].image_shape,
@@ -189,7 +196,7 @@ def _training(
         else:
             word = tf.random.stateless_uniform([], seed, 0, 2**31 - 1, tf.int64, alg="philox")
             elements = split.stream(split.start, split.start + split.count)
-            elements = elements.shuffle(min(split.count, SHUFFLE_BUFFER), word, reshuffle_each_iteration=False)
+            elements = elements.shuffle(split.shuffle_buffer or split.count, word, reshuffle_each_iteration=False)
             batches = _decoded(split, elements).batch(batch_size, drop_remainder)
         return _binarized(split, images, batches, recipe, number)
 

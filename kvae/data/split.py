@@ -23,6 +23,8 @@ class Split:
         stream: for a split that streams: a function of (start, stop) that returns a `tf.data.Dataset` of
             `(index, encoded)` in the order on disk. Shuffling moves the encoded images, which are small.
         decode: for a split that streams: `encoded -> [H, W, C]` uint8.
+        start: the index of the first image within the whole split.
+        shuffle_buffer: for a split that streams: how many encoded images shuffling may hold; all by default.
     """
 
     images: np.ndarray | None
@@ -32,10 +34,12 @@ class Split:
     stream: Any = None
     decode: Any = None
     start: int = 0
+    shuffle_buffer: int | None = None
 
     @classmethod
     def of(cls, images: np.ndarray, labels: np.ndarray | None = None) -> "Split":
-        """A split in memory; a missing channel axis is added."""
+        """A split in memory; a missing channel axis is added, and bytes of 0 and 1 alone become 0 and 255."""
+        images = as_bytes(images, "the images")
         images = images[..., None] if images.ndim == 3 else images
         return cls(images, labels, len(images), tuple(images.shape[1:]))
 
@@ -66,23 +70,32 @@ class Source:
     label_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = field(default=())
 
+    def range(self, wanted: str) -> tuple[str, int, int]:
+        """The split, and the first image and the one past the last, that `wanted` means; raises as `select` does."""
+        match = SLICE.fullmatch(wanted.strip()) if isinstance(wanted, str) else None
+        if match is None:
+            raise UserError(f"Expected a split such as train, train[:10000] or train[80%:]. Received {wanted!r}.")
+        if match["name"] not in self.splits:
+            raise unknown(f"split of {self.name}", match["name"], self.splits)
+        count = self.splits[match["name"]].count
+        start, stop = _bound(match["start"], count, 0), _bound(match["stop"], count, count)
+        if start >= stop:
+            raise UserError(f"Expected at least one image in {wanted!r}. {self.name} has {count} in that split.")
+        return match["name"], start, stop
+
+    def overlap(self, one: str, other: str) -> bool:
+        """Whether two slices have an image in common."""
+        (name, start, stop), (other_name, other_start, other_stop) = self.range(one), self.range(other)
+        return name == other_name and max(start, other_start) < min(stop, other_stop)
+
     def select(self, wanted: str) -> Split:
         """A split or a slice of one, in the words of TFDS: `train`, `train[:10000]`, `train[80%:]`, `test[-500:]`.
 
         Raises:
             UserError: not of this form, an unknown split, or no image in it.
         """
-        match = SLICE.fullmatch(wanted.strip())
-        if match is None:
-            raise UserError(f"Expected a split such as train, train[:10000] or train[80%:]. Received {wanted!r}.")
-        if match["name"] not in self.splits:
-            raise unknown(f"split of {self.name}", match["name"], self.splits)
-        split = self.splits[match["name"]]
-        start = _bound(match["start"], split.count, 0)
-        stop = _bound(match["stop"], split.count, split.count)
-        if start >= stop:
-            raise UserError(f"Expected at least one image in {wanted!r}. {self.name} has {split.count} in that split.")
-        return split.slice(start, stop)
+        name, start, stop = self.range(wanted)
+        return self.splits[name].slice(start, stop)
 
 
 def _bound(text: str | None, count: int, default: int) -> int:
@@ -92,14 +105,17 @@ def _bound(text: str | None, count: int, default: int) -> int:
     return min(max(value + count if value < 0 else value, 0), count)
 
 
-def hold_out(name: str, split: Split) -> Source:
-    """A source with a test split from one without: a tenth, at random with a seed of its own, even over the labels.
+def hold_out(name: str, splits: dict[str, Split], label_names: tuple[str, ...] | None = None) -> Source:
+    """A source with a test split from one without: a tenth of `train`, at random, in equal shares of the labels.
 
     The seed is no part of a run's configuration, so that numbers of different runs stand on the same test images.
     """
     from sklearn.model_selection import train_test_split
 
-    if split.images is None or split.count < 2:
+    split = splits["train"]
+    if split.images is None:
+        raise UserError(f"Expected a test split in {name} for streaming. Found none; hold one out yourself.")
+    if split.count < 2:
         raise UserError(f"Expected at least 2 images in {name} to hold some out for testing. Received {split.count}.")
     stratify = None
     if split.labels is not None:
@@ -108,11 +124,12 @@ def hold_out(name: str, split: Split) -> Source:
         if counts.min() >= 2 and split.count // 10 >= len(counts):
             stratify = split.labels
     train, test = train_test_split(np.arange(split.count), test_size=0.1, random_state=0, stratify=stratify)
-    splits = {
+    held = {
         part: Split.of(split.images[rows], None if split.labels is None else split.labels[rows])
         for part, rows in (("train", np.sort(train)), ("test", np.sort(test)))
     }
-    return Source(name, splits, notes=("no test split in the source: a random tenth of it was held out (seed 0)",))
+    notes = ("no test split in the source: a random tenth of it was held out (seed 0)",)
+    return Source(name, {**splits, **held}, label_names, notes)
 
 
 def as_bytes(pixels: np.ndarray, where: str) -> np.ndarray:

@@ -30,6 +30,10 @@ def _builder(name: str) -> Any:
         raise UserError(f"Could not open the dataset {name!r}: {str(error).splitlines()[0]}") from error
 
 
+SHUFFLE_BUFFER = 100_000  # encoded images that a stream holds while it shuffles
+PARTS = ("train", "validation", "test")
+
+
 def _unknown(name: str) -> UserError:
     import tensorflow_datasets as tfds
 
@@ -85,6 +89,10 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
     read_config.options.autotune.enabled = False  # autotune can stall the end of an iteration for seconds
     read_config.options.deterministic = True
 
+    @tf.autograph.experimental.do_not_convert
+    def image_and_label(example: Any) -> Any:
+        return example["image"], example["label"] if labelled else tf.constant(-1, tf.int64)
+
     def encoded(start: int, stop: int) -> Any:
         instruction = tfds.core.ReadInstruction(part, from_=start, to=stop, unit="abs")
         dataset = builder.as_dataset(
@@ -93,7 +101,7 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
             read_config=read_config,
             shuffle_files=False,
         )
-        return dataset.map(lambda e: (e["image"], e["label"] if labelled else tf.constant(-1, tf.int64)))
+        return dataset.map(image_and_label)
 
     def decode(image: Any) -> Any:
         decoded = tf.io.decode_image(image, channels=shape[2], expand_animations=False)
@@ -106,7 +114,7 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
             images = encoded(start, stop).map(lambda image, _: image)
             return images.enumerate(start)
 
-        return Split(None, None, count, shape, stream, decode)
+        return Split(None, None, count, shape, stream, decode, shuffle_buffer=SHUFFLE_BUFFER)
 
     dataset = encoded(0, count).map(lambda image, label: (decode(image), label), num_parallel_calls=4).batch(1000)
     images, labels = np.empty((count, *shape), np.uint8), np.empty(count, np.int64)
@@ -137,14 +145,9 @@ def read(name: str, streaming: bool = False) -> Source:
             f"{'none' if feature is None else f'{feature.shape} {feature.np_dtype.__name__}'}."
         )
     _prepare(builder)
-    splits = {part: _split(builder, part, streaming) for part in ("train", "test") if part in builder.info.splits}
+    splits = {part: _split(builder, part, streaming) for part in PARTS if part in builder.info.splits}
     if "train" not in splits:
         raise UserError(f"Expected a split called train in {name}. Received {', '.join(builder.info.splits)}.")
     label = dict(builder.info.features).get("label")
     names = tuple(getattr(label, "names", None) or ()) or None
-    if "test" in splits:
-        return Source(name, splits, names)
-    if streaming:
-        raise UserError(f"Expected a test split in {name} for streaming. Use it in memory (streaming off).")
-    held = hold_out(name, splits["train"])
-    return Source(name, held.splits, names, held.notes)
+    return Source(name, splits, names) if "test" in splits else hold_out(name, splits, names)
