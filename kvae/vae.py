@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # kvae/__init__.py may import this room while those below are half done
 
+import inspect
 import math
 import random
 from typing import Any, NamedTuple
@@ -184,17 +185,19 @@ class VAE(keras.Model):
         Warns:
             UserWarning: grey pixels under a Bernoulli likelihood.
         """
+        options = inspect.signature(keras.Model.fit).bind(self, x, *args, **kwargs).arguments
+        options = {name: value for name, value in options.items() if name not in ("self", "x")}
         if x is None:
             raise UserError("Expected images to fit: an array [N, ...] in [0, 1] or a tf.data.Dataset. Received None.")
-        self._check_call(kwargs)
+        self._check_call(options)
         self.check_pixels(x)
-        held_out = kwargs.get("validation_data")
+        held_out = options.get("validation_data")
         self.check_pixels(held_out[0] if isinstance(held_out, tuple | list) else held_out)
-        if isinstance(x, np.ndarray | tf.Tensor) and kwargs.get("shuffle", True) and not args:
-            x, kwargs = self._shuffled(x, kwargs)
+        if isinstance(x, np.ndarray | tf.Tensor) and options.get("shuffle", True) and self.compiled:
+            x, options = self._shuffled(x, options)
         if isinstance(x, tf.data.Dataset):
-            kwargs["shuffle"] = False  # Keras's default of True would warn that a dataset is not shuffled
-        return super().fit(x, *args, **kwargs)
+            options["shuffle"] = False  # Keras's default of True would warn that a dataset is not shuffled
+        return super().fit(x, **options)
 
     def _shuffled(self, x: Any, options: dict[str, Any]) -> tuple[tf.data.Dataset, dict[str, Any]]:
         """Batches of an array in an order that is a function of the seed and the optimizer's step.
@@ -216,8 +219,10 @@ class VAE(keras.Model):
             return tf.data.Dataset.from_tensor_slices(index).batch(batch_size)
 
         batches = tf.data.Dataset.range(1).flat_map(order).map(lambda index: tf.gather(images, index))
-        batches = batches.apply(tf.data.experimental.assert_cardinality(-(-len(x) // batch_size)))
-        return batches.prefetch(2), options
+        batches = batches.apply(tf.data.experimental.assert_cardinality(-(-len(x) // batch_size))).prefetch(2)
+        settings = tf.data.Options()
+        settings.autotune.enabled = False  # autotune can stall the end of an iteration for seconds
+        return batches.with_options(settings), options
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras `evaluate`: means over the set with K draws an image, the same at every call and batch size.

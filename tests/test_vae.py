@@ -160,11 +160,14 @@ def test_every_way_to_run_gives_the_same_training(options, x):
         lambda x: {"x": tf.data.Dataset.from_tensor_slices(x).batch(8)},
         lambda x: {"x": tf.data.Dataset.from_tensor_slices((x, x)).batch(8)},
         lambda x: {"x": tf.constant(x)},
+        lambda x: {"x": x[..., 0] > 0, "batch_size": 7},
     ],
-    ids=["array", "array and labels", "dataset", "dataset of pairs", "tensor"],
+    ids=["array", "array and labels", "dataset", "dataset of pairs", "tensor", "booleans without channels"],
 )
 def test_fit_takes_images_in_every_form(as_data, x):
-    history = compiled(tiny()).fit(**as_data(x), validation_data=(x, x), epochs=2, verbose=0).history
+    data = as_data(x)
+    held_out = data["x"] if "batch_size" in data else (x, x)
+    history = compiled(tiny()).fit(**data, validation_data=held_out, epochs=2, verbose=0).history
     names = {"loss", "elbo", "reconstruction", "kl"}
     assert set(history) == names | {f"val_{name}" for name in names}
 
@@ -308,6 +311,19 @@ def test_validation_does_not_change_the_training(x):
     without.fit(x, epochs=3, verbose=0)
     for first, second in zip(with_.get_weights(), without.get_weights(), strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+def test_positional_arguments_of_fit_are_those_of_keras(x):
+    by_place, by_name = (compiled(tiny()) for _ in range(2))
+    by_place.fit(x, x, 10, 2, 0)
+    by_name.fit(x, y=x, batch_size=10, epochs=2, verbose=0)
+    assert by_place.history.history == by_name.history.history
+    assert int(by_place.optimizer.iterations) == 6
+
+
+def test_fit_before_compile_says_so(x):
+    with pytest.raises(ValueError, match="compile"):
+        tiny().fit(x)
 
 
 def test_an_array_is_shuffled_anew_every_epoch_and_each_image_seen_once(x):
