@@ -200,10 +200,7 @@ class VAE(keras.Model):
         return super().fit(x, **options)
 
     def _shuffled(self, x: Any, options: dict[str, Any]) -> tuple[tf.data.Dataset, dict[str, Any]]:
-        """Batches of an array in an order that is a function of the seed and the optimizer's step.
-
-        Keras would shuffle by the global seed; so the same seed gives the same weights, also after a resume.
-        """
+        """Batches of an array in an order that hangs on the model's seed; Keras would take the global one."""
         options = {name: value for name, value in options.items() if name != "y"}
         batch_size = options.pop("batch_size", None) or 32
         options.setdefault("validation_batch_size", batch_size)
@@ -211,14 +208,11 @@ class VAE(keras.Model):
         if fraction and options.get("validation_data") is None:  # as Keras does: the last images
             kept = math.floor(len(x) * (1 - fraction))
             x, options["validation_data"] = x[:kept], x[kept:]
-        images, step = tf.convert_to_tensor(x), self.optimizer.iterations
-
-        def order(_: Any) -> tf.data.Dataset:
-            seed = tf.stack([tf.cast(self.seed, tf.int64), tf.cast(tf.convert_to_tensor(step), tf.int64)])
-            index = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(images)[0]), seed, alg="philox")
-            return tf.data.Dataset.from_tensor_slices(index).batch(batch_size)
-
-        batches = tf.data.Dataset.range(1).flat_map(order).map(lambda index: tf.gather(images, index))
+        images, count = tf.convert_to_tensor(x), len(x)
+        # Later calls of fit go on with other orders: the step at which each starts is part of its seed.
+        seed = (self.seed * 1_000_003 + int(self.optimizer.iterations)) % 2**31
+        order = tf.data.Dataset.range(count).shuffle(count, seed=seed, reshuffle_each_iteration=True)
+        batches = order.batch(batch_size).map(lambda index: tf.gather(images, index))
         batches = batches.apply(tf.data.experimental.assert_cardinality(-(-len(x) // batch_size))).prefetch(2)
         settings = tf.data.Options()
         settings.autotune.enabled = False  # autotune can stall the end of an iteration for seconds

@@ -329,10 +329,7 @@ def test_fit_before_compile_says_so(x):
 def test_an_array_is_shuffled_anew_every_epoch_and_each_image_seen_once(x):
     vae = compiled(tiny())
     dataset, options = vae._shuffled(x, {"batch_size": 10, "y": None})
-    epochs = []
-    for step in (0, 3):
-        vae.optimizer.iterations.assign(step)
-        epochs.append(np.concatenate(list(dataset.as_numpy_iterator())))
+    epochs = [np.concatenate(list(dataset.as_numpy_iterator())) for _ in range(2)]
     assert options == {"validation_batch_size": 10}
     assert not np.array_equal(epochs[0], epochs[1])
     for epoch in epochs:
