@@ -3,13 +3,15 @@
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kvae import files, history
-from kvae.errors import UserError
+from kvae import figures, files, history, objectives
+from kvae.data import Data
+from kvae.errors import UserError, check_whole
 from kvae.tensorflow import keras, tf
 
 
@@ -52,6 +54,81 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
         if self._restored is not None:
             state, self.best_weights = self._restored
             self.wait, self.best, self.best_epoch = state["wait"], state["best"], state["best_epoch"]
+
+
+class BatchLoss(keras.callbacks.Callback):
+    """Prints the beta-weighted negative ELBO of a random training batch now and then, without any penalty on weights.
+
+    The first is printed after the first batch. Which examples are chosen is a function of the model's seed and the
+    number of the optimizer's steps.
+
+    Args:
+        data: whose training images are chosen from; of a stream, its first 1,000.
+        batch_size: examples.
+        seconds: least time between two prints.
+    """
+
+    def __init__(self, data: Data, batch_size: int = 100, seconds: float = 30.0) -> None:
+        super().__init__()
+        self.data = data
+        self.batch_size = batch_size
+        self.seconds = seconds
+        self._epoch = 0
+        self._printed_at = -float("inf")
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if time.monotonic() - self._printed_at < self.seconds:
+            return
+        step = int(self.model.optimizer.iterations)
+        value = float(self.losses(np.random.default_rng([self.model.seed, step])).mean())
+        print(f"epoch {self._epoch + 1}, step {step}: negative ELBO of a random training batch {value:.2f} nats")
+        self._printed_at = time.monotonic()
+
+    def losses(self, rng: np.random.Generator) -> np.ndarray:
+        """reconstruction + beta KL of a batch of random training examples, `[B]` nats."""
+        count = self.data.info.sizes["train"]
+        places = rng.integers(0, min(count, 1000) if self.data.streams else count, self.batch_size)
+        x = self.data.images_at("train", places)
+        beta = self.model.beta
+        terms = self.model.elbo_terms(x, seed=int(rng.integers(2**31)))
+        weight = beta(self.model.optimizer.iterations) if callable(beta) else beta
+        return objectives.beta_loss(terms, weight).numpy()
+
+
+class Plots(keras.callbacks.Callback):
+    """Draws pictures of the model every few epochs while it trains.
+
+    Args:
+        data: that the pictures show.
+        folder: where they go, as e.g. `lattice_epoch_0010.png`.
+        kinds: names in `kvae.figures.KINDS`; `learning_curves` need no data but those of this training.
+        every: epochs.
+
+    Raises:
+        UserError: an unknown kind; or, at the first drawing, one that the model or the data are unsuitable for.
+    """
+
+    def __init__(self, data: Data, folder: str | Path, kinds: Sequence[str] = ("samples",), every: int = 1) -> None:
+        super().__init__()
+        figures.check_kinds(kinds)
+        self.data = data
+        self.folder = Path(folder)
+        self.kinds = tuple(kinds)
+        self.every = check_whole("every", every)
+        self._rows: list[dict[str, float]] = []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._rows.append({"epoch": epoch + 1, **(logs or {})})
+        if (epoch + 1) % self.every:
+            return
+        names = dict.fromkeys(name for row in self._rows for name in row)
+        columns = {name: np.array([row.get(name, np.nan) for row in self._rows]) for name in names}
+        subject = figures.Subject(self.model, self.data, columns, "held out")
+        for kind in self.kinds:
+            figures.draw(kind, subject, self.folder, label=f"epoch_{epoch + 1:04d}")
 
 
 class Checkpoint(keras.callbacks.Callback):

@@ -9,20 +9,21 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kvae import __version__
-from kvae.errors import UserError, check_seed, check_whole, unknown
+from kvae.errors import UserError, check_seed, check_whole
 
 if TYPE_CHECKING:
+    from kvae.figures import Subject
     from kvae.runs import Run
     from kvae.vae import VAE
 
 SAVED_MODELS = Path("saved_models")
-PLOTS = ("samples", "reconstructions", "latent_scatter", "lattice", "learning_curves")
 
 
 @click.group(
@@ -31,7 +32,7 @@ PLOTS = ("samples", "reconstructions", "latent_scatter", "lattice", "learning_cu
 )
 @click.version_option(__version__)
 def main() -> None:
-    """Variational autoencoders with Keras: train, evaluate, plot, sample."""
+    """Variational autoencoders with Keras: train, evaluate, plot, complete, sample."""
 
 
 def run() -> None:
@@ -67,7 +68,7 @@ def run() -> None:
 def demo(out: Path | None) -> None:
     """Train, evaluate, plot and sample on the embedded digits."""
     _quiet_tensorflow()
-    from kvae import evaluation, training
+    from kvae import evaluation, figures, training
     from kvae.config import RunConfig, load_values
     from kvae.files import read_json
     from kvae.runs import check_free
@@ -84,8 +85,9 @@ def demo(out: Path | None) -> None:
     trained.write_evaluation(evaluation.evaluate(vae, data.test, samples=500, protocol=training.protocol(data)))
     _report(read_json(trained.folder / "evaluation.json"))
     click.echo("3. Plotting")
-    for kind in PLOTS:
-        click.echo(f"   {_plot(trained, kind, vae, data)}")
+    subject = figures.Subject(vae, data, trained.history(), "test")
+    for path in _plots(trained, subject, (), ".png"):
+        click.echo(f"   {path}")
     click.echo("4. Sampling")
     _sample(vae, 10, 0, out / "samples.png", means_only=False)
     click.echo(f"   {out / 'samples.png'}")
@@ -219,27 +221,142 @@ def evaluate(run_folder: Path, dataset: str | None, samples: int | None, seed: i
 @main.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("kinds", metavar="[KIND ...]", nargs=-1)
-def plot(run_folder: Path, kinds: tuple[str, ...]) -> None:
-    """Draw samples, reconstructions, latent_scatter, lattice and learning_curves, or those named, into RUN/plots."""
+@click.option("-n", type=int, help="samples, latent_scatter: how many; lattice: images a side.")
+@click.option("--seed", type=int, help="Of all draws.  [default: 0]")
+@click.option("--extent", type=float, help="lattice: of the square [-extent, extent]^2.  [default: 2]")
+@click.option("--quantiles", is_flag=True, default=None, help="lattice: points of equal prior probability.")
+@click.option(
+    "--pair", "pairs", metavar="A,B", multiple=True, help="interpolation: from class A to class B; repeatable."
+)
+@click.option("--between", metavar="I,J", multiple=True, help="interpolation: from test image I to J; repeatable.")
+@click.option("--steps", type=int, help="interpolation: images from one end to the other.  [default: 10]")
+@click.option("--spherical", is_flag=True, default=None, help="interpolation: along great circles.")
+@click.option("--observed", metavar="MASK", help="completion, posterior_contours: as in `kvae complete`.")
+@click.option(
+    "--index", "places", type=int, multiple=True, help="completion, posterior_contours: test image; repeatable."
+)
+@click.option("--plain", is_flag=True, default=None, help="completion, posterior_contours: the article's inference.")
+@click.option("--format", "suffix", type=click.Choice(["png", "svg", "pdf"]), default="png", show_default=True)
+def plot(run_folder: Path, kinds: tuple[str, ...], suffix: str, **options: Any) -> None:
+    """Draw pictures of a run into RUN/plots: those named, or all that suit it.
+
+    KIND: samples, reconstructions, latent_scatter, lattice, interpolation, learning_curves, completion,
+    posterior_contours.
+    """
     from kvae.runs import Run
 
-    for kind in kinds:
-        if kind not in PLOTS:
-            raise unknown("kind of plot", kind, PLOTS)
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    for name in {"pairs", "between"} & given.keys():
+        given[name] = [_pair(text, int if name == "between" else str) for text in given[name]]
     trained = Run.open(run_folder)
     _quiet_tensorflow()
-    from kvae import training
+    from kvae import figures
 
-    vae = trained.load_model()
-    needed = not kinds or {"reconstructions", "latent_scatter"} & set(kinds)
-    data = training.load_data(trained.config) if needed else None
-    for kind in kinds or PLOTS:
-        if not kinds and kind == "lattice" and vae.latent_dim != 2:
-            click.echo(f"lattice: left out, it needs 2 latent dimensions, this model has {vae.latent_dim}")
-        elif not kinds and kind == "latent_scatter" and data is not None and data.examples("test", 1)[1] is None:
-            click.echo("latent_scatter: left out, the test images have no labels")
-        else:
-            click.echo(_plot(trained, kind, vae, data))
+    figures.check_kinds(kinds)
+    for name in given:
+        if not any(name in figures.options_of(kind) for kind in kinds or figures.KINDS):
+            takers = [kind for kind in figures.KINDS if name in figures.options_of(kind)]
+            raise UserError(f"None of {', '.join(kinds)} takes that option: it belongs to {', '.join(takers)}.")
+    for path in _plots(trained, _subject(trained), kinds, f".{suffix}", **given):
+        click.echo(path)
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "--observed",
+    metavar="MASK",
+    default="top",
+    show_default=True,
+    help="top, bottom, left, right, random, random:FRACTION, or a picture, white where observed.",
+)
+@click.option("--digit", metavar="CLASS", help="The first test image of a class, by number or name; -n for more.")
+@click.option("--index", type=int, help="The test image at this place, from 0.")
+@click.option("-n", "number", type=int, help="How many test images.  [default: 100, or 1 with --digit]")
+@click.option("--samples", metavar="K", type=int, default=1000, show_default=True, help="Draws of z an image.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--plain", is_flag=True, help="The article's inference: 200 plain gradient steps from (2, -2).")
+@click.option(
+    "--exact", is_flag=True, help="Add the value by quadrature (2 latent dimensions; half a second an image)."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Where the pictures go.  [default: RUN/plots]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def complete(
+    run_folder: Path,
+    observed: str,
+    digit: str | None,
+    index: int | None,
+    number: int | None,
+    samples: int,
+    seed: int,
+    plain: bool,
+    exact: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Complete test images from the pixels that a mask leaves, and score it: log p(missing | observed)."""
+    from kvae.runs import Run
+
+    check_seed("--seed", seed)
+    check_whole("--samples", samples, least=2)
+    if number is not None:
+        check_whole("-n", number)
+    if index is not None and (digit is not None or number is not None):
+        raise UserError("Expected --index alone, or --digit and -n. Received --index with another.")
+    trained = Run.open(run_folder)
+    _quiet_tensorflow()
+    import numpy as np
+
+    from kvae import figures, inference, plots, training
+
+    subject = _subject(trained)
+    vae, data = subject.vae, subject.test()
+    if index is not None:
+        places = np.array([index])
+    elif digit is not None:
+        places = data.places_of("test", digit, number or 1)
+    else:
+        places = np.arange(min(number or 100, data.info.sizes["test"]))
+    x = data.images_at("test", places)
+    options = inference.plain(vae) if plain else {}
+    start = time.monotonic()
+    found = inference.complete(vae, x, observed, samples=samples, seed=seed, **options)
+    seconds = time.monotonic() - start
+    result = inference.evaluate(
+        vae,
+        x,
+        found,
+        pixel_mean=data.pixel_mean,
+        training_images=data.info.sizes["train"],
+        samples=samples,
+        seed=seed,
+        exact=exact,
+    )
+    out = out or trained.plots
+    drawings = {"completion": figures.completion_rows(x[:10], inference.first(found, 10))}
+    if vae.latent_dim == 2:
+        drawings["posterior_contours"] = figures.contour_panels(vae, x[0], found.observed[0], found.inferred)
+    for name, drawing in drawings.items():
+        plots.save(drawing, out / f"{name}.png")
+    result["protocol"] = {
+        **training.protocol(data),
+        "test_images": f"{len(x)}, the first at place {places[0]}",
+        "observed": observed,
+        "inference": "plain" if plain else "default",
+        "latent_samples": samples,
+        "seed": seed,
+        "units": "nats per image",
+    }
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    if plain:
+        for step, loss in enumerate(found.inferred.losses.mean(axis=1)):
+            if step % 10 == 0:
+                click.echo(f"step {step:3}: loss {loss:.2f}")
+    _report_completion(result, len(x), float(found.inferred.losses[-1].mean()), seconds)
+    for name in drawings:
+        click.echo(out / f"{name}.png")
 
 
 @main.command()
@@ -316,39 +433,72 @@ def _report(result: dict[str, Any]) -> None:
     )
 
 
+def _report_completion(result: dict[str, Any], images: int, loss: float, seconds: float) -> None:
+    """Prints the scores of completions as a table, with their protocol."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=None)
+    table.add_column("log p(missing | observed), nats per image")
+    table.add_column("mean", justify="right")
+    table.add_column("standard error", justify="right")
+    names = {
+        "kvae": "kvae, importance sampling",
+        "quadrature": "kvae, exact by quadrature",
+        "zero_filled": "baseline: encoding the image with zeros",
+        "pixel_means": "baseline: independent pixel means",
+    }
+    for name, title in names.items():
+        if name in result:
+            table.add_row(title, f"{result[name]['mean']:.3f}", _three_digits(result[name]["standard_error"]))
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console.print(table)
+    own = result["kvae"]
+    console.print(
+        f"loss of the inference {loss:.2f} nats, {result['converged']} of {images} converged; Monte-Carlo standard "
+        f"error of an image {own['monte_carlo_standard_error']:.3f} nats, {own['effective_samples']:.0f} effective "
+        f"samples in the median; inference and prediction {seconds:.1f} s",
+        soft_wrap=True,
+    )
+    console.print("; ".join(f"{name}: {value}" for name, value in result["protocol"].items() if value), soft_wrap=True)
+
+
 def _three_digits(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _plot(trained: "Run", kind: str, vae: "VAE", data: Any) -> Path:
-    """Draws one kind of picture into the run's plots and returns where; only two kinds look at the data."""
-    import numpy as np
+def _pair(text: str, kind: type) -> tuple[Any, Any]:
+    """`A,B` as two values."""
+    parts = [part.strip() for part in text.split(",")]
+    try:
+        first, second = (kind(part) for part in parts)
+    except ValueError:
+        what = "two places, e.g. 3,17" if kind is int else "two classes, e.g. 0,5"
+        raise UserError(f"Expected {what}. Received {text!r}.") from None
+    return first, second
 
-    from kvae import pictures, plots
 
-    path = trained.plots / f"{kind}.png"
-    if kind == "samples":
-        figure = plots.samples(vae.generate_means(20, seed=0).numpy(), vae.generate(20, seed=0).numpy())
-    elif kind == "reconstructions":
-        x, _ = data.examples("test", 40)
-        figure = plots.reconstructions(x, vae.reconstruct(x, seed=0).numpy())
-    elif kind == "latent_scatter":
-        x, labels = data.examples("test", 5000)
-        title = f"posterior means of {len(x):,} test images, {data.info.source}"
-        figure = plots.latent_scatter(vae.encode(x).mean.numpy(), labels, data.info.label_names, title)
-    elif kind == "lattice":
-        if vae.latent_dim != 2:
-            raise UserError(
-                f"Expected 2 latent dimensions for the lattice. This model's latent space has {vae.latent_dim}."
-            )
-        means = vae.likelihood.means(vae.decode(plots.lattice_points(20))).numpy()
-        pictures.save_picture(path, plots.lattice(np.clip(means, 0, 1)))
-        return path
-    else:
-        held_out = "validation" if trained.config.data.validation else "test"
-        figure = plots.learning_curves(trained.history(), held_out)
-    plots.save(figure, path)
-    return path
+def _subject(trained: "Run") -> "Subject":
+    """A run as a subject of pictures."""
+    from kvae import figures, training
+
+    held_out = "validation" if trained.config.data.validation else "test"
+    data = training.load_data(trained.config)
+    return figures.Subject(trained.load_model(), data, trained.history(), held_out)
+
+
+def _plots(trained: "Run", subject: "Subject", kinds: Any, suffix: str, **options: Any) -> Iterator[Path]:
+    """Draws the kinds named, or all that suit, into the run's plots."""
+    from kvae import figures
+
+    for kind in kinds or figures.KINDS:
+        taken = {name: value for name, value in options.items() if name in figures.options_of(kind)}
+        try:
+            yield from figures.draw(kind, subject, trained.plots, suffix=suffix, **taken)
+        except figures.Unsuitable as error:
+            if kinds:
+                raise
+            click.echo(f"{kind}: left out. {error}")
 
 
 def _sample(vae: "VAE", number: int, seed: int, output: Path, means_only: bool) -> None:

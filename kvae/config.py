@@ -57,7 +57,7 @@ class ModelConfig(_Section):
     output_bias: Literal["zero", "data"] = "zero"  # data: the logit of the training mean
     encoder_l2: Real = Field(0.0, ge=0)  # times the sum of squares of kernels and biases
     decoder_l2: Real = Field(0.0, ge=0)
-    likelihood: Literal["bernoulli", "continuous_bernoulli", "gaussian"] = "bernoulli"
+    likelihood: Literal["bernoulli", "continuous_bernoulli", "gaussian", "squared_error"] = "bernoulli"
     variance: Annotated[Real, Field(gt=0)] | Literal["learned"] = 1.0  # of the Gaussian likelihood
     beta: Real = Field(1.0, ge=0)
     samples: Whole = 1
@@ -76,6 +76,10 @@ class TrainingConfig(_Section):
     beta_warmup_epochs: Real = Field(0.0, ge=0)  # beta grows from 0
     early_stopping: Whole | None = None  # epochs without a better val_elbo
     monitor_test: bool = False  # where there is no validation set, show the test set after every epoch
+    monitor_every: Whole = 1  # epochs between two looks at the validation or test set
+    show_batch_seconds: Annotated[Real, Field(ge=0)] | None = None  # print the loss of a random batch now and then
+    plots: tuple[str, ...] = ()  # kinds of pictures to draw while training
+    plots_every: Whole = 10  # epochs
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     jit_compile: bool = True
     steps_per_execution: Whole = 50
@@ -101,6 +105,8 @@ class RunConfig(_Section):
                 "training.early_stopping needs data.validation, e.g. data.train='train[:90%]' and "
                 "data.validation='train[90%:]'; stopping on the test set would make its ELBO too good"
             )
+        if training.early_stopping is not None and training.monitor_every > 1:
+            raise ValueError("training.early_stopping needs training.monitor_every=1, a val_elbo after every epoch")
         if training.schedule == "exponential" and training.final_learning_rate == 0:
             raise ValueError("training.schedule='exponential' needs training.final_learning_rate above 0")
         if training.final_learning_rate > 0 and training.schedule == "constant":

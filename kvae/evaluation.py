@@ -70,8 +70,7 @@ def elbo(vae: VAE, data: Any, *, draws: int = ELBO_DRAWS, seed: int = 0) -> Elbo
     check_whole("draws", draws)
     check_seed("seed", seed)
 
-    @tf.function(reduce_retracing=True)
-    def batch_terms(x: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def terms_of(x: tf.Tensor, index: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         mean, log_var = vae.encode(x)
         draw = noise.normal((draws, vae.latent_dim), seed, ELBO_STREAM, index)
         z = distributions.reparameterize(mean, log_var, tf.transpose(draw, [1, 0, 2]))
@@ -79,7 +78,8 @@ def elbo(vae: VAE, data: Any, *, draws: int = ELBO_DRAWS, seed: int = 0) -> Elbo
         terms = objectives.elbo_terms(vae.likelihood(x, vae.decode(z)), kl)
         return terms.elbo, terms.reconstruction, terms.kl, kl, mean
 
-    parts = [[part.numpy() for part in batch_terms(x, index)] for x, index in _batches(vae, data)]
+    batch_terms, seed_ = vae.graph(("elbo", draws), terms_of), tf.constant(seed)
+    parts = [[part.numpy() for part in batch_terms(x, index, seed_)] for x, index in _batches(vae, data)]
     elbo_, reconstruction, kl, kl_elements, mean = (np.concatenate(part) for part in zip(*parts, strict=True))
     return ElboTerms(
         Estimate(elbo_),
@@ -109,8 +109,7 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
     check_whole("samples", samples)
     check_seed("seed", seed)
 
-    @tf.function(reduce_retracing=True)
-    def log_mean_weight(x: tf.Tensor, index: tf.Tensor, first: tf.Tensor, count: int) -> tf.Tensor:
+    def log_mean_weight(x: tf.Tensor, index: tf.Tensor, first: tf.Tensor, seed: tf.Tensor, count: int) -> tf.Tensor:
         """Bound of the draws first .. first + count - 1, `[B]`."""
         mean, log_var = vae.encode(x)
         batch = tf.shape(x)[0]
@@ -120,6 +119,7 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
         log_weights = vae.joint_log_density(x, z) - vae.log_q(z, mean, log_var)
         return objectives.importance_weighted_bound(log_weights)
 
+    bound, seed_ = vae.graph("log_likelihood", log_mean_weight), tf.constant(seed)
     progress = keras.utils.Progbar(_count(data), unit_name="batch") if verbose else None
     results = []
     for x, index in _batches(vae, data):
@@ -127,7 +127,7 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
         total = np.full(x.shape[0], -np.inf)
         for first in range(0, samples, count):
             size = min(count, samples - first)
-            chunk = log_mean_weight(x, index, tf.constant(first), size)
+            chunk = bound(x, index, tf.constant(first), seed_, size)
             total = np.logaddexp(total, chunk.numpy().astype(np.float64) + math.log(size / samples))
         results.append(total)
         if progress:
@@ -176,6 +176,8 @@ def evaluate(
         result["protocol"]["warning"] = (
             "grey pixels under a Bernoulli likelihood: a cross entropy, no bound of log p(x)"
         )
+    if not vae.likelihood.normalized:
+        result["protocol"]["likelihood"] += " (without the constant of its density: no bound of log p(x))"
     return result
 
 

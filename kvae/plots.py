@@ -5,36 +5,65 @@ Figures are made without pyplot, so nothing global changes and no window is need
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 from kvae.errors import UserError
 from kvae.files import atomic_file
-from kvae.pictures import as_images, tile
+from kvae.pictures import as_images, save_picture, tile
 
 DPI = 200
+BITMAPS = ("png", "jpg", "jpeg", "webp", "tif", "tiff")
 # Paul Tol's "muted" scheme: ten colours that stay apart for colour-blind readers, here in an order that sets
 # neighbouring digits well apart; the markers tell them apart in grey print too.
 COLOURS = (
     "#332288", "#CC6677", "#117733", "#DDCC77", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499", "#777777",
 )  # fmt: skip
+MISSING = "#6699CC"  # of pixels that are not observed
+CONTOURS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99)  # of the maximum
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 
 
-def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a figure at 200 dpi in the format that the suffix names (PNG, SVG, PDF).
+Drawing = Figure | np.ndarray  # a figure, or one picture [H, W, C] that is saved pixel for pixel
+
+
+def save(drawing: Drawing, path: str | os.PathLike[str]) -> None:
+    """Writes a figure at 200 dpi, or a picture pixel for pixel, in the format that the suffix names (PNG, SVG, PDF).
 
     Raises:
         UserError: another suffix, or the file cannot be written.
     """
+    suffix = check_suffix(path)
+    if isinstance(drawing, np.ndarray):
+        if suffix in BITMAPS:
+            save_picture(path, drawing)
+            return
+        drawing = _framed(drawing)
+    with atomic_file(path) as partial:
+        drawing.savefig(partial, dpi=DPI, bbox_inches="tight", pad_inches=0.05, facecolor="white")
+
+
+def check_suffix(path: str | os.PathLike[str]) -> str:
+    """The suffix of a picture's name, without its dot; raises `UserError` where no such picture can be written."""
     suffix = os.path.splitext(path)[1].lstrip(".").lower()
-    supported = figure.canvas.get_supported_filetypes()
+    supported = Figure().canvas.get_supported_filetypes()
     if suffix not in supported:
         raise UserError(f"Expected a picture's suffix: {', '.join(sorted(supported))}. Received {str(path)!r}.")
-    with atomic_file(path) as partial:
-        figure.savefig(partial, dpi=DPI, bbox_inches="tight", facecolor="white")
+    return suffix
+
+
+def _framed(picture: np.ndarray) -> Figure:
+    """A picture as a figure without margins, for formats that are no bitmaps."""
+    figure = Figure(figsize=(picture.shape[1] / DPI, picture.shape[0] / DPI))
+    axes = figure.add_axes((0, 0, 1, 1))
+    _show(axes, picture)
+    axes.axis("off")
+    return figure
 
 
 def _show(axes: object, picture: np.ndarray) -> None:
@@ -79,6 +108,127 @@ def _sheets(sheets: Sequence[tuple[str, ArrayLike]], columns: int) -> Figure:
         _show(axes, picture)
         axes.set_title(title, fontsize=10)
         axes.axis("off")
+    return figure
+
+
+def rows(*columns: ArrayLike, gap: int = 2) -> np.ndarray:
+    """One row an example: its picture in every column, e.g. a mean followed by three draws.
+
+    Args:
+        *columns: each `[N, H, W, C]`.
+        gap: pixels between neighbours.
+
+    Returns:
+        One picture, for `save`.
+
+    Raises:
+        UserError: columns of different shapes.
+    """
+    stacks = [as_images(column) for column in columns]
+    if not stacks or any(stack.shape != stacks[0].shape for stack in stacks):
+        raise UserError(f"Expected columns of one shape. Received {[stack.shape for stack in stacks]}.")
+    return tile(np.stack(stacks, axis=1).reshape(-1, *stacks[0].shape[1:]), len(stacks), gap=gap)
+
+
+def titled_columns(columns: Mapping[str, ArrayLike], row_titles: Sequence[str] = ()) -> Figure:
+    """One row an example as in `rows`, with a title above every column and, where given, before every row.
+
+    Args:
+        columns: title -> `[N, H, W, C]`.
+        row_titles: N, or none.
+
+    Raises:
+        UserError: columns of different shapes.
+    """
+    picture = rows(*columns.values())
+    count, height, width = as_images(next(iter(columns.values()))).shape[:3]
+    inches = 0.62 * len(columns)
+    figure = Figure(figsize=(inches, inches * picture.shape[0] / picture.shape[1]))
+    axes = figure.add_axes((0, 0, 1, 1))
+    _show(axes, picture)
+    for number, title in enumerate(columns):
+        place = number * (width + 2) + (width - 1) / 2
+        axes.text(place, -2, title, ha="center", va="bottom", fontsize=7)
+    for number in range(min(count, len(row_titles))):
+        axes.text(-2, number * (height + 2) + (height - 1) / 2, row_titles[number], ha="right", va="center", fontsize=7)
+    axes.axis("off")
+    return figure
+
+
+def interpolation(means: ArrayLike, ends: Sequence[tuple[str, str]] = ()) -> Figure:
+    """Decoded means along paths between two latent points, a row a path.
+
+    Args:
+        means: `[P, S, H, W, C]`, S steps from the first end to the second.
+        ends: names of the two ends of each path.
+    """
+    means = np.asarray(means)
+    steps = means.shape[1]
+    picture = rows(*means.swapaxes(0, 1))
+    figure = Figure(figsize=(0.62 * steps, 0.62 * steps * picture.shape[0] / picture.shape[1]))
+    axes = figure.add_axes((0, 0, 1, 1))
+    _show(axes, picture)
+    height = means.shape[2]
+    for number, (first, last) in enumerate(ends):
+        middle = number * (height + 2) + (height - 1) / 2
+        axes.text(-4, middle, first, ha="right", va="center", fontsize=9)
+        axes.text(picture.shape[1] + 3, middle, last, ha="left", va="center", fontsize=9)
+    axes.axis("off")
+    return figure
+
+
+def completion(
+    x: ArrayLike, observed: ArrayLike, means: ArrayLike, draws: ArrayLike, row_titles: Sequence[str] = ()
+) -> Figure:
+    """A row an image: the original, what is observed of it, completions, and their mean.
+
+    Args:
+        x: `[B, H, W, C]` in [0, 1]; NaN where it is not known.
+        observed: bool, broadcasts to x. Missing pixels are shown in blue.
+        means: E[x | observed], `[B, H, W, C]`.
+        draws: `[n, B, H, W, C]`.
+        row_titles: B, e.g. the score of each, or none.
+    """
+    x, draws = np.asarray(x, np.float32), np.asarray(draws)
+    seen = _coloured(np.broadcast_to(np.asarray(observed, bool), x.shape))
+    known = _coloured(np.nan_to_num(x, nan=0.5))
+    columns = {"original": known, "observed": np.where(seen, known, np.array(to_rgb(MISSING)))}
+    columns |= {f"draw {number}": _coloured(draw) for number, draw in enumerate(draws, start=1)}
+    return titled_columns(columns | {"mean": _coloured(np.asarray(means))}, row_titles)
+
+
+def _coloured(x: np.ndarray) -> np.ndarray:
+    """Grey images `[..., 1]` as `[..., 3]`."""
+    return np.broadcast_to(x, (*x.shape[:-1], 3)) if x.shape[-1] == 1 else x
+
+
+Window = tuple[np.ndarray, np.ndarray, np.ndarray]  # z_1 [n], z_2 [m], log posterior [m, n] unnormalised, nats
+
+
+class ContourPanel(NamedTuple):
+    """A window of the latent plane with the posterior and one q."""
+
+    title: str
+    window: Window
+    q: tuple[np.ndarray, np.ndarray]  # mean [2], log_var [2]
+
+
+def posterior_contours(panels: Sequence[ContourPanel]) -> Figure:
+    """Contours of the true, unnormalised posterior and of q, at 0.99, 0.9, 0.8 ... 0.2 of the maximum of each."""
+    figure = Figure(figsize=(3.7 * len(panels), 3.9), layout="constrained")
+    for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+        first, second = np.meshgrid(*panel.window[:2])
+        relative = np.exp(panel.window[2] - panel.window[2].max())
+        axes.contourf(first, second, relative, (*CONTOURS, 1.01), cmap="Blues", vmin=0, vmax=1.3)
+        axes.contour(first, second, relative, CONTOURS, colors=COLOURS[0], linewidths=0.6)
+        mean, log_var = panel.q
+        distance = (first - mean[0]) ** 2 / np.exp(log_var[0]) + (second - mean[1]) ** 2 / np.exp(log_var[1])
+        axes.contour(first, second, np.exp(-0.5 * distance), CONTOURS, colors=COLOURS[1], linewidths=0.9)
+        axes.set(title=panel.title, xlabel="$z_1$", ylabel="$z_2$")
+        axes.set_aspect("equal")
+    handles = [Line2D([], [], color=COLOURS[0]), Line2D([], [], color=COLOURS[1])]
+    labels = ["p(z | observed), unnormalised", "q(z)"]
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -146,34 +296,8 @@ def _plane(mean: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, str, str]:
     )
 
 
-def lattice_points(n: int, extent: float | None = 2.0) -> np.ndarray:
-    """A lattice of the latent plane, row by row from the top, as a picture of it is read.
-
-    Args:
-        n: points a side, at least 1.
-        extent: the square is [-extent, extent]^2; None spaces the points by equal prior probability, at the
-            quantiles (i + 1/2) / n of the standard normal.
-
-    Returns:
-        z `[n * n, 2]` float32.
-
-    Raises:
-        UserError: n below 1 or an extent that is not positive.
-    """
-    if n < 1 or (extent is not None and not extent > 0):
-        raise UserError(f"Expected n of at least 1 and a positive extent. Received n={n}, extent={extent}.")
-    if extent is None:
-        from statistics import NormalDist
-
-        side = np.array([NormalDist().inv_cdf((i + 0.5) / n) for i in range(n)])
-    else:
-        side = np.linspace(-extent, extent, n)
-    first, second = np.meshgrid(side, side[::-1])
-    return np.stack([first.ravel(), second.ravel()], axis=1).astype(np.float32)
-
-
 def lattice(means: ArrayLike) -> np.ndarray:
-    """Decoded means of `lattice_points` as one seamless picture.
+    """Decoded means of `kvae.latent.lattice` as one seamless picture.
 
     Args:
         means: `[n * n, H, W, C]`.
@@ -209,8 +333,12 @@ def learning_curves(history: Mapping[str, ArrayLike], held_out: str = "validatio
         axes.plot(epochs, history[name], color=COLOURS[0], label="training")
         shown = [np.asarray(history[name])]
         if f"val_{name}" in history:
-            axes.plot(epochs, history[f"val_{name}"], color=COLOURS[1], linestyle="--", label=held_out)
-            shown.append(np.asarray(history[f"val_{name}"]))
+            values = np.asarray(history[f"val_{name}"])
+            measured = np.isfinite(values)  # where the held-out set is looked at every few epochs only
+            sparse = not measured.all()
+            style = {"linestyle": "--", "marker": "o" if sparse else None, "markersize": 3}
+            axes.plot(epochs[measured], values[measured], color=COLOURS[1], label=held_out, **style)
+            shown.append(values)
         _skip_first_epochs(axes, np.concatenate(shown), shown)
         axes.set(title=name, xlabel="epoch", ylabel="nats per image")
         axes.spines[["top", "right"]].set_visible(False)

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from kvae import callbacks, evaluation, files, history, likelihoods, networks, objectives
+from kvae import callbacks, evaluation, figures, files, history, likelihoods, networks, objectives
 from kvae import data as data_
-from kvae.config import RunConfig, with_absolute_source
+from kvae.config import RunConfig, TrainingConfig, with_absolute_source
 from kvae.data import Data
 from kvae.errors import UserError
 from kvae.runs import Run, check_free
@@ -109,6 +109,7 @@ def train(config: RunConfig, folder: str | Path, *, overwrite: bool = False, ver
     """
     config = with_absolute_source(config)
     check_free(folder, overwrite)
+    figures.check_kinds(config.training.plots)
     data = load_data(config)
     vae = build_model(config, data)
     optimizer = build_optimizer(config, steps_an_epoch(data))
@@ -197,12 +198,14 @@ def _fit(run: Run, data: Data, vae: VAE, resumed: callbacks.Resumed | None, verb
             vae.fit(
                 data.train,
                 validation_data=held_out,
+                validation_freq=config.training.monitor_every,
                 epochs=config.training.epochs,
                 initial_epoch=done,
                 callbacks=[
                     callbacks.DataEpoch(data.epoch),
                     *([stopping] if stopping else []),
                     *([_tensorboard(run)] if config.training.tensorboard else []),
+                    *_shown(config.training, data, run),
                     *extra,
                     checkpoint,
                 ],
@@ -221,6 +224,16 @@ def _fit(run: Run, data: Data, vae: VAE, resumed: callbacks.Resumed | None, verb
     run.save_models(vae)
     run.write_evaluation(evaluation.evaluate(vae, data.test, protocol=protocol(data)))
     return run
+
+
+def _shown(training: TrainingConfig, data: Data, run: Run) -> list[Any]:
+    """What the configuration asks to be printed and drawn while training."""
+    shown: list[Any] = []
+    if training.show_batch_seconds is not None:
+        shown.append(callbacks.BatchLoss(data, run.config.data.batch_size, training.show_batch_seconds))
+    if training.plots:
+        shown.append(callbacks.Plots(data, run.plots, training.plots, training.plots_every))
+    return shown
 
 
 def protocol(data: Data) -> dict[str, Any]:

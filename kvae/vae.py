@@ -48,7 +48,8 @@ class VAE(keras.Model):
         decoder: a Keras model `z [B, D] -> logits [B, *image]`, no sigmoid at its end. By default the encoder's
             `mirror`.
         output_bias: what a mirrored decoder's output bias starts at; see `kvae.networks.logit_of_mean`.
-        likelihood: `"bernoulli"`, `"continuous_bernoulli"`, `"gaussian"` or a `kvae.likelihoods.Likelihood`.
+        likelihood: `"bernoulli"`, `"continuous_bernoulli"`, `"gaussian"`, `"squared_error"` or a
+            `kvae.likelihoods.Likelihood`.
         beta: weight of the KL term, a number of at least 0 or a schedule such as `kvae.objectives.LinearWarmup`.
         samples: K, latent draws per example.
         kl: `"analytic"`, or `"sampled"` for log q(z|x) - log p(z) at the draws.
@@ -100,6 +101,7 @@ class VAE(keras.Model):
         self.image_shape: Any = None  # a tuple once built
         self.latent_dim: Any = getattr(self.encoder, "latent_dim", None)
         self._means = [keras.metrics.Mean(name=name) for name in METRICS]
+        self.__dict__["_graphs"] = {}  # not tracked by Keras, for it is no state
 
     @property
     def beta(self) -> Any:
@@ -349,6 +351,15 @@ class VAE(keras.Model):
         if grey:
             likelihoods.warn_if_binary(self.likelihood)
 
+    def graph(self, key: Any, function: Any) -> Any:
+        """`function` as a `tf.function` that is traced once a model, as Keras keeps its `predict_function`.
+
+        Args:
+            key: of the function and of every Python value that it closes over, but for this model.
+            function: what to compile where the key is new.
+        """
+        return self._graphs.setdefault(key, tf.function(function, reduce_retracing=True))
+
     # What a user asks of a trained model
 
     def encode(self, x: Any) -> Posterior:
@@ -387,6 +398,11 @@ class VAE(keras.Model):
             mean = distributions.reparameterize(mean, log_var, draw)
         return self.likelihood.means(self._logits(mean))
 
+    def sample_prior(self, n: int, seed: int | None = None) -> tf.Tensor:
+        """n draws z ~ p(z), those from which `generate` makes its images with the same seed; `[n, D]`."""
+        self._check_built()
+        return noise.normal((self.latent_dim,), _seed(seed), PRIOR, tf.range(check_whole("n", n)))
+
     def generate(self, n: int, seed: int | None = None) -> tf.Tensor:
         """n draws x ~ p(x|z), z ~ p(z).
 
@@ -421,22 +437,32 @@ class VAE(keras.Model):
         """log q(z|x) = log N(z; mean, exp(log_var)), nats; z `[..., D]`, mean and log_var `[B, D]` -> `[...]`."""
         return objectives.sum_event(distributions.gaussian_log_density(self._check_z(z), mean, log_var), 1)
 
-    def log_likelihood(self, x: Any, z: Any) -> tf.Tensor:
-        """log p(x|z), nats; x `[B, *image]`, z `[B, D]` or `[K, B, D]` -> `[B]` or `[K, B]`."""
+    def log_likelihood(self, x: Any, z: Any, observed: Any = None) -> tf.Tensor:
+        """log p(x|z), nats; x `[B, *image]`, z `[B, D]` or `[K, B, D]` -> `[B]` or `[K, B]`.
+
+        With a mask `observed`, booleans that broadcast to x, the sum runs over the pixels where it is True.
+        """
         x, z = self._check_x(x), self._check_z(z)
         if z.shape.rank > 1 and None not in (x.shape[0], z.shape[-2]) and x.shape[0] != z.shape[-2]:
             raise UserError(f"Expected one z an image, z [..., {x.shape[0]}, D]. Received z {z.shape.as_list()}.")
-        return objectives.sum_event(self.likelihood(x, self._logits(z)), len(self.image_shape))
+        log_prob = self.likelihood(x, self._logits(z))
+        if observed is not None:
+            log_prob = tf.where(observed, log_prob, tf.zeros_like(log_prob))
+        return objectives.sum_event(log_prob, len(self.image_shape))
 
-    def joint_log_density(self, x: Any, z: Any) -> tf.Tensor:
-        """log p(x, z) = log p(x|z) + log p(z), nats; shapes as in `log_likelihood`."""
-        return self.log_likelihood(x, z) + self.log_prior(z)
+    def joint_log_density(self, x: Any, z: Any, observed: Any = None) -> tf.Tensor:
+        """log p(x, z) = log p(x|z) + log p(z), nats; shapes and `observed` as in `log_likelihood`."""
+        return self.log_likelihood(x, z, observed) + self.log_prior(z)
+
+    def elbo_terms(self, x: Any, seed: int | None = None) -> objectives.Terms:
+        """`reconstruction` and `kl` of every image with K draws, nats; x `[B, *image]` -> each `[B]`."""
+        x = self._check_x(x)
+        noise_ = self._noise(POSTERIOR, _seed(seed), tf.range(tf.shape(x)[0]))
+        return self._objective(x, noise_, 1.0, training=False)[0]
 
     def elbo(self, x: Any, seed: int | None = None) -> tf.Tensor:
         """ELBO of every image with K draws, beta = 1, nats; x `[B, *image]` -> `[B]`."""
-        x = self._check_x(x)
-        noise_ = self._noise(POSTERIOR, _seed(seed), tf.range(tf.shape(x)[0]))
-        return self._objective(x, noise_, 1.0, training=False)[0].elbo
+        return self.elbo_terms(x, seed).elbo
 
     def _check_built(self) -> None:
         if self.image_shape is None:

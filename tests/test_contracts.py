@@ -16,17 +16,31 @@ PACKAGE = ROOT / "kvae"
 LEVELS = {
     0: {"errors"},
     1: {"files", "tensorflow"},
-    2: {"pictures", "history", "config", "distributions", "noise"},
+    2: {"pictures", "history", "config", "distributions", "noise", "latent", "masks"},
     3: {"plots", "runtime", "likelihoods", "networks", "objectives", "data"},
     4: {"vae"},
-    5: {"evaluation", "callbacks"},
-    6: {"runs"},
-    7: {"training"},
-    8: {"cli"},
-    9: {"__main__"},
+    5: {"evaluation", "quadrature"},
+    6: {"inference"},
+    7: {"figures"},
+    8: {"callbacks", "runs"},
+    9: {"training"},
+    10: {"cli"},
+    11: {"__main__"},
 }
 LEVEL = {room: level for level, rooms in LEVELS.items() for room in rooms}
-FREE_OF_TENSORFLOW = {"errors", "files", "pictures", "history", "config", "plots", "runtime", "runs", "cli"}
+FREE_OF_TENSORFLOW = {
+    "errors",
+    "files",
+    "pictures",
+    "history",
+    "config",
+    "plots",
+    "latent",
+    "masks",
+    "runtime",
+    "runs",
+    "cli",
+}
 
 
 def room_of(path: Path) -> str:

@@ -6,6 +6,7 @@ whoever resumes a training sets it (`kvae.callbacks.DataEpoch`).
 
 import numbers
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -109,6 +110,58 @@ class Data:
         recipe = self._recipes[part].frozen(self._recipes[part].seed)
         x = np.concatenate([batch.numpy() for batch in _evaluation(split, recipe, CHUNK)])
         return x, split.labels
+
+    @property
+    def streams(self) -> bool:
+        """Whether the training images are read from disk batch by batch."""
+        return self._splits["train"].images is None
+
+    def images_at(self, part: str, places: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The images at given places of a split, as `examples` shows them; a stream is read up to the last of them.
+
+        Args:
+            part: `train`, `validation` or `test`.
+            places: from 0.
+
+        Returns:
+            x `[N, H, W, C]` float32.
+
+        Raises:
+            UserError: an unknown split, or a place outside of it.
+        """
+        if part not in self._splits:
+            raise unknown("split", part, self._splits)
+        split, index = self._splits[part], np.asarray(places, np.int64)
+        wrong = index[(index < 0) | (index >= split.count)]
+        if wrong.size:
+            raise UserError(f"Expected a place among the {split.count} {part} images, from 0. Received {wrong[0]}.")
+        if split.images is None:
+            return self.examples(part, int(index.max()) + 1)[0][index]
+        recipe = self._recipes[part].frozen(self._recipes[part].seed)
+        return recipe(tf.constant(split.images[index]), index + split.start).numpy()
+
+    def places_of(self, part: str, label: int | str, count: int = 1) -> np.ndarray:
+        """Places of the first images of a class: at most `count`, from 0.
+
+        Args:
+            part: `train`, `validation` or `test`.
+            label: its number, or its name where the labels have names.
+            count: how many at most.
+
+        Raises:
+            UserError: the split has no labels, or none of this class.
+        """
+        if part not in self._splits:
+            raise unknown("split", part, self._splits)
+        labels = self._splits[part].labels
+        if labels is None:
+            raise UserError(f"Expected labels to find a class by. The {part} images have none; choose by --index.")
+        names = {name.lower(): number for number, name in enumerate(self.info.label_names or ())}
+        number = names.get(str(label).lower(), label)
+        places = np.flatnonzero(labels.astype(str) == str(number))[:count]
+        if not len(places):
+            raise unknown(f"class among the {part} images", label, [*map(str, np.unique(labels)), *names])
+        return places
 
 
 def make(

@@ -1,0 +1,323 @@
+"""What each kind of picture shows of a model: from a model and its data to the arrays that `kvae.plots` draws.
+
+`KINDS` names them all; `kvae plot RUN KIND` and `kvae.callbacks.Plots` draw by these names.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kvae import inference, latent, noise, plots, quadrature
+from kvae.data import Data
+from kvae.errors import UserError, check_whole, unknown
+from kvae.pictures import enlarge, tile
+from kvae.tensorflow import tf
+from kvae.vae import VAE
+
+Drawings = dict[str, plots.Drawing]  # by the name of the file, without its suffix
+DRAWS = 300  # stream of the noise of several draws at one z
+CONTOUR_POINTS = 201  # a side
+DIGIT_PAIRS = (("0", "5"), ("1", "4"), ("2", "9"))
+
+
+class Unsuitable(UserError):  # noqa: N818 - read as "except figures.Unsuitable"
+    """This kind of picture cannot be made of this model or these data; others can."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What pictures are made of.
+
+    Attributes:
+        vae: a built model.
+        data: its data, or None where the kind does not look at them.
+        history: columns of history.csv, for `learning_curves`.
+        held_out: what the `val_...` columns were measured on.
+    """
+
+    vae: VAE
+    data: Data | None = None
+    history: Mapping[str, Any] | None = None
+    held_out: str = "validation"
+
+    def test(self) -> Data:
+        if self.data is None:
+            raise Unsuitable("Expected data for this kind of picture. Received none.")
+        return self.data
+
+
+def samples(subject: Subject, *, n: int = 20, seed: int = 0) -> Drawings:
+    """n prior samples as means above draws; ten, a row each, as means followed by 3 draws; ten draws in a strip.
+
+    The same seed gives the same z in all of them, those of `VAE.generate`.
+    """
+    vae = subject.vae
+    check_whole("n", n)
+    z = vae.sample_prior(10, seed)
+    index = tf.range(10)
+    draws = [vae.likelihood.sample(vae.decode(z), (seed, DRAWS, index, number)).numpy() for number in range(3)]
+    return {
+        "samples": plots.samples(vae.generate_means(n, seed).numpy(), vae.generate(n, seed).numpy()),
+        "samples_grid": enlarge(plots.rows(_means(vae, z), *draws), 480),
+        "samples_strip": enlarge(tile(vae.generate(10, seed).numpy(), 10)),
+    }
+
+
+def reconstructions(subject: Subject, *, seed: int = 0) -> Drawings:
+    """40 test images above their reconstructions; and 4 test images with 2 latent draws each: x, means, a draw."""
+    vae = subject.vae
+    x, labels = subject.test().examples("test", 40)
+    chosen = np.repeat(np.arange(min(4, len(x))), 2)
+    if labels is not None:  # of different classes, where there are some
+        _, firsts = np.unique(labels, return_index=True)
+        chosen = np.repeat(np.sort(firsts)[:4], 2)
+    mean, log_var = vae.encode(x[chosen])
+    index = tf.range(len(chosen))
+    draw = noise.normal((vae.latent_dim,), seed, DRAWS, index)
+    logits = vae.decode(mean + tf.exp(0.5 * log_var) * draw)
+    columns = {
+        "x": x[chosen],
+        "means": _clipped(vae.likelihood.means(logits)),
+        "draw": vae.likelihood.sample(logits, (seed, DRAWS, index, 1)).numpy(),
+    }
+    return {
+        "reconstructions": plots.reconstructions(x, _clipped(vae.reconstruct(x, seed=seed))),
+        "reconstructions_draws": plots.titled_columns(columns),
+    }
+
+
+def latent_scatter(subject: Subject, *, n: int = 5000) -> Drawings:
+    """Posterior means of n test images by label."""
+    data = subject.test()
+    if data.examples("test", 1)[1] is None:
+        raise Unsuitable("Expected labels to colour the latent space by. The test images have none; try lattice.")
+    x, labels = data.examples("test", check_whole("n", n))
+    title = f"posterior means of {len(x):,} test images, {data.info.source}"
+    mean = np.concatenate([subject.vae.encode(x[start : start + 1000]).mean for start in range(0, len(x), 1000)])
+    return {"latent_scatter": plots.latent_scatter(mean, labels, data.info.label_names, title)}
+
+
+def lattice(subject: Subject, *, n: int = 20, extent: float = 2.0, quantiles: bool = False) -> Drawings:
+    """Decoded means of an n x n lattice of [-extent, extent]^2, or of equal prior probability, as one picture."""
+    _check_plane(subject.vae)
+    points = latent.lattice(n, None if quantiles else extent)
+    return {"lattice": plots.lattice(_means(subject.vae, points))}
+
+
+def interpolation(
+    subject: Subject,
+    *,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    between: Sequence[tuple[int, int]] = (),
+    steps: int = 10,
+    spherical: bool = False,
+) -> Drawings:
+    """Decoded means between the posterior means of two test images, a row a pair.
+
+    Args:
+        subject: with data.
+        pairs: of classes, by number or name: the first test image of each; 0-5, 1-4 and 2-9 by default.
+        between: pairs of places of test images, instead.
+        steps: from the one to the other, both included.
+        spherical: along great circles.
+    """
+    data, vae = subject.test(), subject.vae
+    if between:
+        places, names = np.array(between), [(f"{a}", f"{b}") for a, b in between]
+    else:
+        chosen = _default_pairs(data) if pairs is None else pairs
+        places = np.array([[data.places_of("test", label)[0] for label in pair] for pair in chosen])
+        names = [(_name(data, a), _name(data, b)) for a, b in chosen]
+    mean = vae.encode(data.images_at("test", places.ravel())).mean.numpy().reshape(*places.shape, -1)
+    z = latent.path(mean[:, 0], mean[:, 1], steps, spherical).swapaxes(0, 1)
+    return {"interpolation": plots.interpolation(_means(vae, z), names)}
+
+
+def learning_curves(subject: Subject) -> Drawings:
+    """Loss, reconstruction and KL over the epochs, training and held out."""
+    if subject.history is None:
+        raise Unsuitable("Expected a history of the training. Received none.")
+    return {"learning_curves": plots.learning_curves(subject.history, subject.held_out)}
+
+
+def completion(
+    subject: Subject,
+    *,
+    observed: Any = "top",
+    places: Sequence[int] | None = None,
+    draws: int = 3,
+    plain: bool = False,
+    seed: int = 0,
+) -> Drawings:
+    """Test images completed from what is observed of them: by default the first of each of the first six classes.
+
+    Args:
+        subject: with data.
+        observed: a mask, as in `kvae.inference.complete`.
+        places: of the test images.
+        draws: completions an image.
+        plain: infer by the article's plain gradient descent, `kvae.inference.PLAIN`.
+        seed: of the inference and the draws.
+    """
+    data = subject.test()
+    x = data.images_at("test", _one_a_class(data) if places is None else places)
+    options = inference.plain(subject.vae) if plain else {}
+    found = inference.complete(subject.vae, x, observed, draws=draws, seed=seed, **options)
+    return {"completion": completion_rows(x, found)}
+
+
+def completion_rows(x: np.ndarray, found: inference.Completion) -> plots.Drawing:
+    """Completions as a figure, a row an image, with its score."""
+    score = found.score
+    titles = [] if score is None else [f"{value:.1f} nats" for value in score.log_density]
+    return plots.completion(x, found.observed, _clipped(found.means), found.draws, titles)
+
+
+def posterior_contours(
+    subject: Subject, *, observed: Any = "top", places: Sequence[int] = (0,), plain: bool = False, seed: int = 0
+) -> Drawings:
+    """The true posterior of a test image's z given its observed pixels, and q before and after the inference.
+
+    Arguments as in `completion`; the first of `places` is drawn.
+    """
+    _check_plane(subject.vae)
+    x = subject.test().images_at("test", places[:1])
+    options = inference.plain(subject.vae) if plain else {}
+    found = inference.complete(subject.vae, x, observed, draws=1, samples=2, seed=seed, **options)
+    return {"posterior_contours": contour_panels(subject.vae, x[0], found.observed[0], found.inferred)}
+
+
+def contour_panels(
+    vae: VAE, x: np.ndarray, observed: np.ndarray, inferred: inference.Inferred, number: int = 0
+) -> plots.Drawing:
+    """Three windows: the plane with q before the first step, the plane with q after the last, and what it fitted, near.
+
+    Args:
+        vae: of 2 latent dimensions.
+        x: one image, `[*image]`.
+        observed: its mask, `[*image]`.
+        inferred: for a batch.
+        number: of the image in that batch.
+    """
+    before = inferred.start_mean[number], inferred.start_log_var[number]
+    after = inferred.mean[number], inferred.log_var[number]
+    reach = max(np.max(np.abs(mean) + 2 * np.exp(0.5 * log_var)) for mean, log_var in (before, after))
+    reach = min(max(float(reach), 4.0), quadrature.EXTENT)
+    plane = _window(vae, x, observed, [-reach, -reach], [reach, reach])
+    inside = np.argwhere(plane[2] > plane[2].max() + np.log(plots.CONTOURS[0]))
+    sigma = np.exp(0.5 * after[1])
+    low = np.minimum(after[0] - 3 * sigma, [plane[0][inside[:, 1].min()], plane[1][inside[:, 0].min()]])
+    high = np.maximum(after[0] + 3 * sigma, [plane[0][inside[:, 1].max()], plane[1][inside[:, 0].max()]])
+    half = np.max(high - low) / 2 * np.ones(2)
+    near = _window(vae, x, observed, (low + high) / 2 - half, (low + high) / 2 + half)
+    panels = (("before", plane, before), ("after", plane, after), ("after, near", near, after))
+    return plots.posterior_contours([plots.ContourPanel(title, window, q) for title, window, q in panels])
+
+
+KINDS: dict[str, Callable[..., Drawings]] = {
+    "samples": samples,
+    "reconstructions": reconstructions,
+    "latent_scatter": latent_scatter,
+    "lattice": lattice,
+    "interpolation": interpolation,
+    "learning_curves": learning_curves,
+    "completion": completion,
+    "posterior_contours": posterior_contours,
+}
+
+
+def check_kinds(kinds: Iterable[str]) -> None:
+    """Raises `UserError` for a name that is none of `KINDS`, with the nearest match."""
+    for kind in kinds:
+        if kind not in KINDS:
+            raise unknown("kind of plot", kind, KINDS)
+
+
+def options_of(kind: str) -> set[str]:
+    """The names of the options that a kind takes."""
+    return set(inspect.signature(KINDS[kind]).parameters) - {"subject"}
+
+
+def draw(
+    kind: str, subject: Subject, folder: str | Path, *, suffix: str = ".png", label: str = "", **options: Any
+) -> list[Path]:
+    """Draws one kind of picture into a folder.
+
+    Args:
+        kind: a name in `KINDS`.
+        subject: what it is made of.
+        folder: where the files go.
+        suffix: `.png`, `.svg` or `.pdf`.
+        label: goes into the names of the files, e.g. `epoch_0010`.
+        **options: of the kind's function.
+
+    Returns:
+        The files, one or more.
+
+    Raises:
+        UserError: an unknown kind or option, or a kind that this model or these data are unsuitable for.
+    """
+    check_kinds([kind])
+    for option in options:
+        if option not in options_of(kind):
+            raise unknown(f"option of {kind}", option, options_of(kind))
+    paths = []
+    for name, drawing in KINDS[kind](subject, **options).items():
+        path = Path(folder) / f"{name}{'_' * bool(label)}{label}{suffix}"
+        plots.save(drawing, path)
+        paths.append(path)
+    return paths
+
+
+def _means(vae: VAE, z: Any) -> np.ndarray:
+    """E[x|z] as pictures, `[..., D]` -> `[..., H, W, C]`."""
+    return _clipped(vae.likelihood.means(vae.decode(z)))
+
+
+def _clipped(means: Any) -> np.ndarray:
+    return np.clip(np.asarray(means), 0, 1)
+
+
+def _check_plane(vae: VAE) -> None:
+    try:
+        quadrature.check_plane(vae)
+    except UserError as error:
+        raise Unsuitable(str(error)) from None
+
+
+def _window(vae: VAE, x: np.ndarray, observed: np.ndarray, low: Any, high: Any) -> plots.Window:
+    """Both axes and log p(x_observed, z) over a window of the plane, for a `ContourPanel`."""
+    first, second = (np.linspace(low[axis], high[axis], CONTOUR_POINTS) for axis in range(2))
+    grid = np.stack([part.ravel() for part in np.meshgrid(first, second)], axis=1).astype(np.float32)
+    return first, second, quadrature.log_joint(vae, x, observed, grid).reshape(CONTOUR_POINTS, CONTOUR_POINTS)
+
+
+def _one_a_class(data: Data, classes: int = 6) -> np.ndarray:
+    """Places of the first test image of each of the first classes; of the first images where there are no labels."""
+    labels = data.examples("test", min(1000, data.info.sizes["test"]))[1]
+    if labels is None:
+        return np.arange(min(classes, data.info.sizes["test"]))
+    return np.unique(labels, return_index=True)[1][:classes]
+
+
+def _default_pairs(data: Data) -> list[tuple[str, str]]:
+    """0-5, 1-4 and 2-9 where there are such classes; else the first class with each of the next three."""
+    labels = data.examples("test")[1]
+    if labels is None:
+        raise Unsuitable("Expected labels to choose classes by. The test images have none; try --between.")
+    present = [str(label) for label in np.unique(labels)]
+    if {label for pair in DIGIT_PAIRS for label in pair} <= set(present):
+        return list(DIGIT_PAIRS)
+    return [(present[0], other) for other in present[1:4]] or [(present[0], present[0])]
+
+
+def _name(data: Data, label: str) -> str:
+    """The name of a class, given by its number or name."""
+    names = data.info.label_names
+    if names is not None and str(label).isdigit() and int(label) < len(names):
+        return names[int(label)]
+    return str(label)

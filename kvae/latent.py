@@ -1,0 +1,68 @@
+"""Points of the latent space to decode: lattices of a plane and paths between two points; NumPy only."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from kvae.errors import UserError
+
+
+def lattice(n: int, extent: float | None = 2.0) -> np.ndarray:
+    """A lattice of the latent plane, row by row from the top, as a picture of it is read.
+
+    Args:
+        n: points a side, at least 1.
+        extent: the square is [-extent, extent]^2; None spaces the points by equal prior probability, at the
+            quantiles (i + 1/2) / n of the standard normal.
+
+    Returns:
+        z `[n * n, 2]` float32.
+
+    Raises:
+        UserError: n below 1 or an extent that is not positive.
+    """
+    if n < 1 or (extent is not None and not extent > 0):
+        raise UserError(f"Expected n of at least 1 and a positive extent. Received n={n}, extent={extent}.")
+    if extent is None:
+        from statistics import NormalDist
+
+        side = np.array([NormalDist().inv_cdf((i + 0.5) / n) for i in range(n)])
+    else:
+        side = np.linspace(-extent, extent, n)
+    first, second = np.meshgrid(side, side[::-1])
+    return np.stack([first.ravel(), second.ravel()], axis=1).astype(np.float32)
+
+
+def path(first: ArrayLike, last: ArrayLike, steps: int = 10, spherical: bool = False) -> np.ndarray:
+    """Latent points from `first` to `last`, both ends included.
+
+    Args:
+        first: `[..., D]`.
+        last: `[..., D]`.
+        steps: S, at least 2.
+        spherical: along the great circle, White, "Sampling Generative Networks" (2016), the length going linearly
+            from the one to the other; a straight line by default. Opposite or zero ends have no great circle and get
+            the straight line.
+
+    Returns:
+        `[S, ..., D]` float32.
+
+    Raises:
+        UserError: fewer than 2 steps, or ends of different shapes.
+    """
+    start, end = np.asarray(first, np.float64), np.asarray(last, np.float64)
+    if start.shape != end.shape or start.ndim == 0:
+        raise UserError(f"Expected two ends of one shape [..., D]. Received {start.shape} and {end.shape}.")
+    if steps < 2:
+        raise UserError(f"Expected at least 2 steps, the two ends. Received {steps}.")
+    t = np.linspace(0, 1, steps).reshape(-1, *[1] * start.ndim)
+    straight = (1 - t) * start + t * end
+    if not spherical:
+        return straight.astype(np.float32)
+    lengths = [np.linalg.norm(end_, axis=-1, keepdims=True) for end_ in (start, end)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit = [end_ / length for end_, length in zip((start, end), lengths, strict=True)]
+        angle = np.arccos(np.clip((unit[0] * unit[1]).sum(axis=-1, keepdims=True), -1, 1))
+        direction = (np.sin((1 - t) * angle) * unit[0] + np.sin(t * angle) * unit[1]) / np.sin(angle)
+        curved = direction * ((1 - t) * lengths[0] + t * lengths[1])
+        usable = np.sin(angle) > 1e-6
+    return np.where(usable, curved, straight).astype(np.float32)
