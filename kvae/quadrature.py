@@ -10,10 +10,12 @@ from kvae.errors import UserError
 from kvae.tensorflow import tf
 from kvae.vae import VAE
 
-EXTENT = 8.0  # the plane is [-8, 8]^2: beyond it the prior has 1e-15 of its mass
-COARSE = 129  # points a side of the first grid
+EXTENT = 7.0  # the first grid covers [-7, 7]^2: beyond it the prior has 5e-12 of its mass
+WIDEST = 56.0  # where the integrand lives further out, up to this
+POINTS = 65  # a side, of the coarse grid and of the first fine one
 SLACK = 40.0  # nats below the maximum at which the integrand is left out: e^-40 of it
-FINEST = 2049  # points a side at which refinement gives up
+EDGE = 20.0  # nats below the maximum that the integrand must have fallen by at the edge of the plane
+FINEST = 1025  # points a side at which refinement gives up
 CHUNK = 4096  # decoded images at a time
 
 
@@ -28,8 +30,8 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, *, tolerance: float = 1
     """log p(x_observed) = log of the integral of p(x_observed|z) N(z; 0, I) over the latent plane.
 
     The trapezoidal rule, which converges exponentially for a smooth integrand that vanishes at the edges: on a coarse
-    grid over [-8, 8]^2 to find where the integrand lives, then on a grid over that box alone, doubled until the value
-    agrees with that on every second point.
+    grid over [-7, 7]^2, or a wider plane, to find where the integrand lives, then on a grid over that box alone,
+    doubled until the value agrees with that on every second point.
 
     Args:
         vae: a built model with 2 latent dimensions.
@@ -43,12 +45,10 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, *, tolerance: float = 1
     check_plane(vae)
     x = np.asarray(x, np.float32)
     mask = np.broadcast_to(True if observed is None else np.asarray(observed, bool), x.shape)
-    coarse = np.linspace(-EXTENT, EXTENT, COARSE)
+    coarse = np.linspace(-EXTENT, EXTENT, POINTS)
     plane = _points(coarse, coarse)
     logits = [vae.decode(plane[start : start + CHUNK]) for start in range(0, len(plane), CHUNK)]
-    found = [
-        _integrate(vae, image, seen, coarse, plane, logits, tolerance) for image, seen in zip(x, mask, strict=True)
-    ]
+    found = [_integrate(vae, image, seen, plane, logits, tolerance) for image, seen in zip(x, mask, strict=True)]
     return Integral(*(np.array(part) for part in zip(*found, strict=True)))
 
 
@@ -89,19 +89,19 @@ def _points(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _integrate(
-    vae: VAE,
-    x: np.ndarray,
-    observed: np.ndarray,
-    coarse: np.ndarray,
-    plane: np.ndarray,
-    logits: list[tf.Tensor],
-    tolerance: float,
+    vae: VAE, x: np.ndarray, observed: np.ndarray, plane: np.ndarray, logits: list[tf.Tensor], tolerance: float
 ) -> tuple[float, float]:
-    values = log_joint(vae, x, observed, plane, logits).reshape(len(coarse), len(coarse))
+    """The integral for one image, and its error; `logits` are those of the first grid's points, `plane`."""
+    extent = EXTENT
+    values = log_joint(vae, x, observed, plane, logits).reshape(POINTS, POINTS)
+    while _edge(values) > values.max() - EDGE and extent < WIDEST:
+        extent *= 2
+        values = log_joint(vae, x, observed, plane * (extent / EXTENT)).reshape(POINTS, POINTS)
+    coarse = np.linspace(-extent, extent, POINTS)
     rows, columns = np.nonzero(values >= values.max() - SLACK)
     spacing = coarse[1] - coarse[0]
     box = [(coarse[places.min()] - spacing, coarse[places.max()] + spacing) for places in (columns, rows)]
-    points = COARSE
+    points = POINTS
     while True:
         sides = [np.linspace(low, high, points) for low, high in box]
         cell = math.prod(side[1] - side[0] for side in sides)
@@ -111,6 +111,11 @@ def _integrate(
         if error <= tolerance or 2 * points - 1 > FINEST:
             return fine, error
         points = 2 * points - 1
+
+
+def _edge(values: np.ndarray) -> float:
+    """The highest value on the edge of a grid."""
+    return float(max(values[[0, -1]].max(), values[:, [0, -1]].max()))
 
 
 def _log_sum(values: np.ndarray) -> float:

@@ -156,11 +156,13 @@ class Data:
         labels = self._splits[part].labels
         if labels is None:
             raise UserError(f"Expected labels to find a class by. The {part} images have none; choose by --index.")
-        names = {name.lower(): number for number, name in enumerate(self.info.label_names or ())}
-        number = names.get(str(label).lower(), label)
-        places = np.flatnonzero(labels.astype(str) == str(number))[:count]
+        names = self.info.label_names or ()
+        numbers = {name.lower(): number for number, name in enumerate(names)}
+        wanted = str(numbers.get(str(label).lower(), label))
+        places = np.flatnonzero(labels.astype(str) == wanted)[:count]
         if not len(places):
-            raise unknown(f"class among the {part} images", label, [*map(str, np.unique(labels)), *names])
+            present = [str(number) for number in np.unique(labels)]
+            raise unknown(f"class of the {part} images", label, {*present, *(names[int(n)] for n in present if names)})
         return places
 
 
