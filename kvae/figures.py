@@ -63,7 +63,7 @@ def samples(subject: Subject, *, n: int = 20, seed: int = 0) -> Drawings:
     return {
         "samples": plots.samples(vae.generate_means(n, seed).numpy(), vae.generate(n, seed).numpy()),
         "samples_grid": enlarge(plots.rows(_means(vae, z), *draws), 480),
-        "samples_strip": enlarge(tile(vae.generate(10, seed).numpy(), 10)),
+        "samples_strip": enlarge(tile(vae.generate(10, seed).numpy(), 10), 1120),
     }
 
 

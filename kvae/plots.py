@@ -215,7 +215,7 @@ class ContourPanel(NamedTuple):
 
 def posterior_contours(panels: Sequence[ContourPanel]) -> Figure:
     """Contours of the true, unnormalised posterior and of q, at 0.99, 0.9, 0.8 ... 0.2 of the maximum of each."""
-    figure = Figure(figsize=(3.7 * len(panels), 3.9), layout="constrained")
+    figure = Figure(figsize=(3.7 * len(panels), 4.3), layout="constrained")
     for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
         first, second = np.meshgrid(*panel.window[:2])
         relative = np.exp(panel.window[2] - panel.window[2].max())
