@@ -99,36 +99,54 @@ class BatchLoss(keras.callbacks.Callback):
 
 
 class Plots(keras.callbacks.Callback):
-    """Draws pictures of the model every few epochs while it trains.
+    """Draws pictures of the model while it trains, and when it is done.
+
+    A kind that cannot be drawn of this model or these data is left out with a line; training goes on.
 
     Args:
         data: that the pictures show.
-        folder: where they go, as e.g. `lattice_epoch_0010.png`.
-        kinds: names in `kvae.figures.KINDS`; `learning_curves` need no data but those of this training.
-        every: epochs.
+        folder: where they go: as `lattice_epoch_0010.png` while training, as `lattice.png` at its end.
+        kinds: names in `kvae.figures.KINDS`.
+        every: epochs; None draws at the end only.
+        rows: the history of the epochs before this training, for `learning_curves`.
 
     Raises:
-        UserError: an unknown kind; or, at the first drawing, one that the model or the data are unsuitable for.
+        UserError: an unknown kind.
     """
 
-    def __init__(self, data: Data, folder: str | Path, kinds: Sequence[str] = ("samples",), every: int = 1) -> None:
+    def __init__(
+        self,
+        data: Data,
+        folder: str | Path,
+        kinds: Sequence[str] = ("samples",),
+        every: int | None = None,
+        rows: Sequence[dict[str, float]] = (),
+    ) -> None:
         super().__init__()
         figures.check_kinds(kinds)
         self.data = data
         self.folder = Path(folder)
-        self.kinds = tuple(kinds)
-        self.every = check_whole("every", every)
-        self._rows: list[dict[str, float]] = []
+        self.kinds = list(kinds)
+        self.every = None if every is None else check_whole("every", every)
+        self._rows = list(rows)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._rows.append({"epoch": epoch + 1, **(logs or {})})
-        if (epoch + 1) % self.every:
-            return
-        names = dict.fromkeys(name for row in self._rows for name in row)
-        columns = {name: np.array([row.get(name, np.nan) for row in self._rows]) for name in names}
-        subject = figures.Subject(self.model, self.data, columns, "held out")
-        for kind in self.kinds:
-            figures.draw(kind, subject, self.folder, label=f"epoch_{epoch + 1:04d}")
+        if self.every is not None and (epoch + 1) % self.every == 0:
+            self._draw(f"epoch_{epoch + 1:04d}")
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if self._rows:
+            self._draw("")
+
+    def _draw(self, label: str) -> None:
+        subject = figures.Subject(self.model, self.data, history.columns(self._rows), "held out")
+        for kind in list(self.kinds):
+            try:
+                figures.draw(kind, subject, self.folder, label=label)
+            except UserError as error:
+                self.kinds.remove(kind)
+                print(f"{kind}: left out. {error}")
 
 
 class Checkpoint(keras.callbacks.Callback):

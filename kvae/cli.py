@@ -273,13 +273,15 @@ def plot(run_folder: Path, kinds: tuple[str, ...], suffix: str, **options: Any) 
 @click.option("--digit", metavar="CLASS", help="The first test image of a class, by number or name; -n for more.")
 @click.option("--index", type=int, help="The test image at this place, from 0.")
 @click.option("-n", "number", type=int, help="How many test images.  [default: 100, or 1 with --digit]")
-@click.option("--samples", metavar="K", type=int, default=1000, show_default=True, help="Draws of z an image.")
+@click.option("--samples", metavar="K", type=int, default=500, show_default=True, help="Draws of z an image.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--plain", is_flag=True, help="The article's inference: 200 plain gradient steps from (2, -2).")
 @click.option(
     "--exact", is_flag=True, help="Add the value by quadrature (2 latent dimensions; half a second an image)."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Where the pictures go.  [default: RUN/plots]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Where the pictures and complete.json go.  [default: RUN/plots]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def complete(
     run_folder: Path,
@@ -298,7 +300,7 @@ def complete(
     from kvae.runs import Run
 
     check_seed("--seed", seed)
-    check_whole("--samples", samples, least=2)
+    check_whole("--samples", samples, least=3)
     if number is not None:
         check_whole("-n", number)
     if index is not None and (digit is not None or number is not None):
@@ -307,7 +309,7 @@ def complete(
     _quiet_tensorflow()
     import numpy as np
 
-    from kvae import figures, inference, plots, training
+    from kvae import figures, files, inference, plots, training
 
     subject = _subject(trained)
     vae, data = subject.vae, subject.test()
@@ -318,7 +320,7 @@ def complete(
     else:
         places = np.arange(min(number or 100, data.info.sizes["test"]))
     x = data.images_at("test", places)
-    options = inference.plain(vae) if plain else {}
+    options = inference.article_options(vae) if plain else {}
     start = time.monotonic()
     found = inference.complete(vae, x, observed, samples=samples, seed=seed, **options)
     seconds = time.monotonic() - start
@@ -332,31 +334,33 @@ def complete(
         seed=seed,
         exact=exact,
     )
-    out = out or trained.plots
-    drawings = {"completion": figures.completion_rows(x[:10], inference.first(found, 10))}
-    if vae.latent_dim == 2:
-        drawings["posterior_contours"] = figures.contour_panels(vae, x[0], found.observed[0], found.inferred)
-    for name, drawing in drawings.items():
-        plots.save(drawing, out / f"{name}.png")
+    which = f"the first {len(x)}" if index is None else f"the one at place {index}, from 0"
     result["protocol"] = {
         **training.protocol(data),
-        "test_images": f"{len(x)}, the first at place {places[0]}",
+        "test_images": which if digit is None else f"{which} of class {digit}",
         "observed": observed,
-        "inference": "plain" if plain else "default",
+        "inference": f"{found.inferred.losses.shape[1]} {'plain' if plain else 'Adam'} steps",
         "latent_samples": samples,
         "seed": seed,
         "units": "nats per image",
     }
+    out = out or trained.plots
+    drawings = {"complete": figures.completion_rows(x[:10], found.head(10))}
+    if vae.latent_dim == 2:
+        drawings["complete_contours"] = figures.contour_panels(vae, x[0], found.observed[0], found.inferred)
+    for name, drawing in drawings.items():
+        plots.save(drawing, out / f"{name}.png")
+    files.write_json(out / "complete.json", result)
     if as_json:
         click.echo(json.dumps(result))
         return
     if plain:
-        for step, loss in enumerate(found.inferred.losses.mean(axis=1)):
-            if step % 10 == 0:
-                click.echo(f"step {step:3}: loss {loss:.2f}")
-    _report_completion(result, len(x), float(found.inferred.losses[-1].mean()), seconds)
-    for name in drawings:
-        click.echo(out / f"{name}.png")
+        losses = found.inferred.losses.mean(axis=0)
+        for step in range(10, len(losses) + 1, 10):
+            click.echo(f"step {step:3}: loss {losses[step - 1]:.2f}")
+    _report_completion(result, len(x), float(found.inferred.losses[:, -1].mean()), seconds)
+    for name in (*(f"{name}.png" for name in drawings), "complete.json"):
+        click.echo(out / name)
 
 
 @main.command()
@@ -460,7 +464,8 @@ def _report_completion(result: dict[str, Any], images: int, loss: float, seconds
         f"samples in the median; inference and prediction {seconds:.1f} s",
         soft_wrap=True,
     )
-    console.print("; ".join(f"{name}: {value}" for name, value in result["protocol"].items() if value), soft_wrap=True)
+    said = [f"{name}: {value}" for name, value in result["protocol"].items() if value is not None]
+    console.print("; ".join(said), soft_wrap=True)
 
 
 def _three_digits(value: float | None) -> str:

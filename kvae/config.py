@@ -54,6 +54,7 @@ class ModelConfig(_Section):
     dense_units: Whole = 128
     activation: str | None = None  # tanh for an MLP, relu for a convolutional network
     initialization: Literal["glorot", "fan_in"] = "glorot"
+    scale: Literal["log_var", "log_sigma"] = "log_var"  # what the encoder's second head predicts
     output_bias: Literal["zero", "data"] = "zero"  # data: the logit of the training mean
     encoder_l2: Real = Field(0.0, ge=0)  # times the sum of squares of kernels and biases
     decoder_l2: Real = Field(0.0, ge=0)
@@ -78,8 +79,8 @@ class TrainingConfig(_Section):
     monitor_test: bool = False  # where there is no validation set, show the test set after every epoch
     monitor_every: Whole = 1  # epochs between two looks at the validation or test set
     show_batch_seconds: Annotated[Real, Field(ge=0)] | None = None  # print the loss of a random batch now and then
-    plots: tuple[str, ...] = ()  # kinds of pictures to draw while training
-    plots_every: Whole = 10  # epochs
+    plots: tuple[str, ...] = ()  # kinds of pictures to draw
+    plots_every: Whole | None = None  # epochs; by default they are drawn at the end only
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     jit_compile: bool = True
     steps_per_execution: Whole = 50

@@ -17,7 +17,6 @@ from kvae.vae import VAE
 
 ELBO_DRAWS = 8  # draws of z an example for the reconstruction term; unbiased for any number
 BATCH = 100  # examples at a time where an array came in
-CHUNK = 4096  # decoded images at a time: 13 MB a tensor at 28 x 28
 ACTIVE_VARIANCE = 0.01  # Burda et al. (2016), section 5.2
 
 # Streams of the noise, apart from those of the model.
@@ -123,7 +122,7 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
     progress = keras.utils.Progbar(_count(data), unit_name="batch") if verbose else None
     results = []
     for x, index in _batches(vae, data):
-        count = min(max(CHUNK // int(x.shape[0]), 1), samples)
+        count = min(max(vae.images_at_once // int(x.shape[0]), 1), samples)
         total = np.full(x.shape[0], -np.inf)
         for first in range(0, samples, count):
             size = min(count, samples - first)

@@ -96,15 +96,17 @@ def latent_scatter(subject: Subject, *, n: int = 5000) -> Drawings:
     if data.examples("test", 1)[1] is None:
         raise Unsuitable("Expected labels to colour the latent space by. The test images have none; try lattice.")
     x, labels = data.examples("test", check_whole("n", n))
-    title = f"posterior means of {len(x):,} test images, {data.info.source}"
+    title = f"posterior means of {len(x):,} test images, {Path(data.info.source).name}"
     mean = np.concatenate([subject.vae.encode(x[start : start + 1000]).mean for start in range(0, len(x), 1000)])
     return {"latent_scatter": plots.latent_scatter(mean, labels, data.info.label_names, title)}
 
 
-def lattice(subject: Subject, *, n: int = 20, extent: float = 2.0, quantiles: bool = False) -> Drawings:
-    """Decoded means of an n x n lattice of [-extent, extent]^2, or of equal prior probability, as one picture."""
+def lattice(subject: Subject, *, n: int = 20, extent: float | None = None, quantiles: bool = False) -> Drawings:
+    """Decoded means of an n x n lattice of [-extent, extent]^2 (2 by default), or of equal prior probability."""
     _check_plane(subject.vae)
-    points = latent.lattice(n, None if quantiles else extent)
+    if quantiles and extent is not None:
+        raise UserError("Expected either extent or quantiles. Received both.")
+    points = latent.lattice(n, None if quantiles else 2.0 if extent is None else extent)
     return {"lattice": plots.lattice(_means(subject.vae, points))}
 
 
@@ -126,12 +128,15 @@ def interpolation(
         spherical: along great circles.
     """
     data, vae = subject.test(), subject.vae
+    if between and pairs is not None:
+        raise UserError("Expected either pairs of classes or pairs of places. Received both.")
     if between:
         places, names = np.array(between), [(f"{a}", f"{b}") for a, b in between]
     else:
         chosen = _default_pairs(data) if pairs is None else pairs
+        numbers = [[data.class_number("test", label) for label in pair] for pair in chosen]
         places = np.array([[data.places_of("test", label)[0] for label in pair] for pair in chosen])
-        names = [(_name(data, a), _name(data, b)) for a, b in chosen]
+        names = [(data.class_name(first), data.class_name(last)) for first, last in numbers]
     mean = vae.encode(data.images_at("test", places.ravel())).mean.numpy().reshape(*places.shape, -1)
     z = latent.path(mean[:, 0], mean[:, 1], steps, spherical).swapaxes(0, 1)
     return {"interpolation": plots.interpolation(_means(vae, z), names)}
@@ -160,21 +165,21 @@ def completion(
         observed: a mask, as in `kvae.inference.complete`.
         places: of the test images.
         draws: completions an image.
-        plain: infer by the article's plain gradient descent, `kvae.inference.PLAIN`.
+        plain: infer by the article's plain gradient descent, `kvae.inference.article_options`.
         seed: of the inference and the draws.
     """
     data = subject.test()
     x = data.images_at("test", _one_a_class(data) if places is None else places)
-    options = inference.plain(subject.vae) if plain else {}
+    options = inference.article_options(subject.vae) if plain else {}
     found = inference.complete(subject.vae, x, observed, draws=draws, seed=seed, **options)
     return {"completion": completion_rows(x, found)}
 
 
 def completion_rows(x: np.ndarray, found: inference.Completion) -> plots.Drawing:
     """Completions as a figure, a row an image, with its score."""
-    score = found.score
-    titles = [] if score is None else [f"{value:.1f} nats" for value in score.log_density]
-    return plots.completion(x, found.observed, _clipped(found.means), found.draws, titles)
+    titles = ["" if np.isnan(value) else f"{value:.1f}" for value in found.score.log_density]
+    means = _clipped(found.means), _clipped(found.draw_means)
+    return plots.completion(x, found.observed, *means, found.draws, titles)
 
 
 def posterior_contours(
@@ -182,19 +187,21 @@ def posterior_contours(
 ) -> Drawings:
     """The true posterior of a test image's z given its observed pixels, and q before and after the inference.
 
-    Arguments as in `completion`; the first of `places` is drawn.
+    Arguments as in `completion`, but `places` is of one test image.
     """
     _check_plane(subject.vae)
-    x = subject.test().images_at("test", places[:1])
-    options = inference.plain(subject.vae) if plain else {}
-    found = inference.complete(subject.vae, x, observed, draws=1, samples=2, seed=seed, **options)
+    if len(places) != 1:
+        raise UserError(f"Expected one test image for posterior_contours. Received {len(places)}.")
+    x = subject.test().images_at("test", places)
+    options = inference.article_options(subject.vae) if plain else {}
+    found = inference.complete(subject.vae, x, observed, draws=1, samples=3, seed=seed, **options)
     return {"posterior_contours": contour_panels(subject.vae, x[0], found.observed[0], found.inferred)}
 
 
 def contour_panels(
     vae: VAE, x: np.ndarray, observed: np.ndarray, inferred: inference.Inferred, number: int = 0
 ) -> plots.Drawing:
-    """Three windows: the plane with q before the first step, the plane with q after the last, and what it fitted, near.
+    """The observed image; the plane with q at the start and at the end of the inference; and the latter from near.
 
     Args:
         vae: of 2 latent dimensions.
@@ -214,8 +221,14 @@ def contour_panels(
     high = np.maximum(after[0] + 3 * sigma, [plane[0][inside[:, 1].max()], plane[1][inside[:, 0].max()]])
     half = np.max(high - low) / 2 * np.ones(2)
     near = _window(vae, x, observed, (low + high) / 2 - half, (low + high) / 2 + half)
-    panels = (("before", plane, before), ("after", plane, after), ("after, near", near, after))
-    return plots.posterior_contours([plots.ContourPanel(title, window, q) for title, window, q in panels])
+    steps = inferred.losses.shape[1]
+    panels = (
+        ("q before the first step", plane, before),
+        (f"q after {steps} steps", plane, after),
+        ("the same, closer", near, after),
+    )
+    picture = plots.with_missing(x, observed)
+    return plots.posterior_contours(picture, [plots.ContourPanel(title, window, q) for title, window, q in panels])
 
 
 KINDS: dict[str, Callable[..., Drawings]] = {
@@ -275,7 +288,11 @@ def draw(
 
 def _means(vae: VAE, z: Any) -> np.ndarray:
     """E[x|z] as pictures, `[..., D]` -> `[..., H, W, C]`."""
-    return _clipped(vae.likelihood.means(vae.decode(z)))
+    points = np.asarray(z)
+    flat = points.reshape(-1, points.shape[-1])
+    size = vae.images_at_once
+    parts = [_clipped(vae.likelihood.means(vae.decode(flat[i : i + size]))) for i in range(0, len(flat), size)]
+    return np.concatenate(parts).reshape(*points.shape[:-1], *parts[0].shape[1:])
 
 
 def _clipped(means: Any) -> np.ndarray:
@@ -308,16 +325,8 @@ def _default_pairs(data: Data) -> list[tuple[str, str]]:
     """0-5, 1-4 and 2-9 where there are such classes; else the first class with each of the next three."""
     labels = data.examples("test")[1]
     if labels is None:
-        raise Unsuitable("Expected labels to choose classes by. The test images have none; try --between.")
-    present = [str(label) for label in np.unique(labels)]
+        raise Unsuitable("Expected labels to choose classes by. The test images have none; try pairs of places.")
+    present = [data.class_name(number) for number in np.unique(labels)]
     if {label for pair in DIGIT_PAIRS for label in pair} <= set(present):
         return list(DIGIT_PAIRS)
     return [(present[0], other) for other in present[1:4]] or [(present[0], present[0])]
-
-
-def _name(data: Data, label: str) -> str:
-    """The name of a class, given by its number or name."""
-    names = data.info.label_names
-    if names is not None and str(label).isdigit() and int(label) < len(names):
-        return names[int(label)]
-    return str(label)

@@ -20,6 +20,12 @@ def write(path: Path, rows: list[dict[str, float]]) -> None:
     files.write_text(path, text.getvalue())
 
 
+def columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    """Rows as columns, NaN where a row has no such value."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
+
+
 def read(path: Path) -> dict[str, np.ndarray]:
     """Reads history.csv: a column a name.
 

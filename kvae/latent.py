@@ -1,9 +1,11 @@
 """Points of the latent space to decode: lattices of a plane and paths between two points; NumPy only."""
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kvae.errors import UserError
+from kvae.errors import UserError, check_whole
 
 
 def lattice(n: int, extent: float | None = 2.0) -> np.ndarray:
@@ -20,14 +22,15 @@ def lattice(n: int, extent: float | None = 2.0) -> np.ndarray:
     Raises:
         UserError: n below 1 or an extent that is not positive.
     """
-    if n < 1 or (extent is not None and not extent > 0):
-        raise UserError(f"Expected n of at least 1 and a positive extent. Received n={n}, extent={extent}.")
+    check_whole("n", n)
+    if extent is not None and not 0 < extent < math.inf:
+        raise UserError(f"Expected a positive, finite extent. Received {extent}.")
     if extent is None:
         from statistics import NormalDist
 
         side = np.array([NormalDist().inv_cdf((i + 0.5) / n) for i in range(n)])
     else:
-        side = np.linspace(-extent, extent, n)
+        side = np.linspace(-extent, extent, n) if n > 1 else np.zeros(1)
     first, second = np.meshgrid(side, side[::-1])
     return np.stack([first.ravel(), second.ravel()], axis=1).astype(np.float32)
 

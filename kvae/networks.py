@@ -14,6 +14,7 @@ from kvae.errors import UserError, check_whole, unknown
 from kvae.tensorflow import keras, tf
 
 INITIALIZATIONS = ("glorot", "fan_in")
+SCALES = ("log_var", "log_sigma")
 Shape = tuple[int, ...]
 
 
@@ -107,18 +108,26 @@ class _Network(keras.Model):
 
 
 class _Encoder(_Network):
-    def __init__(self, latent_dim: int, **kwargs: Any) -> None:
+    def __init__(self, latent_dim: int, scale: str = "log_var", **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if scale not in SCALES:
+            raise unknown("scale", scale, SCALES)
         self.latent_dim = check_whole("latent_dim", latent_dim)
+        self.scale = scale
 
     def _make_heads(self, fan_in: int) -> None:
         self.mean_head = self._layer(keras.layers.Dense, self.latent_dim, fan_in, head=True, name="mean")
-        self.log_var_head = self._layer(keras.layers.Dense, self.latent_dim, fan_in, head=True, name="log_var")
-        for head in (self.mean_head, self.log_var_head):
+        self.scale_head = self._layer(keras.layers.Dense, self.latent_dim, fan_in, head=True, name=self.scale)
+        for head in (self.mean_head, self.scale_head):
             head.build((None, fan_in))
 
+    def _posterior(self, h: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """mean and log_var of q(z|x) from the last hidden layer."""
+        scale = self.scale_head(h)
+        return self.mean_head(h), scale if self.scale == "log_var" else 2.0 * scale
+
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "latent_dim": self.latent_dim}
+        return {**super().get_config(), "latent_dim": self.latent_dim, "scale": self.scale}
 
 
 class _Decoder(_Network):
@@ -149,6 +158,8 @@ class MLPEncoder(_Encoder):
         latent_dim: D.
         hidden_units: widths of the hidden layers, from the image inwards; may be empty.
         activation: of the hidden layers, anything Keras takes.
+        scale: what the second head predicts, `"log_var"` or `"log_sigma"`, half of it; q(z|x) can be the same, but the
+            steps that Adam takes differ.
         **options: `kernel_regularizer` and `bias_regularizer` of every layer, added to the training loss;
             `initialization`, `"glorot"` (kernels Glorot uniform, biases 0) or `"fan_in"` (both uniform
             +-1/sqrt(fan_in)); `seed` of the initial weights (Keras's global seed where it is None); and what
@@ -169,9 +180,10 @@ class MLPEncoder(_Encoder):
         latent_dim: int,
         hidden_units: Sequence[int] = (500,),
         activation: Any = "tanh",
+        scale: str = "log_var",
         **options: Any,
     ) -> None:
-        super().__init__(latent_dim, activation=activation, **options)
+        super().__init__(latent_dim, scale, activation=activation, **options)
         self.hidden_units = _check_widths("hidden_units", hidden_units)
 
     def build(self, input_shape: Shape) -> None:
@@ -185,7 +197,7 @@ class MLPEncoder(_Encoder):
         h = self.flatten(x)
         for layer in self.hidden:
             h = layer(h)
-        return self.mean_head(h), self.log_var_head(h)
+        return self._posterior(h)
 
     def mirror(self, image_shape: Sequence[int], output_bias: Any = None, **options: Any) -> "MLPDecoder":
         """The decoder with the same widths in reverse order and the same options but for those given."""
@@ -274,9 +286,10 @@ class ConvEncoder(_Encoder):
         filters: Sequence[int] = (32, 64),
         dense_units: int = 128,
         activation: Any = "relu",
+        scale: str = "log_var",
         **options: Any,
     ) -> None:
-        super().__init__(latent_dim, activation=activation, **options)
+        super().__init__(latent_dim, scale, activation=activation, **options)
         self.filters = _check_widths("filters", filters)
         self.dense_units = check_whole("dense_units", dense_units)
 
@@ -300,7 +313,7 @@ class ConvEncoder(_Encoder):
         for layer in self.convolutions:
             h = layer(h)
         h = self.dense(self.flatten(h))
-        return self.mean_head(h), self.log_var_head(h)
+        return self._posterior(h)
 
     def mirror(self, image_shape: Sequence[int], output_bias: Any = None, **options: Any) -> "ConvDecoder":
         """The decoder with the same filters in reverse order and the same options but for those given."""

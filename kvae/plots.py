@@ -3,9 +3,10 @@
 Figures are made without pyplot, so nothing global changes and no window is needed.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.colors import to_rgb
@@ -100,15 +101,35 @@ def reconstructions(x: ArrayLike, means: ArrayLike, columns: int = 10) -> Figure
 
 
 def _sheets(sheets: Sequence[tuple[str, ArrayLike]], columns: int) -> Figure:
-    pictures = [(title, tile(x, columns, gap=2)) for title, x in sheets]
-    height, width = pictures[0][1].shape[:2]
-    inches = 7.0
-    figure = Figure(figsize=(inches, len(sheets) * (inches * height / width + 0.35)), layout="constrained")
-    for axes, (title, picture) in zip(np.atleast_1d(figure.subplots(len(sheets))), pictures, strict=True):
-        _show(axes, picture)
-        axes.set_title(title, fontsize=10)
-        axes.axis("off")
+    """Sheets of images one above the other, each under its title."""
+    stacks = [as_images(x) for _, x in sheets]
+    pictures = [tile(x, columns, gap=2) for x in stacks]
+    height, width, channels = pictures[0].shape
+    scale = _pixels_a_pixel(stacks[0].shape[2])
+    title = math.ceil(0.3 * DPI / scale)  # image pixels above every sheet
+    whole = np.ones((len(pictures) * (height + title), width, channels), np.float32)
+    for number, picture in enumerate(pictures):
+        top = number * (height + title) + title
+        whole[top : top + height, : picture.shape[1]] = picture
+    figure, axes = _sheet_figure(whole, stacks[0].shape[2])
+    for number, (name, _) in enumerate(sheets):
+        axes.text(0, number * (height + title) + title - 2, name, ha="left", va="bottom", fontsize=9)
     return figure
+
+
+def _pixels_a_pixel(width: int) -> int:
+    """By what whole number a picture of images `width` pixels wide is enlarged: a cell then has some 0.6 inches."""
+    return max(1, round(0.62 * DPI / width))
+
+
+def _sheet_figure(picture: np.ndarray, width: int) -> tuple[Figure, Any]:
+    """A figure that shows a picture of images `width` pixels wide, every pixel a whole number of dots."""
+    scale = _pixels_a_pixel(width)
+    figure = Figure(figsize=(picture.shape[1] * scale / DPI, picture.shape[0] * scale / DPI))
+    axes = figure.add_axes((0, 0, 1, 1))
+    _show(axes, picture)
+    axes.axis("off")
+    return figure, axes
 
 
 def rows(*columns: ArrayLike, gap: int = 2) -> np.ndarray:
@@ -130,28 +151,26 @@ def rows(*columns: ArrayLike, gap: int = 2) -> np.ndarray:
     return tile(np.stack(stacks, axis=1).reshape(-1, *stacks[0].shape[1:]), len(stacks), gap=gap)
 
 
-def titled_columns(columns: Mapping[str, ArrayLike], row_titles: Sequence[str] = ()) -> Figure:
+def titled_columns(columns: Mapping[str, ArrayLike], row_titles: Sequence[str] = (), row_heading: str = "") -> Figure:
     """One row an example as in `rows`, with a title above every column and, where given, before every row.
 
     Args:
         columns: title -> `[N, H, W, C]`.
         row_titles: N, or none.
+        row_heading: above the titles of the rows.
 
     Raises:
         UserError: columns of different shapes.
     """
     picture = rows(*columns.values())
     count, height, width = as_images(next(iter(columns.values()))).shape[:3]
-    inches = 0.62 * len(columns)
-    figure = Figure(figsize=(inches, inches * picture.shape[0] / picture.shape[1]))
-    axes = figure.add_axes((0, 0, 1, 1))
-    _show(axes, picture)
+    figure, axes = _sheet_figure(picture, width)
     for number, title in enumerate(columns):
         place = number * (width + 2) + (width - 1) / 2
         axes.text(place, -2, title, ha="center", va="bottom", fontsize=7)
+    axes.text(-2, -2, row_heading, ha="right", va="bottom", fontsize=7)
     for number in range(min(count, len(row_titles))):
         axes.text(-2, number * (height + 2) + (height - 1) / 2, row_titles[number], ha="right", va="center", fontsize=7)
-    axes.axis("off")
     return figure
 
 
@@ -163,38 +182,47 @@ def interpolation(means: ArrayLike, ends: Sequence[tuple[str, str]] = ()) -> Fig
         ends: names of the two ends of each path.
     """
     means = np.asarray(means)
-    steps = means.shape[1]
     picture = rows(*means.swapaxes(0, 1))
-    figure = Figure(figsize=(0.62 * steps, 0.62 * steps * picture.shape[0] / picture.shape[1]))
-    axes = figure.add_axes((0, 0, 1, 1))
-    _show(axes, picture)
+    figure, axes = _sheet_figure(picture, means.shape[3])
     height = means.shape[2]
     for number, (first, last) in enumerate(ends):
         middle = number * (height + 2) + (height - 1) / 2
         axes.text(-4, middle, first, ha="right", va="center", fontsize=9)
         axes.text(picture.shape[1] + 3, middle, last, ha="left", va="center", fontsize=9)
-    axes.axis("off")
     return figure
 
 
 def completion(
-    x: ArrayLike, observed: ArrayLike, means: ArrayLike, draws: ArrayLike, row_titles: Sequence[str] = ()
+    x: ArrayLike,
+    observed: ArrayLike,
+    means: ArrayLike,
+    draw_means: ArrayLike,
+    draws: ArrayLike,
+    scores: Sequence[str] = (),
 ) -> Figure:
-    """A row an image: the original, what is observed of it, completions, and their mean.
+    """A row an image: the original, what is observed of it, completions as means and as draws, and their mean.
 
     Args:
         x: `[B, H, W, C]` in [0, 1]; NaN where it is not known.
         observed: bool, broadcasts to x. Missing pixels are shown in blue.
         means: E[x | observed], `[B, H, W, C]`.
-        draws: `[n, B, H, W, C]`.
-        row_titles: B, e.g. the score of each, or none.
+        draw_means: E[x|z] at n draws of z, `[n, B, H, W, C]`.
+        draws: of p(x|z) at the same z, `[n, B, H, W, C]`.
+        scores: log p(missing | observed) of each image in words, or none.
     """
-    x, draws = np.asarray(x, np.float32), np.asarray(draws)
-    seen = _coloured(np.broadcast_to(np.asarray(observed, bool), x.shape))
-    known = _coloured(np.nan_to_num(x, nan=0.5))
-    columns = {"original": known, "observed": np.where(seen, known, np.array(to_rgb(MISSING)))}
-    columns |= {f"draw {number}": _coloured(draw) for number, draw in enumerate(draws, start=1)}
-    return titled_columns(columns | {"mean": _coloured(np.asarray(means))}, row_titles)
+    known = _coloured(np.nan_to_num(np.asarray(x, np.float32), nan=0.5))
+    columns = {"original": known, "observed": with_missing(x, observed)}
+    for number, (mean, draw) in enumerate(zip(np.asarray(draw_means), np.asarray(draws), strict=True), start=1):
+        columns |= {f"mean {number}": _coloured(mean), f"draw {number}": _coloured(draw)}
+    columns["mean"] = _coloured(np.asarray(means))
+    return titled_columns(columns, scores, "log p(missing\n| observed)" if any(scores) else "")
+
+
+def with_missing(x: ArrayLike, observed: ArrayLike) -> np.ndarray:
+    """Images `[..., H, W, C]` in colour, blue where a pixel is missing."""
+    known = _coloured(np.nan_to_num(np.asarray(x, np.float32), nan=0.5))
+    seen = _coloured(np.broadcast_to(np.asarray(observed, bool), np.shape(x)))
+    return np.where(seen, known, np.array(to_rgb(MISSING)))
 
 
 def _coloured(x: np.ndarray) -> np.ndarray:
@@ -213,17 +241,25 @@ class ContourPanel(NamedTuple):
     q: tuple[np.ndarray, np.ndarray]  # mean [2], log_var [2]
 
 
-def posterior_contours(panels: Sequence[ContourPanel]) -> Figure:
-    """Contours of the true, unnormalised posterior and of q, at 0.99, 0.9, 0.8 ... 0.2 of the maximum of each."""
-    figure = Figure(figsize=(3.7 * len(panels), 4.3), layout="constrained")
-    for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+def posterior_contours(picture: ArrayLike, panels: Sequence[ContourPanel]) -> Figure:
+    """Contours of the true, unnormalised posterior and of q, at 0.99, 0.9, 0.8 ... 0.2 of the maximum of each.
+
+    Args:
+        picture: the image whose posterior it is, `[H, W, C]`, shown at the left.
+        panels: windows of the latent plane.
+    """
+    figure = Figure(figsize=(3.6 * len(panels) + 2.2, 4.2), layout="constrained")
+    parts = figure.subplots(1, len(panels) + 1, width_ratios=[0.6, *[1] * len(panels)])
+    _show(parts[0], np.asarray(picture))
+    parts[0].set(title="observed", xticks=[], yticks=[])
+    for axes, panel in zip(parts[1:], panels, strict=True):
         first, second = np.meshgrid(*panel.window[:2])
         relative = np.exp(panel.window[2] - panel.window[2].max())
         axes.contourf(first, second, relative, (*CONTOURS, 1.01), cmap="Blues", vmin=0, vmax=1.3)
-        axes.contour(first, second, relative, CONTOURS, colors=COLOURS[0], linewidths=0.6)
+        axes.contour(first, second, relative, CONTOURS, colors=COLOURS[0], linewidths=0.4)
         mean, log_var = panel.q
         distance = (first - mean[0]) ** 2 / np.exp(log_var[0]) + (second - mean[1]) ** 2 / np.exp(log_var[1])
-        axes.contour(first, second, np.exp(-0.5 * distance), CONTOURS, colors=COLOURS[1], linewidths=0.9)
+        axes.contour(first, second, np.exp(-0.5 * distance), CONTOURS, colors=COLOURS[1], linewidths=0.6)
         axes.set(title=panel.title, xlabel="$z_1$", ylabel="$z_2$")
         axes.set_aspect("equal")
     handles = [Line2D([], [], color=COLOURS[0]), Line2D([], [], color=COLOURS[1])]
@@ -272,7 +308,8 @@ def latent_scatter(
     axes.set(xlabel=x_label, ylabel=y_label, title=title)
     if mean.shape[1] > 1:
         axes.set_aspect("equal", adjustable="datalim")
-    axes.legend(markerscale=2, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    columns = math.ceil(len(np.unique(labels)) / 15)
+    axes.legend(markerscale=2, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), ncols=columns)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

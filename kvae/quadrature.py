@@ -1,6 +1,7 @@
 """Exact integrals over a latent plane, for models with two latent dimensions: a check on every estimate."""
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,6 @@ POINTS = 65  # a side, of the coarse grid and of the first fine one
 SLACK = 40.0  # nats below the maximum at which the integrand is left out: e^-40 of it
 EDGE = 20.0  # nats below the maximum that the integrand must have fallen by at the edge of the plane
 FINEST = 1025  # points a side at which refinement gives up
-CHUNK = 4096  # decoded images at a time
 
 
 class Integral(NamedTuple):
@@ -39,15 +39,28 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, *, tolerance: float = 1
         observed: `[B, *image]` or what broadcasts to it, True for the pixels that count; all by default.
         tolerance: nats.
 
+    Returns:
+        With its error, which is above `tolerance` where even 1,025 points a side were too few.
+
     Raises:
-        UserError: another latent size, or images of another shape.
+        UserError: another latent size, images or a mask of another shape, or pixels outside [0, 1].
     """
     check_plane(vae)
     x = np.asarray(x, np.float32)
-    mask = np.broadcast_to(True if observed is None else np.asarray(observed, bool), x.shape)
+    if x.shape[1:] != vae.image_shape or x.ndim != 1 + len(vae.image_shape) or len(x) == 0:
+        raise UserError(f"Expected at least one image of shape {vae.image_shape}. Received {x.shape}.")
+    try:
+        mask = np.broadcast_to(True if observed is None else np.asarray(observed, bool), x.shape)
+    except ValueError:
+        raise UserError(
+            f"Expected a mask of shape {x.shape[1:]} or {x.shape}. Received {np.shape(observed)}."
+        ) from None
+    if not ((x >= 0) & (x <= 1))[mask].all():
+        raise UserError("Expected pixels in [0, 1]. Received others. Divide uint8 images by 255.")
     coarse = np.linspace(-EXTENT, EXTENT, POINTS)
     plane = _points(coarse, coarse)
-    logits = [vae.decode(plane[start : start + CHUNK]) for start in range(0, len(plane), CHUNK)]
+    # The first grid is the same for every image, so it is decoded once, where that fits into memory.
+    logits = [vae.decode(piece) for piece in _pieces(vae, plane)] if len(plane) <= 4 * vae.images_at_once else None
     found = [_integrate(vae, image, seen, plane, logits, tolerance) for image, seen in zip(x, mask, strict=True)]
     return Integral(*(np.array(part) for part in zip(*found, strict=True)))
 
@@ -60,15 +73,14 @@ def log_joint(vae: VAE, x: Any, observed: Any, z: np.ndarray, logits: list[tf.Te
         x: one image, `[*image]`.
         observed: `[*image]` bool.
         z: `[G, D]`.
-        logits: of the z, in pieces of `CHUNK`, where they are known.
+        logits: of the z, in pieces of `vae.images_at_once`, where they are known.
 
     Returns:
         `[G]` nats, float64.
     """
     x, observed = np.where(observed, x, 0).astype(np.float32), np.asarray(observed, bool)
     parts = []
-    for number, start in enumerate(range(0, len(z), CHUNK)):
-        piece = z[start : start + CHUNK]
+    for number, piece in enumerate(_pieces(vae, z)):
         decoded = vae.decode(piece) if logits is None else logits[number]
         log_prob = vae.likelihood(x, decoded)
         log_prob = objectives.sum_event(tf.where(observed, log_prob, tf.zeros_like(log_prob)), x.ndim)
@@ -82,6 +94,11 @@ def check_plane(vae: VAE) -> None:
         raise UserError(f"Expected 2 latent dimensions for a latent plane. This model has {vae.latent_dim}.")
 
 
+def _pieces(vae: VAE, z: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(z), vae.images_at_once):
+        yield z[start : start + vae.images_at_once]
+
+
 def _points(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """All pairs, the second coordinate slowest, `[len(second) * len(first), 2]`."""
     grid = np.meshgrid(first, second)
@@ -89,7 +106,7 @@ def _points(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _integrate(
-    vae: VAE, x: np.ndarray, observed: np.ndarray, plane: np.ndarray, logits: list[tf.Tensor], tolerance: float
+    vae: VAE, x: np.ndarray, observed: np.ndarray, plane: np.ndarray, logits: list[tf.Tensor] | None, tolerance: float
 ) -> tuple[float, float]:
     """The integral for one image, and its error; `logits` are those of the first grid's points, `plane`."""
     extent = EXTENT

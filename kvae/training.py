@@ -37,9 +37,10 @@ def build_model(config: RunConfig, data: Data) -> VAE:
     bias = networks.logit_of_mean(data.pixel_mean) if model.output_bias == "data" else None
     try:
         if model.network == "mlp":
-            encoder = networks.MLPEncoder(model.latent_dim, model.hidden_units, **options)
+            encoder = networks.MLPEncoder(model.latent_dim, model.hidden_units, scale=model.scale, **options)
         else:
-            encoder = networks.ConvEncoder(model.latent_dim, model.filters, model.dense_units, **options)
+            sizes = (model.filters, model.dense_units)
+            encoder = networks.ConvEncoder(model.latent_dim, *sizes, scale=model.scale, **options)
         decoder = encoder.mirror(data.info.image_shape, bias, **_l2(model.decoder_l2))
     except UserError:
         raise
@@ -142,6 +143,7 @@ def resume(folder: str | Path, config: RunConfig | None = None, *, verbose: int 
             raise UserError(f"{str(run.folder)!r} has no checkpoint to go on from. Train anew with another --out.")
     elif run.finished:
         return run
+    figures.check_kinds(run.config.training.plots)
     data = load_data(run.config)
     if checkpoint is None:
         vae = build_model(run.config, data)
@@ -205,7 +207,7 @@ def _fit(run: Run, data: Data, vae: VAE, resumed: callbacks.Resumed | None, verb
                     callbacks.DataEpoch(data.epoch),
                     *([stopping] if stopping else []),
                     *([_tensorboard(run)] if config.training.tensorboard else []),
-                    *_shown(config.training, data, run),
+                    *_shown(config.training, data, run, rows),
                     *extra,
                     checkpoint,
                 ],
@@ -226,13 +228,13 @@ def _fit(run: Run, data: Data, vae: VAE, resumed: callbacks.Resumed | None, verb
     return run
 
 
-def _shown(training: TrainingConfig, data: Data, run: Run) -> list[Any]:
+def _shown(training: TrainingConfig, data: Data, run: Run, rows: list[dict[str, float]]) -> list[Any]:
     """What the configuration asks to be printed and drawn while training."""
     shown: list[Any] = []
     if training.show_batch_seconds is not None:
         shown.append(callbacks.BatchLoss(data, run.config.data.batch_size, training.show_batch_seconds))
     if training.plots:
-        shown.append(callbacks.Plots(data, run.plots, training.plots, training.plots_every))
+        shown.append(callbacks.Plots(data, run.plots, training.plots, training.plots_every, rows))
     return shown
 
 

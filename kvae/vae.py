@@ -14,6 +14,7 @@ from kvae.errors import UserError, check_seed, check_whole, unknown
 from kvae.tensorflow import keras, tf
 
 KL_KINDS = ("analytic", "sampled")
+VALUES_AT_ONCE = 4096 * 784  # pixels decoded at a time
 METRICS = ("loss", "elbo", "reconstruction", "kl")
 
 # Streams of the model's noise: a draw is a function of (seed, stream, counter, element).
@@ -351,6 +352,12 @@ class VAE(keras.Model):
         if grey:
             likelihoods.warn_if_binary(self.likelihood)
 
+    @property
+    def images_at_once(self) -> int:
+        """How many images are decoded at a time where many are: 13 MB of float32 a tensor, whatever their size."""
+        self._check_built()
+        return max(1, VALUES_AT_ONCE // math.prod(self.image_shape))
+
     def graph(self, key: Any, function: Any) -> Any:
         """`function` as a `tf.function` that is traced once a model, as Keras keeps its `predict_function`.
 
@@ -420,9 +427,8 @@ class VAE(keras.Model):
         """E[x|z] at the same z as `generate` with the same seed: grey pictures, `[n, *image]` float32."""
         return self._generate(n, _seed(seed), lambda logits, _: self.likelihood.means(logits))
 
-    def _generate(self, n: int, seed: int, pixels: Any, chunk: int = 1024) -> tf.Tensor:
-        self._check_built()
-        n = check_whole("n", n)
+    def _generate(self, n: int, seed: int, pixels: Any) -> tf.Tensor:
+        n, chunk = check_whole("n", n), self.images_at_once
         parts = []
         for start in range(0, n, chunk):
             index = tf.range(start, min(start + chunk, n))

@@ -85,6 +85,18 @@ def test_set(trained: Trained) -> list[tuple[str, str, str]]:
     return [(f"test {what}", value(terms.elbo, -1), protocol), ("... = reconstruction + KL", split, "the same")]
 
 
+def monte_carlo(trained: Trained) -> list[tuple[str, str, str]]:
+    """The assignment's own estimate, from the named densities: log p(x|z) + log p(z) - log q(z|x) at one draw."""
+    vae, values = trained.vae, []
+    for number, x in enumerate(trained.data.test):
+        mean, log_var = vae.encode(x)
+        noise = np.random.default_rng([0, number]).standard_normal(mean.shape).astype(np.float32)
+        z = mean + np.exp(0.5 * log_var) * noise
+        values.append((vae.log_likelihood(x, z) + vae.log_prior(z) - vae.log_q(z, mean, log_var)).numpy())
+    estimate = evaluation.Estimate(np.concatenate(values))
+    return [("test negative ELBO by simple Monte Carlo", value(estimate, -1), "the test set, 1 draw an image")]
+
+
 def training_set(trained: Trained) -> list[tuple[str, str, str]]:
     """Negative ELBO over the training images."""
     terms = evaluation.elbo(trained.vae, trained.data.train, draws=1)
@@ -138,8 +150,10 @@ def svi(trained: Trained) -> list[tuple[str, str, str]]:
     data = trained.data
     places = np.array([data.places_of("test", digit)[0] for digit in range(10)])
     places = np.concatenate([places, np.arange(trained.completed)])
-    found = inference.infer(trained.vae, data.images_at("test", places), "top", **inference.plain(trained.vae))
-    last = found.losses[-10:].mean(axis=0)
+    found = inference.infer(
+        trained.vae, data.images_at("test", places), "top", **inference.article_options(trained.vae)
+    )
+    last = found.losses[:, -10:].mean(axis=1)
     protocol = "top half observed, 200 plain steps from (2, -2), 10 draws a step; mean of the last 10 steps"
     return [
         (
@@ -168,7 +182,7 @@ def completions(trained: Trained) -> list[tuple[str, str, str]]:
         "zero_filled": "... baseline: encoding zeros",
         "pixel_means": "... baseline: pixel means",
     }
-    protocol = f"the first {len(x)} test images, 1,000 draws of z an image; {seconds:.1f} s for all"
+    protocol = f"the first {len(x)} test images, 500 draws of z an image; {seconds:.1f} s for all"
     rows = []
     for name, title in names.items():
         if name in scores:
@@ -215,11 +229,11 @@ EXPERIMENTS = [
     ),
     Experiment(
         "assignment_2d",
-        "figures only; a plain implementation gave about 147 on the test and 135 on the training set (batches of 100)",
-        measures(test_set, training_set, completions),
+        "figures only; a plain implementation with batches of 100 gave about 147 on test and 135 on training images",
+        measures(monte_carlo, test_set, training_set, completions),
         DIGITS_2D,
-        "While training, the ELBO is the simple Monte-Carlo one, log p(x|z) + log p(z) - log q(z|x); the evaluation "
-        "takes the analytic KL, whose mean is the same and whose noise is less.",
+        "The ELBO of the training is the simple Monte-Carlo one, log p(x|z) + log p(z) - log q(z|x), as in the first "
+        "row; the others take the analytic KL, whose mean is the same and whose noise is less.",
     ),
     Experiment(
         "article_2d",
@@ -271,7 +285,6 @@ QUICK = {
     "data.test": "test[:100]",
     "training.epochs": 2,
     "training.monitor_every": 1,
-    "training.plots_every": 2,
     "training.warmup_epochs": 0,
     "training.steps_per_execution": 5,
 }
@@ -327,7 +340,7 @@ def conduct(experiment: Experiment, folder: Path, pictures: Path, quick: bool) -
 def section(result: dict[str, Any]) -> list[str]:
     """The Markdown of one experiment."""
     seconds = [f"{spent:.0f} s" for spent in result["seconds"] if spent is not None]
-    protocol = "; ".join(f"{name}: {said}" for name, said in result["protocol"].items() if said)
+    protocol = "; ".join(f"{name}: {said}" for name, said in result["protocol"].items() if said is not None)
     lines = [
         f"## `{result['recipe']}`",
         "",
@@ -337,7 +350,7 @@ def section(result: dict[str, Any]) -> list[str]:
         f"- Run time of ours, loading and evaluation included: {', '.join(seconds) or 'not measured'}.",
         f"- Data: {protocol}.",
         "",
-        "| ours, seed 0 | nats per image | protocol |",
+        "| ours, seed 0 where not said otherwise | nats per image | protocol |",
         "|---|---|---|",
         *(f"| {what} | {shown} | {how} |" for what, shown, how in result["rows"]),
         "",
@@ -364,11 +377,14 @@ def page(results: list[dict[str, Any]], quick: bool) -> str:
     ]
     if quick:
         lines += ["**A quick run** on 1,000 embedded digits for 2 epochs: it shows that everything works, no more.", ""]
-    lines += ["| recipe | theirs | ours, whole test set |", "|---|---|---|"]
+    lines += ["| recipe | theirs | ours, the nearest protocol | ours, whole test set |", "|---|---|---|---|"]
     for result in results:
+        what, shown, _ = result["rows"][0]
         whole = next((shown for what, shown, _ in result["rows"][::-1] if "every seed" in what), None)
-        whole = whole or next(shown for what, shown, _ in result["rows"] if what.startswith("test "))
-        lines.append(f"| [`{result['recipe']}`](#{result['recipe']}) | {result['theirs']} | {whole} |")
+        whole = whole or next(shown for what, shown, _ in result["rows"] if what in ("test negative ELBO", "test loss"))
+        comparable = " (**not comparable**)" if result["notes"].startswith(KL_SLIP) else ""
+        link = f"[`{result['recipe']}`](#{result['recipe']})"
+        lines.append(f"| {link} | {result['theirs']} | {what}: {shown}{comparable} | {whole} |")
     lines.append("")
     for result in results:
         lines += section(result)

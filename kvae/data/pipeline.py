@@ -154,16 +154,31 @@ class Data:
         if part not in self._splits:
             raise unknown("split", part, self._splits)
         labels = self._splits[part].labels
+        places = np.flatnonzero(labels == self.class_number(part, label))
+        return places[:count]
+
+    def class_number(self, part: str, label: int | str) -> int:
+        """The number of a class of a split, given by its name (whatever its case) or its number; names come first.
+
+        Raises:
+            UserError: the split has no labels, or none of this class.
+        """
+        labels = self._splits[part].labels
         if labels is None:
-            raise UserError(f"Expected labels to find a class by. The {part} images have none; choose by --index.")
+            raise UserError(f"Expected labels to find a class by. The {part} images have none; choose by place.")
         names = self.info.label_names or ()
-        numbers = {name.lower(): number for number, name in enumerate(names)}
-        wanted = str(numbers.get(str(label).lower(), label))
-        places = np.flatnonzero(labels.astype(str) == wanted)[:count]
-        if not len(places):
-            present = [str(number) for number in np.unique(labels)]
-            raise unknown(f"class of the {part} images", label, {*present, *(names[int(n)] for n in present if names)})
-        return places
+        present = {str(number): int(number) for number in np.unique(labels)}
+        named = {names[number].lower(): number for number in present.values() if 0 <= number < len(names)}
+        found = named.get(str(label).lower(), present.get(str(label)))
+        if found is None:
+            shown = [names[number] if 0 <= number < len(names) else str(number) for number in present.values()]
+            raise unknown(f"class of the {part} images", label, shown)
+        return found
+
+    def class_name(self, number: int) -> str:
+        """The name of a class, or its number where it has none."""
+        names = self.info.label_names or ()
+        return names[number] if 0 <= number < len(names) else str(number)
 
 
 def make(

@@ -1,0 +1,65 @@
+"""What simpler predictors score on the same missing pixels."""
+
+from typing import Any
+
+import numpy as np
+
+from kvae.errors import check_whole
+from kvae.inference import proposals
+from kvae.inference.images import BASELINE, batches, checked, masked_sum, places
+from kvae.inference.variational import Inferred
+from kvae.tensorflow import tf
+from kvae.vae import VAE
+
+
+def pixel_mean_baseline(vae: VAE, x: Any, observed: Any, pixel_mean: Any, count: int) -> np.ndarray:
+    """log p(missing) where every pixel is independent with its training mean, `[B]` nats.
+
+    Args:
+        vae: whose likelihood is taken.
+        x: `[B, *image]`.
+        observed: a mask as in `complete`.
+        pixel_mean: of the training images, `[*image]`; smoothed by Laplace's rule, (n mean + 1) / (n + 2), so that a
+            pixel that was never on has a probability.
+        count: n, of the training images.
+    """
+    images = checked(vae, x, observed)
+    mean = (check_whole("count", count) * np.asarray(pixel_mean, np.float64) + 1) / (count + 2)
+    low, high = np.full(mean.shape, -30.0), np.full(mean.shape, 30.0)
+    for _ in range(60):  # the mean grows with the logit under every likelihood
+        middle = (low + high) / 2
+        below = vae.likelihood.means(tf.constant(middle, tf.float32)).numpy() < mean
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    log_prob = vae.likelihood(images.x, tf.constant(np.broadcast_to(middle, images.x.shape), tf.float32))
+    return masked_sum(log_prob, ~images.observed).numpy()
+
+
+def zero_filled_baseline(
+    vae: VAE, x: Any, observed: Any, whole: Inferred, *, samples: int = 500, seed: int = 0
+) -> np.ndarray:
+    """log E[p(missing|z)] over the encoder's q(z|x), which is shown 0 for every missing pixel; `[B]` nats.
+
+    Few draws of such a q come near the true image, so the plain mean would be too low, in favour of `complete`; the
+    proposal has q(z | the whole image) and the prior beside it.
+
+    Args:
+        vae: a built model.
+        x: `[B, *image]`, the missing pixels known.
+        observed: a mask as in `complete`.
+        whole: q(z | the whole image).
+        samples: draws of z an image.
+        seed: of the draws.
+    """
+    images = checked(vae, x, observed, seed)
+    check_whole("samples", samples, least=3)
+    results = []
+    for batch in batches(vae, len(images.x)):
+        mask, terms = images.observed[batch], []
+        mean, log_var = vae.encode(images.seen[batch])
+        components = [(mean, log_var), (whole.mean[batch], whole.log_var[batch])]
+        for some in proposals.draws(vae, components, places(batch), samples, (seed, BASELINE)):
+            log_prob = vae.likelihood(images.x[batch], vae.decode(some.z))
+            log_q = vae.log_q(some.z, mean, log_var).numpy()
+            terms.append(masked_sum(log_prob, ~mask).numpy() + log_q - some.log_proposal)
+        results.append(np.logaddexp.reduce(np.concatenate(terms), axis=0) - np.log(samples))
+    return np.concatenate(results)

@@ -1,0 +1,80 @@
+"""Images with a mask, checked; and how many of them are worked on at a time."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kvae import masks, objectives
+from kvae.errors import UserError, check_seed
+from kvae.tensorflow import tf
+from kvae.vae import VAE
+
+BATCH = 100  # images at a time, fewer where they are large
+
+# Streams of the noise, apart from those of the model and of its evaluation.
+START, STEPS, FINAL, PREDICTION, RESAMPLING, PIXELS, SCORE, BASELINE = range(200, 208)
+
+
+class Masked(NamedTuple):
+    """Images and what is observed of them."""
+
+    x: np.ndarray  # [B, *image]  0 where a missing pixel is not known
+    observed: np.ndarray  # [B, *image]  bool
+    known: np.ndarray  # [B]  bool, whether the missing pixels are known
+
+    @property
+    def seen(self) -> np.ndarray:
+        """The images with 0 in place of every missing pixel."""
+        return np.where(self.observed, self.x, 0).astype(np.float32)
+
+
+def checked(vae: VAE, x: Any, observed: Any, seed: int = 0) -> Masked:
+    """Images with their mask.
+
+    Args:
+        vae: a built model.
+        x: `[B, *image]` in [0, 1]; NaN in missing pixels that are not known.
+        observed: a mask as in `kvae.inference.complete`.
+        seed: of a random mask.
+
+    Raises:
+        UserError: whatever does not fit.
+    """
+    check_seed("seed", seed)
+    if vae.image_shape is None:
+        raise UserError("Expected a model that was trained, or built with build((None, 28, 28, 1)). Received neither.")
+    x = np.asarray(x, np.float32)
+    if x.ndim != 1 + len(vae.image_shape) or x.shape[1:] != vae.image_shape or len(x) == 0:
+        shape = ", ".join(map(str, vae.image_shape))
+        raise UserError(f"Expected at least one image, x of shape [B, {shape}]. Received {list(x.shape)}.")
+    if isinstance(observed, str):
+        observed = masks.named(observed, vae.image_shape, seed)
+    mask = masks.check(observed, x.shape)
+    unknown = np.isnan(x) & ~mask
+    values = np.where(unknown, 0, x)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise UserError(
+            "Expected pixels in [0, 1], and NaN for missing ones that are not known. Received others, or NaN among the "
+            "observed ones. Divide uint8 images by 255."
+        )
+    vae.check_pixels(values)
+    return Masked(values.astype(np.float32), mask, ~unknown.reshape(len(x), -1).any(axis=1))
+
+
+def batches(vae: VAE, count: int, samples: int = 1) -> Iterator[slice]:
+    """Images 0..count - 1, some at a time: so many that `samples` decodes of each stay within memory."""
+    size = min(BATCH, max(1, vae.images_at_once // samples))
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def places(batch: slice) -> np.ndarray:
+    """The places of a batch's images within the call: what their noise hangs on, `[B]` int32."""
+    return np.arange(batch.start, batch.stop, dtype=np.int32)
+
+
+def masked_sum(log_prob: tf.Tensor, mask: Any) -> tf.Tensor:
+    """Nats of the pixels where `mask` `[B, *image]` is True; log_prob `[B, *image]` or `[K, B, *image]`."""
+    mask = tf.convert_to_tensor(mask)
+    return objectives.sum_event(tf.where(mask, log_prob, tf.zeros_like(log_prob)), mask.shape.rank - 1)

@@ -1,0 +1,70 @@
+"""The missing pixels, given the observed ones: their mean and draws. What stands in them is not looked at."""
+
+from typing import Any
+
+import numpy as np
+
+from kvae import noise
+from kvae.inference import proposals
+from kvae.inference.images import PIXELS, PREDICTION, RESAMPLING, Masked, batches, masked_sum, places
+from kvae.inference.variational import Inferred
+from kvae.vae import VAE
+
+
+def predict(
+    vae: VAE, images: Masked, inferred: Inferred, draws: int, samples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """E[x | observed] `[B, *image]`, and for each of the draws E[x|z] and a draw of p(x|z), `[n, B, *image]`.
+
+    Importance sampling from q and the prior: the mean is weighted, the draws take a z with the probability of its
+    weight. Observed pixels are as they were.
+    """
+    parts = []
+    for batch in batches(vae, len(images.x)):
+        q = (inferred.mean[batch], inferred.log_var[batch])
+        seen = images.seen[batch], images.observed[batch]
+        parts.append(_predict_batch(vae, *seen, q, places(batch), draws, samples, seed))
+    means, draw_means, completions = zip(*parts, strict=True)
+    return np.concatenate(means), np.concatenate(draw_means, axis=1), np.concatenate(completions, axis=1)
+
+
+def _predict_batch(
+    vae: VAE,
+    seen: np.ndarray,
+    mask: np.ndarray,
+    q: tuple[np.ndarray, np.ndarray],
+    place: np.ndarray,
+    draws: int,
+    samples: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def spread(of_images: np.ndarray) -> np.ndarray:
+        return of_images.reshape(-1, *[1] * (seen.ndim - 1))
+
+    log_weights, points = [], []
+    highest, total, weighted = np.full(len(place), -np.inf), np.zeros(len(place)), np.zeros(seen.shape)
+    for some in proposals.draws(vae, [q], place, samples, (seed, PREDICTION)):
+        logits = vae.decode(some.z)
+        log_w = masked_sum(vae.likelihood(seen, logits), mask).numpy() + some.log_prior - some.log_proposal
+        # A running maximum keeps the weights in range without a second pass over the draws.
+        higher = np.maximum(highest, log_w.max(axis=0))
+        w, faded = np.exp(log_w - higher), np.exp(highest - higher)
+        total, highest = total * faded + w.sum(axis=0), higher
+        weighted = weighted * spread(faded) + np.einsum("kb,kb...->b...", w, vae.likelihood.means(logits).numpy())
+        log_weights.append(log_w)
+        points.append(some.z.numpy())
+    chosen = _resampled(np.concatenate(log_weights), np.concatenate(points), draws, (seed, RESAMPLING, place))
+    logits = vae.decode(chosen)
+    pixels = [vae.likelihood.sample(logits[number], (seed, PIXELS, place, number)).numpy() for number in range(draws)]
+    missing = (weighted / spread(total), vae.likelihood.means(logits).numpy(), np.stack(pixels))
+    means, draw_means, completions = (np.where(mask, seen, part).astype(np.float32) for part in missing)
+    return means, draw_means, completions
+
+
+def _resampled(log_weights: np.ndarray, points: np.ndarray, count: int, key: tuple[Any, ...]) -> np.ndarray:
+    """`count` of the draws an image, each with the probability of its weight: `[K, B, D]` -> `[count, B, D]`."""
+    ladder = np.cumsum(np.exp(log_weights - np.logaddexp.reduce(log_weights, axis=0)), axis=0)
+    uniform = noise.uniform((count,), *key).numpy()  # [B, count]
+    picks = [np.searchsorted(ladder[:, b] / ladder[-1, b], uniform[b], side="right") for b in range(len(uniform))]
+    index = np.minimum(np.stack(picks, axis=1), len(points) - 1)  # [count, B]
+    return points[index, np.arange(points.shape[1])]
