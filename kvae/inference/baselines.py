@@ -7,7 +7,7 @@ import numpy as np
 from kvae.errors import check_whole
 from kvae.inference import proposals
 from kvae.inference.images import BASELINE, batches, checked, masked_sum, places
-from kvae.inference.variational import Inferred
+from kvae.inference.variational import Inferred, infer_whole
 from kvae.tensorflow import tf
 from kvae.vae import VAE
 
@@ -35,7 +35,7 @@ def pixel_mean_baseline(vae: VAE, x: Any, observed: Any, pixel_mean: Any, count:
 
 
 def zero_filled_baseline(
-    vae: VAE, x: Any, observed: Any, whole: Inferred, *, samples: int = 500, seed: int = 0
+    vae: VAE, x: Any, observed: Any, *, whole: Inferred | None = None, samples: int = 500, seed: int = 0
 ) -> np.ndarray:
     """log E[p(missing|z)] over the encoder's q(z|x), which is shown 0 for every missing pixel; `[B]` nats.
 
@@ -46,12 +46,13 @@ def zero_filled_baseline(
         vae: a built model.
         x: `[B, *image]`, the missing pixels known.
         observed: a mask as in `complete`.
-        whole: q(z | the whole image).
+        whole: q(z | the whole image), as a `Completion` has it; inferred here by default.
         samples: draws of z an image.
         seed: of the draws.
     """
     images = checked(vae, x, observed, seed)
     check_whole("samples", samples, least=3)
+    whole = infer_whole(vae, images, seed) if whole is None else whole
     results = []
     for batch in batches(vae, len(images.x)):
         mask, terms = images.observed[batch], []

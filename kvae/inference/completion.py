@@ -41,7 +41,15 @@ class Completion(NamedTuple):
 
 
 def complete(
-    vae: VAE, x: Any, observed: Any, *, draws: int = 3, samples: int = SAMPLES, seed: int = 0, **options: Any
+    vae: VAE,
+    x: Any,
+    observed: Any,
+    *,
+    draws: int = 3,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    inferred: Inferred | None = None,
+    **options: Any,
 ) -> Completion:
     """Infers q(z | observed) and predicts the missing pixels: p(missing|observed) = E[p(missing|z)] over p(z|observed).
 
@@ -54,6 +62,7 @@ def complete(
         draws: completions an image.
         samples: of z an image, for the means and again for the score.
         seed: of everything random; what an image gets is a function of (seed, its place in x) alone.
+        inferred: q(z | observed) of an earlier `infer` on the same images; inferred here by default.
         **options: of `infer`.
 
     Raises:
@@ -62,7 +71,15 @@ def complete(
     images = checked(vae, x, observed, seed)
     check_whole("draws", draws)
     check_whole("samples", samples, least=3)
-    inferred = infer(vae, images.seen, images.observed, seed=seed, **options)
+    if inferred is None:
+        inferred = infer(vae, images.seen, images.observed, seed=seed, **options)
+    elif options:
+        raise UserError(f"Expected either inferred= or options of infer. Received both: {', '.join(options)}.")
+    elif np.shape(inferred.mean) != (len(images.x), vae.latent_dim):
+        raise UserError(
+            f"Expected inferred= of these images, mean {(len(images.x), vae.latent_dim)}. "
+            f"Received {np.shape(inferred.mean)}."
+        )
     whole = infer_whole(vae, images, seed) if images.known.any() else inferred
     predicted = predict(vae, images, inferred, draws, samples, seed)
     scored = score(vae, images, inferred, whole, samples, seed)
@@ -105,7 +122,7 @@ def evaluate(
     values = {
         "kvae": found.score.log_density,
         "pixel_means": pixel_mean_baseline(vae, x, found.observed, pixel_mean, training_images),
-        "zero_filled": zero_filled_baseline(vae, x, found.observed, found.whole, samples=samples, seed=seed),
+        "zero_filled": zero_filled_baseline(vae, x, found.observed, whole=found.whole, samples=samples, seed=seed),
     }
     errors = np.zeros(1)
     if exact:
