@@ -248,7 +248,7 @@ def posterior_contours(picture: ArrayLike, panels: Sequence[ContourPanel]) -> Fi
         picture: the image whose posterior it is, `[H, W, C]`, shown at the left.
         panels: windows of the latent plane.
     """
-    figure = Figure(figsize=(3.6 * len(panels) + 2.2, 4.2), layout="constrained")
+    figure = Figure(figsize=(3.3 * len(panels) + 2.0, 4.0), layout="constrained")
     parts = figure.subplots(1, len(panels) + 1, width_ratios=[0.6, *[1] * len(panels)])
     _show(parts[0], np.asarray(picture))
     parts[0].set(title="observed", xticks=[], yticks=[])

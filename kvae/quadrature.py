@@ -46,6 +46,8 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, *, tolerance: float = 1
         UserError: another latent size, images or a mask of another shape, or pixels outside [0, 1].
     """
     check_plane(vae)
+    if vae.image_shape is None:
+        raise UserError("Expected a model that was trained, or built with build((None, 28, 28, 1)). Received neither.")
     x = np.asarray(x, np.float32)
     if x.shape[1:] != vae.image_shape or x.ndim != 1 + len(vae.image_shape) or len(x) == 0:
         raise UserError(f"Expected at least one image of shape {vae.image_shape}. Received {x.shape}.")

@@ -1,15 +1,19 @@
 """Callbacks and the history file on their own; tests/test_training.py shows them at work."""
 
 import os
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
+from scipy import special
 
 import kvae
-from kvae import callbacks, history
+from kvae import callbacks, figures, history, networks, objectives
 from kvae.errors import UserError
 
 
@@ -89,3 +93,216 @@ assert abs(elbo - reference.elbo.mean) < 2, (elbo, reference.elbo.mean)  # one d
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}, check=False
     )
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+# BatchLoss
+
+
+@pytest.fixture(scope="module")
+def small():
+    return kvae.data.load("mnist5k", train="train[:40]", test="test[:20]", batch_size=10, seed=1)
+
+
+def attached(callback, latent_dim=2):
+    """The callback, knowing a model that is built and compiled."""
+    vae = kvae.VAE(latent_dim, hidden_units=(4,), seed=0)
+    vae.build((None, 28, 28, 1))
+    vae.compile(optimizer="adam")
+    callback.set_model(vae)
+    return callback
+
+
+def trained_weights(data, *more):
+    """Weights after two epochs, from the first epoch of the data, with more callbacks."""
+    data.epoch.assign(0)
+    vae = kvae.VAE(2, hidden_units=(4,), seed=0)
+    vae.compile(optimizer="adam")
+    vae.fit(data.train, epochs=2, callbacks=[callbacks.DataEpoch(data.epoch), *more], verbose=0)
+    return vae.get_weights()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small):
+    return trained_weights(small)
+
+
+def assert_equal_arrays(first, second):
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "steps"),
+    [(0.0, [1, 2, 3, 4, 5, 6, 7, 8]), (1.0, [1, 2, 3, 4, 5, 6, 7, 8]), (2.5, [1, 4, 7]), (5.0, [1, 6]), (3600.0, [1])],
+)
+def test_batch_losses_are_printed_at_most_every_so_many_seconds(small, capsys, monkeypatch, seconds, steps):
+    callback = attached(callbacks.BatchLoss(small, 5, seconds))
+    for step in range(1, 9):  # two epochs of four batches of one second
+        monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda now=step: 1000.0 + now))
+        if step % 4 == 1:
+            callback.on_epoch_begin(step // 4)
+        callback.model.optimizer.iterations.assign(step)
+        callback.on_train_batch_end((step - 1) % 4)
+    lines = capsys.readouterr().out.splitlines()
+    expected = r"epoch (\d), step (\d): negative ELBO of a random training batch \d+\.\d\d nats"
+    found = [tuple(map(int, re.fullmatch(expected, line).groups())) for line in lines]
+    assert found == [(1 if step <= 4 else 2, step) for step in steps]
+
+
+def test_batch_losses_change_neither_the_training_nor_the_order_of_the_data(small, undisturbed, capsys):
+    assert_equal_arrays(trained_weights(small, callbacks.BatchLoss(small, 5, seconds=0)), undisturbed)
+    assert len(capsys.readouterr().out.splitlines()) == 8
+
+
+def test_what_batch_losses_print_hangs_on_the_step_alone(small, capsys):
+    for size, step in ((5, 3), (5, 4), (5, 3)):
+        callback = attached(callbacks.BatchLoss(small, size))
+        callback.model.optimizer.iterations.assign(step)
+        callback.on_train_batch_end(0)
+    first, other, again = (line.split("batch")[1] for line in capsys.readouterr().out.splitlines())
+    assert first == again != other
+
+
+def certain(path, **options):
+    """A model whose posterior has no width and data of one image, so that neither the choice of a batch nor the draw of
+    z makes a difference; and what is exact: reconstruction and KL of that image, in float64."""
+    picture = np.random.default_rng(0).integers(0, 2, (5, 6)).astype(np.uint8) * 255
+    np.savez(path / "one.npz", x_train=np.stack([picture] * 20), x_test=picture[None])
+    data = kvae.data.load(f"npz:{path / 'one.npz'}", batch_size=10)
+    encoder = networks.MLPEncoder(2, (8,), kernel_regularizer=keras.regularizers.L2(10.0), seed=3)
+    vae = kvae.VAE(encoder=encoder, seed=0, **options)
+    vae.build((None, 5, 6, 1))
+    vae.compile(optimizer="adam")
+    head = vae.encoder.scale_head
+    head.kernel.assign(0 * head.kernel)
+    head.bias.assign([-25.0, -25.0])
+    x = picture[None, ..., None] / 255
+    mean = np.float64(vae.encode(x).mean)
+    logits = np.float64(vae.decode(mean))
+    reconstruction = -(x * special.log_expit(logits) + (1 - x) * special.log_expit(-logits)).sum()
+    kl = 0.5 * (mean**2 + np.exp(-25.0) - 1 + 25.0).sum()
+    return vae, data, reconstruction, kl
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 2.5])
+def test_batch_losses_are_beta_weighted_without_the_penalty_on_weights(tmp_path, beta):
+    vae, data, reconstruction, kl = certain(tmp_path, beta=beta)
+    callback = callbacks.BatchLoss(data, 4)
+    callback.set_model(vae)
+    assert float(sum(vae.losses)) > 10
+    # Sums of 30 float32 terms of size 1; the posterior's width of 4e-6 moves the logits by less than their rounding.
+    np.testing.assert_allclose(callback.losses(np.random.default_rng(0)), [reconstruction + beta * kl] * 4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("step", "weight"), [(0, 0.0), (5, 2.0), (10, 4.0), (99, 4.0)])
+def test_batch_losses_take_the_beta_of_the_step(tmp_path, step, weight):
+    vae, data, reconstruction, kl = certain(tmp_path, beta=objectives.LinearWarmup(4.0, steps=10))
+    callback = callbacks.BatchLoss(data, 1)
+    callback.set_model(vae)
+    vae.optimizer.iterations.assign(step)
+    loss = callback.losses(np.random.default_rng(0))
+    np.testing.assert_allclose(loss, reconstruction + weight * kl, rtol=1e-5)  # as above
+
+
+@pytest.mark.parametrize(("streams", "highest"), [(True, 999), (False, 4999)])
+def test_batch_losses_of_a_stream_are_those_of_its_beginning(streams, highest):
+    chosen = []
+
+    def images_at(part, places):
+        chosen.append(places)
+        return np.zeros((len(places), 3, 4, 1), np.float32)
+
+    info = SimpleNamespace(sizes={"train": 5000})
+    callback = callbacks.BatchLoss(SimpleNamespace(info=info, streams=streams, images_at=images_at), 20_000)
+    vae = kvae.VAE(2, hidden_units=(4,), seed=0)
+    vae.build((None, 3, 4, 1))
+    callback.set_model(vae)
+    callback.losses(np.random.default_rng(0))
+    # 20,000 draws leave out the last of 5,000 places once in exp(4) = 55 seeds; this seed does not.
+    assert (chosen[0].min(), chosen[0].max()) == (0, highest)
+
+
+# Plots
+
+
+def after(callback, *logs):
+    """Lets epochs end one after the other, with these logs."""
+    for epoch, values in enumerate(logs):
+        callback.on_epoch_end(epoch, values)
+
+
+def test_plots_are_drawn_every_n_epochs_under_the_epochs_name(small, tmp_path):
+    kinds = ["lattice", "reconstructions"]
+    after(attached(callbacks.Plots(small, tmp_path / "plots", kinds, every=2)), *[{}] * 5)
+    files = ("lattice", "reconstructions", "reconstructions_draws")
+    expected = {f"{file}_epoch_{epoch:04}.png" for file in files for epoch in (2, 4)}
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == expected
+
+
+def test_plots_are_by_default_samples_of_every_epoch(small, tmp_path):
+    after(attached(callbacks.Plots(small, tmp_path)), {}, {})
+    names = [path.name for path in sorted(tmp_path.glob("samples_epoch*"))]
+    assert names == ["samples_epoch_0001.png", "samples_epoch_0002.png"]
+
+
+def test_plots_show_the_model_as_it_is(small, tmp_path):
+    drawing = attached(callbacks.Plots(small, tmp_path, ["lattice"]))
+    pictures = []
+    for epoch in range(2):
+        drawing.on_epoch_end(epoch)
+        drawn = np.asarray(Image.open(tmp_path / f"lattice_epoch_{epoch + 1:04}.png"))
+        expected = figures.lattice(figures.Subject(drawing.model))["lattice"]
+        np.testing.assert_array_equal(drawn, np.rint(255 * expected[..., 0]))
+        pictures.append(drawn)
+        drawing.model.decoder.set_weights([2 * weight for weight in drawing.model.decoder.get_weights()])
+    assert not np.array_equal(*pictures)
+
+
+def test_plots_change_neither_the_training_nor_the_order_of_the_data(small, undisturbed, tmp_path):
+    drawing = callbacks.Plots(small, tmp_path, ["samples", "reconstructions"], every=2)
+    assert_equal_arrays(trained_weights(small, drawing), undisturbed)
+    assert (tmp_path / "reconstructions_epoch_0002.png").is_file()
+
+
+LOGS = {"loss": 3.0, "reconstruction": 2.0, "kl": 1.0}
+HELD_OUT = {f"val_{name}": value + 1 for name, value in LOGS.items()}
+
+
+def test_learning_curves_are_drawn_of_the_epochs_so_far(small, tmp_path, monkeypatch):
+    histories = []
+    monkeypatch.setattr(figures, "draw", lambda kind, subject, *_, **__: histories.append(subject.history))
+    drawing = attached(callbacks.Plots(small, tmp_path, ["learning_curves"], every=2))
+    after(drawing, LOGS, LOGS, LOGS | HELD_OUT, LOGS)
+    first, second = histories
+    assert (list(first["epoch"]), list(second["epoch"])) == ([1, 2], [1, 2, 3, 4])
+    np.testing.assert_array_equal(second["kl"], [1, 1, 1, 1])
+    np.testing.assert_array_equal(second["val_kl"], [np.nan, np.nan, 2, np.nan])
+    assert "val_kl" not in first
+
+
+def test_learning_curves_with_gaps_in_the_validation_are_a_picture(small, tmp_path):
+    after(attached(callbacks.Plots(small, tmp_path, ["learning_curves"], every=3)), LOGS, LOGS | HELD_OUT, LOGS)
+    with Image.open(tmp_path / "learning_curves_epoch_0003.png") as image:
+        low, high = image.convert("L").getextrema()
+        assert low < high
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kinds": ["latice"]}, "Unknown kind of plot 'latice'. Did you mean 'lattice'"),
+        ({"kinds": ["samples", "curves"]}, "Unknown kind of plot 'curves'"),
+        ({"every": 0}, "every to be a whole number of at least 1"),
+    ],
+    ids=["one", "one of two", "every"],
+)
+def test_plots_that_cannot_be_are_refused_before_the_training(small, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        callbacks.Plots(small, tmp_path, **options)
+
+
+def test_a_plot_that_does_not_suit_the_model_is_refused_when_it_is_due(small, tmp_path):
+    drawing = attached(callbacks.Plots(small, tmp_path, ["lattice"], every=2), latent_dim=3)
+    drawing.on_epoch_end(0, {})
+    with pytest.raises(figures.Unsuitable, match="This model has 3"):
+        drawing.on_epoch_end(1, {})

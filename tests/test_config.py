@@ -42,7 +42,7 @@ MODEL = some(
     output_bias=st.sampled_from(["zero", "data"]),
     encoder_l2=NOT_NEGATIVE,
     decoder_l2=NOT_NEGATIVE,
-    likelihood=st.sampled_from(["bernoulli", "continuous_bernoulli", "gaussian"]),
+    likelihood=st.sampled_from(["bernoulli", "continuous_bernoulli", "gaussian", "squared_error"]),
     variance=POSITIVE | st.just("learned"),
     beta=NOT_NEGATIVE,
     samples=WHOLE,
@@ -54,6 +54,10 @@ TRAINING = some(
     learning_rate=POSITIVE,
     warmup_epochs=st.floats(0, 1),
     beta_warmup_epochs=NOT_NEGATIVE,
+    monitor_every=WHOLE,
+    show_batch_seconds=NOT_NEGATIVE,
+    plots=st.lists(st.text(), max_size=3),
+    plots_every=WHOLE,
     precision=st.sampled_from(["float32", "mixed_float16", "mixed_bfloat16"]),
     jit_compile=st.booleans(),
     steps_per_execution=WHOLE,
@@ -64,7 +68,11 @@ SCHEDULES = st.just({"schedule": "constant"}) | st.fixed_dictionaries(
     {"schedule": st.sampled_from(["cosine", "exponential"]), "final_learning_rate": POSITIVE}
 )
 CHOSEN_BY = st.sampled_from(
-    [({}, {}), ({}, {"monitor_test": True}), ({"validation": "train[90%:]"}, {"early_stopping": 3})]
+    [
+        ({}, {}),
+        ({}, {"monitor_test": True}),
+        ({"validation": "train[90%:]"}, {"early_stopping": 3, "monitor_every": 1}),
+    ]
 )
 
 
@@ -165,6 +173,16 @@ def test_an_unknown_key_names_the_nearest_match(values, nearest):
         ("training.learning_rate", True),
         ("training.optimizer", "adm"),
         ("training.early_stopping", 0),
+        ("training.monitor_every", 0),
+        ("training.monitor_every", 1.5),
+        ("training.show_batch_seconds", -1),
+        ("training.show_batch_seconds", True),
+        ("training.show_batch_seconds", float("inf")),
+        ("training.plots", "samples"),
+        ("training.plots", 3),
+        ("training.plots_every", 0),
+        ("training.plots_every", True),
+        ("model.likelihood", "squarederror"),
         ("model", 5),
     ],
 )
@@ -186,6 +204,10 @@ def test_every_mistake_is_named_at_once():
     ("settings", "message"),
     [
         ({"training__early_stopping": 3}, "early_stopping needs data.validation"),
+        (
+            {"training__early_stopping": 3, "data__validation": "train[90%:]", "training__monitor_every": 2},
+            "early_stopping needs training.monitor_every=1",
+        ),
         ({"training__schedule": "exponential"}, "final_learning_rate above 0"),
         ({"training__final_learning_rate": 1e-4}, "needs training.schedule"),
         ({"model__activation": " "}, "a name such as 'tanh'"),
@@ -200,6 +222,12 @@ def test_keys_that_contradict_each_other_are_refused(settings, message):
     "settings",
     [
         {"training__early_stopping": 3, "data__train": "train[:90%]", "data__validation": "train[90%:]"},
+        {"training__early_stopping": 3, "data__validation": "train[90%:]", "training__monitor_every": 1},
+        {"training__monitor_every": 2, "training__monitor_test": True},
+        {"training__monitor_every": 2, "data__validation": "train[90%:]"},
+        {"training__show_batch_seconds": 0},
+        {"training__plots": ("samples", "lattice"), "training__plots_every": 3},
+        {"model__likelihood": "squared_error"},
         {"data__validation": "test"},
         {"training__monitor_test": True},
         {"training__schedule": "exponential", "training__final_learning_rate": 1e-4},
@@ -302,6 +330,132 @@ def test_an_unknown_recipe_names_the_nearest_match():
 @pytest.mark.parametrize("name", recipes())
 def test_a_recipe_is_named_after_its_file(name):
     assert RunConfig.from_dict(load_values(name)).name == name
+
+
+# What each write-up says of its experiment. Where it says nothing of a setting, its framework's default stands here:
+# Glorot initialization and Adam at 1e-3 in all of them.
+WRITE_UPS = {
+    # FluxML/model-zoo, vae_mnist.jl: Dz, Dh = 5, 500; M = 100; images .> 0.5; 0.01 of the decoder's squares; 20 epochs.
+    "flux_vae": {
+        "model.latent_dim": 5,
+        "model.hidden_units": (500,),
+        "model.activation": "tanh",
+        "model.beta": 1.0,
+        "model.decoder_l2": 0.01,
+        "model.likelihood": "bernoulli",
+        "model.kl": "analytic",
+        "data.source": "mnist",
+        "data.train": "train",
+        "data.binarize": "threshold",
+        "data.batch_size": 100,
+        "training.epochs": 20,
+        "training.show_batch_seconds": 30.0,
+    },
+    # The same script with 1.5 in front of the KL term, for 10 epochs.
+    "flux_beta": {
+        "model.latent_dim": 5,
+        "model.hidden_units": (500,),
+        "model.activation": "tanh",
+        "model.beta": 1.5,
+        "model.decoder_l2": 0.01,
+        "model.likelihood": "bernoulli",
+        "model.kl": "analytic",
+        "data.source": "mnist",
+        "data.train": "train",
+        "data.binarize": "threshold",
+        "data.batch_size": 100,
+        "training.epochs": 10,
+        "training.show_batch_seconds": 30.0,
+    },
+    # A course assignment: the simple Monte-Carlo ELBO log p(x|z) + log p(z) - log q(z|x), batches of 200.
+    "assignment_2d": {
+        "model.latent_dim": 2,
+        "model.hidden_units": (500,),
+        "model.activation": "tanh",
+        "model.beta": 1.0,
+        "model.decoder_l2": 0.0,
+        "model.likelihood": "bernoulli",
+        "model.kl": "sampled",
+        "data.source": "mnist",
+        "data.train": "train",
+        "data.binarize": "threshold",
+        "data.batch_size": 200,
+        "training.epochs": 100,
+    },
+    # An article: the first 10,000 digits, batches of 100.
+    "article_2d": {
+        "model.latent_dim": 2,
+        "model.hidden_units": (500,),
+        "model.activation": "tanh",
+        "model.beta": 1.0,
+        "model.decoder_l2": 0.0,
+        "model.likelihood": "bernoulli",
+        "data.source": "mnist",
+        "data.train": "train[:10000]",
+        "data.binarize": "threshold",
+        "data.batch_size": 100,
+        "training.epochs": 100,
+    },
+    # ReNom's tutorial: 784-400-200-100-20-2 ReLU, half the squared error of grey pixels, batches of 200.
+    "fashion_mlp": {
+        "model.latent_dim": 2,
+        "model.hidden_units": (400, 200, 100, 20),
+        "model.activation": "relu",
+        "model.beta": 1.0,
+        "model.decoder_l2": 0.0,
+        "model.likelihood": "squared_error",
+        "data.source": "fashion_mnist",
+        "data.train": "train",
+        "data.binarize": "none",
+        "data.batch_size": 200,
+        "training.epochs": 60,
+    },
+}
+OF_ALL = {
+    "model.network": "mlp",
+    "model.initialization": "glorot",
+    "model.output_bias": "zero",
+    "model.encoder_l2": 0.0,
+    "model.samples": 1,
+    "data.threshold": 0.5,
+    "data.validation": None,
+    "data.test": "test",
+    "training.optimizer": "adam",
+    "training.learning_rate": 1e-3,
+    "training.schedule": "constant",
+    "training.warmup_epochs": 0.0,
+    "training.beta_warmup_epochs": 0.0,
+    "training.early_stopping": None,
+}
+
+
+def settings_of(name: str) -> dict[str, object]:
+    """Every setting of a recipe by its dotted key."""
+    sections = RunConfig.from_dict(load_values(name)).model_dump()
+    return {key: sections[key.split(".")[0]][key.split(".")[1]] for key in keys() if "." in key}
+
+
+@pytest.mark.parametrize("name", WRITE_UPS)
+def test_a_published_experiment_has_the_settings_of_its_write_up(name):
+    settings, expected = settings_of(name), OF_ALL | WRITE_UPS[name]
+    assert {key: settings[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("name", ["article_2d", "fashion_mlp"])
+def test_a_tuned_recipe_keeps_network_data_and_epochs(name):
+    plain, tuned = settings_of(name), settings_of(f"{name}_tuned")
+    kept = [key for key in plain if key.startswith("data.")]
+    kept += ["model.latent_dim", "model.network", "model.hidden_units", "model.activation", "model.likelihood"]
+    kept += ["model.beta", "training.epochs"]
+    assert {key: tuned[key] for key in kept} == {key: plain[key] for key in kept}
+    assert tuned != plain
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_says_in_one_line_what_it_is(name):
+    description = RunConfig.from_dict(load_values(name)).description
+    assert description.endswith(".")
+    assert "\n" not in description
 
 
 def test_a_file_of_the_users_own_is_read(tmp_path):

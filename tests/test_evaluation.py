@@ -246,6 +246,21 @@ def test_protocol_names_the_likelihood_alike_for_every_model(likelihood):
     assert names == [likelihood, likelihood]
 
 
+def test_protocol_says_that_the_squared_error_lacks_its_constant():
+    protocol = evaluation.evaluate(*untrained(2, likelihood="squared_error"))["protocol"]
+    assert protocol["likelihood"] == "squared_error (without the constant of its density: no bound of log p(x))"
+
+
+def test_squared_error_elbo_is_the_gaussians_without_its_constant():
+    squared, gaussian = (
+        evaluation.evaluate(*untrained(2, likelihood=likelihood))
+        for likelihood in ("squared_error", kvae.likelihoods.Gaussian(1.0))
+    )
+    constant = -4 * stats.norm.logpdf(0.0)  # of four pixels
+    assert squared["elbo"] - gaussian["elbo"] == pytest.approx(constant, abs=1e-5)  # float32, nats up to 10
+    assert squared["kl"] == gaussian["kl"]
+
+
 def test_evaluate_states_what_elbo_measures(model_2d):
     assert evaluation.evaluate(*model_2d, seed=3)["elbo"] == evaluation.elbo(*model_2d, seed=3).elbo.mean
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
+import kvae
 from kvae import likelihoods
 from kvae.errors import UserError
 from kvae.tensorflow import keras, tf
@@ -16,6 +17,7 @@ LIKELIHOODS = {
     "continuous_bernoulli": likelihoods.ContinuousBernoulli,
     "gaussian": lambda: likelihoods.Gaussian(0.01),
     "learned_gaussian": lambda: likelihoods.Gaussian("learned"),
+    "squared_error": likelihoods.SquaredError,
 }
 each = pytest.mark.parametrize("make", LIKELIHOODS.values(), ids=LIKELIHOODS)
 DRAWS = 20_000
@@ -88,7 +90,7 @@ def test_gaussian_log_prob_is_that_of_scipy(rng):
 # Means
 
 
-@pytest.mark.parametrize("make", [likelihoods.Bernoulli, likelihoods.Gaussian])
+@pytest.mark.parametrize("make", [likelihoods.Bernoulli, likelihoods.Gaussian, likelihoods.SquaredError])
 def test_means_are_the_sigmoid(make):
     logits = np.linspace(-20.0, 20.0, 41, dtype=np.float32)
     # A few eps of float32.
@@ -209,6 +211,73 @@ def test_gaussian_takes_numpy_numbers(variance):
     assert likelihoods.Gaussian(variance).get_config()["variance"] == variance
 
 
+# Half the squared error
+
+
+@pytest.fixture
+def grey(rng):
+    """Pixels and logits, also extreme ones."""
+    logits = np.float32([*rng.normal(scale=3.0, size=95), -1e4, -50.0, 0.0, 50.0, 1e4])
+    return np.float32(rng.uniform(size=100)), logits
+
+
+def test_squared_error_log_prob_is_half_the_squared_error(grey):
+    x, logits = grey
+    expected = -((x - special.expit(np.float64(logits))) ** 2) / 2
+    # Values up to 1/2 of float32 parts up to 1.
+    np.testing.assert_allclose(likelihoods.SquaredError()(x, logits), expected, rtol=0, atol=1e-7)
+
+
+def test_squared_error_lacks_the_constant_of_the_gaussian_alone(grey):
+    difference = likelihoods.SquaredError()(*grey) - likelihoods.Gaussian(1.0)(*grey)
+    np.testing.assert_allclose(difference, -stats.norm.logpdf(0.0), rtol=0, atol=3e-7)  # float32 near 1
+
+
+def test_squared_error_has_the_gradient_of_the_gaussian(grey):
+    x, logits = grey[0], tf.constant(grey[1])
+    gradients = []
+    for likelihood in (likelihoods.SquaredError(), likelihoods.Gaussian(1.0)):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            total = tf.reduce_sum(likelihood(x, logits))
+        gradients.append(tape.gradient(total, logits))
+    assert np.isfinite(gradients[0]).all()
+    np.testing.assert_allclose(*gradients, rtol=0, atol=1e-7)  # a few roundings of numbers up to 1/4
+
+
+def test_squared_error_gradient_is_that_of_the_closed_form(grey):
+    x, logits = grey[0], tf.constant(grey[1])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        total = tf.reduce_sum(likelihoods.SquaredError()(x, logits))
+    p = special.expit(np.float64(grey[1]))
+    # d/dl -1/2 (x - p)^2 = (x - p) p (1 - p), float32.
+    np.testing.assert_allclose(tape.gradient(total, logits), (x - p) * p * (1 - p), rtol=0, atol=1e-7)
+
+
+def test_squared_error_has_nothing_to_train():
+    assert likelihoods.SquaredError().trainable_variables == []
+
+
+def test_squared_error_config_has_no_variance():
+    assert "variance" not in likelihoods.SquaredError().get_config()
+
+
+@pytest.mark.parametrize(("name", "make"), LIKELIHOODS.items(), ids=LIKELIHOODS)
+def test_only_the_squared_error_is_no_log_density(name, make):
+    assert make().normalized == (name != "squared_error")
+
+
+def test_squared_error_survives_saving_in_a_model(tmp_path, rng):
+    vae = kvae.VAE(2, hidden_units=(4,), likelihood="squared_error", seed=0)
+    x = np.float32(rng.uniform(size=(3, 5, 4, 1)))
+    before = vae.elbo(x, seed=0)
+    vae.save(tmp_path / "vae.keras")
+    loaded = keras.saving.load_model(tmp_path / "vae.keras")
+    assert type(loaded.likelihood) is likelihoods.SquaredError
+    np.testing.assert_array_equal(loaded.elbo(x, seed=0), before)
+
+
 # Configuration and names
 
 
@@ -236,7 +305,13 @@ def test_get_returns_a_likelihood_as_it_is():
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("bernouli", "bernoulli"), ("gausian", "gaussian"), ("continuous-bernoulli", "continuous_bern")]
+    ("name", "near"),
+    [
+        ("bernouli", "bernoulli"),
+        ("gausian", "gaussian"),
+        ("continuous-bernoulli", "continuous_bern"),
+        ("squared-error", "squared_error"),
+    ],
 )
 def test_get_suggests_the_nearest_name(name, near):
     with pytest.raises(UserError, match=f"Unknown likelihood '{name}'. Did you mean '{near}"):
@@ -257,7 +332,7 @@ def test_grey_pixels_under_a_bernoulli_likelihood_are_warned_of():
         likelihoods.warn_if_binary(likelihoods.Bernoulli())
 
 
-@pytest.mark.parametrize("make", [likelihoods.ContinuousBernoulli, likelihoods.Gaussian])
+@pytest.mark.parametrize("make", [likelihoods.ContinuousBernoulli, likelihoods.Gaussian, likelihoods.SquaredError])
 def test_grey_pixels_under_another_likelihood_are_not_warned_of(make):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,13 +1,16 @@
 """Every figure renders and is saved, and says what it shows."""
 
+import base64
+import io
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
-from scipy.stats import norm
 
 from kvae import plots
 from kvae.errors import UserError
@@ -29,6 +32,12 @@ def scatter(rng):
 def shown(axes) -> np.ndarray:
     """The picture that lies on the axes."""
     return np.asarray(axes.get_images()[0].get_array())
+
+
+def stacked(figure, count: int, height: int) -> list[np.ndarray]:
+    """The sheets, `height` pixels each, that lie one above the other under their titles."""
+    (axes,) = figure.axes
+    return [part[-height:] for part in np.split(shown(axes), count)]
 
 
 def legend(axes) -> list[str]:
@@ -82,23 +91,24 @@ def test_an_unknown_suffix_is_refused_and_nothing_is_left(tmp_path, name):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_samples_show_means_above_draws(rng, shape):
     means = rng.uniform(size=(2, *shape)).astype(np.float32)
-    above, below = plots.samples(means, means.round()).axes
     height, width, channels = shape
-    for axes, x in ((above, means), (below, means.round())):
-        picture = shown(axes).reshape(height, 2 * width + 2, channels)
+    above, below = stacked(plots.samples(means, means.round()), 2, height)
+    for sheet, x in ((above, means), (below, means.round())):
+        picture = sheet.reshape(height, 2 * width + 2, channels)
         np.testing.assert_array_equal(picture[:, :width], x[0])
         np.testing.assert_array_equal(picture[:, width + 2 :], x[1])
 
 
 def test_samples_without_draws_show_means_alone(rng):
-    assert len(plots.samples(rng.uniform(size=(2, 4, 4, 1))).axes) == 1
+    (axes,) = plots.samples(rng.uniform(size=(2, 4, 4, 1))).axes
+    assert [text.get_text() for text in axes.texts] == ["means of p(x|z), z ~ N(0, I)"]
 
 
 def test_reconstructions_lie_below_their_inputs(rng):
     x = rng.uniform(size=(1, 4, 4, 1)).astype(np.float32)
-    above, below = plots.reconstructions(x, 1 - x).axes
-    np.testing.assert_array_equal(shown(above), x[0, ..., 0])
-    np.testing.assert_array_equal(shown(below), 1 - x[0, ..., 0])
+    above, below = stacked(plots.reconstructions(x, 1 - x), 2, 4)
+    np.testing.assert_array_equal(above, x[0, ..., 0])
+    np.testing.assert_array_equal(below, 1 - x[0, ..., 0])
 
 
 def test_reconstructions_of_another_number_are_refused():
@@ -166,32 +176,6 @@ def test_scatter_without_a_label_a_mean_is_refused(scatter, labels, message):
 # --- lattice
 
 
-def test_lattice_is_read_like_a_page_with_the_second_coordinate_upward():
-    expected = [[-2, 2], [0, 2], [2, 2], [-2, 0], [0, 0], [2, 0], [-2, -2], [0, -2], [2, -2]]
-    np.testing.assert_array_equal(plots.lattice_points(3), expected)
-
-
-def test_lattice_spans_its_extent():
-    z = plots.lattice_points(50, extent=3.5)
-    assert (z.shape, z.dtype) == ((2500, 2), np.float32)
-    assert (z.min(), z.max()) == (-3.5, 3.5)
-
-
-@pytest.mark.parametrize("n", [1, 2, 7, 50])
-def test_lattice_without_extent_is_spaced_by_equal_prior_probability(n):
-    quantiles = norm.ppf((np.arange(n) + 0.5) / n)
-    z = plots.lattice_points(n, extent=None).reshape(n, n, 2)
-    # Both are rounded to float32 (relative 6e-8); 1e-7 absolute is for the median, which is 0.
-    np.testing.assert_allclose(z[0, :, 0], quantiles, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(z[::-1, 0, 1], quantiles, rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize(("n", "extent"), [(0, 2.0), (-1, None), (3, 0.0), (3, -1.0), (3, float("nan"))])
-def test_a_lattice_that_cannot_be_is_refused(n, extent):
-    with pytest.raises(UserError, match="positive extent"):
-        plots.lattice_points(n, extent)
-
-
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_lattice_is_seamless(rng, shape):
     means = rng.uniform(size=(9, *shape)).astype(np.float32)
@@ -237,6 +221,256 @@ def test_the_fall_of_the_first_epochs_does_not_flatten_the_rest():
 def test_an_empty_history_is_refused(history):
     with pytest.raises(UserError, match="at least one epoch"):
         plots.learning_curves(history)
+
+
+def test_learning_curves_join_what_was_measured_over_the_gaps():
+    gaps = {f"val_{name}": [np.nan, value, np.nan] for name, value in (("loss", 9.5), ("reconstruction", 7), ("kl", 2))}
+    for axes in plots.learning_curves(HISTORY | gaps).axes:
+        training, held_out = axes.lines
+        assert training.get_xdata().tolist() == [1, 2, 3]
+        assert held_out.get_xdata().tolist() == [2]
+        assert held_out.get_ydata().tolist() == [gaps[f"val_{axes.get_title()}"][1]]
+        assert held_out.get_marker() == "o"  # one point makes no line
+
+
+def test_learning_curves_without_gaps_have_no_markers():
+    for axes in plots.learning_curves(HISTORY | VALIDATION).axes:
+        assert [line.get_marker() for line in axes.lines] == ["None", "None"]
+
+
+def test_a_held_out_set_that_was_never_looked_at_leaves_the_training_curve(tmp_path):
+    gaps = {f"val_{name}": [np.nan] * 3 for name in ("loss", "reconstruction", "kl")}
+    figure = plots.learning_curves(HISTORY | gaps)
+    assert np.isfinite([axes.get_ylim() for axes in figure.axes]).all()
+    assert_is_saved(figure, tmp_path, "png")
+
+
+# --- rows and columns of images
+
+
+def cells(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A sheet of images with gaps of 2 pixels as `[rows, columns, H, W, C]`."""
+    height, width, channels = shape
+    picture = picture.reshape(*picture.shape[:2], channels)
+    rows, columns = (picture.shape[0] + 2) // (height + 2), (picture.shape[1] + 2) // (width + 2)
+    return np.array(
+        [
+            [picture[row * (height + 2) :, column * (width + 2) :][:height, :width] for column in range(columns)]
+            for row in range(rows)
+        ]
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rows_are_one_example_each(rng, shape):
+    columns = rng.uniform(size=(3, 5, *shape)).astype(np.float32)
+    np.testing.assert_array_equal(cells(plots.rows(*columns), shape), columns.swapaxes(0, 1))
+
+
+def test_rows_are_white_between_the_images():
+    picture = plots.rows(np.zeros((2, 3, 3, 1)), np.zeros((2, 3, 3, 1)))
+    assert picture[3:5].min() == picture[:, 3:5].min() == 1
+    assert picture.sum() == 8 * 8 - 4 * 9
+
+
+@pytest.mark.parametrize("columns", [(), (np.zeros((2, 4, 4)), np.zeros((3, 4, 4))), (np.zeros((2, 4, 4)), [[[0.0]]])])
+def test_rows_of_columns_that_differ_are_refused(columns):
+    with pytest.raises(UserError, match="Expected columns of one shape"):
+        plots.rows(*columns)
+
+
+def test_titled_columns_are_rows_under_their_titles(rng):
+    x = {name: rng.uniform(size=(3, 6, 5, 1)).astype(np.float32) for name in ("x", "means", "draw")}
+    (axes,) = plots.titled_columns(x, ["first", "second", "third"], "rows").axes
+    np.testing.assert_array_equal(cells(shown(axes), (6, 5, 1)), np.stack(list(x.values()), axis=1))
+    assert [text.get_text() for text in axes.texts] == ["x", "means", "draw", "rows", "first", "second", "third"]
+
+
+def test_titles_stand_over_the_middle_of_their_column_and_beside_that_of_their_row(rng):
+    x = {name: rng.uniform(size=(2, 6, 5, 1)) for name in "ab"}
+    (axes,) = plots.titled_columns(x, ["first", "second"]).axes
+    places = {text.get_text(): text.get_position() for text in axes.texts}
+    assert (places["a"][0], places["b"][0]) == (2, 5 + 2 + 2)  # pixels 0 to 4 and 7 to 11
+    assert (places["first"][1], places["second"][1]) == (2.5, 6 + 2 + 2.5)  # pixels 0 to 5 and 8 to 13
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_titled_columns_are_saved(tmp_path, rng, shape, suffix):
+    x = {name: rng.uniform(size=(2, *shape)) for name in ("x", "means")}
+    assert_is_saved(plots.titled_columns(x, ["first", "second"]), tmp_path, suffix)
+
+
+# --- interpolation
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_interpolation_has_a_row_a_path_and_a_column_a_step(rng, shape):
+    means = rng.uniform(size=(2, 4, *shape)).astype(np.float32)
+    (axes,) = plots.interpolation(means).axes
+    np.testing.assert_array_equal(cells(shown(axes), shape), means)
+
+
+def test_interpolation_names_both_ends_of_every_path(rng):
+    (axes,) = plots.interpolation(rng.uniform(size=(2, 4, 6, 6, 1)), [("a", "b"), ("c", "d")]).axes
+    places = {text.get_text(): text.get_position() for text in axes.texts}
+    assert list(places) == ["a", "b", "c", "d"]
+    assert places["a"][1] == places["b"][1] < places["c"][1] == places["d"][1]
+    assert max(places["a"][0], places["c"][0]) < 0 < 4 * 6 + 3 * 2 < min(places["b"][0], places["d"][0])
+
+
+# --- completion
+
+
+def completed(rng, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Two images, two draws and a mask of their own each."""
+    return {
+        "x": rng.uniform(size=(2, *shape)).astype(np.float32),
+        "observed": rng.uniform(size=(2, *shape[:2], 1)) < 0.5,
+        "means": rng.uniform(size=(2, *shape)).astype(np.float32),
+        "draw_means": rng.uniform(size=(2, 2, *shape)).astype(np.float32),
+        "draws": rng.uniform(size=(2, 2, *shape)).astype(np.float32),
+    }
+
+
+def colours(x: np.ndarray) -> np.ndarray:
+    return x.repeat(3, axis=-1) if x.shape[-1] == 1 else x
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_completion_shows_original_observed_draws_and_mean(rng, shape):
+    parts = completed(rng, shape)
+    (axes,) = plots.completion(**parts, scores=["-3.0", "-4.0"]).axes
+    titles = ["original", "observed", "mean 1", "draw 1", "mean 2", "draw 2", "mean"]
+    titles += ["log p(missing\n| observed)", "-3.0", "-4.0"]
+    assert [text.get_text() for text in axes.texts] == titles
+    picture = cells(shown(axes), (*shape[:2], 3))
+    shown_parts = {0: parts["x"], 6: parts["means"]}
+    for number in range(2):
+        shown_parts |= {2 + 2 * number: parts["draw_means"][number], 3 + 2 * number: parts["draws"][number]}
+    for column, part in shown_parts.items():
+        np.testing.assert_array_equal(picture[:, column], colours(part))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_missing_pixels_are_blue_and_observed_ones_as_they_were(rng, shape):
+    parts = completed(rng, shape)
+    seen = cells(shown(plots.completion(**parts).axes[0]), (*shape[:2], 3))[:, 1]
+    mask = parts["observed"][..., 0]
+    np.testing.assert_array_equal(seen[mask], colours(parts["x"])[mask])
+    np.testing.assert_allclose(seen[~mask], [to_rgb(plots.MISSING)] * (~mask).sum(), rtol=1e-7)  # float32
+
+
+def test_a_mask_of_one_image_is_that_of_all(rng):
+    parts = completed(rng, (4, 5, 1))
+    parts["observed"] = parts["observed"][0]
+    seen = cells(shown(plots.completion(**parts).axes[0]), (4, 5, 3))[:, 1]
+    blue = np.isclose(seen, to_rgb(plots.MISSING)).all(axis=-1)
+    np.testing.assert_array_equal(blue, np.stack([~parts["observed"][..., 0]] * 2))
+
+
+def test_pixels_that_nobody_knows_are_grey_in_the_original(rng):
+    parts = completed(rng, (4, 5, 1))
+    parts["x"][~parts["observed"]] = np.nan
+    original = cells(shown(plots.completion(**parts).axes[0]), (4, 5, 3))[:, 0]
+    assert (original[~parts["observed"][..., 0]] == 0.5).all()
+
+
+# --- posterior_contours
+
+SEEN = np.full((4, 4, 3), 0.5)
+SIDE = np.linspace(-4, 4, 401)
+STANDARD_NORMAL = -0.5 * np.add.outer(SIDE**2, SIDE**2)
+
+
+def panel(title="before", mean=(1.0, -1.0), sigma=(0.5, 0.8), shift=0.0) -> plots.ContourPanel:
+    """A posterior N(0, I), unnormalised by `shift` nats, and q."""
+    return plots.ContourPanel(title, (SIDE, SIDE, STANDARD_NORMAL + shift), (np.array(mean), 2 * np.log(sigma)))
+
+
+def radii(contours) -> list[float]:
+    """The mean distance from 0 of each contour."""
+    return [float(np.linalg.norm(path.vertices, axis=1).mean()) for path in contours.get_paths()]
+
+
+# Contours are interpolated linearly between points h = 0.02 apart: of a Gaussian with sigma 0.5 or more the height errs
+# by (h / sigma)^2 / 8 = 2e-4, which is 1.4e-3 sigma at the innermost contour, where the slope is least, 0.14.
+CROSSING = 3e-3
+
+
+@pytest.mark.parametrize("shift", [0.0, -2000.0, 2000.0])
+def test_contours_of_the_posterior_lie_at_shares_of_its_maximum(shift):
+    _, axes = plots.posterior_contours(SEEN, [panel(shift=shift)]).axes
+    shares = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99]
+    assert list(axes.collections[1].levels) == shares
+    np.testing.assert_allclose(radii(axes.collections[1]), np.sqrt(-2 * np.log(shares)), atol=CROSSING)
+
+
+def test_contours_of_q_are_its_ellipses():
+    _, axes = plots.posterior_contours(SEEN, [panel()]).axes
+    for share, path in zip(plots.CONTOURS, axes.collections[2].get_paths(), strict=True):
+        distance = np.linalg.norm((path.vertices - [1, -1]) / [0.5, 0.8], axis=1)
+        np.testing.assert_allclose(distance, np.sqrt(-2 * np.log(share)), atol=CROSSING)
+
+
+def test_contours_are_read_as_the_plane_the_first_coordinate_to_the_right():
+    first, second = np.linspace(-4, 4, 401), np.linspace(-1, 3, 201)
+    window = (first, second, -2.0 * np.add.outer((second - 1) ** 2, (first - 2) ** 2))
+    _, axes = plots.posterior_contours(SEEN, [plots.ContourPanel("", window, (np.zeros(2), np.zeros(2)))]).axes
+    innermost = axes.collections[1].get_paths()[-1].vertices
+    np.testing.assert_allclose(innermost.mean(axis=0), [2, 1], atol=CROSSING)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("$z_1$", "$z_2$")
+    assert axes.get_aspect() == 1
+
+
+def test_every_panel_has_its_window_and_title_under_one_legend(tmp_path):
+    figure = plots.posterior_contours(SEEN, [panel("before"), panel("after", mean=(0.0, 0.0))])
+    assert [axes.get_title() for axes in figure.axes] == ["observed", "before", "after"]
+    (key,) = figure.legends
+    assert [text.get_text() for text in key.get_texts()] == ["p(z | observed), unnormalised", "q(z)"]
+    lines = [to_rgb(line.get_color()) for line in key.get_lines()]
+    drawn = [tuple(contours.get_edgecolor()[0][:3]) for contours in figure.axes[1].collections[1:]]
+    assert lines == drawn
+    assert_is_saved(figure, tmp_path, "png")
+
+
+def test_a_q_too_narrow_for_the_grid_is_still_a_picture(tmp_path):
+    assert_is_saved(plots.posterior_contours(SEEN, [panel(mean=(0.01, 0.01), sigma=(1e-5, 1e-5))]), tmp_path, "png")
+
+
+# --- pictures that are arrays
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_picture_is_saved_pixel_for_pixel(tmp_path, rng, shape):
+    picture = rng.uniform(-0.2, 1.2, size=shape).astype(np.float32)
+    plots.save(picture, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        pixels = np.asarray(image).reshape(shape)
+    np.testing.assert_array_equal(pixels, np.rint(255 * np.clip(picture, 0, 1)))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_picture_in_svg_has_the_pixels_of_the_array(tmp_path, rng, shape):
+    picture = rng.integers(0, 256, shape) / 255
+    plots.save(picture, tmp_path / "a.svg")
+    (inside,) = re.findall(r'base64,\s*([\w+/=\s]+)"', (tmp_path / "a.svg").read_text(encoding="utf-8"))
+    with Image.open(io.BytesIO(base64.b64decode(inside))) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    # matplotlib writes the rows from the bottom and mirrors them; its map of greys may round to the neighbouring level.
+    np.testing.assert_allclose(pixels[::-1], colours(255 * picture), atol=1.001)
+
+
+def test_a_picture_is_saved_as_pdf(tmp_path, rng):
+    plots.save(rng.uniform(size=(9, 13, 1)), tmp_path / "a.pdf")
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("name", ["a", "a.txt", "png"])
+def test_a_picture_with_an_unknown_suffix_is_refused_and_nothing_is_left(tmp_path, name):
+    with pytest.raises(UserError, match=r"Expected a picture's suffix: .*png.*svg"):
+        plots.save(np.zeros((4, 4, 1)), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- what importing costs

@@ -1,5 +1,7 @@
 """From a configuration to a run folder, and going on after a kill."""
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -21,6 +23,15 @@ SMALL = {
     "data": {"source": "mnist5k", "train": "train[:300]", "test": "test[:100]", "binarize": "stochastic"},
     "model": {"hidden_units": [16]},
     "training": {"epochs": 6, "checkpoint_seconds": 0.0, "jit_compile": False},
+}
+
+
+SHOWN = {  # what is printed and drawn while training
+    "monitor_test": True,
+    "monitor_every": 2,
+    "show_batch_seconds": 0.0,
+    "plots": ["lattice", "learning_curves"],
+    "plots_every": 4,
 }
 
 
@@ -91,8 +102,9 @@ def test_one_configuration_gives_one_result_bit_for_bit(tmp_path):
         {"training": {"schedule": "cosine", "warmup_epochs": 1, "beta_warmup_epochs": 4, "steps_per_execution": 2}},
         {"training": {"optimizer": "adamw", "jit_compile": True}, "model": {"samples": 2, "kl": "sampled"}},
         {"data": {"drop_remainder": True, "batch_size": 70, "validation": "train[300:400]"}},
+        {"training": SHOWN},
     ],
-    ids=["plain", "schedules", "adamw", "validation"],
+    ids=["plain", "schedules", "adamw", "validation", "shown"],
 )
 def test_a_resumed_training_ends_as_an_uninterrupted_one(changes, tmp_path):
     whole = training.train(config(**changes), tmp_path / "whole", verbose=0)
@@ -237,6 +249,7 @@ def test_a_full_disk_while_saving_keeps_the_old_model(tmp_path, monkeypatch):
         ({"data": {"validation": "test[:10]"}, "training": {"early_stopping": 1}}, "apart from those of training"),
         ({"data": {"batch_size": 301}}, "batch_size"),
         ({"data": {"train": "train[:0]"}}, "at least one image"),
+        ({"training": {"plots": ["samples", "latice"]}}, "Unknown kind of plot 'latice'. Did you mean 'lattice'"),
     ],
 )
 def test_mistakes_that_only_the_data_or_keras_show(changes, message, tmp_path):
@@ -310,3 +323,38 @@ def test_a_source_of_files_is_remembered_by_its_absolute_path(tmp_path, monkeypa
 def test_tensorboard_logs_on_request(tmp_path):
     run = training.train(config(training={"tensorboard": True, "epochs": 1}), tmp_path / "run", verbose=0)
     assert list((run.folder / "tensorboard").rglob("events*"))
+
+
+# What is shown while training
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """A run, and the lines that its training printed."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        run = training.train(config(training=SHOWN), tmp_path_factory.mktemp("shown") / "run", verbose=0)
+    return run, printed.getvalue().splitlines()
+
+
+def test_epochs_without_a_look_at_the_test_set_are_empty_in_the_history_file(shown):
+    names, *rows = (line.split(",") for line in shown[0].history_file.read_text().splitlines())
+    written = [row[names.index("val_elbo")] != "" for row in rows]
+    assert written == [False, True, False, True, False, True]
+
+
+def test_epochs_without_a_look_at_the_test_set_are_read_as_nan(shown):
+    columns = shown[0].history()
+    assert np.isfinite(columns["val_elbo"]).tolist() == [False, True, False, True, False, True]
+    assert np.isfinite(columns["elbo"]).all()
+
+
+def test_pictures_are_drawn_into_the_plots_of_the_run_while_training(shown):
+    names = {path.name for path in shown[0].plots.iterdir()}
+    assert names == {"lattice_epoch_0004.png", "learning_curves_epoch_0004.png"}
+
+
+def test_losses_of_random_batches_are_printed_while_training(shown):
+    assert all("random training batch" in line for line in shown[1])
+    # 3 steps an epoch in one execution, after which Keras calls back.
+    assert [line.split(":")[0] for line in shown[1]] == [f"epoch {epoch}, step {3 * epoch}" for epoch in range(1, 7)]

@@ -57,6 +57,73 @@ def test_named_densities_agree_with_scipy(vae, x, rng):
     np.testing.assert_allclose(vae.joint_log_density(x, z), likelihood + prior, rtol=1e-5)
 
 
+MASKS = {
+    "of an image": np.arange(30).reshape(6, 5, 1) < 15,
+    "of every image": np.random.default_rng(1).random((23, *SHAPE)) < 0.3,
+    "of every row": np.arange(5).reshape(1, 5, 1) < 2,
+    "nothing": np.zeros(SHAPE, bool),
+    "everything": np.ones(SHAPE, bool),
+}
+each_mask = pytest.mark.parametrize("observed", MASKS.values(), ids=MASKS)
+
+
+@each_mask
+@pytest.mark.parametrize("draws", [(), (4,)], ids=["one z an image", "four"])
+def test_log_likelihood_of_observed_pixels_is_their_sum_in_scipy(vae, x, rng, observed, draws):
+    z = rng.standard_normal((*draws, len(x), 2)).astype(np.float32)
+    p = 1 / (1 + np.exp(-np.asarray(vae.decode(z), np.float64)))
+    expected = np.where(observed, scipy.stats.bernoulli.logpmf(x, p), 0).sum(axis=(-3, -2, -1))
+    # Sums of up to 30 float32 terms of size 1.
+    np.testing.assert_allclose(vae.log_likelihood(x, z, observed), expected, rtol=1e-5)
+
+
+@each_mask
+def test_joint_log_density_of_observed_pixels_adds_the_whole_prior(vae, x, rng, observed):
+    z = rng.standard_normal((len(x), 2)).astype(np.float32)
+    p = 1 / (1 + np.exp(-np.asarray(vae.decode(z), np.float64)))
+    likelihood = np.where(observed, scipy.stats.bernoulli.logpmf(x, p), 0).sum(axis=(1, 2, 3))
+    expected = likelihood + scipy.stats.norm.logpdf(z).sum(-1)
+    np.testing.assert_allclose(vae.joint_log_density(x, z, observed), expected, rtol=1e-5)  # as above
+
+
+@each_mask
+def test_what_stands_in_missing_pixels_does_not_count(vae, x, rng, observed):
+    z = rng.standard_normal((len(x), 2)).astype(np.float32)
+    other = np.where(observed, x, 1 - x)
+    np.testing.assert_array_equal(vae.log_likelihood(x, z, observed), vae.log_likelihood(other, z, observed))
+
+
+def test_elbo_terms_have_the_kl_of_the_closed_form(vae, x):
+    mean, log_var = (np.asarray(part, np.float64) for part in vae.encode(x))
+    exact = 0.5 * (mean**2 + np.exp(log_var) - 1 - log_var).sum(-1)
+    np.testing.assert_allclose(vae.elbo_terms(x, seed=0).kl, exact, rtol=1e-4)  # float32 differences of numbers near 1
+
+
+def test_elbo_terms_of_a_certain_posterior_have_the_reconstruction_at_its_mean(vae, x):
+    head = vae.encoder.scale_head
+    head.kernel.assign(0 * head.kernel)
+    head.bias.assign([-40.0, -40.0])  # sigma of 2e-9: below the rounding of z
+    p = 1 / (1 + np.exp(-np.asarray(vae.decode(vae.encode(x).mean), np.float64)))
+    expected = -scipy.stats.bernoulli.logpmf(x, p).sum(axis=(1, 2, 3))
+    # Sums of 30 float32 terms of size 1.
+    np.testing.assert_allclose(vae.elbo_terms(x, seed=0).reconstruction, expected, rtol=1e-5)
+
+
+def test_elbo_terms_leave_beta_and_penalties_out(x):
+    penalty = keras.regularizers.L2(0.1)
+    terms = []
+    for beta, regularizer in ((1.0, None), (4.0, penalty)):
+        encoder = networks.MLPEncoder(2, (8,), kernel_regularizer=regularizer, seed=0)
+        terms.append(kvae.VAE(encoder=encoder, beta=beta, seed=0).elbo_terms(x, seed=5))
+    np.testing.assert_array_equal(terms[0], terms[1])
+
+
+def test_elbo_is_minus_the_sum_of_its_terms_at_the_same_draws(vae, x):
+    terms = vae.elbo_terms(x, seed=3)
+    np.testing.assert_array_equal(vae.elbo(x, seed=3), -terms.reconstruction - terms.kl)
+    assert not np.array_equal(vae.elbo_terms(x, seed=4).reconstruction, terms.reconstruction)
+
+
 @pytest.mark.parametrize("kl", ["analytic", "sampled"])
 def test_evaluate_gives_the_mean_elbo_and_the_beta_weighted_loss(kl, x):
     vae = compiled(tiny(beta=2.5, samples=300, kl=kl))
@@ -122,7 +189,7 @@ def test_beta_warm_up_follows_the_optimizer_step_and_ends_at_beta(x):
     assert at_end["loss"] == pytest.approx(at_end["reconstruction"] + 4 * at_end["kl"], rel=1e-5)
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli", "gaussian", "learned"])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli", "gaussian", "squared_error", "learned"])
 def test_every_likelihood_learns(likelihood, x):
     if likelihood == "learned":
         likelihood = kvae.likelihoods.Gaussian("learned")
@@ -417,6 +484,82 @@ def test_image_i_is_the_same_whatever_n_is(vae, monkeypatch):
     np.testing.assert_allclose(chunked, vae.generate_means(40, seed=5), atol=1e-6)  # a smaller matrix product
 
 
+def test_sample_prior_gives_the_z_behind_generate_means(vae):
+    z = vae.sample_prior(7, seed=5)
+    means = 1 / (1 + np.exp(-np.asarray(vae.decode(z), np.float64)))
+    np.testing.assert_allclose(vae.generate_means(7, seed=5), means, atol=1e-6)  # float32 in (0, 1)
+
+
+def test_sample_prior_gives_independent_standard_normal_numbers(vae):
+    z = vae.sample_prior(4000, seed=1).numpy()
+    assert z.shape == (4000, 2)
+    for dimension in z.T:
+        # One seed in 1000 would fail; this one is fixed.
+        assert scipy.stats.kstest(dimension, "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(z.T)[0, 1]) < 5 / np.sqrt(4000)  # five standard errors
+
+
+def test_sample_prior_gives_the_same_z_i_whatever_n_is(vae):
+    np.testing.assert_array_equal(vae.sample_prior(3, seed=5), vae.sample_prior(9, seed=5)[:3])
+    assert not np.array_equal(vae.sample_prior(3, seed=5), vae.sample_prior(3, seed=6))
+
+
+# Graphs
+
+
+def test_graph_gives_one_function_a_key(vae):
+    first = vae.graph(("double", 2), lambda x: 2 * x)
+    assert vae.graph(("double", 2), lambda x: 3 * x) is first
+    assert vae.graph(("double", 3), lambda x: 3 * x) is not first
+
+
+def test_graphs_are_traced_once_though_their_function_is_made_anew(vae):
+    traces = []
+
+    def call(value):
+        def function(x):
+            traces.append(value)
+            return vae.decode(x)
+
+        return vae.graph("decode", function)(tf.constant([[value, 0.0]]))
+
+    results = [call(value) for value in (0.0, 1.0, 2.0)]
+    assert traces == [0.0]
+    np.testing.assert_allclose(results[2], vae.decode([[2.0, 0.0]]), atol=1e-6)  # the graph may fuse float32 operations
+
+
+def test_graphs_see_the_weights_as_they_are(vae):
+    z = tf.constant([[1.0, 2.0]])
+    before = vae.graph("decode", vae.decode)(z)
+    vae.decoder.set_weights([2 * weight for weight in vae.decoder.get_weights()])
+    after = vae.graph("decode", vae.decode)(z)
+    np.testing.assert_allclose(after, vae.decode(z), atol=1e-5)  # as above, of logits up to 10
+    assert not np.allclose(before, after)
+
+
+def test_graphs_belong_to_their_model_alone(vae, x):
+    other = tiny(seed=1)
+    other.build(x.shape)
+    assert vae.graph("decode", vae.decode) is not other.graph("decode", other.decode)
+
+
+def test_a_model_with_graphs_is_saved_and_loaded(vae, x, tmp_path):
+    kvae.evaluation.evaluate(vae, x, samples=2)
+    kvae.inference.infer(vae, x[:2], "top", steps=2)
+    vae.save(tmp_path / "vae.keras")
+    loaded = keras.saving.load_model(tmp_path / "vae.keras")
+    np.testing.assert_array_equal(loaded.elbo(x, seed=0), vae.elbo(x, seed=0))
+
+
+def test_a_model_with_graphs_still_trains(x):
+    with_, without = (compiled(tiny()) for _ in range(2))
+    for vae in (with_, without):
+        vae.build(x.shape)
+    kvae.evaluation.elbo(with_, x)
+    losses = [vae.fit(x, epochs=2, verbose=0).history["loss"] for vae in (with_, without)]
+    assert losses[0] == losses[1]
+
+
 def test_draws_follow_the_means_at_the_same_z(vae):
     means, draws = vae.generate_means(4000, seed=1).numpy(), vae.generate(4000, seed=1).numpy()
     assert set(np.unique(draws)) == {0.0, 1.0}
@@ -446,6 +589,10 @@ def test_reconstruct_draws_from_the_posterior_only_with_a_seed(vae, x):
         (lambda vae: vae.generate(0), "n to be"),
         (lambda vae: vae.generate(-3), "n to be"),
         (lambda vae: vae.generate(2, seed=-1), "seed"),
+        (lambda vae: vae.sample_prior(0), "n to be"),
+        (lambda vae: vae.sample_prior(2, seed=-1), "seed"),
+        (lambda _: kvae.VAE().sample_prior(2), "image shape"),
+        (lambda vae: vae.elbo_terms(np.zeros((2, 7, 5, 1))), "x of shape"),
         (lambda vae: vae.generate(2, seed=2**31), "seed"),
         (lambda vae: vae.log_likelihood(np.zeros((2, 7, 5, 1)), np.zeros((2, 2))), "x of shape"),
         (lambda vae: vae.log_likelihood(np.zeros((2, *SHAPE)), np.zeros((3, 2))), "one z an image"),

@@ -1,0 +1,271 @@
+"""`kvae.quadrature` against closed forms, brute force over all images of four pixels, and SciPy's own quadrature."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from oracles import LOG_DENSITIES, LinearModel, Plane, bernoulli_log_density, mlp
+from scipy import integrate, special, stats
+
+import kvae
+from kvae import evaluation, quadrature
+from kvae import vae as vae_
+from kvae.errors import UserError
+
+IMAGES = np.array(list(itertools.product([0.0, 1.0], repeat=4)), np.float32)  # all that there are, [16, 4]
+
+# kvae sums log densities of some nats in float32, eps 5e-7 there. What the integral itself errs by is stated as
+# `error`, and far below its limit of 1e-3 for so smooth integrands, since it converges exponentially.
+ROUNDING = {"rtol": 0, "atol": 1e-5}
+
+
+def untrained(image_shape=(2, 2, 1), **options):
+    """A model of 2 latent dimensions whose pixels depend visibly, but smoothly, on z."""
+    vae = kvae.VAE(2, **{"hidden_units": (8,), "seed": 1} | options)
+    vae.build((None, *image_shape))
+    vae.decoder.set_weights([1.5 * weight for weight in vae.decoder.get_weights()])
+    return vae
+
+
+def gaussian_posterior(mean, sigmas, degrees=0.0):
+    """A linear model and its image `[4]` whose posterior has this mean and these deviations along turned axes."""
+    s, x = 0.01, np.full(4, 0.5)
+    turn = math.radians(degrees)
+    axes = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    precision = axes @ np.diag(1 / np.square(sigmas)) @ axes.T  # I + W'W / s^2
+    weights = s * np.linalg.cholesky(precision - np.eye(2)).T
+    difference = s**2 * np.linalg.solve(weights.T, precision @ mean)
+    bias = x - np.concatenate([difference, np.zeros(2)])
+    return LinearModel(np.concatenate([weights, np.zeros((2, 2))]), bias, s, (2, 2, 1)), x
+
+
+@pytest.fixture
+def model():
+    return untrained()
+
+
+# --- brute force over all images
+
+
+@pytest.mark.parametrize("image_shape", [(2, 2, 1), (1, 2, 2), (4,)], ids=str)
+def test_probabilities_of_all_images_sum_to_one(image_shape):
+    found = quadrature.log_evidence(untrained(image_shape), IMAGES.reshape(-1, *image_shape))
+    assert np.exp(found.log_value).sum() == pytest.approx(1.0, abs=1e-5)  # ROUNDING
+
+
+@pytest.mark.parametrize("observed", [(1, 0, 0, 0), (1, 0, 0, 1), (1, 1, 0, 1)], ids=str)
+def test_evidence_of_some_pixels_is_the_sum_over_the_others(model, observed):
+    observed = np.array(observed, bool)
+    whole = quadrature.log_evidence(model, IMAGES.reshape(-1, 2, 2, 1)).log_value
+    alike = (IMAGES[:, observed] == IMAGES[5, observed]).all(axis=1)
+    part = quadrature.log_evidence(model, IMAGES[5].reshape(1, 2, 2, 1), observed.reshape(1, 2, 2, 1))
+    np.testing.assert_allclose(part.log_value, [special.logsumexp(whole[alike])], **ROUNDING)
+
+
+def test_evidence_of_nothing_is_the_prior_mass_of_the_plane(model):
+    found = quadrature.log_evidence(model, IMAGES[:1].reshape(1, 2, 2, 1), False)
+    np.testing.assert_allclose(found.log_value, [0.0], **ROUNDING)
+
+
+# --- other quadratures
+
+
+def test_evidence_is_that_of_adaptive_quadrature(model):
+    x, logits = IMAGES[6], mlp(model)
+
+    def joint(second, first):
+        log_likelihood = bernoulli_log_density(x, logits([first, second])).sum()
+        return math.exp(log_likelihood - (first**2 + second**2) / 2) / (2 * math.pi)
+
+    expected, error = integrate.dblquad(joint, -6, 6, -6, 6, epsabs=1e-6)
+    assert error < 2e-6
+    found = quadrature.log_evidence(model, x.reshape(1, 2, 2, 1))
+    # SciPy's error of 2e-6 relative to a p(x) of about 0.05. Beyond +-6 the prior has 4e-9 of its mass.
+    np.testing.assert_allclose(found.log_value, [math.log(expected)], rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("likelihood", LOG_DENSITIES)
+@pytest.mark.parametrize("image_shape", [(3, 2, 1), (1, 2, 3)], ids=str)
+def test_evidence_is_that_of_a_plain_grid(rng, likelihood, image_shape):
+    x = rng.uniform(size=(4, *image_shape)).astype(np.float32)
+    if likelihood == "bernoulli":
+        x = x.round()
+    observed = rng.uniform(size=x.shape) < 0.7
+    vae = untrained(image_shape, likelihood=likelihood)
+    expected = Plane(vae, x, likelihood).log_evidence(observed.reshape(4, -1))
+    np.testing.assert_allclose(quadrature.log_evidence(vae, x, observed).log_value, expected, **ROUNDING)
+
+
+def test_evidence_of_a_deeper_decoder_is_that_of_a_plain_grid():
+    vae = untrained(hidden_units=(8, 8))
+    found = quadrature.log_evidence(vae, IMAGES.reshape(-1, 2, 2, 1))
+    np.testing.assert_allclose(found.log_value, Plane(vae, IMAGES).log_evidence(), **ROUNDING)
+
+
+def test_the_importance_weighted_bound_lies_below(model):
+    images = np.repeat(IMAGES, 6, axis=0).reshape(-1, 2, 2, 1)
+    bounds = evaluation.log_likelihood(model, images, samples=2).per_example.reshape(16, 6)
+    # On average over all images: with so few samples the gap is many of its standard errors.
+    gap = quadrature.log_evidence(model, IMAGES.reshape(-1, 2, 2, 1)).log_value[:, None] - bounds
+    assert gap.mean() > 4 * stats.sem(gap, axis=None)
+
+
+def test_the_importance_weighted_bound_of_many_samples_is_near(model):
+    images = np.repeat(IMAGES, 8, axis=0).reshape(-1, 2, 2, 1)
+    bounds = evaluation.log_likelihood(model, images, samples=2000).per_example.reshape(16, 8)
+    # The mean weight of 8 independent bounds is unbiased, its log nearly so. Four standard errors; the seed is fixed.
+    found = special.logsumexp(bounds, axis=1) - math.log(8)
+    expected = quadrature.log_evidence(model, IMAGES.reshape(-1, 2, 2, 1)).log_value
+    np.testing.assert_array_less(np.abs(found - expected), 4 * stats.sem(bounds, axis=1))
+
+
+# --- where the integrand lives: closed forms
+
+PLACES = {  # mean, deviations, degrees by which their axes are turned
+    "at the origin": ([0.0, 0.0], [0.5, 0.5], 0.0),
+    "as wide as the prior": ([0.5, -1.0], [0.9, 0.95], 0.0),
+    "narrow": ([0.3, -0.7], [0.05, 0.05], 0.0),
+    "narrower than the first grid's cells": ([0.3, -0.7], [0.01, 0.01], 0.0),
+    "much narrower": ([0.3, -0.7], [0.002, 0.002], 0.0),
+    "an upright ridge": ([0.3, -0.7], [0.05, 0.8], 0.0),
+    "a ridge": ([0.3, -0.7], [0.05, 0.8], 37.0),
+    "a narrow ridge": ([0.3, -0.7], [0.02, 0.4], 120.0),
+    "at the edge of the first grid": ([7.0, -7.0], [0.3, 0.3], 0.0),
+    "beyond the first grid": ([9.0, -3.0], [0.3, 0.3], 0.0),
+    "beyond the first grid, narrow": ([-3.0, 9.0], [0.02, 0.02], 0.0),
+    "beyond the first grid, a ridge": ([-9.0, 1.0], [0.05, 0.5], 37.0),
+    "beyond twice the first grid": ([-20.0, 5.0], [0.3, 0.5], 37.0),
+    "near the widest plane": ([30.0, -40.0], [0.5, 0.3], 37.0),
+}
+
+
+@pytest.mark.parametrize(("mean", "sigmas", "degrees"), PLACES.values(), ids=PLACES)
+def test_evidence_is_the_closed_form_wherever_the_posterior_lies(mean, sigmas, degrees):
+    linear, x = gaussian_posterior(mean, sigmas, degrees)
+    found = quadrature.log_evidence(linear.vae, x.reshape(1, 2, 2, 1))
+    expected = linear.log_evidence(x)
+    # The stated error, and float32: the log densities at the maximum, near the value itself, have an eps of 1.2e-7 of
+    # it; eight times that, for the sums.
+    np.testing.assert_array_less(np.abs(found.log_value - expected), found.error + 1e-5 + 1e-6 * abs(expected))
+
+
+@pytest.mark.parametrize(("mean", "sigmas", "degrees"), PLACES.values(), ids=PLACES)
+def test_the_posterior_of_that_test_lies_there(mean, sigmas, degrees):
+    linear, x = gaussian_posterior(mean, sigmas, degrees)
+    found = linear.posterior(x)
+    # Float32 weights: a relative 6e-8, which the ridges' condition number of 400 and more makes 1e-4.
+    np.testing.assert_allclose(found.mean, mean, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(np.sqrt(np.linalg.eigvalsh(found.covariance)), np.sort(sigmas), rtol=1e-3)
+
+
+@pytest.mark.parametrize("observed", [(1, 0, 0, 0), (1, 0, 0, 1), (0, 1, 1, 1)], ids=str)
+def test_evidence_of_observed_pixels_is_the_closed_form(rng, observed):
+    linear = LinearModel(rng.normal(size=(4, 2)), [0.2, 0.4, 0.6, 0.8], 0.3, (2, 2, 1))
+    pixels, x = np.array(observed, bool), rng.uniform(size=4)
+    found = quadrature.log_evidence(linear.vae, x.reshape(1, 2, 2, 1), pixels.reshape(2, 2, 1))
+    np.testing.assert_allclose(found.log_value, [linear.log_evidence(np.float32(x), pixels)], **ROUNDING)
+
+
+def test_two_modes_are_both_counted():
+    # One pixel, which z_1 alone decides: logit 12 [1 + tanh(2 z_1 - 6) - tanh(2 z_1 + 6)], 12 beyond +-4 and -12
+    # between +-2.
+    vae = kvae.VAE(2, hidden_units=(2,), seed=1)
+    vae.build((None, 1, 1, 1))
+    weights = [[[2.0, 2.0], [0.0, 0.0]], [-6.0, 6.0], [[12.0], [-12.0]], [12.0]]
+    vae.decoder.set_weights([np.array(weight) for weight in weights])
+
+    def joint(first):
+        logit = 12 * (1 + math.tanh(2 * first - 6) - math.tanh(2 * first + 6))
+        return special.expit(logit) * stats.norm.pdf(first)
+
+    expected, _ = integrate.quad(joint, -8, 8, points=[-3, 3])
+    found = quadrature.log_evidence(vae, np.ones((1, 1, 1, 1)))
+    np.testing.assert_allclose(found.log_value, [math.log(expected)], rtol=0, atol=1e-3)  # the default tolerance
+
+
+# --- the stated error
+
+
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-3, 1e-5])
+def test_error_is_within_the_tolerance(tolerance):
+    linear, x = gaussian_posterior([0.3, -0.7], [0.02, 0.4], 37.0)
+    found = quadrature.log_evidence(linear.vae, x.reshape(1, 2, 2, 1), tolerance=tolerance)
+    assert found.error[0] <= tolerance
+
+
+def test_error_is_stated_where_the_finest_grid_does_not_reach_the_tolerance(monkeypatch):
+    monkeypatch.setattr(quadrature, "FINEST", 257)
+    # No grid reaches 0: that on every second point always differs by some rounding.
+    linear, x = gaussian_posterior([0.3, -0.7], [0.02, 0.4], 37.0)
+    found = quadrature.log_evidence(linear.vae, x.reshape(1, 2, 2, 1), tolerance=0.0)
+    assert 0 < found.error[0] < 1e-4
+
+
+def test_error_of_ordinary_posteriors_is_rounding(model):
+    assert quadrature.log_evidence(model, IMAGES.reshape(-1, 2, 2, 1)).error.max() < 1e-5
+
+
+# --- what comes in and goes out
+
+
+def test_one_value_and_one_error_an_image(model):
+    found = quadrature.log_evidence(model, IMAGES[:3].reshape(3, 2, 2, 1))
+    assert (found.log_value.shape, found.error.shape) == ((3,), (3,))
+
+
+def test_each_image_has_the_evidence_it_has_alone(model):
+    images = IMAGES[5:9].reshape(-1, 2, 2, 1)
+    alone = [quadrature.log_evidence(model, image[None]).log_value[0] for image in images]
+    assert np.array_equal(quadrature.log_evidence(model, images).log_value, alone)
+
+
+def test_one_mask_serves_all_images(model):
+    images, mask = IMAGES[9:11].reshape(-1, 2, 2, 1), np.array([[[True], [False]], [[True], [True]]])
+    each = quadrature.log_evidence(model, images, np.broadcast_to(mask, images.shape))
+    assert np.array_equal(quadrature.log_evidence(model, images, mask).log_value, each.log_value)
+
+
+def test_every_image_has_its_own_mask(model):
+    images, masks = IMAGES[3:5].reshape(2, 2, 2, 1), np.array([[1, 0, 0, 0], [1, 1, 1, 0]], bool)
+    found = quadrature.log_evidence(model, images, masks.reshape(2, 2, 2, 1)).log_value
+    np.testing.assert_allclose(found, Plane(model, images).log_evidence(masks), **ROUNDING)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 255.0])
+def test_missing_pixels_are_not_looked_at(model, value):
+    mask = np.array([[[True], [False]], [[True], [True]]])
+    images = IMAGES[9:11].reshape(-1, 2, 2, 1)
+    found = quadrature.log_evidence(model, np.where(mask, images, value), mask).log_value
+    assert np.array_equal(found, quadrature.log_evidence(model, images, mask).log_value)
+
+
+def test_evidence_does_not_depend_on_the_chunk_size(monkeypatch, model):
+    images = IMAGES[:2].reshape(2, 2, 2, 1)
+    expected = quadrature.log_evidence(model, images).log_value
+    monkeypatch.setattr(vae_, "VALUES_AT_ONCE", 4 * 1000)
+    np.testing.assert_allclose(quadrature.log_evidence(model, images).log_value, expected, **ROUNDING)
+
+
+@pytest.mark.parametrize("latent_dim", [1, 3])
+def test_another_latent_size_is_refused(latent_dim):
+    vae = kvae.VAE(latent_dim, hidden_units=(8,), seed=1)
+    vae.build((None, 2, 2, 1))
+    with pytest.raises(UserError, match=f"2 latent dimensions for a latent plane. This model has {latent_dim}"):
+        quadrature.log_evidence(vae, IMAGES.reshape(-1, 2, 2, 1))
+
+
+def test_a_model_that_was_not_built_is_refused():
+    with pytest.raises(UserError, match="build"):
+        quadrature.log_evidence(kvae.VAE(2), IMAGES.reshape(-1, 2, 2, 1))
+
+
+# --- log_joint
+
+
+@pytest.mark.parametrize("observed", [(1, 1, 1, 1), (1, 0, 0, 1), (0, 0, 0, 0)], ids=str)
+def test_log_joint_sums_the_prior_and_the_observed_pixels(model, rng, observed):
+    z, x, observed = rng.normal(size=(50, 2)), IMAGES[9], np.array(observed, bool)
+    expected = bernoulli_log_density(x, mlp(model)(z))[:, observed].sum(axis=1)
+    found = quadrature.log_joint(model, x.reshape(2, 2, 1), observed.reshape(2, 2, 1), np.float32(z))
+    np.testing.assert_allclose(found, expected + stats.norm.logpdf(z).sum(axis=1), **ROUNDING)
