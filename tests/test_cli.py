@@ -79,12 +79,6 @@ def odd(tmp_path_factory) -> Path:
     return training.train(RunConfig.from_dict(values), folder / "run", verbose=0).folder
 
 
-def digit_places(digit: int) -> list[int]:
-    """Places of a digit among the 60 test images of `run`."""
-    with np.load(Path(cli.__file__).parent / "data" / "mnist5k.npz") as archive:
-        return np.flatnonzero(archive["y_test"][:60] == digit).tolist()
-
-
 def test_train_leaves_a_run_and_prints_its_elbo_with_protocol(run):
     assert (run / "model.keras").is_file()
     assert (run / "evaluation.json").is_file()
@@ -270,7 +264,7 @@ def test_complete_prints_scores_beside_both_baselines_with_the_protocol(call, ru
     for words in (
         "log p(missing | observed), nats per image", "standard error", "kvae, importance sampling",
         "baseline: encoding the image with zeros", "baseline: independent pixel means", "of 3 converged",
-        "dataset: mnist5k", "test_images: 3, the first at place 0", "observed: top", "inference: default",
+        "dataset: mnist5k", "test_images: the first 3", "observed: top", "inference: 100 Adam steps",
         "latent_samples: 20",
     ):  # fmt: skip
         assert words in out
@@ -279,23 +273,29 @@ def test_complete_prints_scores_beside_both_baselines_with_the_protocol(call, ru
 
 def test_complete_names_the_pictures_that_it_draws(complete, run):
     _, out, _ = complete(run, "-n", 2, *FEW)
-    pictures = out.splitlines()[-2:]
-    assert pictures == [str(run / "plots" / f"{name}.png") for name in ("completion", "posterior_contours")]
+    *pictures, scores = out.splitlines()[-3:]
+    assert pictures == [str(run / "plots" / f"{name}.png") for name in ("complete", "complete_contours")]
     for picture in pictures:
         Image.open(picture).verify()
+    assert scores == str(run / "plots" / "complete.json")
+
+
+def test_complete_writes_the_object_that_it_prints(completed, run, tmp_path):
+    result = completed(run, "-n", 2, *FEW, "--out", "scores")
+    assert json.loads((tmp_path / "scores" / "complete.json").read_text()) == result
 
 
 def test_complete_writes_its_pictures_where_it_is_told(complete, run, tmp_path):
     status, _, _ = complete(run, "-n", 1, *FEW, "--out", "new/pictures")
     assert status == 0
     names = {path.name for path in (tmp_path / "new" / "pictures").iterdir()}
-    assert names == {"completion.png", "posterior_contours.png"}
+    assert names == {"complete.png", "complete_contours.png", "complete.json"}
 
 
 def test_complete_of_a_model_without_a_plane_draws_no_contours(complete, odd, tmp_path):
     status, _, _ = complete(odd, *FEW, "--out", "pictures")
     assert status == 0
-    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["completion.png"]
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"complete.png", "complete.json"}
 
 
 def test_complete_prints_one_json_object(completed, run):
@@ -319,8 +319,8 @@ def test_complete_scores_as_the_library_does(completed, run):
 def test_complete_states_its_protocol(completed, run):
     protocol = completed(run, "-n", 2, *FEW, "--seed", 4, "--observed", "left")["protocol"]
     expected = {
-        "dataset": "mnist5k", "split": "test", "observed": "left", "inference": "default", "latent_samples": 20,
-        "seed": 4, "units": "nats per image", "test_images": "2, the first at place 0",
+        "dataset": "mnist5k", "split": "test", "observed": "left", "inference": "100 Adam steps", "latent_samples": 20,
+        "seed": 4, "units": "nats per image", "test_images": "the first 2",
     }  # fmt: skip
     assert {name: protocol[name] for name in expected} == expected
 
@@ -328,12 +328,12 @@ def test_complete_states_its_protocol(completed, run):
 @pytest.mark.parametrize(("more", "count"), [([], 1), (["-n", "3"], 3)])
 def test_complete_takes_the_first_images_of_a_digit(completed, run, more, count):
     result = completed(run, "--digit", 7, *more, *FEW)
-    assert result["protocol"]["test_images"] == f"{count}, the first at place {digit_places(7)[0]}"
+    assert result["protocol"]["test_images"] == f"the first {count} of class 7"
 
 
 def test_complete_takes_the_image_at_an_index(completed, run):
     result = completed(run, "--index", 5, *FEW)
-    assert result["protocol"]["test_images"] == "1, the first at place 5"
+    assert result["protocol"]["test_images"] == "the one at place 5, from 0"
     assert result["kvae"]["standard_error"] is None
 
 
@@ -360,9 +360,9 @@ def test_complete_plain_prints_the_loss_every_ten_steps(complete, run):
     status, out, _ = complete(run, "--digit", 3, *FEW, "--plain")
     assert status == 0
     losses = {int(step): float(loss) for step, loss in re.findall(r"^step +(\d+): loss ([\d.]+)$", out, re.M)}
-    assert list(losses) == list(range(0, 200, 10))
-    assert losses[190] < losses[0]
-    assert "inference: plain" in out
+    assert list(losses) == list(range(10, 201, 10))
+    assert losses[200] < losses[10]
+    assert "inference: 200 plain steps" in out
 
 
 def test_complete_prints_no_losses_unless_plain(complete, run):
@@ -448,8 +448,8 @@ def full(path: Path) -> Path:
         (["plot", "{run}", "interpolation", "--steps", "1"], "at least 2 steps"),
         (["plot", "{run}", "completion", "--index", "60"], "among the 60 test images"),
         (["plot", "{run}", "completion", "--observed", "topp"], "Did you mean 'top'"),
-        (["plot", "{run}", "lattice", "-n", "0"], "n of at least 1"),
-        (["plot", "{run}", "lattice", "--extent", "-1"], "a positive extent"),
+        (["plot", "{run}", "lattice", "-n", "0"], "n to be a whole number of at least 1"),
+        (["plot", "{run}", "lattice", "--extent", "-1"], "a positive, finite extent"),
         (["plot", "{run}", "samples", "--seed", "-1"], "seed"),
         (["plot", "{run}", "lattice", "--format", "gif"], "gif"),
         (["plot", "{odd}", "lattice"], "Expected 2 latent dimensions for a latent plane. This model has 3"),
@@ -461,17 +461,17 @@ def full(path: Path) -> Path:
         (["complete", "{run}", "--observed", "topp"], "Unknown mask 'topp'. Did you mean 'top'"),
         (["complete", "{run}", "--observed", "random:2"], "a fraction between 0 and 1. Received '2'"),
         (["complete", "{run}", "--digit", "11"], "Unknown class of the test images '11'"),
-        (["complete", "{odd}", "--digit", "1"], "The test images have none; choose by --index"),
+        (["complete", "{odd}", "--digit", "1"], "The test images have none; choose by place"),
         (["complete", "{run}", "--index", "60"], "among the 60 test images, from 0. Received 60"),
         (["complete", "{run}", "--index", "-1"], "Received -1"),
         (["complete", "{run}", "--index", "1", "--digit", "3"], "Expected --index alone"),
         (["complete", "{run}", "--index", "1", "-n", "3"], "Expected --index alone"),
         (["complete", "{run}", "-n", "0"], "Expected -n to be a whole number of at least 1"),
-        (["complete", "{run}", "--samples", "1"], "Expected --samples to be a whole number of at least 2"),
+        (["complete", "{run}", "--samples", "1"], "Expected --samples to be a whole number of at least 3"),
         (["complete", "{run}", "--seed", "-1"], "--seed"),
         (["complete", "{odd}", "--plain"], "This model has 3"),
-        (["complete", "{odd}", "-n", "1", "--samples", "2", "--exact"], "This model has 3"),
-        (["complete", "{odd}", "-n", "1", "--samples", "2", "--out", "full/file"], "Could not write full/file"),
+        (["complete", "{odd}", "-n", "1", "--samples", "3", "--exact"], "This model has 3"),
+        (["complete", "{odd}", "-n", "1", "--samples", "3", "--out", "full/file"], "Could not write full/file"),
         (["train", "--set", "model.beta=1\nmodel.samples=2"], "several lines"),
         (["demo", "--out", "full"], "full"),
         (["evaluate", "{run}", "--seed", "-5"], "--seed"),

@@ -558,10 +558,13 @@ def test_missing_pixels_of_one_draw_belong_together(linear):
     assert np.abs(correlation - np.eye(4)).max() > 4 * math.sqrt(2 / 1000)
 
 
-def test_binary_draws_are_as_often_on_as_the_grid_says(vae, x, plane):
-    found = inference.complete(vae, repeated(x, 50), TOP, samples=300, draws=10, **SHORT)
+def test_draws_are_of_the_posterior_of_their_image_whatever_was_proposed(vae, x, plane, inferred):
+    # Proposed is the prior for all, so that only the weights of each image make its draws.
+    prior = inferred._replace(mean=np.zeros((300, 2), np.float32), log_var=np.zeros((300, 2), np.float32))
+    found = inference.complete(vae, repeated(x, 50), TOP, inferred=prior, samples=300, draws=10)
     expected = (plane.posterior(TOP.ravel()) @ plane.means)[:, ~TOP.ravel()]
     share = found.draws[:, :, ~TOP].reshape(10, 6, 50, -1).mean(axis=(0, 2))
+    # Ten of 300 weighted points at each of 50 places: nearly independent pixels.
     assert_within_standard_errors(share, expected, np.sqrt(expected * (1 - expected) / 500))
 
 

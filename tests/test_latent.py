@@ -52,7 +52,7 @@ def test_lattice_without_extent_is_spaced_by_equal_prior_probability(n):
     ("n", "extent"), [(0, 2.0), (-1, None), (3, 0.0), (3, -1.0), (3, float("nan")), (3, float("inf"))]
 )
 def test_a_lattice_that_cannot_be_is_refused(n, extent):
-    with pytest.raises(UserError, match="positive, finite extent|n to be a whole number of at least 1"):
+    with pytest.raises(UserError, match=r"positive, finite extent|n to be a whole number of at least 1"):
         latent.lattice(n, extent)
 
 

@@ -352,7 +352,7 @@ def section(result: dict[str, Any]) -> list[str]:
         "",
         "| ours, seed 0 where not said otherwise | nats per image | protocol |",
         "|---|---|---|",
-        *(f"| {what} | {shown} | {how} |" for what, shown, how in result["rows"]),
+        *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in result["rows"]),
         "",
         result["notes"],
         "",
