@@ -136,5 +136,5 @@ def test_all_experiments_run_and_are_on_the_page(tmp_path):
     with Image.open(tmp_path / "out" / "reproduction" / "article_2d" / "lattice.png") as image:
         assert image.size == (1400, 1400)
     completed = sections(tmp_path)["article_2d"]
-    for row in ("log p(lower half | top half)", "... exact, by quadrature", "... baseline: encoding zeros"):
+    for row in (r"log p(lower half \| top half)", "... exact, by quadrature", "... baseline: encoding zeros"):
         assert re.search(rf"^\| {re.escape(row)} \| -[\d.]+ ± [\d.]+ \|", completed, re.MULTILINE), row
