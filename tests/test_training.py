@@ -349,9 +349,9 @@ def test_epochs_without_a_look_at_the_test_set_are_read_as_nan(shown):
     assert np.isfinite(columns["elbo"]).all()
 
 
-def test_pictures_are_drawn_into_the_plots_of_the_run_while_training(shown):
+def test_pictures_are_drawn_into_the_plots_of_the_run_while_training_and_at_its_end(shown):
     names = {path.name for path in shown[0].plots.iterdir()}
-    assert names == {"lattice_epoch_0004.png", "learning_curves_epoch_0004.png"}
+    assert names == {f"{kind}{epoch}.png" for kind in ("lattice", "learning_curves") for epoch in ("_epoch_0004", "")}
 
 
 def test_losses_of_random_batches_are_printed_while_training(shown):
