@@ -202,8 +202,13 @@ def test_square_mask_of_two_axes_has_rows_first():
     assert np.array_equal(masks.check(observed, (2, 2, 2, 1))[1, ..., 0], observed)
 
 
-def test_mask_of_flat_images_is_broadcast():
+def test_one_mask_of_flat_images_is_broadcast():
     assert np.array_equal(masks.check([True, False, True], (2, 3)), [[True, False, True]] * 2)
+
+
+def test_flat_images_may_have_a_mask_each():
+    observed = np.array([[True, False, True], [False, False, True]])
+    assert np.array_equal(masks.check(observed, (2, 3)), observed)
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32, np.float64])

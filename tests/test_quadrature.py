@@ -255,6 +255,25 @@ def test_another_latent_size_is_refused(latent_dim):
         quadrature.log_evidence(vae, IMAGES.reshape(-1, 2, 2, 1))
 
 
+@pytest.mark.parametrize("shape", [(2, 2, 1), (1, 4), (1, 1, 1, 1), (1, 2, 2, 3), (0, 2, 2, 1)], ids=str)
+def test_images_of_another_shape_are_refused(model, shape):
+    received = ", ".join(map(str, shape))
+    with pytest.raises(UserError, match=rf"at least one image of shape \(2, 2, 1\)\. Received \({received}\)"):
+        quadrature.log_evidence(model, np.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (3, 2, 1), (4, 2, 2, 1)], ids=str)
+def test_a_mask_of_another_shape_is_refused(model, shape):
+    with pytest.raises(UserError, match=r"mask of shape \(2, 2, 1\) or \(3, 2, 2, 1\)"):
+        quadrature.log_evidence(model, np.zeros((3, 2, 2, 1)), np.ones(shape, bool))
+
+
+@pytest.mark.parametrize("value", [math.nan, -0.1, 255])
+def test_observed_pixels_that_cannot_be_are_refused(model, value):
+    with pytest.raises(UserError, match=r"pixels in \[0, 1\]"):
+        quadrature.log_evidence(model, np.full((1, 2, 2, 1), value))
+
+
 def test_a_model_that_was_not_built_is_refused():
     with pytest.raises(UserError, match="build"):
         quadrature.log_evidence(kvae.VAE(2), IMAGES.reshape(-1, 2, 2, 1))
