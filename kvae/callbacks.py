@@ -59,8 +59,8 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
 class BatchLoss(keras.callbacks.Callback):
     """Prints the beta-weighted negative ELBO of a random training batch now and then, without any penalty on weights.
 
-    The first is printed after the first batch. Which examples are chosen is a function of the model's seed and the
-    number of the optimizer's steps.
+    The first is printed after the first batch, or the first `steps_per_execution` of them. Which examples are chosen is
+    a function of the model's seed and the number of the optimizer's steps.
 
     Args:
         data: whose training images are chosen from; of a stream, its first 1,000.

@@ -130,6 +130,8 @@ def interpolation(
     data, vae = subject.test(), subject.vae
     if between and pairs is not None:
         raise UserError("Expected either pairs of classes or pairs of places. Received both.")
+    if pairs is not None and len(pairs) == 0:
+        raise UserError("Expected at least one pair to go between. Received none.")
     if between:
         places, names = np.array(between), [(f"{a}", f"{b}") for a, b in between]
     else:
@@ -170,7 +172,7 @@ def completion(
     """
     data = subject.test()
     x = data.images_at("test", _one_a_class(data) if places is None else places)
-    options = inference.article_options(subject.vae) if plain else {}
+    options = _article_options(subject.vae) if plain else {}
     found = inference.complete(subject.vae, x, observed, draws=draws, seed=seed, **options)
     return {"completion": completion_rows(x, found)}
 
@@ -193,7 +195,7 @@ def posterior_contours(
     if len(places) != 1:
         raise UserError(f"Expected one test image for posterior_contours. Received {len(places)}.")
     x = subject.test().images_at("test", places)
-    options = inference.article_options(subject.vae) if plain else {}
+    options = _article_options(subject.vae) if plain else {}
     found = inference.complete(subject.vae, x, observed, draws=1, samples=3, seed=seed, **options)
     return {"posterior_contours": contour_panels(subject.vae, x[0], found.observed[0], found.inferred)}
 
@@ -304,6 +306,11 @@ def _check_plane(vae: VAE) -> None:
         quadrature.check_plane(vae)
     except UserError as error:
         raise Unsuitable(str(error)) from None
+
+
+def _article_options(vae: VAE) -> dict[str, Any]:
+    _check_plane(vae)
+    return inference.article_options(vae)
 
 
 def _window(vae: VAE, x: np.ndarray, observed: np.ndarray, low: Any, high: Any) -> plots.Window:

@@ -31,6 +31,8 @@ def named(name: str, image_shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     height, width, _ = image_shape
     mask = np.zeros((height, width, 1), bool)
     kind, colon, fraction = name.partition(":")
+    if kind != "random" and kind in REGIONS and colon:
+        raise UserError(f"Expected {kind!r} without a fraction: random alone takes one. Received {name!r}.")
     if kind == "random":
         return _random(mask.shape, fraction if colon else "0.5", seed)
     if name == "top":
@@ -63,8 +65,9 @@ def _from_picture(path: str, height: int, width: int) -> np.ndarray:
 
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("L"))
-    except (OSError, ValueError) as error:
+            deep = image.mode.startswith(("I", "F"))  # 16 and 32 bits, which Pillow would clip
+            pixels = np.asarray(image if deep else image.convert("L"))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
             f"Could not read the mask {path}: {error}. Expected a picture, white where observed."
         ) from error
@@ -72,7 +75,8 @@ def _from_picture(path: str, height: int, width: int) -> np.ndarray:
         raise UserError(
             f"Expected a mask of {height} x {width} pixels. {path} has {pixels.shape[0]} x {pixels.shape[1]}."
         )
-    return pixels[..., None] >= 128
+    white = 2**15 if deep and pixels.max() > 255 else 128
+    return pixels[..., None] >= white
 
 
 def check(observed: ArrayLike, images_shape: tuple[int, ...]) -> np.ndarray:
@@ -87,14 +91,16 @@ def check(observed: ArrayLike, images_shape: tuple[int, ...]) -> np.ndarray:
         `[B, *image]` bool.
 
     Raises:
-        UserError: another shape, other values, or an image of which nothing or everything is observed.
+        UserError: no image, another shape, other values, or an image of which nothing or everything is observed.
     """
+    if images_shape[0] == 0:
+        raise UserError("Expected at least one image to mask. Received none.")
     mask = np.asarray(observed)
     if mask.dtype != bool:
         if mask.dtype.kind not in "iuf" or not np.isin(mask, (0, 1)).all():
             raise UserError("Expected a mask of booleans, True where a pixel is observed. Received other values.")
         mask = mask.astype(bool)
-    if mask.ndim == 2 and mask.shape == images_shape[1:3]:
+    if len(images_shape) == 4 and mask.shape == images_shape[1:3]:
         mask = mask[..., None]
     try:
         mask = np.broadcast_to(mask, images_shape)

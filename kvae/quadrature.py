@@ -17,6 +17,7 @@ POINTS = 65  # a side, of the coarse grid and of the first fine one
 SLACK = 40.0  # nats below the maximum at which the integrand is left out: e^-40 of it
 EDGE = 20.0  # nats below the maximum that the integrand must have fallen by at the edge of the plane
 FINEST = 1025  # points a side at which refinement gives up
+FITS = 12  # times that the box is fitted to the integrand, at most
 
 
 class Integral(NamedTuple):
@@ -30,8 +31,9 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, *, tolerance: float = 1
     """log p(x_observed) = log of the integral of p(x_observed|z) N(z; 0, I) over the latent plane.
 
     The trapezoidal rule, which converges exponentially for a smooth integrand that vanishes at the edges: on a coarse
-    grid over [-7, 7]^2, or a wider plane, to find where the integrand lives, then on a grid over that box alone,
-    doubled until the value agrees with that on every second point.
+    grid over [-7, 7]^2, or a wider plane, to find where the integrand lives, then on a grid over that box alone, which
+    follows the integrand where it reaches the box's edge, doubled until the value agrees with that on every second
+    point.
 
     Args:
         vae: a built model with 2 latent dimensions.
@@ -40,7 +42,8 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, *, tolerance: float = 1
         tolerance: nats.
 
     Returns:
-        With its error, which is above `tolerance` where even 1,025 points a side were too few.
+        With its error, which is above `tolerance` where even 1,025 points a side were too few, and infinite where the
+        integrand lives at the edge of [-56, 56]^2.
 
     Raises:
         UserError: another latent size, images or a mask of another shape, or pixels outside [0, 1].
@@ -113,28 +116,42 @@ def _integrate(
     """The integral for one image, and its error; `logits` are those of the first grid's points, `plane`."""
     extent = EXTENT
     values = log_joint(vae, x, observed, plane, logits).reshape(POINTS, POINTS)
-    while _edge(values) > values.max() - EDGE and extent < WIDEST:
+    while not _confined(values) and extent < WIDEST:
         extent *= 2
         values = log_joint(vae, x, observed, plane * (extent / EXTENT)).reshape(POINTS, POINTS)
-    coarse = np.linspace(-extent, extent, POINTS)
-    rows, columns = np.nonzero(values >= values.max() - SLACK)
-    spacing = coarse[1] - coarse[0]
-    box = [(coarse[places.min()] - spacing, coarse[places.max()] + spacing) for places in (columns, rows)]
-    points = POINTS
+    box = _box(values, [np.linspace(-extent, extent, POINTS)] * 2)
+    points, fits = POINTS, 0
     while True:
         sides = [np.linspace(low, high, points) for low, high in box]
-        cell = math.prod(side[1] - side[0] for side in sides)
         values = log_joint(vae, x, observed, _points(*sides)).reshape(points, points)
+        fitted = _box(values, sides)
+        shrunk = min((new[1] - new[0]) / (old[1] - old[0]) for new, old in zip(fitted, box, strict=True)) < 0.5
+        if fits < FITS and (shrunk or not _confined(values)):
+            box, fits = fitted, fits + 1
+            continue
+        cell = math.prod(side[1] - side[0] for side in sides)
         fine = _log_sum(values) + math.log(cell)
         error = abs(fine - (_log_sum(values[::2, ::2]) + math.log(4 * cell)))
         if error <= tolerance or 2 * points - 1 > FINEST:
-            return fine, error
+            return fine, error if _confined(values) else math.inf
         points = 2 * points - 1
 
 
-def _edge(values: np.ndarray) -> float:
-    """The highest value on the edge of a grid."""
-    return float(max(values[[0, -1]].max(), values[:, [0, -1]].max()))
+def _box(values: np.ndarray, sides: list[np.ndarray]) -> list[tuple[float, float]]:
+    """Where the integrand lives on a grid, with a margin: of one cell, or of half the grid where it runs off that."""
+    confined, box = _confined(values), []
+    for places, side in zip(np.nonzero(values >= values.max() - SLACK)[::-1], sides, strict=True):
+        cell, half = side[1] - side[0], (side[-1] - side[0]) / 2
+        low, high = places.min(), places.max()
+        below = half if low == 0 and not confined else cell
+        above = half if high == len(side) - 1 and not confined else cell
+        box.append((max(-WIDEST, float(side[low] - below)), min(WIDEST, float(side[high] + above))))
+    return box
+
+
+def _confined(values: np.ndarray) -> bool:
+    """Whether the integrand has fallen enough at the edge of a grid."""
+    return max(values[[0, -1]].max(), values[:, [0, -1]].max()) <= values.max() - EDGE
 
 
 def _log_sum(values: np.ndarray) -> float:

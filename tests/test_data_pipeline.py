@@ -422,6 +422,13 @@ def test_a_place_out_of_range_is_refused(folder, streaming, places, received):
         data.images_at("train", places)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_no_place_is_refused(folder, streaming):
+    data = kvae.data.load(folder, batch_size=20, streaming=streaming)
+    with pytest.raises(UserError, match="at least one place of a train image"):
+        data.images_at("train", [])
+
+
 @pytest.mark.parametrize("ask", [lambda data: data.images_at("tset", [0]), lambda data: data.places_of("tset", 0)])
 def test_an_unknown_split_names_the_nearest(load, ask):
     with pytest.raises(UserError, match=r"Unknown split 'tset'\. Did you mean 'test'"):

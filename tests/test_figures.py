@@ -462,6 +462,7 @@ def test_interpolation_decodes_the_middle_of_its_path(digits_2d, spherical):
         ("digits", {"between": [(-1, 3)]}, "Received -1"),
         ("unlabelled", {"pairs": [("0", "1")]}, "Expected labels to find a class by"),
         ("tiny", {"steps": 1}, "Expected at least 2 steps"),
+        ("tiny", {"pairs": []}, "Expected at least one pair"),
     ],
 )
 def test_an_interpolation_that_cannot_be_is_refused(subject_of, name, options, message):
@@ -507,6 +508,12 @@ def test_completion_rows_of_unknown_pixels_have_no_score(tiny):
     figure = figures.completion_rows(x, inference.complete(tiny.vae, x, "top"))
     assert not [text for text in texts(figure) if "log p" in text]
     assert texts(figure)[-1] == ""
+
+
+@pytest.mark.parametrize("kind", ["completion", "posterior_contours"])
+def test_a_plain_inference_does_not_suit_a_model_without_a_plane(subject_of, kind):
+    with pytest.raises(figures.Unsuitable, match="Expected 2 latent dimensions"):
+        figures.KINDS[kind](subject_of("tiny", 3), plain=True)
 
 
 def test_a_plain_completion_is_another_one(tiny):

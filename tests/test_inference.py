@@ -369,6 +369,15 @@ def test_losses_that_are_not_finite_have_not_converged(vae, x):
     assert not found.converged.any()
 
 
+@pytest.mark.filterwarnings("error")
+def test_where_the_inference_diverged_the_prior_completes(vae, x):
+    found = inference.infer(vae, x, TOP, learning_rate=1e6, optimizer="gradient_descent", **SHORT)
+    completed = inference.complete(vae, x, TOP, inferred=found, samples=4000)
+    exact = inference.quadrature_score(vae, x, TOP).log_value
+    assert np.isfinite(completed.means).all()
+    assert_within_standard_errors(completed.score.log_density, exact, completed.score.standard_error)
+
+
 # --- plain
 
 
@@ -867,6 +876,24 @@ def test_pixel_mean_baseline_of_a_continuous_bernoulli_likelihood(rng):
     found = inference.pixel_mean_baseline(vae, x, mask, mean, 100)
     # The mean is a float32, 6e-8, and so the logit known to 1e-6 or so near the ends, where the mean hardly changes.
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.002, 0.998, 1.0])
+def test_pixel_mean_baseline_of_a_continuous_bernoulli_near_0_and_1(value):
+    vae = untrained((2, 2, 1), likelihood="continuous_bernoulli")
+    x, mask = np.full((1, 2, 2, 1), value), masks.named("top", (2, 2, 1))
+    smoothed = (1000 * value + 1) / 1002
+    # Far out the density is exponential, of mean 1 / rate.
+    edge = min(smoothed, 1 - smoothed)
+    expected = 2 * (-math.log(edge) - min(value, 1 - value) / edge)
+    found = inference.pixel_mean_baseline(vae, x, mask, np.full((2, 2, 1), value), 1000)
+    np.testing.assert_allclose(found, [expected], rtol=1e-3)
+
+
+@pytest.mark.parametrize("mean", [np.zeros((4, 4)), np.zeros((3, 4, 1)), np.full((4, 4, 1), 1.5), 0.5], ids=np.shape)
+def test_pixel_mean_baseline_refuses_what_is_no_mean(vae, x, mean):
+    with pytest.raises(UserError, match="Expected pixel_mean"):
+        inference.pixel_mean_baseline(vae, x, TOP, mean, 10)
 
 
 def test_zero_filled_baseline_is_the_mean_density_under_the_encoders_guess(case):

@@ -134,6 +134,25 @@ def test_a_picture_of_another_size_is_refused(tmp_path, shape):
         masks.named(path, shape)
 
 
+def test_a_picture_of_16_bits_is_split_at_its_middle(tmp_path):
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.array([[0, 300], [32767, 32768], [40000, 65535]], np.uint16)).save(path)
+    assert np.array_equal(masks.named(str(path), (3, 2, 1)), drawn("..", ".#", "##"))
+
+
+def test_a_picture_too_large_to_be_honest_is_refused(tmp_path, monkeypatch):
+    path = picture(tmp_path / "mask.png", np.full((10, 10), 255))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UserError, match="Could not read the mask"):
+        masks.named(path, (10, 10, 1))
+
+
+@pytest.mark.parametrize("name", ["top:0.3", "left:", "right:1"])
+def test_only_random_takes_a_fraction(name):
+    with pytest.raises(UserError, match=f"random alone takes one. Received '{name}'"):
+        masks.named(name, (4, 4, 1))
+
+
 def test_a_file_that_is_no_picture_is_refused(tmp_path):
     (tmp_path / "mask.png").write_text("white, black, white")
     with pytest.raises(UserError, match=r"Could not read the mask .*mask\.png.*white where observed"):
@@ -246,6 +265,18 @@ def test_a_mask_of_another_shape_is_refused_with_both_shapes(shape):
     expected = r"mask of shape \(3, 2, 1\) or \(4, 3, 2, 1\)\. "
     with pytest.raises(UserError, match=rf"{expected}Received \({received}\)"):
         masks.check(np.ones(shape, bool), (4, 3, 2, 1))
+
+
+def test_a_mask_of_as_many_rows_as_there_are_flat_images_is_one_mask_each():
+    # [3, 4] for images [3, 3, 4] without channels fits as one mask for all, not as rows of a channel.
+    observed = np.arange(12).reshape(3, 4) % 2 == 0
+    found = masks.check(observed, (3, 3, 4))
+    assert all(np.array_equal(mask, observed) for mask in found)
+
+
+def test_no_image_is_refused():
+    with pytest.raises(UserError, match="at least one image to mask"):
+        masks.check(HALF, (0, 3, 2, 1))
 
 
 @pytest.mark.parametrize(("value", "what"), [(False, "nothing"), (True, "everything")])

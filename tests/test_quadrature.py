@@ -131,6 +131,8 @@ PLACES = {  # mean, deviations, degrees by which their axes are turned
     "an upright ridge": ([0.3, -0.7], [0.05, 0.8], 0.0),
     "a ridge": ([0.3, -0.7], [0.05, 0.8], 37.0),
     "a narrow ridge": ([0.3, -0.7], [0.02, 0.4], 120.0),
+    "a ridge between the first grid's points": ([0.3, -0.7], [0.005, 0.2], 30.0),
+    "a thread": ([0.11, -0.77], [0.003, 0.3], 45.0),
     "at the edge of the first grid": ([7.0, -7.0], [0.3, 0.3], 0.0),
     "beyond the first grid": ([9.0, -3.0], [0.3, 0.3], 0.0),
     "beyond the first grid, narrow": ([-3.0, 9.0], [0.02, 0.02], 0.0),
@@ -200,6 +202,13 @@ def test_error_is_stated_where_the_finest_grid_does_not_reach_the_tolerance(monk
     linear, x = gaussian_posterior([0.3, -0.7], [0.02, 0.4], 37.0)
     found = quadrature.log_evidence(linear.vae, x.reshape(1, 2, 2, 1), tolerance=0.0)
     assert 0 < found.error[0] < 1e-4
+
+
+@pytest.mark.parametrize("mean", [[80.0, 0.0], [0.0, -57.0]], ids=str)
+def test_error_is_infinite_where_the_posterior_lies_outside_the_widest_plane(mean):
+    linear, x = gaussian_posterior(mean, [0.5, 0.5])
+    found = quadrature.log_evidence(linear.vae, x.reshape(1, 2, 2, 1))
+    assert found.error[0] == math.inf
 
 
 def test_error_of_ordinary_posteriors_is_rounding(model):

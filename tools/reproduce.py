@@ -322,6 +322,7 @@ def conduct(experiment: Experiment, folder: Path, pictures: Path, quick: bool) -
         shown = f"{listed}; mean {np.mean(losses):.2f}"
         rows.append(("the whole test set, every seed", shown, f"seeds {', '.join(map(str, seeds))}"))
     drawn = []
+    shutil.rmtree(pictures / experiment.recipe, ignore_errors=True)
     for kind, options in experiment.pictures.items():
         for path in figures.draw(kind, first.subject, pictures / experiment.recipe, **options):
             drawn.append(path.relative_to(pictures.parent).as_posix())
@@ -411,9 +412,7 @@ def main(recipes: tuple[str, ...], quick: bool, runs: Path | None, out: Path | N
     try:
         for experiment in EXPERIMENTS:
             if not recipes or experiment.recipe in recipes:
-                pictures = out / "reproduction"
-                shutil.rmtree(pictures / experiment.recipe, ignore_errors=True)
-                result = conduct(experiment, runs, pictures, quick)
+                result = conduct(experiment, runs, out / "reproduction", quick)
                 files.write_json(runs / "results" / f"{experiment.recipe}.json", result)
         found = [runs / "results" / f"{recipe}.json" for recipe in known]
         files.write_text(

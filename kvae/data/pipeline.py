@@ -127,11 +127,13 @@ class Data:
             x `[N, H, W, C]` float32.
 
         Raises:
-            UserError: an unknown split, or a place outside of it.
+            UserError: an unknown split, no place, or a place outside of the split.
         """
         if part not in self._splits:
             raise unknown("split", part, self._splits)
         split, index = self._splits[part], np.asarray(places, np.int64)
+        if not index.size:
+            raise UserError(f"Expected at least one place of a {part} image. Received none.")
         wrong = index[(index < 0) | (index >= split.count)]
         if wrong.size:
             raise UserError(f"Expected a place among the {split.count} {part} images, from 0. Received {wrong[0]}.")

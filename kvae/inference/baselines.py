@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from kvae.errors import check_whole
+from kvae.errors import UserError, check_whole
 from kvae.inference import proposals
 from kvae.inference.images import BASELINE, batches, checked, masked_sum, places
 from kvae.inference.variational import Inferred, infer_whole
@@ -22,11 +22,18 @@ def pixel_mean_baseline(vae: VAE, x: Any, observed: Any, pixel_mean: Any, count:
         pixel_mean: of the training images, `[*image]`; smoothed by Laplace's rule, (n mean + 1) / (n + 2), so that a
             pixel that was never on has a probability.
         count: n, of the training images.
+
+    Raises:
+        UserError: a pixel_mean of another shape or outside [0, 1], or whatever `complete` refuses.
     """
     images = checked(vae, x, observed)
-    mean = (check_whole("count", count) * np.asarray(pixel_mean, np.float64) + 1) / (count + 2)
-    low, high = np.full(mean.shape, -30.0), np.full(mean.shape, 30.0)
-    for _ in range(60):  # the mean grows with the logit under every likelihood
+    mean = np.asarray(pixel_mean, np.float64)
+    if mean.shape != vae.image_shape or not ((mean >= 0) & (mean <= 1)).all():
+        raise UserError(f"Expected pixel_mean in [0, 1] of shape {vae.image_shape}. Received shape {mean.shape}.")
+    mean = (check_whole("count", count) * mean + 1) / (count + 2)
+    # The continuous Bernoulli has the mean 1/n at logit -n, the others at log 1/n.
+    low, high = np.full(mean.shape, -1.1 * (count + 2)), np.full(mean.shape, 1.1 * (count + 2))
+    for _ in range(90):  # the mean grows with the logit under every likelihood
         middle = (low + high) / 2
         below = vae.likelihood.means(tf.constant(middle, tf.float32)).numpy() < mean
         low, high = np.where(below, middle, low), np.where(below, high, middle)

@@ -15,6 +15,7 @@ from kvae.tensorflow import tf
 from kvae.vae import VAE
 
 PRIOR_SHARE = 0.1  # of the draws
+FARTHEST = 1e3  # from 0, of a mean or a log variance that is taken for one
 
 
 class Draws(NamedTuple):
@@ -39,11 +40,12 @@ def draws(
 
     Args:
         vae: whose prior takes part.
-        components: (mean, log_var) of each, `[B, D]`.
+        components: (mean, log_var) of each, `[B, D]`; the prior stands in where an inference diverged.
         place: of every image, `[B]`.
         samples: at least one more than there are components.
         key: of the noise.
     """
+    components = [_sound(*component) for component in components]
     share = counts(len(components), samples)
     owner = np.repeat(np.arange(len(share)), share)
     log_share = np.log(np.array(share) / samples)
@@ -60,3 +62,10 @@ def draws(
         densities = [vae.log_q(z, mean, log_var).numpy() for mean, log_var in components]
         log_proposal = np.logaddexp.reduce([a + b for a, b in zip(log_share, [*densities, log_prior], strict=True)])
         yield Draws(z, log_prior.astype(np.float64), log_proposal.astype(np.float64))
+
+
+def _sound(mean: Any, log_var: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """A component with the prior in place of every image's that is NaN, infinite or absurdly far off."""
+    mean, log_var = tf.convert_to_tensor(mean), tf.convert_to_tensor(log_var)
+    sound = tf.reduce_all((tf.abs(mean) < FARTHEST) & (tf.abs(log_var) < FARTHEST), axis=-1, keepdims=True)
+    return tf.where(sound, mean, tf.zeros_like(mean)), tf.where(sound, log_var, tf.zeros_like(log_var))

@@ -90,7 +90,8 @@ def infer(
     check_whole("gradient_samples", gradient_samples)
     if optimizer not in OPTIMIZERS:
         raise unknown("optimizer", optimizer, OPTIMIZERS)
-    if not isinstance(learning_rate, numbers.Real | np.floating) or not 0 < learning_rate < math.inf:
+    number = isinstance(learning_rate, numbers.Real) and not isinstance(learning_rate, bool)
+    if not number or not 0 < learning_rate < math.inf:
         raise UserError(f"Expected a positive learning_rate. Received {learning_rate!r}.")
     given = None if start is None else _given_start(start, len(images.x), vae.latent_dim)
     settings = (steps, float(learning_rate), gradient_samples, optimizer)
