@@ -78,7 +78,7 @@ def elbo(vae: VAE, data: Any, *, draws: int = ELBO_DRAWS, seed: int = 0) -> Elbo
         return terms.elbo, terms.reconstruction, terms.kl, kl, mean
 
     batch_terms, seed_ = vae.graph(("elbo", draws), terms_of), tf.constant(seed)
-    parts = [[part.numpy() for part in batch_terms(x, index, seed_)] for x, index in _batches(vae, data)]
+    parts = [[part.numpy() for part in batch_terms(x, index, seed_)] for x, index in batches(vae, data)]
     elbo_, reconstruction, kl, kl_elements, mean = (np.concatenate(part) for part in zip(*parts, strict=True))
     return ElboTerms(
         Estimate(elbo_),
@@ -121,7 +121,7 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
     bound, seed_ = vae.graph("log_likelihood", log_mean_weight), tf.constant(seed)
     progress = keras.utils.Progbar(_count(data), unit_name="batch") if verbose else None
     results = []
-    for x, index in _batches(vae, data):
+    for x, index in batches(vae, data):
         count = min(max(vae.images_at_once // int(x.shape[0]), 1), samples)
         total = np.full(x.shape[0], -np.inf)
         for first in range(0, samples, count):
@@ -188,7 +188,7 @@ def _count(data: Any) -> int | None:
     return -(-len(data) // BATCH)
 
 
-def _batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
     """x `[B, *image]` and the places of its examples in the set, `[B]`."""
     if vae.image_shape is None:
         raise UserError("Expected a model that was trained, or built with build((None, 28, 28, 1)). Received neither.")

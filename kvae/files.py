@@ -56,14 +56,17 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields an empty folder beside `path` that takes its name when the block ends well; `path` must not exist.
+def atomic_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """Yields an empty folder beside `path` that takes its name when the block ends well.
+
+    `path` must not exist, or with `overwrite` is replaced then.
 
     Raises:
         UserError: as `atomic_file`.
     """
     path = Path(path)
     partial: Path | None = None
+    replaced: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=path.parent))
@@ -71,13 +74,30 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield partial
         for written in partial.rglob("*"):
             _sync(written)
+        if overwrite and path.exists():
+            replaced = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=path.parent))
+            os.rename(path, replaced / path.name)
         os.rename(partial, path)
         _sync(path.parent)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+        if replaced is not None and not path.exists():
+            os.rename(replaced / path.name, path)
+        for leftover in (partial, replaced):
+            if leftover is not None:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def check_free(folder: str | os.PathLike[str], overwrite: bool, marker: str) -> None:
+    """Raises `UserError` where a folder must not be written: it exists, or is not one with a file named `marker`."""
+    folder = Path(folder)
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not overwrite:
+        raise UserError(f"{str(folder)!r} exists. Replace it with overwrite (--overwrite) or choose another --out.")
+    if not (folder / marker).is_file():
+        raise UserError(f"{str(folder)!r} has no {marker}, so it is not replaced. Choose another --out.")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -21,6 +21,8 @@ class Likelihood(keras.layers.Layer):
     binary = False
     #: whether `log_prob` is a log density, with its constant
     normalized = True
+    #: whether `draw` is made of standard normal numbers, not of uniform ones
+    takes_normals = False
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs["dtype"] = "float32"
@@ -37,9 +39,24 @@ class Likelihood(keras.layers.Layer):
         """E[x|z], in [0, 1], the shape of `logits`."""
         return tf.sigmoid(logits)
 
+    def draw(self, logits: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+        """A draw of p(x|z) made of random numbers: uniform on [0, 1), or standard normal where `takes_normals`.
+
+        Only operations that LiteRT has built in, so that the draw can be exported.
+
+        Args:
+            logits: `[B, *image]`.
+            numbers: `[B, *image]` float32, independent.
+
+        Returns:
+            `[B, *image]` float32, in [0, 1].
+        """
+        raise NotImplementedError
+
     def sample(self, logits: tf.Tensor, key: tuple) -> tf.Tensor:
         """A draw of p(x|z) for logits `[B, *image]`, float32; `key` as in `kvae.noise.uniform`."""
-        raise NotImplementedError
+        numbers = noise.normal if self.takes_normals else noise.uniform
+        return self.draw(logits, numbers(tuple(logits.shape[1:]), *key))
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -51,9 +68,8 @@ class Bernoulli(Likelihood):
     def log_prob(self, x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         return distributions.bernoulli_log_density(x, logits)
 
-    def sample(self, logits: tf.Tensor, key: tuple) -> tf.Tensor:
-        uniform = noise.uniform(tuple(logits.shape[1:]), *key)
-        return tf.cast(uniform < tf.sigmoid(logits), tf.float32)
+    def draw(self, logits: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+        return tf.cast(numbers < tf.sigmoid(logits), tf.float32)
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -70,13 +86,17 @@ class ContinuousBernoulli(Likelihood):
         series = 0.5 + logits / 12 - tf.pow(logits, 3) / 720
         return tf.where(small, series, -1 / tf.math.expm1(-safe) - 1 / safe)
 
-    def sample(self, logits: tf.Tensor, key: tuple) -> tf.Tensor:
+    def draw(self, logits: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
         """By the inverse distribution function, log(u e^l + 1 - u) / l, mirrored so that the exponential never grows:
         F(x; l) = 1 - F(1 - x; -l)."""
-        uniform = noise.uniform(tuple(logits.shape[1:]), *key)
-        magnitude = tf.maximum(tf.abs(logits), 1e-3)  # at 1e-3 the density is flat to 3e-4
-        x = -tf.math.log1p(uniform * tf.math.expm1(-magnitude)) / magnitude  # a draw for -|l|
-        return tf.clip_by_value(tf.where(logits > 0, 1 - x, x), 0.0, 1.0)
+        magnitude = tf.maximum(tf.abs(logits), 0.05)
+        mirrored = tf.where(logits > 0, 1 - numbers, numbers)
+        x = -tf.math.log1p(mirrored * tf.math.expm1(-magnitude)) / magnitude  # for -|l|
+        # Near l = 0 the quotient loses its digits where log1p(x) is log(1 + x), as in LiteRT; the series errs by 6e-7.
+        bend = numbers * (1 - numbers) * logits
+        series = numbers + bend * (0.5 + (1 - 2 * numbers) * logits / 6)
+        x = tf.where(tf.abs(logits) < 0.05, series, tf.where(logits > 0, 1 - x, x))
+        return tf.clip_by_value(x, 0.0, 1.0)
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -89,6 +109,8 @@ class Gaussian(Likelihood):
     Args:
         variance: a positive number, or `"learned"` (it starts at 0.1).
     """
+
+    takes_normals = True
 
     def __init__(self, variance: float | str = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -111,10 +133,9 @@ class Gaussian(Likelihood):
         log_var = tf.convert_to_tensor(self.log_variance)
         return distributions.gaussian_log_density(x, tf.sigmoid(logits), log_var)
 
-    def sample(self, logits: tf.Tensor, key: tuple) -> tf.Tensor:
+    def draw(self, logits: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
         """A draw of the Gaussian, clipped to [0, 1] as every picture is."""
-        draws = noise.normal(tuple(logits.shape[1:]), *key)
-        draw = distributions.reparameterize(tf.sigmoid(logits), tf.convert_to_tensor(self.log_variance), draws)
+        draw = distributions.reparameterize(tf.sigmoid(logits), tf.convert_to_tensor(self.log_variance), numbers)
         return tf.clip_by_value(draw, 0.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:

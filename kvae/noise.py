@@ -3,41 +3,56 @@
 A draw is a hash of (seed, key..., element), so the pixel noise of image i in epoch e is the same whatever the batch
 size, the order, the number of workers or the moment of a resume. Only builtin uint32 operations make the bits, so
 `uniform` is bit-identical eagerly, in a graph, under XLA and in NumPy. `normal` puts them through `erfinv`, whose
-kernels agree to 4 units in the last place, and under XLA to 3e-5 beyond three standard deviations.
+kernels agree to 4 units in the last place, and under XLA to 3e-5 beyond three standard deviations. What must be the
+same on every runtime, the images that a seed stands for, comes from `kvae.portable`.
 """
 
 import math
 from typing import Any
 
+import numpy as np
+
+from kvae import portable
 from kvae.tensorflow import tf
 
-GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: consecutive multiples spread evenly over the 32-bit circle
+
+class TensorFlow:
+    """`kvae.portable.Arithmetic` of TensorFlow, in operations that LiteRT has built in."""
+
+    def words(self, value: Any) -> tf.Tensor:
+        if isinstance(value, int | np.ndarray):
+            return tf.constant(np.asarray(value).astype(np.uint32))
+        return tf.cast(tf.convert_to_tensor(value), tf.uint32)
+
+    def integers(self, words: tf.Tensor) -> tf.Tensor:
+        return tf.cast(words, tf.int32)
+
+    def floats(self, integers: tf.Tensor) -> tf.Tensor:
+        return tf.cast(integers, tf.float32)
+
+    def shift(self, value: tf.Tensor, places: Any) -> tf.Tensor:
+        return tf.bitwise.right_shift(value, tf.cast(places, value.dtype))
+
+    def xor(self, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+        return tf.bitwise.bitwise_xor(first, second)
+
+    def gather(self, table: np.ndarray, index: tf.Tensor) -> tf.Tensor:
+        return tf.gather(tf.constant(table), index)
+
+    def count(self, conditions: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.cast(conditions, tf.int32), axis=-1)
 
 
-def _mix(bits: tf.Tensor) -> tf.Tensor:
-    """A bijection of uint32 in which every input bit flips every output bit with probability near 1/2.
-
-    Two rounds of xor-shift and multiply with the constants of C. Wellons, "Prospecting for hash functions" (2018,
-    public domain), whose search minimised the avalanche bias of this form.
-    """
-    shift, xor = tf.bitwise.right_shift, tf.bitwise.bitwise_xor
-    bits = xor(bits, shift(bits, tf.constant(16, tf.uint32))) * tf.constant(0x7FEB352D, tf.uint32)
-    bits = xor(bits, shift(bits, tf.constant(15, tf.uint32))) * tf.constant(0x846CA68B, tf.uint32)
-    return xor(bits, shift(bits, tf.constant(16, tf.uint32)))
-
-
-def _word(value: Any) -> tf.Tensor:
-    """An integer as uint32, modulo 2^32."""
-    return tf.cast(tf.convert_to_tensor(value), tf.uint32)
+TENSORFLOW = TensorFlow()
 
 
 def _bits(count: int, key: tuple[Any, ...]) -> tf.Tensor:
     """`count` hashed words for every key, `[B, count]` uint32."""
-    state = _word(0)
+    ops, golden = TENSORFLOW, TENSORFLOW.words(portable.GOLDEN)
+    state = ops.words(0)
     for part in key:
-        state = _mix(tf.bitwise.bitwise_xor(state, _word(part)) + _word(GOLDEN))
-    counter = _word(tf.range(count)) * _word(GOLDEN)
-    return _mix(tf.reshape(state, [-1, 1]) + counter)
+        state = portable.mix(ops.xor(state, ops.words(part)) + golden, ops)
+    return portable.mix(tf.reshape(state, [-1, 1]) + ops.words(tf.range(count)) * golden, ops)
 
 
 def uniform(shape: tuple[int, ...], *key: Any) -> tf.Tensor:

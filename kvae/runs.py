@@ -8,6 +8,7 @@ saved_models/<run>/
   evaluation.json    what `kvae evaluate` printed last, with its protocol
   plots/*.png
   checkpoint/        what --resume needs
+  bundle/            what `kvae export` wrote
 """
 
 import importlib.metadata
@@ -72,8 +73,7 @@ class Run:
 
     def write_config(self, protocol: dict[str, Any]) -> None:
         """Writes config.json."""
-        versions = {package: importlib.metadata.version(package) for package in PACKAGES}
-        content = {"config": self.config.to_dict(), "protocol": protocol, "versions": versions}
+        content = {"config": self.config.to_dict(), "protocol": protocol, "versions": versions()}
         files.write_json(self.folder / "config.json", content)
 
     @property
@@ -136,6 +136,15 @@ class Run:
     @property
     def plots(self) -> Path:
         return self.folder / "plots"
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / "bundle"
+
+
+def versions() -> dict[str, str]:
+    """The packages that a run and a bundle state, with their versions."""
+    return {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
 def check_free(folder: str | Path, overwrite: bool) -> None:

@@ -1,5 +1,209 @@
-"""What needs no TensorFlow: pictures from arrays of pixels. Importing it loads neither TensorFlow nor Keras."""
+"""Sampling without TensorFlow: a bundle or a .tflite decoder, NumPy and ai-edge-litert.
 
+    decoder = kvae.runtime.load("saved_models/mnist_2d")
+    images, means, z = decoder.sample(kvae.runtime.seeds(64, seed=1))
+
+Importing this room loads neither TensorFlow nor Keras.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from kvae import files, latent
+from kvae.errors import UserError, check_whole, unknown
 from kvae.pictures import save_picture, tile
+from kvae.portable import Sample, check_seeds, seeds
+from kvae.quiet import silenced
 
-__all__ = ["save_picture", "tile"]
+CARD = "model_card.json"
+VARIANTS = {  # by name, the file in a bundle
+    "float32": "decoder.tflite",
+    "float16": "decoder_float16.tflite",
+    "int8": "decoder_int8.tflite",
+    "full_int8": "decoder_full_int8.tflite",
+}
+MAGIC = b"TFL3"  # bytes 4 to 8 of every .tflite
+CHUNK = 256  # images at a time, so that memory does not grow with their number
+
+__all__ = ["CARD", "VARIANTS", "Decoded", "Decoder", "Sample", "load", "save_picture", "seeds", "tile"]
+
+
+class Decoded(NamedTuple):
+    """What a decoder makes of latent points."""
+
+    means: np.ndarray  # [n, *image]  E[x|z], float32 in [0, 1]
+    logits: np.ndarray  # [n, *image]  float32
+
+
+class Decoder:
+    """An exported decoder; `load` makes one.
+
+    Attributes:
+        latent_dim: D.
+        image_shape: e.g. `(28, 28, 1)`.
+        path: of its file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+        self.path = Path(path)
+        interpreter = _interpreter(self.path, threads)
+        wanted = {"decode": (["z"], ["logits", "means"]), "sample": (["seed"], ["images", "means", "z"])}
+        found = {name: (sorted(s["inputs"]), sorted(s["outputs"])) for name, s in interpreter.get_signature_list().items()}
+        if {name: found.get(name) for name in wanted} != wanted:
+            raise UserError(
+                f"{path} is a .tflite, but not one that kvae exported: expected the signatures decode(z) and "
+                f"sample(seed). Received {', '.join(sorted(found)) or 'none'}."
+            )
+        self._decode, self._sample = (interpreter.get_signature_runner(name) for name in wanted)
+        self.latent_dim = int(self._decode.get_input_details()["z"]["shape"][1])
+        self.image_shape = tuple(int(side) for side in self._sample_shape())
+
+    def decode(self, z: ArrayLike) -> Decoded:
+        """E[x|z] and the logits of p(x|z).
+
+        Args:
+            z: `[n, D]`.
+
+        Raises:
+            UserError: another shape or type, or NaN.
+        """
+        points = check_z(z, self.latent_dim)
+        parts = [self._decode(z=points[start : start + CHUNK]) for start in range(0, len(points), CHUNK)]
+        return Decoded(*[np.concatenate([part[name] for part in parts]) for name in Decoded._fields])
+
+    def sample(self, seeds: ArrayLike) -> Sample:
+        """One image a seed: x ~ p(x|z), z ~ p(z).
+
+        Image i is a function of seeds[i] alone. z is the same bit for bit on every runtime, `VAE.sample` included.
+
+        Args:
+            seeds: `[n]` whole numbers in int32; `kvae.runtime.seeds(n, seed)` makes those of `VAE.generate(n, seed)`.
+
+        Returns:
+            images `[n, *image]` uint8, means `[n, *image]` float32 in [0, 1], z `[n, D]` float32.
+
+        Raises:
+            UserError: no list of int32, or none at all.
+        """
+        values = check_seeds(seeds)
+        parts = [self._sample(seed=values[start : start + CHUNK]) for start in range(0, len(values), CHUNK)]
+        return Sample(*[np.concatenate([part[name] for part in parts]) for name in Sample._fields])
+
+    def lattice(self, n: int = 20, extent: float | None = 2.0) -> np.ndarray:
+        """Decoded means over [-extent, extent]^2 as one seamless picture; None: points of equal prior probability.
+
+        Returns:
+            `[n * H, n * W, C]` float32 in [0, 1].
+
+        Raises:
+            UserError: a latent space that is no plane, n below 1, or an extent that is not positive.
+        """
+        if self.latent_dim != 2:
+            raise UserError(f"Expected 2 latent dimensions for a lattice. This decoder has {self.latent_dim}.")
+        return tile(self.decode(latent.lattice(n, extent)).means, check_whole("n", n))
+
+    def _sample_shape(self) -> np.ndarray:
+        """The image shape: of what one seed gives, since a dynamic batch has no shape before it ran."""
+        return np.array(self._sample(seed=np.zeros(1, np.int32))["images"].shape[1:])
+
+
+def load(path: str | os.PathLike[str], variant: str = "float32", threads: int | None = None) -> Decoder:
+    """A decoder from a bundle, a run that has one, or a .tflite file.
+
+    Args:
+        path: e.g. `saved_models/mnist_2d`, `bundle` or `decoder_int8.tflite`.
+        variant: which file of a bundle: `float32`, `float16`, `int8` or `full_int8`.
+        threads: of the runtime; its own choice by default.
+
+    Raises:
+        UserError: there is none, it is damaged, or it is not one that kvae exported.
+    """
+    path = Path(path)
+    if variant not in VARIANTS:
+        raise unknown("variant", variant, VARIANTS)
+    if path.is_file():
+        return Decoder(path, threads)
+    if not path.exists():
+        raise UserError(f"Expected a bundle, a run that has one, or a .tflite file. {str(path)!r} does not exist.")
+    folder = find_bundle(path)
+    if folder is None:
+        raise UserError(f"Expected a bundle, with a {CARD}. {str(path)!r} has none; make one: kvae export RUN --out DIR")
+    listed = read_card(folder)["files"]
+    name = VARIANTS[variant]
+    if name not in listed:
+        present = [known for known, file in VARIANTS.items() if file in listed]
+        raise UserError(f"{str(folder)!r} has no {variant} decoder. It has: {', '.join(present) or 'none'}.")
+    check_file(folder, name, listed[name])
+    return Decoder(folder / name, threads)
+
+
+def find_bundle(path: Path) -> Path | None:
+    """The bundle that a folder is, or has as `bundle/`."""
+    return next((folder for folder in (path, path / "bundle") if (folder / CARD).is_file()), None)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """A bundle's model card.
+
+    Raises:
+        UserError: it is no card of kvae.
+    """
+    card = files.read_json(folder / CARD)
+    if not isinstance(card, dict) or not isinstance(card.get("files"), dict):
+        raise UserError(f"{folder / CARD} is not the model card of a bundle.")
+    return card
+
+
+def check_file(folder: Path, name: str, stated: dict[str, Any]) -> None:
+    """Raises `UserError` where a file of a bundle is not the one that its card states."""
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise UserError(f"Could not read {folder / name}: {error.strerror or error}.") from error
+    if hashlib.sha256(content).hexdigest() != stated.get("sha256"):
+        raise UserError(
+            f"{folder / name} is not the file that {CARD} states: {len(content):,} bytes of another content. It was "
+            "changed or damaged; export it again."
+        )
+
+
+def check_z(z: ArrayLike, latent_dim: int) -> np.ndarray:
+    """Latent points as `[n, D]` float32.
+
+    Raises:
+        UserError: another shape or type, none, or NaN or infinity.
+    """
+    points = np.asarray(z)
+    if points.ndim != 2 or points.shape[1] != latent_dim or points.dtype.kind not in "fiu" or len(points) == 0:
+        shown = f"{points.dtype} of shape {list(points.shape)}"
+        raise UserError(f"Expected z, numbers of shape [n, {latent_dim}] with n of at least 1. Received {shown}.")
+    points = points.astype(np.float32)
+    if not np.isfinite(points).all():
+        raise UserError(f"Expected finite z. Received {points[~np.isfinite(points)][0]}.")
+    return points
+
+
+def _interpreter(path: Path, threads: int | None) -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise UserError("Expected the package ai-edge-litert. Install it: pip install ai-edge-litert") from error
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Could not read {path}: {error.strerror or error}.") from error
+    if content[4:8] != MAGIC:
+        raise UserError(f"{path} is not a .tflite file.")
+    with silenced():  # the runtime tells which delegate it takes
+        try:
+            interpreter = Interpreter(model_content=content, num_threads=threads)
+            interpreter.allocate_tensors()
+            return interpreter
+        except (ValueError, RuntimeError) as error:
+            reason = error
+    raise UserError(f"{path} is damaged, or needs operations that LiteRT lacks: {str(reason).strip()}") from reason

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae import distributions, files, likelihoods, networks, noise, objectives
+from kvae import distributions, files, likelihoods, networks, noise, objectives, portable
 from kvae.errors import UserError, check_seed, check_whole, unknown
 from kvae.tensorflow import keras, tf
 
@@ -18,7 +18,7 @@ VALUES_AT_ONCE = 4096 * 784  # pixels decoded at a time
 METRICS = ("loss", "elbo", "reconstruction", "kl")
 
 # Streams of the model's noise: a draw is a function of (seed, stream, counter, element).
-TRAINING, EVALUATION, PRIOR, POSTERIOR, PIXELS = range(5)
+TRAINING, EVALUATION, POSTERIOR = 0, 1, 3
 
 
 class Posterior(NamedTuple):
@@ -405,10 +405,47 @@ class VAE(keras.Model):
             mean = distributions.reparameterize(mean, log_var, draw)
         return self.likelihood.means(self._logits(mean))
 
+    def sample(self, seeds: Any) -> portable.Sample:
+        """x ~ p(x|z), z ~ p(z), one image a seed: what the exported decoders draw from the same seeds.
+
+        By `kvae.portable`: image i is a function of seeds[i] alone, z is the same bit for bit on every runtime, and a
+        pixel of a Bernoulli likelihood is another one only where its mean rounds across its uniform number, about once
+        in 10^7.
+
+        Args:
+            seeds: `[n]` int32; `kvae.portable.seeds(n, seed)` makes those of `generate`.
+
+        Returns:
+            images in [0, 1], means and z, float32.
+
+        Raises:
+            UserError: no list of int32, or none at all.
+        """
+        self._check_built()
+        seeds, chunk = portable.check_seeds(seeds), self.images_at_once
+        draw = self.graph("sample", self.sample_graph)
+        parts = [draw(tf.constant(seeds[start : start + chunk])) for start in range(0, len(seeds), chunk)]
+        return portable.Sample(*[tf.concat(part, axis=0) for part in zip(*parts, strict=True)])
+
+    def sample_graph(self, seeds: tf.Tensor) -> portable.Sample:
+        """What `sample` computes for a few seeds `[n]` int32, in operations that LiteRT has built in."""
+        z = self.latents(seeds)
+        logits = self._logits(z)
+        numbers = portable.normals if self.likelihood.takes_normals else portable.uniforms
+        drawn = numbers(seeds, portable.PIXELS, math.prod(self.image_shape), noise.TENSORFLOW)
+        images = self.likelihood.draw(logits, tf.reshape(drawn, [-1, *self.image_shape]))
+        return portable.Sample(images, self.likelihood.means(logits), z)
+
+    def latents(self, seeds: tf.Tensor) -> tf.Tensor:
+        """z ~ p(z) `[n, D]` of seeds `[n]` int32, as `sample` has it."""
+        z = portable.normals(seeds, portable.LATENT, self.latent_dim, noise.TENSORFLOW)
+        # Within +-5.3 as it is. The clip keeps converters from folding the last factor, 2^-20, into float16 weights.
+        return tf.clip_by_value(z, -6.0, 6.0)
+
     def sample_prior(self, n: int, seed: int | None = None) -> tf.Tensor:
         """n draws z ~ p(z), those from which `generate` makes its images with the same seed; `[n, D]`."""
         self._check_built()
-        return noise.normal((self.latent_dim,), _seed(seed), PRIOR, tf.range(check_whole("n", n)))
+        return self.latents(tf.constant(portable.seeds(n, _seed(seed))))
 
     def generate(self, n: int, seed: int | None = None) -> tf.Tensor:
         """n draws x ~ p(x|z), z ~ p(z).
@@ -420,20 +457,13 @@ class VAE(keras.Model):
         Returns:
             `[n, *image]` float32; 0 or 1 for a Bernoulli likelihood.
         """
-        seed = _seed(seed)
-        return self._generate(n, seed, lambda logits, index: self.likelihood.sample(logits, (seed, PIXELS, index)))
+        self._check_built()
+        return self.sample(portable.seeds(n, _seed(seed))).images
 
     def generate_means(self, n: int, seed: int | None = None) -> tf.Tensor:
         """E[x|z] at the same z as `generate` with the same seed: grey pictures, `[n, *image]` float32."""
-        return self._generate(n, _seed(seed), lambda logits, _: self.likelihood.means(logits))
-
-    def _generate(self, n: int, seed: int, pixels: Any) -> tf.Tensor:
-        n, chunk = check_whole("n", n), self.images_at_once
-        parts = []
-        for start in range(0, n, chunk):
-            index = tf.range(start, min(start + chunk, n))
-            parts.append(pixels(self._logits(noise.normal((self.latent_dim,), seed, PRIOR, index)), index))
-        return tf.concat(parts, axis=0)
+        self._check_built()
+        return self.sample(portable.seeds(n, _seed(seed))).means
 
     def log_prior(self, z: Any) -> tf.Tensor:
         """log p(z) = log N(z; 0, I), nats; z `[..., D]` -> `[...]`."""
@@ -506,8 +536,10 @@ def _replica() -> Any:
     return context.replica_id_in_sync_group if context else 0
 
 
-def _seed(seed: int | None) -> int:
-    """A seed as an int, drawn from Python's `random` where it is None."""
+def _seed(seed: Any) -> Any:
+    """A seed as an int, drawn from Python's `random` where it is None; within a graph it may be a tensor."""
+    if tf.is_tensor(seed):
+        return seed
     return random.randrange(2**31) if seed is None else check_seed("seed", seed)
 
 

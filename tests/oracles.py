@@ -8,7 +8,7 @@ import numpy as np
 from scipy import special, stats
 
 import kvae
-from kvae import distributions, likelihoods, noise
+from kvae import distributions, likelihoods
 
 
 class Normal(NamedTuple):
@@ -29,8 +29,10 @@ class LinearGaussian(likelihoods.Likelihood):
     def means(self, logits):
         return logits
 
-    def sample(self, logits, key):
-        return logits + self.s * noise.normal(tuple(logits.shape[1:]), *key)
+    takes_normals = True
+
+    def draw(self, logits, numbers):
+        return logits + self.s * numbers
 
 
 class LinearModel:

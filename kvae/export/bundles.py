@@ -1,0 +1,191 @@
+"""The bundle: a folder with everything that draws a model's images, its model card, and how far each file is from it.
+
+bundle/
+  saved_model/           every endpoint, any batch
+  saved_model_decoder/   decode and sample alone, where it was asked for
+  decoder.tflite         float32; decoder_float16.tflite, decoder_int8.tflite
+  model_card.json        what the model is, its metrics and protocol, the parity report, SHA-256 of each file
+  sample.py              stand-alone: numpy and ai-edge-litert
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kvae import files, likelihoods, portable, runs, runtime, training
+from kvae.errors import UserError, unknown
+from kvae.export import endpoints, litert, parity, savedmodel
+from kvae.runs import Run
+from kvae.vae import VAE
+
+FORMAT = 1
+FORMATS = {"savedmodel": "saved_model", "savedmodel_decoder": "saved_model_decoder", "tflite": "decoder.tflite"}
+DEFAULT_FORMATS = ("savedmodel", "tflite")
+RUN_FILES = ("config.json", "model.keras", "evaluation.json")  # of the run that a bundle was made from
+REFERENCE = 8  # samples whose z the card states
+GUARANTEE = (
+    "z and the uniform numbers are functions of (seed, place) alone, in integers, and the same bit for bit in NumPy, "
+    "TensorFlow (eager, graph, XLA), SavedModel and LiteRT float32, float16 and int8. The means are floating point and "
+    "differ as stated for each variant, so a pixel of a draw differs where its mean crosses its uniform number; the "
+    "count over 10,000 images is stated. Image i depends on seed i alone, whatever else is in the batch, but for the "
+    "rounding of the means."
+)
+
+
+def bundle(
+    vae: VAE,
+    folder: str | os.PathLike[str],
+    *,
+    formats: Iterable[str] = DEFAULT_FORMATS,
+    variants: Iterable[str] = litert.DEFAULT_VARIANTS,
+    test: Any = None,
+    tolerances: Mapping[str, float] | None = None,
+    overwrite: bool = False,
+    **said: Any,
+) -> dict[str, Any]:
+    """Writes a bundle; it appears whole or not at all.
+
+    Args:
+        vae: a built model.
+        folder: to write.
+        formats: `savedmodel`, `savedmodel_decoder` (without the encoder's weights), `tflite`.
+        variants: of the .tflite files: `float32`, `float16`, `int8`, `full_int8`.
+        test: images to measure the change of the ELBO on, a `tf.data.Dataset` of batches or an array `[N, *image]`;
+            not measured by default.
+        tolerances: by variant (and `saved_model`), the greatest error of the means at which the export fails, in place
+            of `kvae.export.TOLERANCES`.
+        overwrite: replace a bundle that stands there.
+        **said: more for the model card, such as `name=` and `metrics=`.
+
+    Returns:
+        The model card.
+
+    Raises:
+        UserError: an unknown format or variant, a folder that exists or cannot be written, a model that cannot be
+            exported, or a variant that exceeds its tolerance. Nothing is written then.
+    """
+    folder, formats, variants = Path(folder), tuple(formats), tuple(variants)
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown("format", name, FORMATS)
+    if not formats:
+        raise UserError(f"Expected at least one format of {', '.join(FORMATS)}. Received none.")
+    limits = parity.check_tolerances(tolerances)
+    files.check_free(folder, overwrite, runtime.CARD)
+    contents = litert.convert(vae, variants) if "tflite" in formats else {}
+    with files.atomic_folder(folder, overwrite=folder.exists()) as partial:
+        paths = {}
+        for name, kept in (("savedmodel", endpoints.ENDPOINTS), ("savedmodel_decoder", endpoints.DECODER)):
+            if name in formats:
+                paths[FORMATS[name]] = savedmodel.saved_model(vae, partial / FORMATS[name], kept)
+        for variant, content in contents.items():
+            paths[variant] = partial / runtime.VARIANTS[variant]
+            paths[variant].write_bytes(content)
+        if contents:
+            (partial / "sample.py").write_bytes(Path(__file__).with_name("standalone.py").read_bytes())
+        report = _report(vae, paths, test, limits)
+        card = {**_card(vae, said), "variants": report, "tolerances": {name: limits[_kind(name)] for name in report}}
+        written = sorted(path for path in partial.rglob("*") if path.is_file())
+        card["files"] = {
+            path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": digest(path)}
+            for path in written
+        }
+        files.write_json(partial / runtime.CARD, card)
+    return card
+
+
+def bundle_of_run(run: Run, folder: str | os.PathLike[str] | None = None, **options: Any) -> dict[str, Any]:
+    """The bundle of a run, in its folder by default, with its evaluation in the model card.
+
+    Args:
+        run: that has finished.
+        folder: to write.
+        **options: of `bundle`.
+
+    Raises:
+        UserError: the run has no model, or whatever `bundle` refuses.
+    """
+    vae = run.load_model()
+    evaluation = run.folder / "evaluation.json"
+    present = [name for name in RUN_FILES if (run.folder / name).is_file()]
+    return bundle(
+        vae,
+        run.bundle if folder is None else folder,
+        **options,
+        name=run.config.name,
+        description=run.config.description,
+        metrics=files.read_json(evaluation) if evaluation.is_file() else None,
+        run={name: {"sha256": digest(run.folder / name)} for name in present},
+    )
+
+
+def test_images(run: Run) -> Any:
+    """The test set of a run's configuration, for `bundle(test=...)`.
+
+    Raises:
+        UserError: the data are not there.
+    """
+    return training.load_data(run.config).test
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def decoder_at(path: Path) -> Any:
+    """The decoder in a .tflite file or a folder of a SavedModel."""
+    return savedmodel.SavedModelDecoder(path) if path.is_dir() else runtime.Decoder(path)
+
+
+def _kind(name: str) -> str:
+    """Whose tolerance a file of the bundle has."""
+    return "saved_model" if name.startswith("saved_model") else name
+
+
+def _report(vae: VAE, paths: Mapping[str, Path], test: Any, limits: Mapping[str, Any]) -> dict[str, Any]:
+    """The parity report of every variant; raises where one exceeds its tolerance."""
+    decoders = {name: decoder_at(path) for name, path in paths.items()}
+    keras_decoder = parity.KerasDecoder(vae)
+    report = {name: parity.errors(keras_decoder, decoder) for name, decoder in decoders.items()}
+    if test is not None:
+        for name, change in parity.elbo_changes(vae, decoders, test).items():
+            report[name]["elbo_change"] = change
+    wrong = [line for name in report for line in parity.failures(name, report[name], limits[_kind(name)])]
+    if wrong:
+        raise UserError(
+            f"Nothing was exported. {'; '.join(wrong)}. Leave that variant out, or state a wider tolerance if that "
+            "will do."
+        )
+    return {name: {**parity.costs(path), **report[name]} for name, path in paths.items()}
+
+
+def _card(vae: VAE, said: Mapping[str, Any]) -> dict[str, Any]:
+    """What the card says beside the report and the files."""
+    seeds = portable.seeds(REFERENCE, 0)
+    return {
+        "format": FORMAT,
+        "name": said.get("name"),
+        **{key: value for key, value in said.items() if key != "name"},
+        "model": {
+            "latent_dim": vae.latent_dim,
+            "image_shape": list(vae.image_shape),
+            "likelihood": likelihoods.name_of(vae.likelihood),
+            "decoder_weights": vae.decoder.count_params(),
+        },
+        "signatures": {
+            "decode": "z float32 [n, D] -> means, logits float32 [n, *image]",
+            "sample": "seed int32 [n] -> images uint8 [n, *image] (0 to 255), means float32 [n, *image], z float32 [n, D]",
+        },
+        "guarantee": GUARANTEE,
+        "reference": {"seeds": seeds.tolist(), "z": vae.latents(seeds).numpy().tolist()},
+        "protocol": {
+            "parity": f"against the Keras model: means at {parity.LATENTS:,} z of seed 0, samples of {parity.IMAGES:,} "
+            "seeds of seed 0; elbo_change in nats per example over the whole test set, one draw of z each",
+            "costs": f"{parity.machine()}; a process of its own; latency in microseconds, the median of one decode of "
+            "1 or 64 latents",
+        },
+        "versions": runs.versions(),
+    }

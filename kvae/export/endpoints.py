@@ -1,0 +1,103 @@
+"""What an exported model offers: named functions of tensors, traced into one module that holds each variable once."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kvae.errors import UserError, unknown
+from kvae.tensorflow import keras, tf
+from kvae.vae import VAE
+
+DECODER = ("decode", "sample")  # what needs the decoder alone
+ENDPOINTS = (*DECODER, "encode", "reconstruct", "elbo")
+
+
+def traced(vae: VAE, names: Iterable[str] = ENDPOINTS, batch_sizes: Iterable[int | None] = (None,)) -> tuple[Any, dict]:
+    """A module and its signatures, ready for `tf.saved_model.save`.
+
+    Args:
+        vae: a built model.
+        names: of `ENDPOINTS`.
+        batch_sizes: an endpoint is traced once for each, with `_64` after its name for 64; None is any batch.
+
+    Returns:
+        A `tf.Module` with the variables that the endpoints need, each tracked once, and its signatures by name. With
+        any batch, the endpoints are functions of the module as well.
+
+    Raises:
+        UserError: a model that was not built, or an unknown endpoint.
+    """
+    if vae.image_shape is None:
+        raise UserError("Expected a model that was trained, or built with build((None, 28, 28, 1)). Received neither.")
+    names = tuple(names)
+    for name in names:
+        if name not in ENDPOINTS:
+            raise unknown("endpoint", name, ENDPOINTS)
+    vae = in_float32(vae)
+    # Variables, not layers: a module that tracks Keras layers converts to LiteRT without their values.
+    networks = [vae.decoder, vae.likelihood] if set(names) <= set(DECODER) else [vae]
+    module, signatures = tf.Module(name="kvae"), {}
+    module.weights = [variable.value for network in networks for variable in network.variables if _is_weight(variable)]
+    for size in batch_sizes:
+        for name in names:
+            function, inputs = _endpoint(vae, name, size)
+            graph = tf.function(function, autograph=False, input_signature=inputs)
+            signatures[name if size is None else f"{name}_{size}"] = graph.get_concrete_function()
+            if size is None:
+                setattr(module, name, graph)
+    return module, signatures
+
+
+def in_float32(vae: VAE) -> VAE:
+    """The model itself where it computes in float32, else a copy that does: what is exported is not for the trainer."""
+    layers = [layer for layer in vae._flatten_layers(include_self=True) if hasattr(layer, "compute_dtype")]
+    if all(layer.compute_dtype in (None, "float32") for layer in layers):
+        return vae
+    config = keras.saving.serialize_keras_object(vae)
+    copy = keras.saving.deserialize_keras_object(_without_policies(config))
+    copy.build((None, *vae.image_shape))
+    copy.set_weights(vae.get_weights())
+    return copy
+
+
+def _without_policies(config: Any) -> Any:
+    """A serialized model with the policy float32 in place of every other."""
+    if isinstance(config, dict):
+        if config.get("class_name") == "DTypePolicy":
+            return {**config, "config": {**config["config"], "name": "float32"}}
+        return {key: _without_policies(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_without_policies(value) for value in config]
+    return "float32" if config in ("mixed_float16", "mixed_bfloat16") else config
+
+
+def _is_weight(variable: Any) -> bool:
+    return isinstance(variable.value, tf.Variable)
+
+
+def _endpoint(vae: VAE, name: str, size: int | None) -> tuple[Callable[..., dict[str, tf.Tensor]], list[tf.TensorSpec]]:
+    """An endpoint as a function of tensors, with the specifications of these."""
+    x = tf.TensorSpec([size, *vae.image_shape], tf.float32, name="x")
+    z = tf.TensorSpec([size, vae.latent_dim], tf.float32, name="z")
+    seeds, seed = tf.TensorSpec([size], tf.int32, name="seed"), tf.TensorSpec([], tf.int32, name="seed")
+
+    def decode(z: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = vae.decode(z)
+        return {"means": vae.likelihood.means(logits), "logits": logits}
+
+    def sample(seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        drawn = vae.sample_graph(seed)
+        return {"images": tf.cast(tf.round(drawn.images * 255), tf.uint8), "means": drawn.means, "z": drawn.z}
+
+    def encode(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return vae.encode(x)._asdict()
+
+    def reconstruct(x: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"means": vae.reconstruct(x, seed)}
+
+    def elbo(x: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        terms = vae.elbo_terms(x, seed)
+        return {"elbo": terms.elbo, "reconstruction": terms.reconstruction, "kl": terms.kl}
+
+    inputs = {"decode": [z], "sample": [seeds], "encode": [x], "reconstruct": [x, seed], "elbo": [x, seed]}
+    functions = {"decode": decode, "sample": sample, "encode": encode, "reconstruct": reconstruct, "elbo": elbo}
+    return functions[name], inputs[name]

@@ -1,0 +1,144 @@
+"""LiteRT (.tflite): decoders of builtin operations alone, with weights in float32, float16 or int8."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from kvae import portable
+from kvae.errors import UserError, unknown
+from kvae.export import endpoints
+from kvae.quiet import silenced
+from kvae.runtime import MAGIC, VARIANTS
+from kvae.tensorflow import tf
+from kvae.vae import VAE
+
+DEFAULT_VARIANTS = ("float32", "float16", "int8")
+# A dynamic batch does not run everywhere (in browsers it may return too few values), so these stand beside it.
+BATCH_SIZES = (None, 1, 64)
+CALIBRATION = 256  # latent points that fix the ranges of full-integer quantization
+BYTES_PER_WEIGHT = {"float32": 4, "float16": 2, "int8": 1, "full_int8": 1}
+LEAST_QUANTIZED = 10_000  # weights of a layer: below that, int8 costs accuracy and saves nothing to speak of
+
+
+def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS) -> dict[str, bytes]:
+    """The decoder as .tflite files.
+
+    Signatures: `decode(z [n, D]) -> means, logits` and `sample(seed int32 [n]) -> images uint8, means, z` of any batch,
+    and both with `_1` and `_64` after their names for these batches alone.
+
+    Args:
+        vae: a built model.
+        variants: `float32`; `float16`, weights stored so; `int8`, the weights of large dense layers stored so and their
+            inputs quantized on the fly (dynamic range), while convolutions and small layers stay float32, for that is
+            where the error comes from and not the size; `full_int8`, everything quantized, with fixed ranges.
+
+    Returns:
+        The content of the file of each.
+
+    Raises:
+        UserError: an unknown variant, or a network that LiteRT's builtin operations cannot express.
+    """
+    variants = tuple(variants)
+    for variant in variants:
+        if variant not in VARIANTS:
+            raise unknown("variant", variant, VARIANTS)
+    if not variants:
+        raise UserError(f"Expected at least one variant of {', '.join(VARIANTS)}. Received none.")
+    with tempfile.TemporaryDirectory() as folder, silenced():
+        module, signatures = endpoints.traced(vae, endpoints.DECODER, BATCH_SIZES)
+        tf.saved_model.save(module, folder, signatures=signatures)
+        contents = {variant: _convert(vae, folder, list(signatures), variant) for variant in variants}
+        if "int8" in variants:
+            whole = contents.get("float32") or _convert(vae, folder, list(signatures), "float32")
+            contents["int8"] = _sparing(contents["int8"], whole)
+    weights = sum(int(np.prod(variable.shape)) for variable in vae.decoder.variables)
+    for variant, content in contents.items():
+        _check(content, variant, weights)
+    return contents
+
+
+def operators(content: bytes) -> list[str]:
+    """The names of all operations in a .tflite file, those that are not builtin with `custom:` before them."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    found = set()
+    for code in model.operatorCodes:
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        custom = number == schema.BuiltinOperator.CUSTOM
+        found.add(f"custom:{(code.customCode or b'').decode()}" if custom else names[number])
+    return sorted(found)
+
+
+def _convert(vae: VAE, folder: str, signatures: list[str], variant: str) -> bytes:
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=signatures)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if variant != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if variant == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if variant == "full_int8":
+        converter.representative_dataset = lambda: _calibration(vae)
+    try:
+        return converter.convert()
+    except Exception as error:  # the converter raises a type of its own, and others
+        raise UserError(
+            "The decoder has operations that LiteRT has not built in, so it cannot be exported to .tflite; "
+            f"--formats savedmodel can. The converter says: {_reason(error)}"
+        ) from error
+
+
+def _sparing(quantized: bytes, whole: bytes) -> bytes:
+    """The int8 conversion with the float32 weights of all layers that are convolutions or small."""
+    model, original = (schema.ModelT.InitFromObj(schema.Model.GetRootAs(content)) for content in (quantized, whole))
+    for graph, graph_before in zip(model.subgraphs, original.subgraphs, strict=True):
+        for operator, before in zip(graph.operators, graph_before.operators, strict=True):
+            dense = _code(model, operator) == schema.BuiltinOperator.FULLY_CONNECTED
+            for place, place_before in zip(operator.inputs, before.inputs, strict=True):
+                tensor, tensor_before = graph.tensors[place], graph_before.tensors[place_before]
+                if tensor.type != schema.TensorType.INT8 or tensor_before.type != schema.TensorType.FLOAT32:
+                    continue
+                if not dense or np.prod(tensor.shape) < LEAST_QUANTIZED:
+                    tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
+                    model.buffers[tensor.buffer].data = original.buffers[tensor_before.buffer].data
+    builder = flatbuffers.Builder(len(whole))
+    builder.Finish(model.Pack(builder), MAGIC)
+    return bytes(builder.Output())
+
+
+def _code(model: Any, operator: Any) -> int:
+    code = model.operatorCodes[operator.opcodeIndex]
+    return max(code.builtinCode, code.deprecatedBuiltinCode)  # the second is where old files have it
+
+
+def _calibration(vae: VAE) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Inputs of every signature, as the converter asks for them."""
+    seeds = portable.seeds(CALIBRATION, 0)
+    z = vae.sample_prior(CALIBRATION, 0).numpy()
+    for size in BATCH_SIZES:
+        tag, step = ("", 64) if size is None else (f"_{size}", size)
+        for start in range(0, CALIBRATION, step):
+            yield f"decode{tag}", {"z": z[start : start + step]}
+            yield f"sample{tag}", {"seed": seeds[start : start + step]}
+
+
+def _check(content: bytes, variant: str, weights: int) -> None:
+    """Raises where a conversion went wrong without saying so."""
+    least = int(0.9 * weights * BYTES_PER_WEIGHT[variant])
+    if len(content) < least:
+        raise RuntimeError(
+            f"The {variant} conversion has {len(content):,} bytes, too few for {weights:,} weights: it lost them."
+        )
+    custom = [name for name in operators(content) if name.startswith("custom:")]
+    if custom:
+        raise RuntimeError(f"The {variant} conversion has operations that are not builtin: {', '.join(custom)}.")
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "error" in line.lower() or "op" in line.lower()]
+    return (telling or lines or [type(error).__name__])[0][:300]

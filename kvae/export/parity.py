@@ -1,0 +1,150 @@
+"""How far an exported decoder is from the Keras model: measured for every variant, with a tolerance that stops."""
+
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+
+from kvae import distributions, evaluation, footprint, noise, objectives, portable
+from kvae.errors import UserError, unknown
+from kvae.export.savedmodel import SavedModelDecoder
+from kvae.runtime import Decoded, Decoder
+from kvae.tensorflow import tf
+from kvae.vae import VAE
+
+LATENTS = 4096  # z ~ N(0, I) at which the means are compared
+IMAGES = 10_000  # samples whose pixels are compared
+CHUNK = 1000
+THREADS = (1, 2)
+ELBO_STREAM = 102  # of the noise
+
+# The greatest error of any mean, and the change of the test ELBO in nats, at which an export fails.
+TOLERANCES = {
+    "saved_model": {"means": 1e-4, "elbo": 0.01},
+    "float32": {"means": 1e-4, "elbo": 0.01},
+    "float16": {"means": 0.02, "elbo": 0.1},
+    "int8": {"means": 0.1, "elbo": 1.0},
+    "full_int8": {"means": 0.5, "elbo": 20.0},
+}
+
+
+AnyDecoder = Union["KerasDecoder", SavedModelDecoder, Decoder]
+
+
+def check_tolerances(given: Mapping[str, float] | None) -> dict[str, dict[str, float]]:
+    """The tolerances, with those of the means that were given.
+
+    Raises:
+        UserError: of an unknown variant, or no positive number.
+    """
+    tolerances = {variant: dict(values) for variant, values in TOLERANCES.items()}
+    for variant, value in (given or {}).items():
+        if variant not in tolerances:
+            raise unknown("variant", variant, tolerances)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
+            raise UserError(f"Expected a tolerance in (0, 1] for the means of {variant}. Received {value!r}.")
+        tolerances[variant]["means"] = float(value)
+    return tolerances
+
+
+class KerasDecoder:
+    """A Keras model with the interface of `kvae.runtime.Decoder`."""
+
+    def __init__(self, vae: VAE) -> None:
+        self.latent_dim, self.image_shape = vae.latent_dim, vae.image_shape
+        self._vae = vae
+
+    def decode(self, z: np.ndarray) -> Decoded:
+        vae = self._vae
+        logits = np.concatenate([vae.decode(z[start : start + CHUNK]) for start in range(0, len(z), CHUNK)])
+        return Decoded(vae.likelihood.means(tf.constant(logits)).numpy(), logits)
+
+    def sample(self, seeds: np.ndarray) -> portable.Sample:
+        drawn = self._vae.sample(seeds)
+        images = tf.cast(tf.round(255 * drawn.images), tf.uint8)
+        return portable.Sample(images.numpy(), drawn.means.numpy(), drawn.z.numpy())
+
+
+def errors(reference: AnyDecoder, decoder: AnyDecoder) -> dict[str, Any]:
+    """The errors of a decoder's means and samples against those of the reference, JSON-ready.
+
+    Returns:
+        `means_error_greatest` and `means_error_mean` over 4,096 z ~ N(0, I); of 10,000 samples, `pixels_differing` of
+        `pixels`, and whether all `z_identical`.
+    """
+    z = portable.normals(portable.seeds(LATENTS, 0), portable.LATENT, reference.latent_dim)
+    difference = np.abs(decoder.decode(z).means - reference.decode(z).means)
+    seeds = portable.seeds(IMAGES, 0)
+    differing, identical = 0, True
+    for start in range(0, IMAGES, CHUNK):
+        ours, theirs = (each.sample(seeds[start : start + CHUNK]) for each in (reference, decoder))
+        differing += int((ours.images != theirs.images).sum())
+        identical &= np.array_equal(ours.z, theirs.z)
+    return {
+        "means_error_greatest": float(difference.max()),
+        "means_error_mean": float(difference.mean()),
+        "pixels_differing": differing,
+        "pixels": IMAGES * int(np.prod(reference.image_shape)),
+        "z_identical": bool(identical),
+    }
+
+
+def elbo_changes(vae: VAE, decoders: Mapping[str, Any], data: Any) -> dict[str, float]:
+    """ELBO with each decoder in place of the model's own, minus the model's, in nats: a mean over the examples.
+
+    Args:
+        vae: a built model.
+        decoders: by name.
+        data: a `tf.data.Dataset` of batches, or an array `[N, *image]`.
+    """
+    totals, count = dict.fromkeys(decoders, 0.0), 0
+    for x, place in evaluation.batches(vae, data):
+        mean, log_var = vae.encode(x)
+        z = distributions.reparameterize(mean, log_var, noise.normal((vae.latent_dim,), 0, ELBO_STREAM, place))
+        own = _log_likelihood(vae, x, vae.decode(z))
+        for name, decoder in decoders.items():
+            totals[name] += float((_log_likelihood(vae, x, decoder.decode(z.numpy()).logits) - own).sum())
+        count += int(x.shape[0])
+    return {name: total / count for name, total in totals.items()}
+
+
+def costs(path: Path) -> dict[str, Any]:
+    """`bytes`, and what `kvae.footprint` measures at 1 and 2 threads, JSON-ready."""
+    found = {threads: footprint.footprint(path, threads) for threads in THREADS}
+    return {
+        "bytes": size(path),
+        "load_seconds": found[1]["load_seconds"],
+        "peak_memory_mb": found[1]["peak_memory_mb"],
+        "latency_us": {f"{threads} threads": cost["latency_us"] for threads, cost in found.items()},
+    }
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
+
+
+def failures(variant: str, report: Mapping[str, Any], tolerance: Mapping[str, float]) -> list[str]:
+    """What is wrong with a variant, a line each; none where it is within its tolerance."""
+    found = []
+    greatest, change = report["means_error_greatest"], report.get("elbo_change")
+    if not greatest <= tolerance["means"]:  # also where it is NaN
+        found.append(f"{variant}: its means are off by {greatest:.2g}, more than the tolerance of {tolerance['means']:g}")
+    if change is not None and not abs(change) <= tolerance["elbo"]:
+        found.append(f"{variant}: the test ELBO changes by {change:.3g} nats, more than {tolerance['elbo']:g}")
+    if not report["z_identical"] and variant != "full_int8":
+        found.append(f"{variant}: its z are not those of the Keras model")
+    return found
+
+
+def machine() -> str:
+    """Where the costs were measured."""
+    return f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def _log_likelihood(vae: VAE, x: tf.Tensor, logits: Any) -> np.ndarray:
+    log_prob = vae.likelihood(x, tf.convert_to_tensor(logits))
+    return objectives.sum_event(log_prob, len(vae.image_shape)).numpy().astype(np.float64)

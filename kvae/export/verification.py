@@ -1,0 +1,115 @@
+"""Re-derives what a run or a bundle claims: its files, its parity report, its published ELBO."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kvae import evaluation, files, portable, runtime, training
+from kvae.errors import UserError
+from kvae.export import bundles, parity
+from kvae.runs import Run
+
+ELBO_TOLERANCE = 0.02  # nats: rounding on another machine
+ERRORS_RATIO = 2.0  # what the greatest error of the means may grow to on another machine, within the tolerance
+
+
+class Check(NamedTuple):
+    """One claim, and what came of it."""
+
+    name: str
+    passed: bool
+    found: str
+
+
+def verify(path: str | Path, *, evaluate: bool = True) -> Iterator[Check]:
+    """Checks a run with its bundle, or a bundle alone, claim by claim.
+
+    SHA-256 of every file; every variant loads, its z are those of the reference, and its means and samples are as near
+    to the Keras model (of a bundle alone: to its SavedModel or float32 decoder) as its tolerance says; the run's
+    evaluation.json comes out again.
+
+    Args:
+        path: the folder.
+        evaluate: re-derive the ELBO and its changes, which needs the data.
+
+    Raises:
+        UserError: it is neither a run nor a bundle, or the data for the ELBO are not there.
+    """
+    path = Path(path)
+    run = Run.open(path) if (path / "config.json").is_file() else None
+    folder = runtime.find_bundle(path)
+    if folder is None and run is None:
+        raise UserError(f"Expected a run or a bundle. {str(path)!r} has neither config.json nor {runtime.CARD}.")
+    card = None if folder is None else runtime.read_card(folder)
+    if folder is not None and card is not None:
+        yield from _files(folder, card["files"])
+        if run is not None:
+            yield from _files(run.folder, card.get("run", {}))
+    vae = test = None
+    if run is not None:
+        vae = run.load_model()
+        if evaluate:
+            data = training.load_data(run.config)
+            test = data.test
+            yield from _elbo(run, vae, data)
+    if folder is not None and card is not None:
+        yield from _variants(folder, card, vae, test)
+
+
+def _files(folder: Path, stated: dict[str, Any]) -> Iterator[Check]:
+    """SHA-256 of the files that a card lists."""
+    for name, facts in stated.items():
+        try:
+            runtime.check_file(folder, name, facts)
+        except UserError as error:
+            yield Check(name, False, str(error))
+        else:
+            yield Check(name, True, f"SHA-256 {facts['sha256'][:12]}...")
+
+
+def _elbo(run: Run, vae: Any, data: Any) -> Iterator[Check]:
+    """evaluation.json, measured again by its own protocol."""
+    path = run.folder / "evaluation.json"
+    if not path.is_file():
+        yield Check("ELBO", False, f"{path} is missing")
+        return
+    stated = files.read_json(path)
+    terms = evaluation.elbo(vae, data.test, draws=stated["protocol"]["elbo_draws"], seed=stated["protocol"]["seed"])
+    for name in ("elbo", "reconstruction", "kl"):
+        value = getattr(terms, name).mean
+        said = f"{value:.3f} nats, stated {stated[name]:.3f} (tolerance {ELBO_TOLERANCE})"
+        yield Check(f"test {name}", abs(value - stated[name]) <= ELBO_TOLERANCE, said)
+
+
+def _variants(folder: Path, card: dict[str, Any], vae: Any, test: Any) -> Iterator[Check]:
+    """Every variant loads, and is as near to the model as its tolerance says."""
+    decoders = {}
+    for name in card["variants"]:
+        path = folder / runtime.VARIANTS.get(name, name)
+        try:
+            decoders[name] = bundles.decoder_at(path)
+        except UserError as error:
+            yield Check(f"{name} loads", False, str(error))
+    if not decoders:
+        return
+    reference = next(iter(decoders.values())) if vae is None else parity.KerasDecoder(vae)
+    seeds, z = np.array(card["reference"]["seeds"], np.int32), np.array(card["reference"]["z"], np.float32)
+    own = portable.normals(seeds, portable.LATENT, z.shape[1])
+    yield Check("reference z", np.array_equal(own, z), f"{len(z)} of the portable sampler, in NumPy")
+    changes = parity.elbo_changes(vae, decoders, test) if vae is not None and test is not None else {}
+    for name, decoder in decoders.items():
+        report = parity.errors(reference, decoder)
+        stated, limits = card["variants"][name], card["tolerances"][name]
+        if name in changes:
+            report["elbo_change"] = changes[name]
+        wrong = parity.failures(name, report, limits)
+        said = (
+            f"means off by at most {report['means_error_greatest']:.2g}, stated {stated['means_error_greatest']:.2g} "
+            f"(tolerance {limits['means']:g}); {report['pixels_differing']} of {report['pixels']:,} pixels differ, "
+            f"stated {stated['pixels_differing']}"
+        )
+        if name in changes and "elbo_change" in stated:
+            said += f"; ELBO {changes[name]:+.4f} nats, stated {stated['elbo_change']:+.4f} (tolerance {limits['elbo']:g})"
+        yield Check(f"{name} parity", not wrong, "; ".join([said, *wrong]))

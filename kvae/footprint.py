@@ -1,0 +1,77 @@
+"""What an exported decoder costs in a process of its own: time to load, memory, latency. `python -m kvae.footprint`.
+
+A process of its own, since memory and the number of threads belong to a process; no TensorFlow for a .tflite.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from kvae import portable, runtime
+from kvae.errors import UserError
+
+BATCHES = {1: 300, 64: 60}  # latents a call, and how often it is called
+
+
+def footprint(path: Path, threads: int) -> dict[str, Any]:
+    """Loads and calls a decoder in a fresh process.
+
+    Args:
+        path: a .tflite file or the folder of a SavedModel.
+        threads: that the runtime may use.
+
+    Returns:
+        `load_seconds`, from the start of the process; `peak_memory_mb`, resident, None where the system does not tell;
+        `latency_us`, the median time of one `decode`, by the number of latents.
+
+    Raises:
+        UserError: the decoder cannot be loaded or run there.
+    """
+    command = [sys.executable, "-m", "kvae.footprint", str(path), str(threads), str(time.time())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise UserError(f"{path} does not run in a process of its own: {lines[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _measure(path: Path, threads: int, started: float) -> dict[str, Any]:
+    decode: Any
+    if path.is_dir():
+        from kvae.tensorflow import tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        decode = tf.saved_model.load(str(path)).signatures["decode"]
+        latent_dim = decode.structured_input_signature[1]["z"].shape[1]
+    else:
+        decoder = runtime.Decoder(path, threads)
+        decode, latent_dim = decoder.decode, decoder.latent_dim
+    load_seconds = time.time() - started
+    latency = {}
+    for count, times in BATCHES.items():
+        z = portable.normals(portable.seeds(count, 0), portable.LATENT, latent_dim)
+        seconds = []
+        for _ in range(times):
+            start = time.perf_counter()
+            decode(z=tf.constant(z)) if path.is_dir() else decode(z)
+            seconds.append(time.perf_counter() - start)
+        latency[str(count)] = round(1e6 * statistics.median(seconds), 1)
+    return {"load_seconds": round(load_seconds, 3), "peak_memory_mb": _peak_memory(), "latency_us": latency}
+
+
+def _peak_memory() -> float | None:
+    """Of this process since its start, in MB; the `resource` module would tell that of the parent."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((round(int(line.split()[1]) * 1024 / 1e6, 1) for line in lines if line.startswith("VmHWM")), None)
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))))
