@@ -19,6 +19,8 @@ setup(
     install_requires=[
         "tensorflow>=2.20,<2.22",
         "keras>=3.13,<4",
+        "ai-edge-litert>=2.1,<3",
+        "flatbuffers>=25",
         "tensorflow-datasets>=4.9.9,<5",
         "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it
         "numpy>=2.0,<3",

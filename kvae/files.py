@@ -1,5 +1,6 @@
 """Atomic writes: a reader finds the old file or the new one, never half of one."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -123,6 +124,11 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise UserError(f"Could not read {path}: {error.strerror or error}.") from error
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}). It was changed by hand or damaged.") from error
+
+
+def digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def sweep(folder: Path) -> None:

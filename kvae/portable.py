@@ -4,7 +4,7 @@ A number is a function of (seed, stream, place) alone, made by uint32 and int32 
 and NumPy compute alike; only its last step, int32 -> float32 times a power of two, leaves the integers, and that is
 exact. So image i of a batch depends on its own seed alone, and one seed gives one z everywhere.
 
-The functions take an `Arithmetic`, NumPy's by default; `kvae.noise` has that of TensorFlow. This room needs NumPy alone.
+The functions take an `Arithmetic`, NumPy's by default; `kvae.noise` has that of TensorFlow. This room needs only NumPy.
 """
 
 from statistics import NormalDist
@@ -17,8 +17,8 @@ from kvae.errors import UserError, check_seed, check_whole
 GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: consecutive multiples spread evenly over the 32-bit circle
 LATENT, PIXELS, SEEDS = range(3)  # streams
 
-# The table of half-normal quantiles. A segment holds half of the tail that those before it leave, the last all of it, so
-# that the cells get finer with the tail: from 2^-9 of the probability to 2^-19.
+# The table of half-normal quantiles. A segment holds half of the tail that those before it leave, the last all of it:
+# the cells get finer with the tail, from 2^-9 of the probability to 2^-19.
 SEGMENTS, CELLS = 12, 256
 INTERPOLATION = 12  # bits within a cell
 WIDEST_CELL = 0.45  # standard deviations: where the outermost cell ends, which has no end of its own
@@ -183,7 +183,7 @@ def _table() -> np.ndarray:
     return np.rint(np.array([*quantiles, quantiles[-1] + WIDEST_CELL]) * 2.0**20).astype(np.int32)
 
 
-# `place` runs from 0 to 2^31 - 1; segment s begins where 2^-s of that is left, and 20 bits of what lies within it count.
+# `place` runs from 0 to 2^31 - 1; segment s begins where 2^-s of that is left, and 20 bits of what lies within count.
 _STARTS = np.array([2**31 - 2 ** (31 - segment) for segment in range(SEGMENTS)], np.int32)
 _ENDS = _STARTS[1:]
 _SHIFTS = np.array([10 - min(segment, 10) for segment in range(SEGMENTS)], np.int32)

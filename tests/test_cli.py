@@ -233,7 +233,7 @@ SUBJECTS = {}  # of the runs of this module, so that their graphs are traced onc
 @pytest.fixture
 def complete(call, monkeypatch):
     """`kvae complete` that loads a run once for all tests and draws coarse contours."""
-    subject = cli._subject
+    subject = cli.shared.subject_of
 
     def known_subject(trained):
         if trained.folder not in SUBJECTS:

@@ -14,18 +14,19 @@ PACKAGE = ROOT / "kvae"
 
 # Rooms from the ground up: a room imports rooms of lower levels only (and, within `data/`, its own modules).
 LEVELS = {
-    0: {"errors"},
-    1: {"files", "tensorflow"},
+    0: {"errors", "quiet"},
+    1: {"files", "tensorflow", "portable"},
     2: {"pictures", "history", "config", "distributions", "noise", "latent", "masks"},
     3: {"plots", "runtime", "likelihoods", "networks", "objectives", "data"},
-    4: {"vae"},
+    4: {"vae", "footprint"},
     5: {"evaluation", "quadrature"},
     6: {"inference"},
     7: {"figures"},
     8: {"callbacks", "runs"},
     9: {"training"},
-    10: {"cli"},
-    11: {"__main__"},
+    10: {"export"},
+    11: {"cli"},
+    12: {"__main__"},
 }
 LEVEL = {room: level for level, rooms in LEVELS.items() for room in rooms}
 FREE_OF_TENSORFLOW = {
@@ -37,7 +38,10 @@ FREE_OF_TENSORFLOW = {
     "plots",
     "latent",
     "masks",
+    "portable",
+    "quiet",
     "runtime",
+    "footprint",
     "runs",
     "cli",
 }

@@ -8,7 +8,6 @@ bundle/
   sample.py              stand-alone: numpy and ai-edge-litert
 """
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -89,7 +88,7 @@ def bundle(
         card = {**_card(vae, said), "variants": report, "tolerances": {name: limits[_kind(name)] for name in report}}
         written = sorted(path for path in partial.rglob("*") if path.is_file())
         card["files"] = {
-            path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": digest(path)}
+            path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": files.digest(path)}
             for path in written
         }
         files.write_json(partial / runtime.CARD, card)
@@ -117,7 +116,7 @@ def bundle_of_run(run: Run, folder: str | os.PathLike[str] | None = None, **opti
         name=run.config.name,
         description=run.config.description,
         metrics=files.read_json(evaluation) if evaluation.is_file() else None,
-        run={name: {"sha256": digest(run.folder / name)} for name in present},
+        run={name: {"sha256": files.digest(run.folder / name)} for name in present},
     )
 
 
@@ -128,11 +127,6 @@ def test_images(run: Run) -> Any:
         UserError: the data are not there.
     """
     return training.load_data(run.config).test
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def decoder_at(path: Path) -> Any:
@@ -177,7 +171,7 @@ def _card(vae: VAE, said: Mapping[str, Any]) -> dict[str, Any]:
         },
         "signatures": {
             "decode": "z float32 [n, D] -> means, logits float32 [n, *image]",
-            "sample": "seed int32 [n] -> images uint8 [n, *image] (0 to 255), means float32 [n, *image], z float32 [n, D]",
+            "sample": "seed int32 [n] -> images uint8 [n, *image], means float32 [n, *image], z float32 [n, D]",
         },
         "guarantee": GUARANTEE,
         "reference": {"seeds": seeds.tolist(), "z": vae.latents(seeds).numpy().tolist()},

@@ -99,5 +99,11 @@ def _endpoint(vae: VAE, name: str, size: int | None) -> tuple[Callable[..., dict
         return {"elbo": terms.elbo, "reconstruction": terms.reconstruction, "kl": terms.kl}
 
     inputs = {"decode": [z], "sample": [seeds], "encode": [x], "reconstruct": [x, seed], "elbo": [x, seed]}
-    functions = {"decode": decode, "sample": sample, "encode": encode, "reconstruct": reconstruct, "elbo": elbo}
+    functions: dict[str, Callable[..., dict[str, tf.Tensor]]] = {
+        "decode": decode,
+        "sample": sample,
+        "encode": encode,
+        "reconstruct": reconstruct,
+        "elbo": elbo,
+    }
     return functions[name], inputs[name]

@@ -73,20 +73,22 @@ def errors(reference: AnyDecoder, decoder: AnyDecoder) -> dict[str, Any]:
 
     Returns:
         `means_error_greatest` and `means_error_mean` over 4,096 z ~ N(0, I); of 10,000 samples, `pixels_differing` of
-        `pixels`, and whether all `z_identical`.
+        `pixels`, `pixels_difference_greatest` in levels of 0 to 255, and whether all `z_identical`.
     """
     z = portable.normals(portable.seeds(LATENTS, 0), portable.LATENT, reference.latent_dim)
     difference = np.abs(decoder.decode(z).means - reference.decode(z).means)
     seeds = portable.seeds(IMAGES, 0)
-    differing, identical = 0, True
+    differing, greatest, identical = 0, 0, True
     for start in range(0, IMAGES, CHUNK):
         ours, theirs = (each.sample(seeds[start : start + CHUNK]) for each in (reference, decoder))
-        differing += int((ours.images != theirs.images).sum())
+        apart = np.abs(ours.images.astype(np.int16) - theirs.images)
+        differing, greatest = differing + int((apart > 0).sum()), max(greatest, int(apart.max()))
         identical &= np.array_equal(ours.z, theirs.z)
     return {
         "means_error_greatest": float(difference.max()),
         "means_error_mean": float(difference.mean()),
         "pixels_differing": differing,
+        "pixels_difference_greatest": greatest,
         "pixels": IMAGES * int(np.prod(reference.image_shape)),
         "z_identical": bool(identical),
     }
@@ -124,7 +126,8 @@ def costs(path: Path) -> dict[str, Any]:
 
 def size(path: Path) -> int:
     """Bytes of a file, or of all files of a folder."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
+    found = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in found if file.is_file())
 
 
 def failures(variant: str, report: Mapping[str, Any], tolerance: Mapping[str, float]) -> list[str]:
@@ -132,7 +135,9 @@ def failures(variant: str, report: Mapping[str, Any], tolerance: Mapping[str, fl
     found = []
     greatest, change = report["means_error_greatest"], report.get("elbo_change")
     if not greatest <= tolerance["means"]:  # also where it is NaN
-        found.append(f"{variant}: its means are off by {greatest:.2g}, more than the tolerance of {tolerance['means']:g}")
+        found.append(
+            f"{variant}: its means are off by {greatest:.2g}, more than the tolerance of {tolerance['means']:g}"
+        )
     if change is not None and not abs(change) <= tolerance["elbo"]:
         found.append(f"{variant}: the test ELBO changes by {change:.3g} nats, more than {tolerance['elbo']:g}")
     if not report["z_identical"] and variant != "full_int8":

@@ -9,7 +9,6 @@ import argparse
 import math
 import pathlib
 import struct
-import sys
 import zlib
 
 import numpy as np
@@ -86,4 +85,4 @@ def main() -> None:
 NAMES = ("decoder.tflite", "decoder_float16.tflite", "decoder_int8.tflite", "decoder_full_int8.tflite")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

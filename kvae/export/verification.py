@@ -111,5 +111,7 @@ def _variants(folder: Path, card: dict[str, Any], vae: Any, test: Any) -> Iterat
             f"stated {stated['pixels_differing']}"
         )
         if name in changes and "elbo_change" in stated:
-            said += f"; ELBO {changes[name]:+.4f} nats, stated {stated['elbo_change']:+.4f} (tolerance {limits['elbo']:g})"
+            said += (
+                f"; ELBO {changes[name]:+.4f} nats, stated {stated['elbo_change']:+.4f} (tolerance {limits['elbo']:g})"
+            )
         yield Check(f"{name} parity", not wrong, "; ".join([said, *wrong]))

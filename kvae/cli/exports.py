@@ -1,0 +1,235 @@
+"""`kvae export`, `kvae sample`, `kvae verify`: a run for elsewhere."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kvae.cli.shared import quiet_tensorflow
+from kvae.errors import UserError, check_seed, check_whole, unknown
+
+if TYPE_CHECKING:
+    from kvae.runs import Run
+
+MOST = 10_000  # images of one picture
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "--formats",
+    default="savedmodel,tflite",
+    show_default=True,
+    help="Of savedmodel, savedmodel_decoder (without the encoder) and tflite, with commas.",
+)
+@click.option(
+    "--variants",
+    default="float32,float16,int8",
+    show_default=True,
+    help="Of the .tflite decoders: float32, float16, int8 (dynamic range), full_int8.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="The bundle.  [default: RUN/bundle]")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle that stands there.")
+@click.option(
+    "--tolerance",
+    "tolerances",
+    metavar="VARIANT=ERROR",
+    multiple=True,
+    help="The greatest error of the means at which the export fails, e.g. int8=0.2; repeatable.",
+)
+@click.option("--no-evaluation", is_flag=True, help="Leave out the change of the test ELBO, which needs the data.")
+def export(
+    run_folder: Path,
+    formats: str,
+    variants: str,
+    out: Path | None,
+    overwrite: bool,
+    tolerances: tuple[str, ...],
+    no_evaluation: bool,
+) -> None:
+    """Turn a run into a bundle that samples anywhere: SavedModel, .tflite decoders, model card."""
+    from kvae.runs import Run
+
+    limits = dict(_tolerance(text) for text in tolerances)
+    trained = Run.open(run_folder)
+    quiet_tensorflow()
+    from kvae import export as exports
+
+    test = None
+    if not no_evaluation:
+        try:
+            test = exports.test_images(trained)
+        except UserError as error:
+            raise UserError(f"{error} Without the data, export with --no-evaluation.") from error
+    card = exports.bundle_of_run(
+        trained,
+        out,
+        formats=_listed(formats),
+        variants=_listed(variants),
+        test=test,
+        tolerances=limits,
+        overwrite=overwrite,
+    )
+    print_variants(card)
+    click.echo(trained.bundle if out is None else out)
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("-n", "number", type=int, default=10, show_default=True, help="How many images.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("-o", "output", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True)
+@click.option("--means", is_flag=True, help="Only the grey means, no draws.")
+@click.option("--variant", help="Which decoder of a bundle: float32, float16, int8, full_int8.  [default: float32]")
+def sample(path: Path, number: int, seed: int, output: Path, means: bool, variant: str | None) -> None:
+    """Draw images from the prior: the means of p(x|z) above draws at the same z.
+
+    PATH: a run, a bundle, the folder of a SavedModel, or a .tflite file. One seed draws the same images from all of
+    them. Where there is a .tflite, TensorFlow is not loaded.
+    """
+    check_whole("-n", number)
+    if number > MOST:
+        raise UserError(
+            f"Expected at most {MOST:,} images in one picture. Received -n {number:,}. For more, take the arrays: "
+            "kvae.runtime.load(PATH).sample(seeds)."
+        )
+    check_seed("--seed", seed)
+    write_samples(path, number, seed, output, means, variant)
+    click.echo(output)
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--no-evaluation", is_flag=True, help="Leave out the test ELBO, which needs the data.")
+def verify(path: Path, no_evaluation: bool) -> None:
+    """Re-derive what a run or a bundle claims: SHA-256, parity of every variant, test ELBO. Exit status 1 if it fails.
+
+    PATH: a run, with its bundle if it has one, or a bundle.
+    """
+    quiet_tensorflow()
+    from kvae import export as exports
+
+    failed = 0
+    for check in exports.verify(path, evaluate=not no_evaluation):
+        click.echo(f"{'ok  ' if check.passed else 'FAIL'} {check.name}: {check.found}")
+        failed += not check.passed
+    if failed:
+        click.echo(f"kvae: {path}: {failed} {'claim does' if failed == 1 else 'claims do'} not hold", err=True)
+        sys.exit(1)
+    click.echo(f"{path}: everything holds")
+
+
+COMMANDS = (export, sample, verify)
+
+
+def print_variants(card: dict[str, Any]) -> None:
+    """Prints the parity report of a bundle as a table, with its protocol."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=None)
+    for title in ("variant", "bytes", "error of means", "mean", "pixels", "ELBO", "us, 1", "us, 64", "load, s", "MB"):
+        table.add_column(title, justify="left" if title == "variant" else "right")
+    for name, report in card["variants"].items():
+        change = report.get("elbo_change")
+        latency = report["latency_us"]["1 threads"]
+        memory = report["peak_memory_mb"]
+        table.add_row(
+            name,
+            f"{report['bytes']:,}",
+            f"{report['means_error_greatest']:.1e}",
+            f"{report['means_error_mean']:.1e}",
+            f"{report['pixels_differing']:,}",
+            "" if change is None else f"{change:+.4f}",
+            f"{latency['1']:.0f}",
+            f"{latency['64']:.0f}",
+            f"{report['load_seconds']:.2f}",
+            "" if memory is None else f"{memory:.0f}",
+        )
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console.print(table)
+    pixels = next(iter(card["variants"].values()))["pixels"]
+    console.print(
+        f"Errors {card['protocol']['parity']}; pixels: that differ, of {pixels:,}; us: one decode of 1 or 64 latents "
+        f"on 1 thread; load: from the start of the process; MB: its peak memory. {card['protocol']['costs']}",
+        soft_wrap=True,
+    )
+
+
+def write_samples(
+    path: Path, number: int, seed: int, output: Path, means_only: bool, variant: str | None = None
+) -> None:
+    """Writes one picture: a sheet of means and, unless `means_only`, the sheet of draws at the same z beneath it."""
+    import numpy as np
+
+    from kvae import pictures, portable
+
+    drawn = _decoder(path, variant).sample(portable.seeds(number, seed))
+    columns = 10 if number <= 10 else None
+    sheets = [pictures.tile(np.clip(drawn.means, 0, 1), columns, gap=1)]
+    if not means_only:
+        draws = pictures.tile(drawn.images / np.float32(255), columns, gap=1)
+        sheets += [np.ones((3, *draws.shape[1:]), np.float32), draws]
+    pictures.save_picture(output, pictures.enlarge(np.concatenate(sheets)))
+
+
+def _decoder(path: Path, variant: str | None) -> Any:
+    """What draws the images of a path, without TensorFlow where there is a .tflite."""
+    from kvae import runtime
+
+    if variant is not None and variant not in runtime.VARIANTS:
+        raise unknown("variant", variant, runtime.VARIANTS)
+    if (path / "config.json").is_file():
+        from kvae.runs import Run
+
+        run = Run.open(path)
+        if variant is None and not _has_fresh_decoder(run):
+            quiet_tensorflow()
+            from kvae.export.parity import KerasDecoder
+
+            return KerasDecoder(run.load_model())
+    elif (path / "saved_model.pb").is_file():
+        quiet_tensorflow()
+        from kvae.export import SavedModelDecoder
+
+        return SavedModelDecoder(path)
+    elif variant is None and _has_no_tflite(path):
+        return _decoder(path / "saved_model", None)
+    return runtime.load(path, variant or "float32")
+
+
+def _has_fresh_decoder(run: "Run") -> bool:
+    """Whether a run has a bundle of its present model, with a float32 decoder."""
+    from kvae import files, runtime
+
+    if not (run.bundle / runtime.CARD).is_file():
+        return False
+    card = runtime.read_card(run.bundle)
+    stated = card.get("run", {}).get("model.keras", {}).get("sha256")
+    if runtime.VARIANTS["float32"] not in card["files"]:
+        return False
+    model = run.folder / "model.keras"
+    if model.is_file() and files.digest(model) != stated:
+        click.echo(f"kvae: warning: {run.bundle} is of an earlier model; sampling from model.keras.", err=True)
+        return False
+    return True
+
+
+def _has_no_tflite(path: Path) -> bool:
+    """Whether a path is a bundle of a SavedModel alone."""
+    from kvae import runtime
+
+    return (path / runtime.CARD).is_file() and (path / "saved_model").is_dir() and not any(path.glob("*.tflite"))
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _tolerance(text: str) -> tuple[str, float]:
+    variant, _, value = text.partition("=")
+    try:
+        return variant.strip(), float(value)
+    except ValueError:
+        raise UserError(f"Expected --tolerance VARIANT=ERROR, e.g. int8=0.2. Received {text!r}.") from None

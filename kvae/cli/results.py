@@ -1,0 +1,240 @@
+"""`kvae evaluate`, `kvae plot`, `kvae complete`: numbers and pictures of a run."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kvae.cli.shared import draw_plots, print_evaluation, quiet_tensorflow, subject_of, three_digits
+from kvae.errors import UserError, check_seed, check_whole
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--dataset", metavar="SOURCE", help="Other data than the run's own, binarized the same way.")
+@click.option("--samples", metavar="K", type=int, help="Add the importance-weighted bound of log p(x) with K samples.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def evaluate(run_folder: Path, dataset: str | None, samples: int | None, seed: int, as_json: bool) -> None:
+    """Test ELBO, its terms and their standard errors."""
+    from kvae.runs import Run
+
+    check_seed("--seed", seed)
+    if samples is not None:
+        check_whole("--samples", samples)
+    trained = Run.open(run_folder)
+    quiet_tensorflow()
+    from kvae import evaluation, training
+
+    vae = trained.load_model()
+    config = trained.config
+    if dataset is not None:  # of any size, so in batches that no set is too small for
+        data_section = config.data.model_copy(
+            update={"source": dataset, "train": "train", "validation": None, "test": "test", "batch_size": 1}
+        )
+        config = config.model_copy(update={"data": data_section})
+    data = training.load_data(config)
+    images = data.test if dataset is None else data.test.rebatch(100)
+    verbose = int(not as_json and sys.stdout.isatty())
+    protocol = training.protocol(data)
+    if dataset is not None:
+        protocol["train"] = f"{trained.config.data.train} of {trained.config.data.source}"
+    result = evaluation.evaluate(vae, images, samples=samples, seed=seed, protocol=protocol, verbose=verbose)
+    trained.write_evaluation(result)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        print_evaluation(result)
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("kinds", metavar="[KIND ...]", nargs=-1)
+@click.option("-n", type=int, help="samples, latent_scatter: how many; lattice: images a side.")
+@click.option("--seed", type=int, help="Of all draws.  [default: 0]")
+@click.option("--extent", type=float, help="lattice: of the square [-extent, extent]^2.  [default: 2]")
+@click.option("--quantiles", is_flag=True, default=None, help="lattice: points of equal prior probability.")
+@click.option(
+    "--pair", "pairs", metavar="A,B", multiple=True, help="interpolation: from class A to class B; repeatable."
+)
+@click.option("--between", metavar="I,J", multiple=True, help="interpolation: from test image I to J; repeatable.")
+@click.option("--steps", type=int, help="interpolation: images from one end to the other.  [default: 10]")
+@click.option("--spherical", is_flag=True, default=None, help="interpolation: along great circles.")
+@click.option("--observed", metavar="MASK", help="completion, posterior_contours: as in `kvae complete`.")
+@click.option(
+    "--index", "places", type=int, multiple=True, help="completion, posterior_contours: test image; repeatable."
+)
+@click.option("--plain", is_flag=True, default=None, help="completion, posterior_contours: the article's inference.")
+@click.option("--format", "suffix", type=click.Choice(["png", "svg", "pdf"]), default="png", show_default=True)
+def plot(run_folder: Path, kinds: tuple[str, ...], suffix: str, **options: Any) -> None:
+    """Draw pictures of a run into RUN/plots: those named, or all that suit it.
+
+    KIND: samples, reconstructions, latent_scatter, lattice, interpolation, learning_curves, completion,
+    posterior_contours.
+    """
+    from kvae.runs import Run
+
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    for name in {"pairs", "between"} & given.keys():
+        given[name] = [_pair(text, int if name == "between" else str) for text in given[name]]
+    trained = Run.open(run_folder)
+    quiet_tensorflow()
+    from kvae import figures
+
+    figures.check_kinds(kinds)
+    for name in given:
+        if not any(name in figures.options_of(kind) for kind in kinds or figures.KINDS):
+            takers = [kind for kind in figures.KINDS if name in figures.options_of(kind)]
+            raise UserError(f"None of {', '.join(kinds)} takes that option: it belongs to {', '.join(takers)}.")
+    for path in draw_plots(trained, subject_of(trained), kinds, f".{suffix}", **given):
+        click.echo(path)
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "--observed",
+    metavar="MASK",
+    default="top",
+    show_default=True,
+    help="top, bottom, left, right, random, random:FRACTION, or a picture, white where observed.",
+)
+@click.option("--digit", metavar="CLASS", help="The first test image of a class, by number or name; -n for more.")
+@click.option("--index", type=int, help="The test image at this place, from 0.")
+@click.option("-n", "number", type=int, help="How many test images.  [default: 100, or 1 with --digit]")
+@click.option("--samples", metavar="K", type=int, default=500, show_default=True, help="Draws of z an image.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--plain", is_flag=True, help="The article's inference: 200 plain gradient steps from (2, -2).")
+@click.option(
+    "--exact", is_flag=True, help="Add the value by quadrature (2 latent dimensions; half a second an image)."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Where the pictures and complete.json go.  [default: RUN/plots]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def complete(
+    run_folder: Path,
+    observed: str,
+    digit: str | None,
+    index: int | None,
+    number: int | None,
+    samples: int,
+    seed: int,
+    plain: bool,
+    exact: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Complete test images from the pixels that a mask leaves, and score it: log p(missing | observed)."""
+    from kvae.runs import Run
+
+    check_seed("--seed", seed)
+    check_whole("--samples", samples, least=3)
+    if number is not None:
+        check_whole("-n", number)
+    if index is not None and (digit is not None or number is not None):
+        raise UserError("Expected --index alone, or --digit and -n. Received --index with another.")
+    trained = Run.open(run_folder)
+    quiet_tensorflow()
+    import numpy as np
+
+    from kvae import figures, files, inference, plots, training
+
+    subject = subject_of(trained)
+    vae, data = subject.vae, subject.test()
+    if index is not None:
+        places = np.array([index])
+    elif digit is not None:
+        places = data.places_of("test", digit, number or 1)
+    else:
+        places = np.arange(min(number or 100, data.info.sizes["test"]))
+    x = data.images_at("test", places)
+    options = inference.article_options(vae) if plain else {}
+    start = time.monotonic()
+    found = inference.complete(vae, x, observed, samples=samples, seed=seed, **options)
+    seconds = time.monotonic() - start
+    result = inference.evaluate(
+        vae,
+        x,
+        found,
+        pixel_mean=data.pixel_mean,
+        training_images=data.info.sizes["train"],
+        samples=samples,
+        seed=seed,
+        exact=exact,
+    )
+    which = f"the first {len(x)}" if index is None else f"the one at place {index}, from 0"
+    result["protocol"] = {
+        **training.protocol(data),
+        "test_images": which if digit is None else f"{which} of class {digit}",
+        "observed": observed,
+        "inference": f"{found.inferred.losses.shape[1]} {'plain' if plain else 'Adam'} steps",
+        "latent_samples": samples,
+        "seed": seed,
+        "units": "nats per image",
+    }
+    out = out or trained.plots
+    drawings = {"complete": figures.completion_rows(x[:10], found.head(10))}
+    if vae.latent_dim == 2:
+        drawings["complete_contours"] = figures.contour_panels(vae, x[0], found.observed[0], found.inferred)
+    for name, drawing in drawings.items():
+        plots.save(drawing, out / f"{name}.png")
+    files.write_json(out / "complete.json", result)
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    if plain:
+        losses = found.inferred.losses.mean(axis=0)
+        for step in range(10, len(losses) + 1, 10):
+            click.echo(f"step {step:3}: loss {losses[step - 1]:.2f}")
+    _report_completion(result, len(x), float(found.inferred.losses[:, -1].mean()), seconds)
+    for name in (*(f"{name}.png" for name in drawings), "complete.json"):
+        click.echo(out / name)
+
+
+def _report_completion(result: dict[str, Any], images: int, loss: float, seconds: float) -> None:
+    """Prints the scores of completions as a table, with their protocol."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=None)
+    table.add_column("log p(missing | observed), nats per image")
+    table.add_column("mean", justify="right")
+    table.add_column("standard error", justify="right")
+    names = {
+        "kvae": "kvae, importance sampling",
+        "quadrature": "kvae, exact by quadrature",
+        "zero_filled": "baseline: encoding the image with zeros",
+        "pixel_means": "baseline: independent pixel means",
+    }
+    for name, title in names.items():
+        if name in result:
+            table.add_row(title, f"{result[name]['mean']:.3f}", three_digits(result[name]["standard_error"]))
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console.print(table)
+    own = result["kvae"]
+    console.print(
+        f"loss of the inference {loss:.2f} nats, {result['converged']} of {images} converged; Monte-Carlo standard "
+        f"error of an image {own['monte_carlo_standard_error']:.3f} nats, {own['effective_samples']:.0f} effective "
+        f"samples in the median; inference and prediction {seconds:.1f} s",
+        soft_wrap=True,
+    )
+    said = [f"{name}: {value}" for name, value in result["protocol"].items() if value is not None]
+    console.print("; ".join(said), soft_wrap=True)
+
+
+def _pair(text: str, kind: type) -> tuple[Any, Any]:
+    """`A,B` as two values."""
+    parts = [part.strip() for part in text.split(",")]
+    try:
+        first, second = (kind(part) for part in parts)
+    except ValueError:
+        what = "two places, e.g. 3,17" if kind is int else "two classes, e.g. 0,5"
+        raise UserError(f"Expected {what}. Received {text!r}.") from None
+    return first, second
+
+
+COMMANDS = (evaluate, plot, complete)
