@@ -22,7 +22,7 @@ from kvae.vae import VAE
 FORMAT = 1
 FORMATS = {"savedmodel": "saved_model", "savedmodel_decoder": "saved_model_decoder", "tflite": "decoder.tflite"}
 DEFAULT_FORMATS = ("savedmodel", "tflite")
-RUN_FILES = ("config.json", "model.keras", "evaluation.json")  # of the run that a bundle was made from
+RUN_FILES = ("config.json", "model.keras")  # of the run that a bundle was made from
 REFERENCE = 8  # samples whose z the card states
 GUARANTEE = (
     "z and the uniform numbers are functions of (seed, place) alone, in integers, and the same bit for bit in NumPy, "
