@@ -32,7 +32,6 @@ setup(
         "tomli-w>=1.1,<2",
         "click>=8.1.8,<9",
         "rich>=13.9,<16",
-        "wrapt>=1.17,<3",
     ],
     extras_require={
         "tensorboard": ["tensorboard>=2.18"],

@@ -7,7 +7,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-import wrapt
+from kvae.hooks import when_imported
 
 __version__ = "0.1.0"
 
@@ -59,13 +59,15 @@ def __dir__() -> list[str]:
 # order, kvae's classes have to be.
 
 
-@wrapt.when_imported("keras")
 def _keras_imported(keras: Any) -> None:
     # Where kvae itself is importing Keras, the hook below takes over once kvae.tensorflow is whole.
     if "kvae.tensorflow" not in sys.modules and keras.backend.backend() == "tensorflow":
         importlib.import_module("kvae.tensorflow")
 
 
-@wrapt.when_imported("kvae.tensorflow")
 def _tensorflow_imported(_: Any) -> None:
     importlib.import_module("kvae.vae")
+
+
+when_imported("keras", _keras_imported)
+when_imported("kvae.tensorflow", _tensorflow_imported)

@@ -2,15 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from kvae.cli.shared import quiet_tensorflow
 from kvae.errors import UserError, check_seed, check_whole, unknown
-
-if TYPE_CHECKING:
-    from kvae.runs import Run
 
 MOST = 10_000  # images of one picture
 
@@ -180,38 +177,36 @@ def _decoder(path: Path, variant: str | None) -> Any:
 
     if variant is not None and variant not in runtime.VARIANTS:
         raise unknown("variant", variant, runtime.VARIANTS)
-    if (path / "config.json").is_file():
+    is_run = (path / "config.json").is_file()
+    if is_run and variant is None and not _has_fresh_decoder(path):
+        quiet_tensorflow()
+        from kvae.export.parity import KerasDecoder
         from kvae.runs import Run
 
-        run = Run.open(path)
-        if variant is None and not _has_fresh_decoder(run):
-            quiet_tensorflow()
-            from kvae.export.parity import KerasDecoder
-
-            return KerasDecoder(run.load_model())
-    elif (path / "saved_model.pb").is_file():
+        return KerasDecoder(Run.open(path).load_model())
+    if (path / "saved_model.pb").is_file():
         quiet_tensorflow()
         from kvae.export import SavedModelDecoder
 
         return SavedModelDecoder(path)
-    elif variant is None and _has_no_tflite(path):
+    if not is_run and variant is None and _has_no_tflite(path):
         return _decoder(path / "saved_model", None)
     return runtime.load(path, variant or "float32")
 
 
-def _has_fresh_decoder(run: "Run") -> bool:
+def _has_fresh_decoder(run: Path) -> bool:
     """Whether a run has a bundle of its present model, with a float32 decoder."""
     from kvae import files, runtime
 
-    if not (run.bundle / runtime.CARD).is_file():
+    bundle, model = run / "bundle", run / "model.keras"
+    if not (bundle / runtime.CARD).is_file():
         return False
-    card = runtime.read_card(run.bundle)
-    stated = card.get("run", {}).get("model.keras", {}).get("sha256")
+    card = runtime.read_card(bundle)
     if runtime.VARIANTS["float32"] not in card["files"]:
         return False
-    model = run.folder / "model.keras"
+    stated = card.get("run", {}).get(model.name, {}).get("sha256")
     if model.is_file() and files.digest(model) != stated:
-        click.echo(f"kvae: warning: {run.bundle} is of an earlier model; sampling from model.keras.", err=True)
+        click.echo(f"kvae: warning: {bundle} is of another model than {model}, from which these samples are.", err=True)
         return False
     return True
 
