@@ -33,14 +33,25 @@ class _Finder(importlib.abc.MetaPathFinder):
         if spec is None or spec.loader is None:
             self.waiting[fullname] = function
             return None
-        execute = spec.loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            execute(module)
-            function(module)
-
-        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        spec.loader = _Loader(spec.loader, function)
         return spec
+
+
+class _Loader(importlib.abc.Loader):
+    """Another loader, which may serve many modules, with a call after the one module of this spec has run."""
+
+    def __init__(self, loader: Any, function: Callable[[Any], None]) -> None:
+        self._loader, self._function = loader, function
+
+    def __getattr__(self, name: str) -> Any:  # such as get_data and get_source
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        self._function(module)
 
 
 _FINDER = _Finder()
