@@ -130,7 +130,7 @@ def print_variants(card: dict[str, Any]) -> None:
         table.add_column(title, justify="left" if title == "variant" else "right")
     for name, report in card["variants"].items():
         change = report.get("elbo_change")
-        latency = report["latency_us"]["1 threads"]
+        one, two = report["latency_us"]["1 threads"], report["latency_us"]["2 threads"]
         memory = report["peak_memory_mb"]
         table.add_row(
             name,
@@ -139,8 +139,8 @@ def print_variants(card: dict[str, Any]) -> None:
             f"{report['means_error_mean']:.1e}",
             f"{report['pixels_differing']:,}",
             "" if change is None else f"{change:+.4f}",
-            f"{latency['1']:.0f}",
-            f"{latency['64']:.0f}",
+            f"{one['1']:.0f} / {two['1']:.0f}",
+            f"{one['64']:.0f} / {two['64']:.0f}",
             f"{report['load_seconds']:.2f}",
             "" if memory is None else f"{memory:.0f}",
         )
@@ -148,8 +148,8 @@ def print_variants(card: dict[str, Any]) -> None:
     console.print(table)
     pixels = next(iter(card["variants"].values()))["pixels"]
     console.print(
-        f"Errors {card['protocol']['parity']}; pixels: that differ, of {pixels:,}; us: one decode of 1 or 64 latents "
-        f"on 1 thread; load: from the start of the process; MB: its peak memory. {card['protocol']['costs']}",
+        f"Errors {card['protocol']['parity']}; pixels: that differ, of {pixels:,}; us: on 1 / 2 threads; load: from "
+        f"the start of the process; MB: its peak memory. Costs on {card['protocol']['costs']}",
         soft_wrap=True,
     )
 

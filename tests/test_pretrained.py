@@ -1,0 +1,60 @@
+"""The models that ship in saved_models/: whole, small, and what they claim to be."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kvae import export, runtime
+
+SAVED_MODELS = Path(__file__).parent.parent / "saved_models"
+SHIPPED = ("mnist_2d", "fashion_2d", "mnist_10d")
+
+pytestmark = pytest.mark.parametrize("name", SHIPPED)
+
+
+def card_of(name):
+    return json.loads((SAVED_MODELS / name / "bundle" / "model_card.json").read_text())
+
+
+def test_it_was_trained_by_the_recipe_of_its_name(name):
+    from kvae.config import RunConfig, load_values
+
+    trained = json.loads((SAVED_MODELS / name / "config.json").read_text())["config"]
+    assert trained == RunConfig.from_dict(load_values(name)).to_dict()
+
+
+def test_it_draws_images_right_away(name):
+    decoder = runtime.load(SAVED_MODELS / name)
+    images, means, z = decoder.sample(runtime.seeds(64, 1))
+    assert (images.shape, z.shape) == ((64, 28, 28, 1), (64, card_of(name)["model"]["latent_dim"]))
+    # Ink: a tenth of the pixels or more, as the mean over the images of either set; and not all alike.
+    assert 0.1 < means.mean() < 0.4
+    assert np.std(means, axis=0).mean() > 0.1
+
+
+def test_its_decoders_are_a_few_megabytes_in_all(name):
+    sizes = [report["bytes"] for report in card_of(name)["variants"].values()]
+    assert sum(sizes) < 4e6
+    assert card_of(name)["variants"]["int8"]["bytes"] < 0.7e6
+
+
+def test_its_card_has_the_published_elbo(name):
+    evaluation = json.loads((SAVED_MODELS / name / "evaluation.json").read_text())
+    assert card_of(name)["metrics"]["elbo"] == evaluation["elbo"]
+
+
+def test_int8_of_convolutions_stays_within_two_hundredths(name):
+    if name == "mnist_10d":
+        assert card_of(name)["variants"]["int8"]["means_error_greatest"] < 0.02
+
+
+@pytest.mark.slow
+def test_everything_that_it_claims_holds(name):
+    dataset = json.loads((SAVED_MODELS / name / "config.json").read_text())["config"]["data"]["source"]
+    present = (Path(os.environ.get("TFDS_DATA_DIR", "")) / dataset).is_dir()
+    checks = list(export.verify(SAVED_MODELS / name, evaluate=present))
+    assert [check for check in checks if not check.passed] == []
+    assert len(checks) > 9
