@@ -162,7 +162,10 @@ def check_seeds(values: Any) -> np.ndarray:
     Raises:
         UserError: not a list of whole numbers, none, or one outside int32.
     """
-    received = np.asarray(values)
+    try:
+        received = np.asarray(values)
+    except ValueError:
+        raise UserError(f"Expected seeds, a list of whole numbers [n], one an image. Received {values!r}.") from None
     if received.ndim != 1 or received.dtype.kind not in "iu":
         shown = f"{received.dtype} of shape {list(received.shape)}"
         raise UserError(f"Expected seeds, a list of whole numbers [n], one an image. Received {shown}.")

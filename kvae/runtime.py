@@ -49,6 +49,8 @@ class Decoder:
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+        if threads is not None:
+            check_whole("threads", threads)
         self.path = Path(path)
         interpreter = _interpreter(self.path, threads)
         wanted = {"decode": (["z"], ["logits", "means"]), "sample": (["seed"], ["images", "means", "z"])}
@@ -62,7 +64,11 @@ class Decoder:
             )
         self._decode, self._sample = (interpreter.get_signature_runner(name) for name in wanted)
         self.latent_dim = int(self._decode.get_input_details()["z"]["shape"][1])
-        self.image_shape = tuple(int(side) for side in self._sample_shape())
+        try:
+            drawn = self._sample(seed=np.zeros(1, np.int32))  # a dynamic batch has no shape before it ran
+        except (ValueError, RuntimeError) as error:
+            raise _damaged(self.path, error) from error
+        self.image_shape = tuple(drawn["images"].shape[1:])
 
     def decode(self, z: ArrayLike) -> Decoded:
         """E[x|z] and the logits of p(x|z).
@@ -107,10 +113,6 @@ class Decoder:
         if self.latent_dim != 2:
             raise UserError(f"Expected 2 latent dimensions for a lattice. This decoder has {self.latent_dim}.")
         return tile(self.decode(latent.lattice(n, extent)).means, check_whole("n", n))
-
-    def _sample_shape(self) -> np.ndarray:
-        """The image shape: of what one seed gives, since a dynamic batch has no shape before it ran."""
-        return np.array(self._sample(seed=np.zeros(1, np.int32))["images"].shape[1:])
 
 
 def load(path: str | os.PathLike[str], variant: str = "float32", threads: int | None = None) -> Decoder:
@@ -157,7 +159,8 @@ def read_card(folder: Path) -> dict[str, Any]:
         UserError: it is no card of kvae.
     """
     card = files.read_json(folder / CARD)
-    if not isinstance(card, dict) or not isinstance(card.get("files"), dict):
+    listed = card.get("files") if isinstance(card, dict) else None
+    if not isinstance(listed, dict) or not all(isinstance(facts, dict) for facts in listed.values()):
         raise UserError(f"{folder / CARD} is not the model card of a bundle.")
     return card
 
@@ -180,14 +183,17 @@ def check_z(z: ArrayLike, latent_dim: int) -> np.ndarray:
     Raises:
         UserError: another shape or type, none, or NaN or infinity.
     """
-    points = np.asarray(z)
+    try:
+        points = np.asarray(z)
+    except ValueError:
+        raise UserError(f"Expected z, numbers of shape [n, {latent_dim}]. Received {z!r}.") from None
     if points.ndim != 2 or points.shape[1] != latent_dim or points.dtype.kind not in "fiu" or len(points) == 0:
         shown = f"{points.dtype} of shape {list(points.shape)}"
         raise UserError(f"Expected z, numbers of shape [n, {latent_dim}] with n of at least 1. Received {shown}.")
-    points = points.astype(np.float32)
-    if not np.isfinite(points).all():
-        raise UserError(f"Expected finite z. Received {points[~np.isfinite(points)][0]}.")
-    return points
+    wrong = ~(np.abs(points) <= np.finfo(np.float32).max)
+    if wrong.any():
+        raise UserError(f"Expected finite z. Received {points[wrong][0]}.")
+    return points.astype(np.float32)
 
 
 def _interpreter(path: Path, threads: int | None) -> Any:
@@ -208,4 +214,8 @@ def _interpreter(path: Path, threads: int | None) -> Any:
             return interpreter
         except (ValueError, RuntimeError) as error:
             reason = error
-    raise UserError(f"{path} is damaged, or needs operations that LiteRT lacks: {str(reason).strip()}") from reason
+    raise _damaged(path, reason) from reason
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is damaged, or needs operations that LiteRT lacks: {str(error).strip()}")

@@ -38,7 +38,8 @@ def kvae(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProces
 def inside(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
     """Runs the command within this process, which already has TensorFlow: exit status, stdout, stderr."""
     monkeypatch.setattr(sys, "argv", ["kvae", *map(str, arguments)])
-    monkeypatch.setattr(cli, "_quiet_tensorflow", lambda: None)
+    for commands in (cli.training, cli.results, cli.exports):
+        monkeypatch.setattr(commands, "quiet_tensorflow", lambda: None)
     try:
         cli.run()
         status = 0
@@ -233,14 +234,14 @@ SUBJECTS = {}  # of the runs of this module, so that their graphs are traced onc
 @pytest.fixture
 def complete(call, monkeypatch):
     """`kvae complete` that loads a run once for all tests and draws coarse contours."""
-    subject = cli.shared.subject_of
+    subject = cli.results.subject_of
 
     def known_subject(trained):
         if trained.folder not in SUBJECTS:
             SUBJECTS[trained.folder] = subject(trained)
         return SUBJECTS[trained.folder]
 
-    monkeypatch.setattr(cli, "_subject", known_subject)
+    monkeypatch.setattr(cli.results, "subject_of", known_subject)
     monkeypatch.setattr(figures, "CONTOUR_POINTS", 41)
     return lambda *arguments: call("complete", *arguments)
 
@@ -392,7 +393,7 @@ def test_sample_is_the_same_for_the_same_seed(call, run, tmp_path):
 def test_recipes_lists_every_recipe(call):
     status, out, _ = call("recipes")
     assert status == 0
-    shipped = sorted(path.stem for path in (Path(cli.__file__).parent / "recipes").glob("*.toml"))
+    shipped = sorted(path.stem for path in (Path(cli.__file__).parent.parent / "recipes").glob("*.toml"))
     assert [line.split()[0] for line in out.splitlines()] == shipped
 
 

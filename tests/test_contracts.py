@@ -14,8 +14,8 @@ PACKAGE = ROOT / "kvae"
 
 # Rooms from the ground up: a room imports rooms of lower levels only (and, within `data/`, its own modules).
 LEVELS = {
-    0: {"errors", "quiet", "hooks"},
-    1: {"files", "tensorflow", "portable"},
+    0: {"errors", "hooks"},
+    1: {"files", "tensorflow", "portable", "quiet"},
     2: {"pictures", "history", "config", "distributions", "noise", "latent", "masks"},
     3: {"plots", "runtime", "likelihoods", "networks", "objectives", "data"},
     4: {"vae", "footprint"},

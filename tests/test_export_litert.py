@@ -1,7 +1,5 @@
 """LiteRT decoders against the Keras model that they are made of: every likelihood, network, batch and variant."""
 
-import copy
-
 import flatbuffers
 import keras
 import numpy as np
@@ -59,23 +57,32 @@ def own(shape: tuple[int, ...], latent_dim: int, *extra: keras.layers.Layer, **o
 
 
 MODELS = {
-    "MLP, bernoulli, D = 2": lambda: built((6, 5, 1), latent_dim=2, hidden_units=(8,)),
     "MLP, gaussian, D = 1": lambda: built(
         (7, 8, 3), latent_dim=1, hidden_units=(8,), likelihood=likelihoods.Gaussian("learned")
     ),
     "convolutional, continuous bernoulli, D = 5": lambda: built(
         (7, 8, 3), encoder=conv(5), likelihood="continuous_bernoulli"
     ),
-    "convolutional, squared error, D = 1": lambda: built((6, 5, 1), encoder=conv(1), likelihood="squared_error"),
     "own, bernoulli, D = 2": lambda: own((6, 5, 1), 2),
+    "MLP, bernoulli, D = 2": lambda: built((6, 5, 1), latent_dim=2, hidden_units=(8,)),
+    "convolutional, squared error, D = 1": lambda: built((6, 5, 1), encoder=conv(1), likelihood="squared_error"),
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+SLOW = ("MLP, bernoulli, D = 2", "convolutional, squared error, D = 1")  # the others have all that these have
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in MODELS]
+)
 def made(request) -> tuple[kvae.VAE, dict[str, bytes]]:
     """A model and its .tflite files."""
     vae = perturbed(MODELS[request.param]())
-    return vae, convert(vae)
+    before = vae.get_weights()
+    contents = convert(vae)
+    for ours, theirs in zip(vae.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    return vae, contents
 
 
 def decoder(content: bytes, tmp_path) -> runtime.Decoder:
@@ -132,8 +139,8 @@ def test_any_batch_decodes_to_the_means_and_logits_of_keras(made, variant, tmp_p
         logits = vae.decode(z)
         found = lite.decode(z)
         np.testing.assert_allclose(found.means, vae.likelihood.means(logits), rtol=0, atol=BOUNDS[variant])
-        # A logit errs by 4 times as much as its mean, or, near 0 and 1, by the rounding of a sum of up to 30.
-        np.testing.assert_allclose(found.logits, logits, rtol=BOUNDS[variant], atol=4 * BOUNDS[variant])
+        # Where the slope of the mean is greatest, a logit errs by 4 times as much, or 12 under a continuous Bernoulli.
+        np.testing.assert_allclose(found.logits, logits, rtol=BOUNDS[variant], atol=12 * BOUNDS[variant])
 
 
 @pytest.mark.parametrize("variant", DEFAULT_VARIANTS)
@@ -193,9 +200,9 @@ def weight_types(content: bytes) -> dict[int, set[tuple[int, tuple[int, ...]]]]:
     for graph in model.subgraphs:
         for operator in graph.operators:
             code = model.operatorCodes[operator.opcodeIndex]
-            tensor = graph.tensors[operator.inputs[1]]
-            if model.buffers[tensor.buffer].data is not None:
-                kind = max(code.builtinCode, code.deprecatedBuiltinCode)
+            kind = max(code.builtinCode, code.deprecatedBuiltinCode)
+            if kind in (schema.BuiltinOperator.FULLY_CONNECTED, schema.BuiltinOperator.CONV_2D):
+                tensor = graph.tensors[operator.inputs[1]]
                 found.setdefault(kind, set()).add((tensor.type, tuple(tensor.shape)))
     return found
 
@@ -232,13 +239,23 @@ def test_int8_of_a_large_layer_stays_near_the_model(large, tmp_path):
     np.testing.assert_allclose(found.means, drawn.means, rtol=0, atol=0.02)
 
 
+@pytest.mark.slow
 def test_int8_is_the_same_whether_or_not_float32_is_asked_for(large):
     assert convert(large[0], ["int8"])["int8"] == large[1]["int8"]
 
 
-def test_full_int8_runs_every_signature(tmp_path):
+@pytest.fixture(scope="module")
+def small() -> tuple[kvae.VAE, dict[str, bytes]]:
     vae = perturbed(built((6, 5, 1), latent_dim=2, hidden_units=(8,)))
-    content = convert(vae, ["full_int8"])["full_int8"]
+    return vae, convert(vae, ["full_int8", "float32", "full_int8"])
+
+
+def test_each_variant_comes_once_in_the_order_asked_for(small):
+    assert list(small[1]) == ["full_int8", "float32"]
+
+
+def test_full_int8_runs_every_signature(small, tmp_path):
+    vae, content = small[0], small[1]["full_int8"]
     assert not [name for name in operators(content) if name.startswith("custom:")]
     lite, seeds = decoder(content, tmp_path), portable.seeds(7, 0)
     drawn, z = lite.sample(seeds), vae.sample_prior(7, 0).numpy()
@@ -248,22 +265,6 @@ def test_full_int8_runs_every_signature(tmp_path):
     for size in (1, 64):
         runner = Interpreter(model_content=content).get_signature_runner(f"sample_{size}")
         assert runner(seed=portable.seeds(size, 0))["images"].shape == (size, 6, 5, 1)
-
-
-def test_variants_come_in_the_order_asked_for_each_once():
-    vae = built((6, 5, 1), latent_dim=2, hidden_units=(8,))
-    assert list(convert(vae, ["float16", "float32", "float16"])) == ["float16", "float32"]
-
-
-def test_the_model_is_the_same_after_a_conversion(made, tmp_path):
-    vae, contents = made
-    before = copy.deepcopy(vae.get_weights())
-    z = vae.sample_prior(5, 0)
-    logits = vae.decode(z)
-    assert convert(vae, ["float32"])["float32"] is not contents["float32"]
-    np.testing.assert_array_equal(vae.decode(z), logits)
-    for ours, theirs in zip(vae.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
 
 
 # Mixed precision
@@ -277,8 +278,17 @@ def policy():
     keras.config.set_dtype_policy(before)
 
 
-@pytest.mark.parametrize("name", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("kind", ["MLP", "convolutional", "own"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("mixed_float16", "own"),
+        ("mixed_bfloat16", "MLP"),
+        pytest.param("mixed_bfloat16", "own", marks=pytest.mark.slow),
+        pytest.param("mixed_float16", "MLP", marks=pytest.mark.slow),
+        pytest.param("mixed_float16", "convolutional", marks=pytest.mark.slow),
+        pytest.param("mixed_bfloat16", "convolutional", marks=pytest.mark.slow),
+    ],
+)
 def test_mixed_precision_exports_what_float32_computes(name, kind, policy, tmp_path):
     def model(dtype):
         if kind == "own":
@@ -319,7 +329,10 @@ class PythonFunction(keras.layers.Layer):
         return tf.ensure_shape(tf.py_function(lambda value: 2 * value, [z], tf.float32), z.shape)
 
 
-@pytest.mark.parametrize(("layer", "operation"), [(SingularValue, "Svd"), (PythonFunction, "EagerPyFunc")])
+@pytest.mark.parametrize(
+    ("layer", "operation"),
+    [(SingularValue, "Svd"), pytest.param(PythonFunction, "EagerPyFunc", marks=pytest.mark.slow)],
+)
 def test_an_operation_that_litert_lacks_is_named(layer, operation):
     with pytest.raises(UserError, match=f"(?s)operations that LiteRT has not built in.*savedmodel.*{operation}"):
         convert(own((6, 5, 1), 2, layer()), ["float32"])
@@ -344,9 +357,9 @@ def test_a_model_that_was_not_built_says_how_to_build_it():
 
 
 @pytest.fixture(scope="module")
-def custom() -> bytes:
+def custom(small) -> bytes:
     """A conversion with TANH renamed to a custom operation."""
-    model = unpacked(convert(built((6, 5, 1), latent_dim=2, hidden_units=(8,)), ["float32"])["float32"])
+    model = unpacked(small[1]["float32"])
     code = next(code for code in model.operatorCodes if code.builtinCode == schema.BuiltinOperator.TANH)
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
     code.customCode = b"FlexTanh"
@@ -368,6 +381,14 @@ def test_a_conversion_with_custom_operations_is_refused(custom):
 def test_the_runtime_names_a_file_with_operations_that_it_lacks(custom, tmp_path):
     with pytest.raises(UserError, match="needs operations that LiteRT lacks"):
         decoder(custom, tmp_path)
+
+
+def test_a_file_with_a_damaged_signature_is_named(small, tmp_path):
+    model = unpacked(small[1]["float32"])
+    for graph in model.subgraphs[1:]:  # the first is allocated when the file is loaded, the others when they are used
+        graph.operators[0].inputs = [30_000]
+    with pytest.raises(UserError, match=r"decoder\.tflite is damaged"):
+        decoder(packed(model), tmp_path)
 
 
 @pytest.mark.parametrize(("variant", "size"), [("float32", 4), ("float16", 2), ("int8", 1), ("full_int8", 1)])

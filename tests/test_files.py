@@ -1,6 +1,7 @@
 """A reader finds the old file or the new one, whatever happens to the writer."""
 
 import errno
+import hashlib
 import os
 import subprocess
 import sys
@@ -9,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from kvae.errors import UserError
-from kvae.files import PARTIAL, atomic_file, atomic_folder, read_json, sweep, write_json, write_text
+from kvae.files import (
+    PARTIAL,
+    atomic_file,
+    atomic_folder,
+    check_free,
+    digest,
+    read_json,
+    sweep,
+    write_json,
+    write_text,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -251,3 +262,152 @@ def test_damaged_json_is_refused(tmp_path, content):
 def test_missing_json_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"Could not read .*a\.json: No such file"):
         read_json(tmp_path / "a.json")
+
+
+# --- folders that are replaced
+
+
+OLD = {"run": None, "run/card.json": b"old", "run/deep": None, "run/deep/er.txt": b"old"}
+NEW = {"run": None, "run/sub": None, "run/sub/a.txt": b"new"}
+
+
+@pytest.fixture
+def old_folder(tmp_path):
+    """`run`, with the content of OLD."""
+    (tmp_path / "run" / "deep").mkdir(parents=True)
+    for name in ("card.json", "deep/er.txt"):
+        (tmp_path / "run" / name).write_bytes(b"old")
+    return tmp_path / "run"
+
+
+def replace_folder(path: Path) -> None:
+    with atomic_folder(path, overwrite=True) as partial:
+        fill(partial)
+
+
+def replace_half_a_folder(path: Path, fault: BaseException) -> None:
+    with atomic_folder(path, overwrite=True) as partial:
+        fill(partial)
+        raise fault
+
+
+def test_a_folder_is_replaced_whole(tmp_path, old_folder):
+    with atomic_folder(old_folder, overwrite=True) as partial:
+        assert tree(partial) == {}
+        fill(partial)
+        assert {name: content for name, content in tree(tmp_path).items() if PARTIAL not in name} == OLD
+    assert tree(tmp_path) == NEW
+
+
+def test_overwriting_needs_no_folder_that_exists(tmp_path):
+    replace_folder(tmp_path / "deep" / "run")
+    assert tree(tmp_path / "deep") == NEW
+
+
+def test_overwriting_replaces_a_file(tmp_path):
+    (tmp_path / "run").write_bytes(b"old")
+    replace_folder(tmp_path / "run")
+    assert tree(tmp_path) == NEW
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_in_the_block_keeps_the_old_folder_and_passes_through(tmp_path, old_folder, fault):
+    with pytest.raises(fault):
+        replace_half_a_folder(old_folder, fault())
+    assert tree(tmp_path) == OLD
+
+
+def test_a_full_disk_in_the_block_keeps_the_old_folder(tmp_path, old_folder):
+    with pytest.raises(UserError, match=r"Could not write .*run: No space left"):
+        replace_half_a_folder(old_folder, OSError(errno.ENOSPC, "No space left on device"))
+    assert tree(tmp_path) == OLD
+
+
+def test_a_full_disk_at_the_end_keeps_the_old_folder(tmp_path, old_folder, monkeypatch):
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(UserError, match=r"Could not write .*run: No space left"):
+        replace_folder(old_folder)
+    assert tree(tmp_path) == OLD
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+@pytest.mark.parametrize("fault", [OSError(errno.EACCES, "no"), KeyboardInterrupt()], ids=["os", "ctrl-c"])
+def test_a_failure_of_either_renaming_keeps_the_old_folder(tmp_path, old_folder, monkeypatch, failing, fault):
+    rename, calls = os.rename, []
+
+    def fail_once(*paths):
+        calls.append(paths)
+        if len(calls) == failing:
+            raise fault
+        rename(*paths)
+
+    monkeypatch.setattr(os, "rename", fail_once)
+    with pytest.raises((UserError, KeyboardInterrupt)):
+        replace_folder(old_folder)
+    assert tree(tmp_path) == OLD
+
+
+def test_a_folder_that_exists_is_not_replaced_unasked(tmp_path, old_folder):
+    with pytest.raises(UserError, match=r"Could not write .*run"):
+        write_folder(old_folder)
+    assert tree(tmp_path) == OLD
+
+
+# --- where a folder may be written
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_does_not_exist_is_free(tmp_path, overwrite):
+    check_free(tmp_path / "deep" / "run", overwrite, "card.json")
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_empty_folder_is_free(tmp_path, overwrite):
+    check_free(str(tmp_path), overwrite, "card.json")
+
+
+def test_a_folder_that_exists_is_not_free(tmp_path, old_folder):
+    with pytest.raises(UserError, match=r"run' exists\. Replace it with overwrite \(--overwrite\) or choose another"):
+        check_free(old_folder, False, "card.json")
+    assert tree(tmp_path) == OLD
+
+
+def test_a_folder_with_the_marker_may_be_replaced(tmp_path, old_folder):
+    check_free(old_folder, True, "card.json")
+    assert tree(tmp_path) == OLD
+
+
+@pytest.mark.parametrize("marker", ["other.json", "deep"])
+def test_a_folder_without_the_marker_is_not_replaced(tmp_path, old_folder, marker):
+    with pytest.raises(UserError, match=rf"run' has no {marker}, so it is not replaced\. Choose another --out"):
+        check_free(old_folder, True, marker)
+    assert tree(tmp_path) == OLD
+
+
+@pytest.mark.parametrize(("overwrite", "message"), [(False, "exists"), (True, r"has no card\.json")])
+def test_a_file_is_not_a_free_folder(tmp_path, overwrite, message):
+    (tmp_path / "run").write_bytes(b"old")
+    with pytest.raises(UserError, match=message):
+        check_free(tmp_path / "run", overwrite, "card.json")
+    assert tree(tmp_path) == {"run": b"old"}
+
+
+# --- digests
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", bytes(range(256)) * 1000])
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_digest_is_the_sha256_of_the_bytes(tmp_path, content, kind):
+    (tmp_path / "a").write_bytes(content)
+    assert digest(kind(tmp_path / "a")) == hashlib.sha256(content).hexdigest()
+
+
+def test_a_digest_is_that_of_the_standard(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")  # the first example of FIPS 180-2
+    assert digest(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_digest_of_what_is_no_file_is_an_os_error(tmp_path):
+    with pytest.raises(OSError, match="No such file"):
+        digest(tmp_path / "missing")

@@ -337,3 +337,112 @@ def test_grey_pixels_under_another_likelihood_are_not_warned_of(make):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         likelihoods.warn_if_binary(make())
+
+
+# Draws as functions of their random numbers
+
+
+NUMBERS = {
+    # multiples of 2^-24, as the generators have them, the least and the greatest among them
+    False: np.float32([0.0, 2.0**-24, *np.arange(1, 4096) / 4096, 1 - 2.0**-23, 1 - 2.0**-24]),
+    True: np.linspace(-5.3, 5.3, 4001, dtype=np.float32),
+}
+DRAW_LOGITS = [-50.0, -1.0, -0.06, -0.04, -1e-3, 0.0, 1e-3, 0.04, 0.06, 1.0, 50.0]
+draw_logits = pytest.mark.parametrize("logit", DRAW_LOGITS)
+
+
+def draw_each(likelihood, logits, numbers):
+    """Draws for every logit (rows) and number (columns)."""
+    rows, columns = np.meshgrid(np.float32(logits), numbers, indexing="ij")
+    return likelihood.draw(tf.constant(rows), tf.constant(columns)).numpy()
+
+
+def continuous_bernoulli_quantiles(numbers, logits):
+    """F^-1(u) in float64: log(1 - u + u e^l) / l for l < 0, mirrored for l > 0, without cancellation to speak of."""
+    u, logit = np.broadcast_arrays(np.float64(numbers), np.float64(np.float32(logits)))
+    magnitude, mirrored = np.maximum(np.abs(logit), 1e-9), np.where(logit > 0, 1 - u, u)
+    x = -np.log((1 - mirrored) + mirrored * np.exp(-magnitude)) / magnitude
+    return np.where(logit == 0, u, np.where(logit > 0, 1 - x, x))
+
+
+@each
+@draw_logits
+def test_draws_are_monotone_in_their_numbers(make, logit):
+    likelihood = make()
+    x = draw_each(likelihood, [logit], NUMBERS[likelihood.takes_normals])[0]
+    steps = np.diff(x) if not likelihood.binary else -np.diff(x)  # a Bernoulli pixel is set below its probability
+    # The numbers lie further apart than float32 rounds, but for the outermost, where a draw may go back by one ulp.
+    assert steps.min() >= -6e-8
+
+
+@draw_logits
+def test_bernoulli_draws_are_set_below_their_probability(logit):
+    numbers, p = NUMBERS[False], special.expit(np.float64(np.float32(logit)))
+    expected = np.where(np.float64(numbers) < p, 1.0, 0.0)
+    apart = np.abs(numbers - p) > 1e-7  # float32 rounds p near 1 to 6e-8
+    assert np.array_equal(draw_each(likelihoods.Bernoulli(), [logit], numbers)[0][apart], expected[apart])
+
+
+@pytest.mark.parametrize("logit", [*DRAW_LOGITS, -5.0, 5.0, -0.0499, 0.0499, -0.0501, 0.0501])
+def test_continuous_bernoulli_draws_are_the_inverse_distribution_function(logit):
+    numbers, magnitude = np.float64(NUMBERS[False]), abs(logit)
+    if magnitude < 0.05:
+        bound = 8e-7  # the next term of the series, 0.05^3 / 192 = 6.5e-7, and two roundings near 1
+    else:
+        # v = u (e^-m - 1) is rounded three times by 2^-24 of itself, which log(1 + v) / m takes to v / (1 + v) / m of
+        # that; five roundings near 1 follow. Only the two greatest of the numbers have 1 + v near 0.
+        v = np.where(logit > 0, 1 - numbers, numbers) * np.expm1(-magnitude)
+        bound = 2.0**-24 * (3 * -v / np.maximum(1 + v, 1e-30) / magnitude + 5)
+    x = draw_each(likelihoods.ContinuousBernoulli(), [logit], NUMBERS[False])[0]
+    assert (np.abs(x - continuous_bernoulli_quantiles(numbers, logit)) <= bound).all()
+
+
+@pytest.mark.parametrize("edge", [-0.05, 0.0, 0.05])
+def test_continuous_bernoulli_draws_do_not_jump_where_the_formula_changes(edge):
+    edge = np.float32(edge)
+    logits = [np.nextafter(edge, np.float32(-1)), edge, np.nextafter(edge, np.float32(1))]
+    # The error of the series, 6.5e-7, and that of the formula beside it, 4e-7; together less than 1e-6.
+    assert np.abs(np.diff(draw_each(likelihoods.ContinuousBernoulli(), logits, NUMBERS[False]), axis=0)).max() < 1e-6
+
+
+def test_continuous_bernoulli_draws_are_continuous_in_the_logits():
+    logits = np.linspace(-0.1, 0.1, 2001)
+    x = draw_each(likelihoods.ContinuousBernoulli(), logits, NUMBERS[False][::16])
+    # The slope at l = 0 is u (1 - u) / 2, at most 1/8, and a percent more at 0.1; and the jump above.
+    assert np.abs(np.diff(x, axis=0)).max() < 1e-4 / 8 * 1.01 + 1e-6
+
+
+def test_continuous_bernoulli_draws_grow_with_the_logits():
+    x = draw_each(likelihoods.ContinuousBernoulli(), np.linspace(-3.0, 3.0, 601), NUMBERS[False][::16])
+    assert np.diff(x, axis=0).min() > -1e-6  # as above
+
+
+@pytest.mark.parametrize("variance", [1e-4, 0.05, 1.0, "learned"])
+@draw_logits
+def test_gaussian_draws_are_the_clipped_mean_and_noise(variance, logit):
+    numbers = NUMBERS[True]
+    sigma = math.sqrt(0.1 if variance == "learned" else variance)
+    expected = np.clip(special.expit(np.float64(np.float32(logit))) + sigma * np.float64(numbers), 0, 1)
+    x = draw_each(likelihoods.Gaussian(variance), [logit], numbers)[0]
+    # sigma = exp(log_variance / 2) errs by some eps of its exponent, up to 4.6, times numbers up to 1 within [0, 1].
+    np.testing.assert_allclose(x, expected, rtol=0, atol=1e-6)
+
+
+@draw_logits
+def test_squared_error_draws_are_those_of_variance_one(logit):
+    drawn = [draw_each(make(), [logit], NUMBERS[True]) for make in (likelihoods.SquaredError, likelihoods.Gaussian)]
+    assert np.array_equal(*drawn)
+
+
+@each
+def test_draws_in_a_graph_and_under_xla_are_those_of_eager_execution(make):
+    likelihood = make()
+    numbers = NUMBERS[likelihood.takes_normals]
+    eager = draw_each(likelihood, DRAW_LOGITS, numbers)
+    rows, columns = np.meshgrid(np.float32(DRAW_LOGITS), numbers, indexing="ij")
+    for jit_compile in (False, True):
+        x = tf.function(likelihood.draw, jit_compile=jit_compile)(tf.constant(rows), tf.constant(columns)).numpy()
+        apart = np.abs(x - eager) > 1e-6
+        # Other kernels round otherwise: grey draws by some eps but for the two outermost numbers, where the bound above
+        # is wide; binary ones where the number is the probability to a rounding.
+        assert np.count_nonzero(apart[:, 2:-2]) == 0 if not likelihood.binary else np.count_nonzero(apart) <= 2

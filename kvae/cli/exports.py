@@ -177,45 +177,42 @@ def _decoder(path: Path, variant: str | None) -> Any:
 
     if variant is not None and variant not in runtime.VARIANTS:
         raise unknown("variant", variant, runtime.VARIANTS)
-    is_run = (path / "config.json").is_file()
-    if is_run and variant is None and not _has_fresh_decoder(path):
-        quiet_tensorflow()
-        from kvae.export.parity import KerasDecoder
-        from kvae.runs import Run
+    saved_model = next((folder for folder in _saved_models(path) if (folder / "saved_model.pb").is_file()), None)
+    if (path / "config.json").is_file():
+        fresh = _has_fresh_bundle(path)
+        if variant is None and not (fresh and (path / "bundle" / runtime.VARIANTS["float32"]).is_file()):
+            quiet_tensorflow()
+            from kvae.export.parity import KerasDecoder
+            from kvae.runs import Run
 
-        return KerasDecoder(Run.open(path).load_model())
-    if (path / "saved_model.pb").is_file():
+            return KerasDecoder(Run.open(path).load_model())
+    elif saved_model is not None and variant is None:
         quiet_tensorflow()
         from kvae.export import SavedModelDecoder
 
-        return SavedModelDecoder(path)
-    if not is_run and variant is None and _has_no_tflite(path):
-        return _decoder(path / "saved_model", None)
+        return SavedModelDecoder(saved_model)
+    if variant is not None and (path.is_file() or saved_model == path):
+        raise UserError(f"Expected --variant with a bundle or a run. {str(path)!r} is one decoder.")
     return runtime.load(path, variant or "float32")
 
 
-def _has_fresh_decoder(run: Path) -> bool:
-    """Whether a run has a bundle of its present model, with a float32 decoder."""
+def _saved_models(path: Path) -> list[Path]:
+    """Where the SavedModel of a path would be: the folder itself, or in a bundle without .tflite decoders."""
+    return [path] if any(path.glob("*.tflite")) else [path, path / "saved_model", path / "saved_model_decoder"]
+
+
+def _has_fresh_bundle(run: Path) -> bool:
+    """Whether a run has a bundle, and of its present model."""
     from kvae import files, runtime
 
     bundle, model = run / "bundle", run / "model.keras"
     if not (bundle / runtime.CARD).is_file():
         return False
-    card = runtime.read_card(bundle)
-    if runtime.VARIANTS["float32"] not in card["files"]:
-        return False
-    stated = card.get("run", {}).get(model.name, {}).get("sha256")
+    stated = runtime.read_card(bundle).get("run", {}).get(model.name, {}).get("sha256")
     if model.is_file() and files.digest(model) != stated:
-        click.echo(f"kvae: warning: {bundle} is of another model than {model}, from which these samples are.", err=True)
+        click.echo(f"kvae: warning: {bundle} is of another model than {model}. Export it again.", err=True)
         return False
     return True
-
-
-def _has_no_tflite(path: Path) -> bool:
-    """Whether a path is a bundle of a SavedModel alone."""
-    from kvae import runtime
-
-    return (path / runtime.CARD).is_file() and (path / "saved_model").is_dir() and not any(path.glob("*.tflite"))
 
 
 def _listed(text: str) -> list[str]:

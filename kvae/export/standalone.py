@@ -9,7 +9,9 @@ import argparse
 import math
 import pathlib
 import struct
+import sys
 import zlib
+from typing import NoReturn
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -49,10 +51,17 @@ def png(picture: np.ndarray) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     height, width, channels = picture.shape
+    if channels not in (1, 3):
+        fail(f"expected images of 1 or 3 channels for a PNG file, the model has {channels}")
     header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)
     lines = b"".join(b"\0" + line.tobytes() for line in picture)  # a line's filter, none, comes before it
     parts = [(b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def fail(message: str) -> NoReturn:
+    print(f"sample.py: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def main() -> None:
@@ -64,21 +73,23 @@ def main() -> None:
     parser.add_argument("--model", type=pathlib.Path, default=None, help="a .tflite file of this bundle")
     given = parser.parse_args()
     if not 1 <= given.count <= MOST:
-        parser.error(f"expected -n from 1 to {MOST}, received {given.count}")
+        fail(f"expected -n from 1 to {MOST}, received {given.count}")
     if not 0 <= given.seed < 2**31:
-        parser.error(f"expected --seed from 0 to {2**31 - 1}, received {given.seed}")
+        fail(f"expected --seed from 0 to {2**31 - 1}, received {given.seed}")
     folder = pathlib.Path(__file__).resolve().parent
     model = given.model or next((folder / name for name in NAMES if (folder / name).is_file()), folder / NAMES[0])
     try:
         draw = Interpreter(model_content=model.read_bytes()).get_signature_runner("sample")
     except (OSError, ValueError) as error:
-        parser.error(f"could not load {model}: {error}")
+        fail(f"could not load {model}: {error}")
+    if len(draw.get_output_details()["images"]["shape"]) != 4:
+        fail("expected a model of images, [height, width, channels]; this one is of vectors")
     drawn = draw(seed=image_seeds(given.count, given.seed))
     images = np.rint(255 * drawn["means"]).astype(np.uint8) if given.means else drawn["images"]
     try:
         given.output.write_bytes(png(sheet(images)))
     except OSError as error:
-        parser.error(f"could not write {given.output}: {error}")
+        fail(f"could not write {given.output}: {error}")
     print(given.output)
 
 

@@ -114,7 +114,8 @@ def _variants(folder: Path, card: dict[str, Any], vae: Any, test: Any) -> Iterat
             yield Check(f"{name} loads", False, str(error))
     if not decoders:
         return
-    reference = next(iter(decoders.values())) if vae is None else parity.KerasDecoder(vae)
+    nearest = [name for name in parity.TOLERANCES if name in decoders] or list(decoders)
+    reference = decoders[nearest[0]] if vae is None else parity.KerasDecoder(vae)
     seeds, z = np.array(card["reference"]["seeds"], np.int32), np.array(card["reference"]["z"], np.float32)
     own = portable.normals(seeds, portable.LATENT, z.shape[1])
     yield Check("reference z", np.array_equal(own, z), f"{len(z)} of the portable sampler, in NumPy")

@@ -1,0 +1,383 @@
+"""`kvae export`, `kvae sample`, `kvae verify`: exit status, words, and one picture from everything exported."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kvae import cli, export, training
+from kvae.config import RunConfig
+from kvae.export import parity
+
+
+def pretended_costs(path: Path) -> dict:
+    latency = {f"{threads} threads": {"1": 10.0, "64": 20.0} for threads in (1, 2)}
+    return {"bytes": parity.size(path), "load_seconds": 0.1, "peak_memory_mb": 50.0, "latency_us": latency}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    """Parity over few samples, and no processes for what the files cost."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("costs", pretended_costs), ("LATENTS", 100), ("IMAGES", 100), ("CHUNK", 100)):
+            patch.setattr(parity, name, value)
+        yield
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Runs the command within this process, which already has TensorFlow: exit status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kvae", *map(str, arguments)])
+        monkeypatch.setattr(cli.exports, "quiet_tensorflow", lambda: None)
+        try:
+            cli.run()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 1
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory) -> Path:
+    """A tiny run without a bundle."""
+    folder, rng = tmp_path_factory.mktemp("bare"), np.random.default_rng(0)
+    arrays = {name: rng.integers(0, 256, (20, 6, 5), np.uint8) for name in ("x_train", "x_test")}
+    np.savez(folder / "odd.npz", **arrays)
+    values = {
+        "data": {"source": f"npz:{folder / 'odd.npz'}", "batch_size": 10},
+        "model": {"latent_dim": 3, "hidden_units": [8]},
+        "training": {"epochs": 1, "jit_compile": False},
+    }
+    return training.train(RunConfig.from_dict(values), folder / "run", verbose=0).folder
+
+
+@pytest.fixture(scope="module")
+def run(bare, tmp_path_factory) -> Path:
+    """The same run with a bundle of everything."""
+    folder = Path(shutil.copytree(bare, tmp_path_factory.mktemp("bundled") / "run"))
+    trained = export.bundles.Run.open(folder)
+    export.bundle_of_run(trained, formats=export.FORMATS, test=export.test_images(trained))
+    return folder
+
+
+@pytest.fixture
+def copied(run, tmp_path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+# --- export
+
+
+def test_export_writes_a_bundle_into_the_run_and_prints_the_report(call, bare, tmp_path):
+    folder = Path(shutil.copytree(bare, tmp_path / "run"))
+    status, out, err = call("export", folder)
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == str(folder / "bundle")
+    assert {path.name for path in (folder / "bundle").iterdir()} == {
+        "saved_model", "decoder.tflite", "decoder_float16.tflite", "decoder_int8.tflite", "model_card.json",
+        "sample.py",
+    }  # fmt: skip
+    card = json.loads((folder / "bundle" / "model_card.json").read_text())
+    for name, report in card["variants"].items():
+        row = next(line for line in out.splitlines() if f" {name} " in line)
+        assert f"{report['bytes']:,}" in row
+        assert f"{report['means_error_greatest']:.1e}" in row
+        assert f"{report['elbo_change']:+.4f}" in row
+    for words in ("of 3,000", "means at 100 z of seed 0", "cores, Python"):
+        assert words in out
+
+
+def test_export_takes_formats_variants_and_tolerances_in_lists(call, bare, tmp_path):
+    status, out, err = call(
+        "export", bare, "--formats", " tflite ,", "--variants", "float16, float32", "--out", "new/b", "--no-evaluation",
+        "--tolerance", "float16=0.5", "--tolerance", " float32 =0.25",
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == "new/b"
+    card = json.loads((tmp_path / "new" / "b" / "model_card.json").read_text())
+    assert list(card["variants"]) == ["float16", "float32"]
+    assert {name: limits["means"] for name, limits in card["tolerances"].items()} == {"float16": 0.5, "float32": 0.25}
+    assert "elbo_change" not in card["variants"]["float32"]
+    assert not (bare / "bundle").exists()
+
+
+def test_export_replaces_a_bundle_on_request_alone(call, copied):
+    before = (copied / "bundle" / "model_card.json").read_bytes()
+    few = ["--formats", "tflite", "--variants", "float32", "--no-evaluation"]
+    status, _, err = call("export", copied, *few)
+    assert status == 2
+    assert "exists. Replace it with overwrite (--overwrite) or choose another --out" in err
+    assert (copied / "bundle" / "model_card.json").read_bytes() == before
+    assert call("export", copied, *few, "--overwrite")[0] == 0
+    assert list(json.loads((copied / "bundle" / "model_card.json").read_text())["variants"]) == ["float32"]
+
+
+def test_a_tolerance_that_is_exceeded_ends_in_status_2_and_no_bundle(call, bare, tmp_path):
+    arguments = ["--formats", "tflite", "--variants", "float16", "--tolerance", "float16=1e-7", "--no-evaluation"]
+    status, out, err = call("export", bare, *arguments, "--out", "b")
+    assert (status, out) == (2, "")
+    assert err.startswith("kvae: Nothing was exported. float16: its means are off by")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_without_its_data_says_how_to_do_without(call, copied):
+    config = json.loads((copied / "config.json").read_text())
+    config["config"]["data"]["source"] = "npz:nowhere.npz"
+    (copied / "config.json").write_text(json.dumps(config))
+    status, _, err = call("export", copied, "--out", "b")
+    assert status == 2
+    assert "nowhere.npz" in err
+    assert "--no-evaluation" in err
+    few = ["--formats", "tflite", "--variants", "float32"]
+    assert call("export", copied, "--out", "b", *few, "--no-evaluation")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["export", "nowhere"], "config.json"),
+        (["export", "{unfinished}"], "has no model.keras: its training has not finished"),
+        (["export", "{bare}", "--formats", "tflit"], "Unknown format 'tflit'. Did you mean 'tflite'"),
+        (["export", "{bare}", "--formats", ","], "Expected at least one format"),
+        (["export", "{bare}", "--variants", "int4"], "Unknown variant 'int4'"),
+        (["export", "{bare}", "--variants", ""], "Expected at least one variant"),
+        (["export", "{bare}", "--tolerance", "int8"], "VARIANT=ERROR, e.g. int8=0.2. Received 'int8'"),
+        (["export", "{bare}", "--tolerance", "int8=much"], "Received 'int8=much'"),
+        (["export", "{bare}", "--tolerance", "int9=0.1"], "Unknown variant 'int9'"),
+        (["export", "{bare}", "--tolerance", "int8=2"], "in (0, 1] for the means of int8. Received 2.0"),
+        (["export", "{bare}", "--out", "full"], "full' exists"),
+        (["export", "{bare}", "--out", "full", "--overwrite"], "no model_card.json, so it is not replaced"),
+        (["export", "{bare}", "--out", "full/file/b", "--formats", "savedmodel"], "Could not write full/file/b"),
+        (["sample", "nowhere"], "'nowhere' does not exist"),
+        (["sample", "full"], "Expected a bundle, with a model_card.json"),
+        (["sample", "full/file"], "full/file is not a .tflite file"),
+        (["sample", "{unfinished}"], "has no model.keras"),
+        (["sample", "{run}", "-n", "0"], "Expected -n to be a whole number of at least 1. Received 0"),
+        (["sample", "{run}", "-n", "-1"], "Received -1"),
+        (["sample", "{run}", "-n", "1000000"], "Expected at most 10,000 images in one picture. Received -n 1,000,000"),
+        (["sample", "{run}", "--seed", "2147483648"], "--seed to be a whole number in 0..2147483647"),
+        (["sample", "{run}", "--seed", "-1"], "--seed"),
+        (["sample", "{run}", "--variant", "int4"], "Unknown variant 'int4'"),
+        (["sample", "{run}", "--variant", "full_int8"], "has no full_int8 decoder. It has: float32, float16, int8"),
+        (["sample", "{bare}", "--variant", "int8"], "kvae export RUN"),
+        (["sample", "{run}", "-o", "full/file/x.png"], "full/file/x.png"),
+        (["sample", "{run}", "-o", "x.xyz"], "expected a picture's name"),
+        (["verify", "nowhere"], "Expected a run or a bundle"),
+        (["verify", "full"], "Expected a run or a bundle"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_users_mistake_ends_in_status_2_and_one_line(arguments, expected, call, run, bare, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    (tmp_path / "unfinished").mkdir()
+    shutil.copy(bare / "config.json", tmp_path / "unfinished")
+    places = {"{run}": str(run), "{bare}": str(bare), "{unfinished}": "unfinished"}
+    before = sorted(tmp_path.rglob("*"))
+    status, out, err = call(*[places.get(argument, argument) for argument in arguments])
+    assert (status, out) == (2, "")
+    assert expected in err
+    assert err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# --- sample
+
+
+def drawn(call, tmp_path, *arguments: object) -> np.ndarray:
+    """The picture that `kvae sample` writes."""
+    status, out, err = call("sample", *arguments, "-o", "drawn.png")
+    assert (status, out.strip(), err) == (0, "drawn.png", "")
+    with Image.open(tmp_path / "drawn.png") as picture:
+        return np.asarray(picture).astype(int)
+
+
+SOURCES = {
+    "a run with a bundle": lambda run, bare: run,
+    "a run without one": lambda run, bare: bare,
+    "a bundle": lambda run, bare: run / "bundle",
+    "a SavedModel": lambda run, bare: run / "bundle" / "saved_model",
+    "a SavedModel of the decoder": lambda run, bare: run / "bundle" / "saved_model_decoder",
+    "a .tflite": lambda run, bare: run / "bundle" / "decoder.tflite",
+    "a .tflite of float16": lambda run, bare: run / "bundle" / "decoder_float16.tflite",
+    "a .tflite of int8": lambda run, bare: run / "bundle" / "decoder_int8.tflite",
+}
+
+
+@pytest.fixture(scope="module")
+def expected(bare) -> dict[tuple, np.ndarray]:
+    """Pictures by the model itself, made here of `VAE.sample`."""
+    from kvae import pictures, portable
+    from kvae.runs import Run
+
+    vae, found = Run.open(bare).load_model(), {}
+    for count in (10, 23):
+        sample = vae.sample(portable.seeds(count, 6))
+        means, draws = (
+            pictures.tile(part.numpy(), 10 if count == 10 else None, gap=1) for part in (sample.means, sample.images)
+        )
+        sheets = [means, np.ones((3, *means.shape[1:]), np.float32), draws]
+        for more, parts in (((), sheets), (("--means",), sheets[:1])):
+            picture = np.rint(255 * pictures.enlarge(np.concatenate(parts))).astype(int)[..., 0]
+            found[count, *more] = picture
+    return found
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(("count", "more"), [(10, ()), (23, ("--means",))])
+def test_one_seed_draws_one_picture_from_everything(call, run, bare, expected, tmp_path, source, count, more):
+    found = drawn(call, tmp_path, SOURCES[source](run, bare), "-n", count, "--seed", 6, *more)
+    picture = expected[count, *more]
+    assert found.shape == picture.shape
+    apart = np.abs(found - picture)
+    # Means within a level, as rounding to 0..255 falls. Draws are 0 or 255: one in 2^11 may be the other in float16,
+    # which is none of these 300; each pixel is many in the enlarged picture, so even one would be over the share.
+    assert apart.max() <= 1
+    assert (apart > 0).mean() < 0.05
+
+
+def test_another_seed_draws_another_picture(call, run, tmp_path):
+    first, again, other = (drawn(call, tmp_path, run, "--seed", seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_a_variant_is_the_file_of_that_name(call, run, tmp_path):
+    for place in (run, run / "bundle"):
+        found = drawn(call, tmp_path, place, "--variant", "float16", "--means")
+        file = drawn(call, tmp_path, run / "bundle" / "decoder_float16.tflite", "--means")
+        np.testing.assert_array_equal(found, file)
+
+
+def test_a_bundle_of_a_savedmodel_alone_is_sampled(call, run, copied, tmp_path):
+    for path in (copied / "bundle").glob("*.tflite"):
+        path.unlink()
+    found = drawn(call, tmp_path, copied / "bundle")
+    np.testing.assert_array_equal(found, drawn(call, tmp_path, run / "bundle" / "saved_model"))
+
+
+def test_a_bundle_of_another_model_warns_and_the_runs_own_is_sampled(call, bare, copied, tmp_path):
+    expected = drawn(call, tmp_path, bare, "--means")
+    model = copied / "model.keras"
+    vae = export.bundles.Run.open(copied).load_model()
+    vae.decoder.head.bias.assign(vae.decoder.head.bias + 1.0)
+    vae.save(model)
+    status, _, err = call("sample", copied, "--means", "-o", "new.png")
+    assert status == 0
+    assert err.startswith("kvae: warning: ")
+    assert "another model" in err
+    assert err.count("\n") == 1
+    with Image.open(tmp_path / "new.png") as picture:
+        found = np.asarray(picture).astype(int)
+    # The logits rise by 1 from about 0, so the means by 0.23: 59 levels; gaps stay white.
+    assert np.median((found - expected)[expected < 255]) > 30
+
+
+def test_a_stale_bundle_is_not_sampled_silently_by_variant_either(call, copied):
+    vae = export.bundles.Run.open(copied).load_model()
+    vae.decoder.head.bias.assign(vae.decoder.head.bias + 1.0)
+    vae.save(copied / "model.keras")
+    status, _, err = call("sample", copied, "--variant", "int8")
+    assert status == 2 or "another model" in err
+
+
+def test_a_damaged_decoder_of_a_bundle_is_not_sampled(call, copied):
+    path = copied / "bundle" / "decoder.tflite"
+    path.write_bytes(path.read_bytes() + b" ")
+    status, _, err = call("sample", copied / "bundle")
+    assert status == 2
+    assert "decoder.tflite is not the file that model_card.json states" in err
+
+
+LOADED = """
+import sys
+sys.argv = ["kvae", *sys.argv[1:]]
+from kvae import cli
+try:
+    cli.run()
+finally:
+    print([name for name in ("tensorflow", "keras", "pydantic") if name in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("source", ["a bundle", "a .tflite", "a run with a bundle"])
+def test_sampling_from_a_tflite_loads_no_tensorflow(run, bare, tmp_path, source):
+    result = subprocess.run(
+        [sys.executable, "-c", LOADED, "sample", str(SOURCES[source](run, bare))],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ},
+        check=False,
+    )
+    assert (result.returncode, result.stdout.strip()) == (0, "samples.png"), result.stderr
+    assert result.stderr.strip() == "[]"
+
+
+# --- verify
+
+
+def test_verify_prints_every_claim_and_ends_in_status_0(call, run):
+    status, out, err = call("verify", run)
+    assert (status, err) == (0, "")
+    *checks, last = out.splitlines()
+    assert last == f"{run}: everything holds"
+    assert all(line.startswith("ok  ") for line in checks)
+    for name in ("decoder_int8.tflite", "sample.py", "reference z", "float32 parity", "evaluation.json: elbo"):
+        assert any(line.startswith(f"ok   {name}: ") for line in checks)
+
+
+def test_verify_of_a_bundle_alone_needs_no_run(call, run, tmp_path):
+    shutil.copytree(run / "bundle", tmp_path / "alone")
+    status, out, _ = call("verify", "alone")
+    assert (status, out.splitlines()[-1]) == (0, "alone: everything holds")
+    assert "elbo" not in out
+
+
+def test_verify_without_evaluation_leaves_the_elbo_out(call, run):
+    status, out, _ = call("verify", run, "--no-evaluation")
+    assert status == 0
+    assert "evaluation.json" not in out
+    assert "float32 parity" in out
+
+
+def test_claims_that_do_not_hold_end_in_status_1(call, copied):
+    with (copied / "bundle" / "sample.py").open("a") as file:
+        file.write("# mine\n")
+    status, out, err = call("verify", copied, "--no-evaluation")
+    assert status == 1
+    assert err == f"kvae: {copied}: 1 claim does not hold\n"
+    assert [line.split(":")[0] for line in out.splitlines() if line.startswith("FAIL")] == ["FAIL sample.py"]
+    evaluation = json.loads((copied / "evaluation.json").read_text())
+    (copied / "evaluation.json").write_text(json.dumps({**evaluation, "elbo": evaluation["elbo"] + 1}))
+    status, out, err = call("verify", copied)
+    assert status == 1
+    assert err == f"kvae: {copied}: 2 claims do not hold\n"
+    assert "FAIL evaluation.json: elbo" in out
+
+
+@pytest.mark.slow
+def test_the_three_commands_in_processes_of_their_own(bare, tmp_path):
+    for arguments in (
+        ("export", bare, "--out", "bundle", "--variants", "float32,int8"),
+        ("sample", "bundle", "-n", 8, "--seed", 1),
+        ("verify", "bundle"),
+    ):
+        command = [sys.executable, "-m", "kvae", *map(str, arguments)]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert (result.returncode, result.stderr) == (0, ""), arguments
+    assert result.stdout.splitlines()[-1] == "bundle: everything holds"
+    assert (tmp_path / "samples.png").is_file()

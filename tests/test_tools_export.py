@@ -1,0 +1,94 @@
+"""tools/export_saved_model.py and tools/export_tflite.py at work: one file or folder each, and clear refusals."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kvae import portable, runtime, training
+from kvae.config import RunConfig
+from kvae.runs import Run
+
+ROOT = Path(__file__).parent.parent
+
+
+def tool(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, ROOT / "tools" / name, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder, rng = tmp_path_factory.mktemp("tools"), np.random.default_rng(0)
+    arrays = {name: rng.integers(0, 256, (20, 6, 5), np.uint8) for name in ("x_train", "x_test")}
+    np.savez(folder / "odd.npz", **arrays)
+    values = {
+        "data": {"source": f"npz:{folder / 'odd.npz'}", "batch_size": 10},
+        "model": {"hidden_units": [4]},
+        "training": {"epochs": 1, "jit_compile": False},
+    }
+    return training.train(RunConfig.from_dict(values), folder / "run", verbose=0).folder
+
+
+def test_export_tflite_writes_a_decoder_of_the_run(run, tmp_path):
+    result = tool("export_tflite.py", run, "new/decoder.tflite", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["decoder.tflite"]
+    path = tmp_path / "new" / "decoder.tflite"
+    assert result.stdout.startswith(f"new/decoder.tflite: {path.stat().st_size:,} bytes; operations: ADD, ")
+    seeds = portable.seeds(7, 0)
+    found, expected = runtime.load(path).sample(seeds), Run.open(run).load_model().sample(seeds)
+    np.testing.assert_array_equal(found.z, expected.z)
+    np.testing.assert_allclose(found.means, expected.means, rtol=0, atol=1e-6)  # 4 float32 terms under a sigmoid
+
+
+def test_export_saved_model_writes_what_is_asked_for_and_replaces_it_on_request(run, tmp_path):
+    result = tool("export_saved_model.py", run, "model", "--decoder", cwd=tmp_path)
+    assert (result.returncode, result.stdout.strip()) == (0, "model"), result.stderr[-2000:]
+    assert sorted(tf.saved_model.load(str(tmp_path / "model")).signatures) == ["decode", "sample"]
+    result = tool("export_saved_model.py", run, "model", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "'model' exists" in " ".join(result.stderr.split())
+    result = tool("export_saved_model.py", run, "model", "--overwrite", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "elbo" in tf.saved_model.load(str(tmp_path / "model")).signatures
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("export_tflite.py", ["nowhere", "decoder.tflite"], "'nowhere' is none"),
+        pytest.param(
+            "export_tflite.py", ["unfinished", "decoder.tflite"], "has no model.keras", marks=pytest.mark.slow
+        ),
+        pytest.param("export_tflite.py", ["{run}"], "Missing argument 'FILE.tflite'", marks=pytest.mark.slow),
+        pytest.param(
+            "export_tflite.py",
+            ["{run}", "decoder.tflite", "--variant", "int4"],
+            "Unknown variant 'int4'",
+            marks=pytest.mark.slow,
+        ),
+        ("export_saved_model.py", ["nowhere", "model"], "'nowhere' is none"),
+        ("export_saved_model.py", ["{run}", "unfinished", "--overwrite"], "no saved_model.pb, so it is not replaced"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_ends_in_status_2_and_words(run, tmp_path, name, arguments, expected):
+    (tmp_path / "unfinished").mkdir()
+    shutil.copy(run / "config.json", tmp_path / "unfinished")
+    result = tool(name, *[argument.replace("{run}", str(run)) for argument in arguments], cwd=tmp_path)
+    assert result.returncode == 2
+    assert expected in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["unfinished"]
