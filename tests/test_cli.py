@@ -519,7 +519,7 @@ def test_debug_shows_the_traceback(monkeypatch, tmp_path):
 
 
 def test_another_failure_ends_in_status_1(monkeypatch, call, run):
-    monkeypatch.setattr(cli, "_sample", lambda *_: 1 / 0)
+    monkeypatch.setattr(cli.exports, "write_samples", lambda *_: 1 / 0)
     status, _, err = call("sample", run)
     assert status == 1
     assert "ZeroDivisionError" in err

@@ -66,6 +66,7 @@ def fail(message: str) -> NoReturn:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.error = fail  # type: ignore[method-assign]
     parser.add_argument("-n", dest="count", type=int, default=10, help="how many images")
     parser.add_argument("--seed", type=int, default=0, help="of the set of images, from 0 to 2147483647")
     parser.add_argument("-o", dest="output", type=pathlib.Path, default=pathlib.Path("samples.png"), help="a PNG file")
