@@ -1,0 +1,100 @@
+"""Draws images with the decoder beside this file. Needs numpy and ai-edge-litert, and nothing of kvae.
+
+    python sample.py -n 64 --seed 1 -o samples.png [--means] [--model decoder_int8.tflite]
+
+The same seed draws the images of `kvae sample BUNDLE -n 64 --seed 1`.
+"""
+
+import argparse
+import math
+import pathlib
+import struct
+import sys
+import zlib
+from typing import NoReturn
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+MOST = 10_000  # images of one picture
+
+
+def mix(words: np.ndarray) -> np.ndarray:
+    """The hash of kvae's portable sampler, uint32 -> uint32."""
+    words = (words ^ (words >> np.uint32(16))) * np.uint32(0x7FEB352D)
+    words = (words ^ (words >> np.uint32(15))) * np.uint32(0x846CA68B)
+    return words ^ (words >> np.uint32(16))
+
+
+def image_seeds(count: int, seed: int) -> np.ndarray:
+    """One seed an image, [count] int32: any int32 will do, these are those of kvae."""
+    golden = 0x9E3779B9
+    key = mix(mix(np.array([seed ^ (5 * golden % 2**32)], np.uint32)))
+    return mix((np.arange(count, dtype=np.int64) * golden % 2**32).astype(np.uint32) ^ key).view(np.int32)
+
+
+def sheet(images: np.ndarray) -> np.ndarray:
+    """Images [n, H, W, C] uint8 in rows, a white pixel between them: [rows * (H + 1) - 1, columns * (W + 1) - 1, C]."""
+    count, height, width, channels = images.shape
+    columns = count if count <= 10 else math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    cells = np.full((rows * columns, height + 1, width + 1, channels), 255, np.uint8)
+    cells[:count, :height, :width] = images
+    picture = cells.reshape(rows, columns, height + 1, width + 1, channels).swapaxes(1, 2)
+    return picture.reshape(rows * (height + 1), columns * (width + 1), channels)[:-1, :-1]
+
+
+def png(picture: np.ndarray) -> bytes:
+    """A picture [H, W, 1 or 3] uint8 as the content of a PNG file."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, channels = picture.shape
+    if channels not in (1, 3):
+        fail(f"expected images of 1 or 3 channels for a PNG file, the model has {channels}")
+    header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)
+    lines = b"".join(b"\0" + line.tobytes() for line in picture)  # a line's filter, none, comes before it
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def fail(message: str) -> NoReturn:
+    print(f"sample.py: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.error = fail  # type: ignore[method-assign]
+    parser.add_argument("-n", dest="count", type=int, default=10, help="how many images")
+    parser.add_argument("--seed", type=int, default=0, help="of the set of images, from 0 to 2147483647")
+    parser.add_argument("-o", dest="output", type=pathlib.Path, default=pathlib.Path("samples.png"), help="a PNG file")
+    parser.add_argument("--means", action="store_true", help="grey means in place of draws")
+    parser.add_argument("--model", type=pathlib.Path, default=None, help="a .tflite file of this bundle")
+    given = parser.parse_args()
+    if not 1 <= given.count <= MOST:
+        fail(f"expected -n from 1 to {MOST}, received {given.count}")
+    if not 0 <= given.seed < 2**31:
+        fail(f"expected --seed from 0 to {2**31 - 1}, received {given.seed}")
+    folder = pathlib.Path(__file__).resolve().parent
+    model = given.model or next((folder / name for name in NAMES if (folder / name).is_file()), folder / NAMES[0])
+    try:
+        draw = Interpreter(model_content=model.read_bytes()).get_signature_runner("sample")
+    except (OSError, ValueError) as error:
+        fail(f"could not load {model}: {error}")
+    if len(draw.get_output_details()["images"]["shape"]) != 4:
+        fail("expected a model of images, [height, width, channels]; this one is of vectors")
+    drawn = draw(seed=image_seeds(given.count, given.seed))
+    images = np.rint(255 * drawn["means"]).astype(np.uint8) if given.means else drawn["images"]
+    try:
+        given.output.write_bytes(png(sheet(images)))
+    except OSError as error:
+        fail(f"could not write {given.output}: {error}")
+    print(given.output)
+
+
+NAMES = ("decoder.tflite", "decoder_float16.tflite", "decoder_int8.tflite", "decoder_full_int8.tflite")
+
+if __name__ == "__main__":
+    main()
