@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 import kvae
 from kvae import likelihoods, networks, portable, runtime
 from kvae.errors import UserError
-from kvae.export import DEFAULT_VARIANTS, convert, litert, operators
+from kvae.export import DEFAULT_VARIANTS, convert, litert, operators, quantization
 
 # The errors of the means, which lie in [0, 1]. None of these small models has a layer of 10,000 weights, so int8 is
 # float32: a sum of 16 float32 terms under a sigmoid errs by about 1e-6, and the mean of a continuous Bernoulli takes
@@ -218,8 +218,8 @@ def test_int8_quantizes_large_dense_weights_and_no_other(large):
     found = weight_types(large[1]["int8"])
     operator, types = schema.BuiltinOperator, schema.TensorType
     dense = found[operator.FULLY_CONNECTED]
-    assert {kind for kind, shape in dense if np.prod(shape) >= litert.LEAST_QUANTIZED} == {types.INT8}
-    assert {kind for kind, shape in dense if np.prod(shape) < litert.LEAST_QUANTIZED} == {types.FLOAT32}
+    assert {kind for kind, shape in dense if np.prod(shape) >= quantization.LEAST_QUANTIZED} == {types.INT8}
+    assert {kind for kind, shape in dense if np.prod(shape) < quantization.LEAST_QUANTIZED} == {types.FLOAT32}
     assert {kind for kind, _ in found[operator.CONV_2D]} == {types.FLOAT32}
 
 

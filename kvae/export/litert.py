@@ -6,16 +6,14 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
 
 from kvae import portable
 from kvae.errors import UserError, unknown
-from kvae.export import endpoints, rounding
+from kvae.export import endpoints, quantization
 from kvae.quiet import silenced
-from kvae.runtime import MAGIC, VARIANTS
+from kvae.runtime import VARIANTS
 from kvae.tensorflow import tf
 from kvae.vae import VAE
 
@@ -24,9 +22,7 @@ DEFAULT_VARIANTS = ("float32", "float16", "int8")
 BATCH_SIZES = (None, 1, 64)
 CALIBRATION = 4096  # latent points that show what the layers see; of seed 1, where parity is measured at seed 0
 RANGES = 256  # latent points that fix the ranges of full-integer quantization
-CHUNK = 256  # latent points at a time
 BYTES_PER_WEIGHT = {"float32": 4, "float16": 2, "int8": 1, "full_int8": 1}
-LEAST_QUANTIZED = 10_000  # weights of a layer: below that, int8 costs accuracy and saves nothing to speak of
 
 
 def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS) -> dict[str, bytes]:
@@ -61,7 +57,7 @@ def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS) -> dict[str, b
         contents = {variant: _convert(vae, folder, list(signatures), variant) for variant in variants}
         if "int8" in variants:
             whole = contents.get("float32") or _convert(vae, folder, list(signatures), "float32")
-            contents["int8"] = _sparing(contents["int8"], whole, vae.sample_prior(CALIBRATION, 1).numpy())
+            contents["int8"] = quantization.refined(contents["int8"], whole, vae.sample_prior(CALIBRATION, 1).numpy())
     weights = sum(int(np.prod(variable.shape)) for variable in vae.decoder.variables)
     for variant, content in contents.items():
         _check(content, variant, weights)
@@ -74,7 +70,7 @@ def operators(content: bytes) -> list[str]:
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
     found = set()
     for code in model.operatorCodes:
-        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        number = quantization.code_of(code)
         custom = number == schema.BuiltinOperator.CUSTOM
         found.add(f"custom:{(code.customCode or b'').decode()}" if custom else names[number])
     return sorted(found)
@@ -96,90 +92,6 @@ def _convert(vae: VAE, folder: str, signatures: list[str], variant: str) -> byte
             "The decoder has operations that LiteRT has not built in, so it cannot be exported to .tflite; "
             f"--formats savedmodel can. It lacks: {_reason(error)}"
         ) from error
-
-
-def _sparing(quantized: bytes, whole: bytes, latents: np.ndarray) -> bytes:
-    """The int8 conversion, better: what is small or a convolution in float32, and the rest rounded with care.
-
-    Args:
-        quantized: the conversion to int8.
-        whole: that to float32, of the same operations.
-        latents: `[N, D]`, examples of what the decoder sees.
-    """
-    model, original = (schema.ModelT.InitFromObj(schema.Model.GetRootAs(content)) for content in (quantized, whole))
-    decode = next(entry.subgraphIndex for entry in original.signatureDefs if entry.signatureKey == b"decode")
-    places = [operator.inputs[0] for operator in original.subgraphs[decode].operators if _is_dense(original, operator)]
-    seen = iter(_activations(whole, decode, places, latents))
-    biases: dict[int, int] = {}  # buffers of the biases that go with rounded weights, by the buffer of these
-    # The signatures share their weights: those of decode come first, and tell what the layers see.
-    order = sorted(range(len(model.subgraphs)), key=lambda number: number != decode)
-    for number in order:
-        graph, before = model.subgraphs[number], original.subgraphs[number]
-        for operator, operator_before in zip(graph.operators, before.operators, strict=True):
-            dense = _is_dense(original, operator_before)
-            inputs = next(seen) if dense and number == decode else None
-            for slot, (place, place_before) in enumerate(zip(operator.inputs, operator_before.inputs, strict=True)):
-                tensor, tensor_before = graph.tensors[place], before.tensors[place_before]
-                if tensor.type != schema.TensorType.INT8 or tensor_before.type != schema.TensorType.FLOAT32:
-                    continue
-                if not (dense and slot == 1) or np.prod(tensor.shape) < LEAST_QUANTIZED:
-                    tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
-                    model.buffers[tensor.buffer].data = original.buffers[tensor_before.buffer].data
-                    continue
-                bias = (
-                    graph.tensors[operator.inputs[2]] if len(operator.inputs) > 2 and operator.inputs[2] >= 0 else None
-                )
-                if tensor.buffer not in biases and inputs is not None:
-                    biases[tensor.buffer] = _round(model, tensor, bias, _floats(original, tensor_before), inputs)
-                if bias is not None and tensor.buffer in biases:
-                    bias.buffer = biases[tensor.buffer]
-    builder = flatbuffers.Builder(len(whole))
-    builder.Finish(model.Pack(builder), MAGIC)
-    return bytes(builder.Output())
-
-
-def _round(model: Any, tensor: Any, bias: Any, weights: np.ndarray, inputs: np.ndarray) -> int:
-    """Puts better int8 weights into a tensor's buffer; returns the buffer of the bias to go with them."""
-    scales = np.broadcast_to(np.asarray(tensor.quantization.scale, np.float64), len(weights))
-    integers, shifted = rounding.rounded(weights, None if bias is None else _floats(model, bias), scales, inputs)
-    model.buffers[tensor.buffer].data = integers.view(np.uint8).ravel()
-    if shifted is None:
-        return 0
-    buffer = schema.BufferT()
-    buffer.data = shifted.view(np.uint8)
-    model.buffers.append(buffer)  # its own: equal biases of several layers share theirs
-    return len(model.buffers) - 1
-
-
-def _floats(model: Any, tensor: Any) -> np.ndarray:
-    data = np.asarray(model.buffers[tensor.buffer].data, np.uint8)
-    return data.view(np.float32).reshape(tensor.shape)
-
-
-def _activations(content: bytes, graph: int, places: list[int], latents: np.ndarray) -> list[np.ndarray]:
-    """What stands in some tensors of the decoder when it decodes `latents`: `[N, I]` each."""
-    interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
-    if graph != 0:
-        raise RuntimeError("The conversion does not begin with decode, so its layers cannot be looked into.")
-    place = interpreter.get_input_details()[0]["index"]
-    parts = []
-    for start in range(0, len(latents), CHUNK):
-        z = latents[start : start + CHUNK]
-        interpreter.resize_tensor_input(place, z.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(place, z)
-        interpreter.invoke()
-        parts.append([interpreter.get_tensor(int(found)).reshape(len(z), -1) for found in places])
-    return [np.concatenate(of_place) for of_place in zip(*parts, strict=True)]
-
-
-def _is_dense(model: Any, operator: Any) -> bool:
-    return _code(model, operator) == schema.BuiltinOperator.FULLY_CONNECTED
-
-
-def _code(model: Any, operator: Any) -> int:
-    code = model.operatorCodes[operator.opcodeIndex]
-    return max(code.builtinCode, code.deprecatedBuiltinCode)  # the second is where old files have it
 
 
 def _calibration(vae: VAE) -> Iterator[tuple[str, dict[str, Any]]]:
