@@ -54,7 +54,10 @@ def verify(path: str | Path, *, evaluate: bool = True) -> Iterator[Check]:
         except UserError as error:
             yield Check("model.keras loads", False, str(error))
     if run is not None and vae is not None and evaluate:
-        data = training.load_data(run.config)
+        try:
+            data = training.load_data(run.config)
+        except UserError as error:
+            raise UserError(f"{error} Without the data, verify with --no-evaluation (evaluate=False).") from error
         test = data.test
         yield from _elbo(run, card, vae, data)
     if folder is not None and card is not None:
