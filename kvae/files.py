@@ -93,6 +93,10 @@ def atomic_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
 def check_free(folder: str | os.PathLike[str], overwrite: bool, marker: str) -> None:
     """Raises `UserError` where a folder must not be written: it exists, or is not one with a file named `marker`."""
     folder = Path(folder)
+    if folder.resolve() == Path.cwd():
+        raise UserError("Expected a folder to make. Received the current one; name one within it.")
+    if folder.is_symlink():
+        raise UserError(f"Expected a folder to make. {str(folder)!r} is a link; name the folder itself.")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not overwrite:
@@ -119,11 +123,15 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         UserError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_constant)
     except OSError as error:
         raise UserError(f"Could not read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}). It was changed by hand or damaged.") from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def digest(path: str | os.PathLike[str]) -> str:

@@ -4,6 +4,7 @@ A process of its own, since memory and the number of threads belong to a process
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -31,8 +32,10 @@ def footprint(path: Path, threads: int) -> dict[str, Any]:
     Raises:
         UserError: the decoder cannot be loaded or run there.
     """
-    command = [sys.executable, "-m", "kvae.footprint", str(path), str(threads), str(time.time())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # With this process's path, and without the current folder, where any file may have the name of a module.
+    command = [sys.executable, "-P", "-m", "kvae.footprint", str(path), str(threads), str(time.time())]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise UserError(f"{path} does not run in a process of its own: {lines[-1]}")

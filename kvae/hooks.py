@@ -44,6 +44,8 @@ class _Loader(importlib.abc.Loader):
         self._loader, self._function = loader, function
 
     def __getattr__(self, name: str) -> Any:  # such as get_data and get_source
+        if name.startswith("_"):
+            raise AttributeError(name)
         return getattr(self._loader, name)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:

@@ -151,6 +151,7 @@ def seeds(n: int, seed: int, start: int = 0) -> np.ndarray:
         UserError: n below 1 or another seed.
     """
     check_whole("n", n)
+    check_whole("start", start, least=0)
     places = np.arange(start, start + n, dtype=np.int64) * GOLDEN
     key = mix(mix(NUMPY.words(check_seed("seed", seed) ^ (2 * SEEDS + 1) * GOLDEN % 2**32)))  # as scattered as a word
     return mix(NUMPY.words(places % 2**32) ^ key).view(np.int32)

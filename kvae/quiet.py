@@ -3,10 +3,13 @@
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kvae.errors import UserError
+
+_LOCK = threading.RLock()
 
 
 @contextmanager
@@ -15,20 +18,30 @@ def silenced() -> Iterator[None]:
 
     But for a `UserError`, which says itself what is wrong.
     """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as chatter:
-        os.dup2(chatter.fileno(), 2)
+    with _LOCK:  # the descriptor belongs to the whole process
         try:
+            kept = os.dup(2)
+        except OSError:  # closed, as under a daemon: nothing to hold back
             yield
-        except UserError:
-            raise
-        except BaseException:
-            sys.stderr.flush()
-            chatter.seek(0)
-            os.write(kept, chatter.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
+            return
+        _flush()
+        with tempfile.TemporaryFile() as chatter:
+            os.dup2(chatter.fileno(), 2)
+            try:
+                yield
+            except UserError:
+                raise
+            except BaseException:
+                _flush()
+                chatter.seek(0)
+                os.write(kept, chatter.read())
+                raise
+            finally:
+                _flush()
+                os.dup2(kept, 2)
+                os.close(kept)
+
+
+def _flush() -> None:
+    if sys.stderr is not None:
+        sys.stderr.flush()

@@ -7,6 +7,7 @@ Importing this room loads neither TensorFlow nor Keras.
 """
 
 import os
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,17 @@ from kvae.portable import Sample, check_seeds, seeds
 from kvae.quiet import silenced
 
 CARD = "model_card.json"
+FORMAT = 1
+FIELDS = {  # of a model card, that reading it relies on
+    "format": int,
+    "model": dict,
+    "variants": dict,
+    "tolerances": dict,
+    "reference": dict,
+    "files": dict,
+    "run": dict,
+}
+MODEL = "model.keras"  # of a run
 VARIANTS = {  # by name, the file in a bundle
     "float32": "decoder.tflite",
     "float16": "decoder_float16.tflite",
@@ -63,6 +75,7 @@ class Decoder:
                 f"sample(seed). Received {', '.join(sorted(found)) or 'none'}."
             )
         self._decode, self._sample = (interpreter.get_signature_runner(name) for name in wanted)
+        self._lock = threading.Lock()  # an interpreter has one set of tensors: from call to results it is one caller's
         self.latent_dim = int(self._decode.get_input_details()["z"]["shape"][1])
         try:
             drawn = self._sample(seed=np.zeros(1, np.int32))  # a dynamic batch has no shape before it ran
@@ -80,7 +93,8 @@ class Decoder:
             UserError: another shape or type, or NaN.
         """
         points = check_z(z, self.latent_dim)
-        parts = [self._decode(z=points[start : start + CHUNK]) for start in range(0, len(points), CHUNK)]
+        with self._lock:
+            parts = [self._decode(z=points[start : start + CHUNK]) for start in range(0, len(points), CHUNK)]
         return Decoded(*[np.concatenate([part[name] for part in parts]) for name in Decoded._fields])
 
     def sample(self, seeds: ArrayLike) -> Sample:
@@ -98,7 +112,8 @@ class Decoder:
             UserError: no list of int32, or none at all.
         """
         values = check_seeds(seeds)
-        parts = [self._sample(seed=values[start : start + CHUNK]) for start in range(0, len(values), CHUNK)]
+        with self._lock:
+            parts = [self._sample(seed=values[start : start + CHUNK]) for start in range(0, len(values), CHUNK)]
         return Sample(*[np.concatenate([part[name] for part in parts]) for name in Sample._fields])
 
     def lattice(self, n: int = 20, extent: float | None = 2.0) -> np.ndarray:
@@ -115,19 +130,19 @@ class Decoder:
         return tile(self.decode(latent.lattice(n, extent)).means, check_whole("n", n))
 
 
-def load(path: str | os.PathLike[str], variant: str = "float32", threads: int | None = None) -> Decoder:
+def load(path: str | os.PathLike[str], variant: str | None = None, threads: int | None = None) -> Decoder:
     """A decoder from a bundle, a run that has one, or a .tflite file.
 
     Args:
         path: e.g. `saved_models/mnist_2d`, `bundle` or `decoder_int8.tflite`.
-        variant: which file of a bundle: `float32`, `float16`, `int8` or `full_int8`.
+        variant: which file of a bundle: `float32`, `float16`, `int8` or `full_int8`; by default the first that it has.
         threads: of the runtime; its own choice by default.
 
     Raises:
-        UserError: there is none, it is damaged, or it is not one that kvae exported.
+        UserError: there is none, it is damaged, it is not one that kvae exported, or the run has trained on since.
     """
     path = Path(path)
-    if variant not in VARIANTS:
+    if variant is not None and variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
     if path.is_file():
         return Decoder(path, threads)
@@ -138,13 +153,21 @@ def load(path: str | os.PathLike[str], variant: str = "float32", threads: int | 
         raise UserError(
             f"Expected a bundle, with a {CARD}. {str(path)!r} has none; make one: kvae export RUN --out DIR"
         )
-    listed = read_card(folder)["files"]
-    name = VARIANTS[variant]
-    if name not in listed:
-        present = [known for known, file in VARIANTS.items() if file in listed]
-        raise UserError(f"{str(folder)!r} has no {variant} decoder. It has: {', '.join(present) or 'none'}.")
-    check_file(folder, name, listed[name])
-    return Decoder(folder / name, threads)
+    card = read_card(folder)
+    if folder != path and not is_fresh(path, card):
+        raise UserError(f"{folder} is of another model than {path / MODEL}. Make it again: kvae export RUN --overwrite")
+    present = [known for known, file in VARIANTS.items() if file in card["files"]]
+    wanted = next(iter(present), "float32") if variant is None else variant
+    if wanted not in present:
+        raise UserError(f"{str(folder)!r} has no {wanted} decoder. It has: {', '.join(present) or 'no .tflite'}.")
+    check_file(folder, VARIANTS[wanted], card["files"][VARIANTS[wanted]])
+    return Decoder(folder / VARIANTS[wanted], threads)
+
+
+def is_fresh(run: Path, card: dict[str, Any]) -> bool:
+    """Whether a card is of the model that stands in a run now."""
+    model = run / MODEL
+    return not model.is_file() or files.digest(model) == card["run"].get(MODEL, {}).get("sha256")
 
 
 def find_bundle(path: Path) -> Path | None:
@@ -159,10 +182,23 @@ def read_card(folder: Path) -> dict[str, Any]:
         UserError: it is no card of kvae.
     """
     card = files.read_json(folder / CARD)
-    listed = card.get("files") if isinstance(card, dict) else None
-    if not isinstance(listed, dict) or not all(isinstance(facts, dict) for facts in listed.values()):
-        raise UserError(f"{folder / CARD} is not the model card of a bundle.")
+    missing = [
+        name for name, kind in FIELDS.items() if not isinstance(card, dict) or not isinstance(card.get(name), kind)
+    ]
+    if missing:
+        raise UserError(f"{folder / CARD} is not the model card of a bundle: {', '.join(missing)} missing or changed.")
+    if card["format"] != FORMAT:
+        raise UserError(f"{folder / CARD} is of format {card['format']}. This version of kvae reads format {FORMAT}.")
+    for name in ("files", "run", "variants", "tolerances"):
+        wrong = [key for key, facts in card[name].items() if not isinstance(facts, dict) or not _is_within(key)]
+        if wrong:
+            raise UserError(f"{folder / CARD} is not the model card of a bundle: {name} has {wrong[0]!r}.")
     return card
+
+
+def _is_within(name: str) -> bool:
+    """Whether a name is of something within a bundle."""
+    return "\0" not in name and not os.path.isabs(name) and ".." not in Path(name).parts
 
 
 def check_file(folder: Path, name: str, stated: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ import kvae
 from kvae import export, files, pictures, portable, runtime, training
 from kvae.config import RunConfig
 from kvae.errors import UserError
-from kvae.export import parity
+from kvae.export import litert, parity
 
 REAL = {name: getattr(parity, name) for name in ("costs", "LATENTS", "IMAGES", "CHUNK")}
 LATENCY = {"1": 10.0, "64": 20.0}
@@ -98,8 +98,8 @@ def test_the_card_is_what_bundle_returns(whole):
 def test_the_card_says_what_the_model_is(whole):
     vae, _, card = whole
     assert set(card) == {
-        "format", "name", "metrics", "model", "signatures", "guarantee", "reference", "protocol", "versions",
-        "variants", "tolerances", "files",
+        "format", "name", "description", "metrics", "run", "model", "signatures", "guarantee", "reference", "protocol",
+        "versions", "variants", "tolerances", "files",
     }  # fmt: skip
     assert card["format"] == 1
     assert (card["name"], card["metrics"]) == ("tiny", {"elbo": -20.0})
@@ -253,9 +253,15 @@ def test_an_elbo_that_changes_too_much_in_either_direction_fails(change, fails):
     ("options", "message"),
     [
         ({"formats": ["savedmodle"]}, "Unknown format 'savedmodle'. Did you mean 'savedmodel'"),
-        ({"formats": []}, "Expected at least one format of savedmodel, savedmodel_decoder, tflite. Received none"),
+        ({"formats": []}, "Expected a list of at least one format of savedmodel, savedmodel_decoder, tflite"),
         ({"formats": ["tflite"], "variants": ["int4"]}, "Unknown variant 'int4'"),
-        ({"formats": ["tflite"], "variants": []}, "Expected at least one variant"),
+        ({"formats": ["tflite"], "variants": []}, "Expected a list of at least one variant"),
+        ({"formats": "tflite"}, "Expected a list of at least one format .* Received 'tflite'"),
+        ({"formats": None}, "Expected a list of at least one format"),
+        ({"formats": ["savedmodel"], "variants": ["int4"]}, "Unknown variant 'int4'"),
+        ({"tolerances": ["int8"]}, "Expected tolerances by variant"),
+        ({"metrics": {"elbo": float("nan")}}, "that JSON can hold"),
+        ({"metrics": {"elbo": np.float32(1)}}, "that JSON can hold"),
         ({"tolerances": {"int4": 0.1}}, "Unknown variant 'int4'"),
         ({"tolerances": {"int8": 0}}, r"in \(0, 1\] for the means of int8. Received 0"),
         ({"tolerances": {"int8": 1.5}}, "Received 1.5"),
@@ -447,6 +453,83 @@ def restate(copied: Path, name: str) -> None:
     folder = copied / "bundle" if name in card["files"] else copied
     files_of[name]["sha256"] = files.digest(folder / name)
     (copied / "bundle" / "model_card.json").write_text(json.dumps(card))
+
+
+def boast(card: dict) -> None:
+    card["variants"]["float32"]["means_error_greatest"] = -1.0
+
+
+def forget(*names: str):
+    def edit(card: dict) -> None:
+        for name in names[:-1]:
+            card = card[name]
+        del card[names[-1]]
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "claim", "words"),
+    [
+        (lambda card: card.update(files={}), "sample.py", "does not list it"),
+        (lambda card: card.update(files={}), "float32", "does not list decoder.tflite"),
+        (lambda card: card.update(variants={}), "variants", "states none"),
+        (forget("run", "model.keras"), "run", "of which model.keras"),
+        (boast, "float32 parity", "too good"),
+        (lambda card: card["variants"]["float32"].update(bytes=1), "float32 parity", "bytes, stated 1"),
+        (forget("variants", "float32", "means_error_greatest"), "float32 parity", "does not state it"),
+        (forget("tolerances", "float32"), "float32 parity", "does not state it"),
+        (lambda card: card["tolerances"]["float32"].update(means="x"), "float32 parity", "does not state it"),
+        (lambda card: card["model"].update(latent_dim=99), "model", "of another model"),
+        (lambda card: card["reference"].update(seeds=[2**40]), "reference z", ""),
+        (lambda card: card["reference"].update(z="x"), "reference z", ""),
+        (lambda card: card.update(reference={}), "reference z", ""),
+    ],
+)
+def test_a_card_that_says_too_little_or_too_much_is_found_out(copied, edit, claim, words):
+    card = runtime.read_card(copied / "bundle")
+    edit(card)
+    (copied / "bundle" / "model_card.json").write_text(json.dumps(card))
+    found = {check.name: check.found for check in export.verify(copied, evaluate=False) if not check.passed}
+    assert words in found[claim]
+
+
+def test_a_file_that_the_card_does_not_list_is_named(copied):
+    (copied / "bundle" / "more.py").write_text("")
+    found = {check.name: check.found for check in export.verify(copied, evaluate=False) if not check.passed}
+    assert found == {"more.py": "model_card.json does not list it"}
+
+
+def test_a_tolerance_wider_than_the_usual_is_told(copied):
+    card = runtime.read_card(copied / "bundle")
+    card["tolerances"]["float32"]["means"] = 0.9
+    (copied / "bundle" / "model_card.json").write_text(json.dumps(card))
+    found = {check.name: check for check in export.verify(copied, evaluate=False)}["float32 parity"]
+    assert found.passed
+    assert "wider than the usual 0.0001" in found.found
+
+
+def test_a_folder_that_appears_while_an_export_runs_is_not_replaced(tmp_path, monkeypatch):
+    convert = litert.convert
+
+    def slow(*arguments):
+        (tmp_path / "bundle").mkdir()
+        (tmp_path / "bundle" / "thesis.txt").write_text("all of it")
+        return convert(*arguments)
+
+    monkeypatch.setattr(litert, "convert", slow)
+    with pytest.raises(UserError, match="Could not write"):
+        export.bundle(built(), tmp_path / "bundle", formats=["tflite"], variants=["float32"])
+    assert (tmp_path / "bundle" / "thesis.txt").read_text() == "all of it"
+
+
+@pytest.mark.parametrize("place", [".", "link"])
+def test_neither_the_current_folder_nor_a_link_is_replaced(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with pytest.raises(UserError, match="Expected a folder to make"):
+        export.bundle(built(), place, formats=["tflite"], variants=["float32"])
 
 
 @pytest.mark.parametrize("source", ["evaluation.json", "model_card.json"])

@@ -1,10 +1,12 @@
 """`kvae.runtime` and `kvae.footprint`: exported decoders against the Keras model, and files that are none."""
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import flatbuffers
@@ -346,22 +348,86 @@ def test_a_card_without_files_is_refused(bundle, card):
         runtime.load(bundle)
 
 
+def edited(bundle, **fields):
+    """Writes the bundle's card with other fields; None leaves one out."""
+    path = bundle / "model_card.json"
+    card = {**json.loads(path.read_text(encoding="utf-8")), **fields}
+    path.write_text(json.dumps({name: value for name, value in card.items() if value is not None}), encoding="utf-8")
+
+
 def test_a_card_that_lists_no_file_has_no_decoder(bundle):
-    (bundle / "model_card.json").write_text('{"files": {}}', encoding="utf-8")
-    with pytest.raises(UserError, match=r"has no float32 decoder\. It has: none\."):
+    edited(bundle, files={})
+    with pytest.raises(UserError, match=r"has no float32 decoder\. It has: no \.tflite\."):
         runtime.load(bundle)
+
+
+@pytest.mark.parametrize("field", sorted(runtime.FIELDS))
+@pytest.mark.parametrize("value", [None, "text"])
+def test_a_card_that_lacks_what_reading_relies_on_is_refused(bundle, field, value):
+    edited(bundle, **{field: value})
+    with pytest.raises(UserError, match=rf"is not the model card of a bundle: {field} missing or changed"):
+        runtime.load(bundle)
+
+
+def test_a_card_of_another_format_is_refused(bundle):
+    edited(bundle, format=99)
+    with pytest.raises(UserError, match=r"is of format 99\. This version of kvae reads format 1"):
+        runtime.load(bundle)
+
+
+@pytest.mark.parametrize("name", ["../decoder.tflite", "/etc/passwd", "a/../../b", "nul\0"])
+def test_a_card_does_not_lead_out_of_the_bundle(bundle, name):
+    edited(bundle, files={name: {"sha256": "0"}})
+    with pytest.raises(UserError, match="is not the model card of a bundle: files has"):
+        runtime.load(bundle)
+
+
+def test_threads_that_share_a_decoder_get_the_images_of_their_own_seeds(bundle):
+    decoder = runtime.load(bundle)
+    expected = {number: decoder.sample(runtime.seeds(64, number)).images for number in range(3)}
+    wrong = []
+
+    def draw(number):
+        for _ in range(40):
+            if not np.array_equal(decoder.sample(runtime.seeds(64, number)).images, expected[number]):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=draw, args=(number,)) for number in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_bundle_without_float32_gives_the_first_that_it_has(bundle):
+    (bundle / "decoder.tflite").unlink()
+    listed = json.loads((bundle / "model_card.json").read_text(encoding="utf-8"))["files"]
+    edited(bundle, files={name: facts for name, facts in listed.items() if name != "decoder.tflite"})
+    assert runtime.load(bundle).path.name == "decoder_float16.tflite"
+
+
+def test_a_run_that_trained_on_since_its_bundle_was_made_is_refused(bundle, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(bundle, run / "bundle")
+    (run / "model.keras").write_bytes(b"another model")
+    with pytest.raises(UserError, match=r"is of another model than .*model\.keras\. Make it again"):
+        runtime.load(run)
+    digest = hashlib.sha256(b"another model").hexdigest()
+    edited(run / "bundle", run={"model.keras": {"sha256": digest}})
+    assert runtime.load(run).latent_dim == runtime.load(bundle).latent_dim
 
 
 @pytest.mark.parametrize("stated", [{}, {"sha256": None}, {"sha256": ""}])
 def test_a_card_without_a_digest_is_refused(bundle, stated):
-    (bundle / "model_card.json").write_text(json.dumps({"files": {"decoder.tflite": stated}}), encoding="utf-8")
+    edited(bundle, files={"decoder.tflite": stated})
     with pytest.raises(UserError, match=r"decoder\.tflite is not the file that model_card\.json states"):
         runtime.load(bundle)
 
 
 @pytest.mark.parametrize("stated", [None, 3, "0" * 64, []], ids=["null", "number", "text", "list"])
 def test_a_card_that_states_no_object_for_a_file_is_refused(bundle, stated):
-    (bundle / "model_card.json").write_text(json.dumps({"files": {"decoder.tflite": stated}}), encoding="utf-8")
+    edited(bundle, files={"decoder.tflite": stated})
     with pytest.raises(UserError, match=r"model_card\.json"):
         runtime.load(bundle)
 

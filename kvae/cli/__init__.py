@@ -1,7 +1,9 @@
 """The `kvae` command: parsing and wiring. Heavy rooms are imported by the commands that need them."""
 
 import os
+import signal
 import sys
+import threading
 import warnings
 
 import click
@@ -24,6 +26,8 @@ def main() -> None:
 def run() -> None:
     """The console command: exit status 0 on success, 2 for a user's mistake, 1 for anything else."""
     debug = "--debug" in sys.argv
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what is half done is cleared away
     warnings.showwarning = one_line  # type: ignore[assignment]
     try:
         main([argument for argument in sys.argv[1:] if argument != "--debug"], "kvae", standalone_mode=False)

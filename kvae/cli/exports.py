@@ -53,6 +53,8 @@ def export(
     quiet_tensorflow()
     from kvae import export as exports
 
+    folder = trained.bundle if out is None else out
+    exports.check_options(folder, _listed(formats), _listed(variants), limits, overwrite)
     test = None
     if not no_evaluation:
         try:
@@ -61,7 +63,7 @@ def export(
             raise UserError(f"{error} Without the data, export with --no-evaluation.") from error
     card = exports.bundle_of_run(
         trained,
-        out,
+        folder,
         formats=_listed(formats),
         variants=_listed(variants),
         test=test,
@@ -69,7 +71,7 @@ def export(
         overwrite=overwrite,
     )
     print_variants(card)
-    click.echo(trained.bundle if out is None else out)
+    click.echo(folder)
 
 
 @click.command()
@@ -179,8 +181,7 @@ def _decoder(path: Path, variant: str | None) -> Any:
         raise unknown("variant", variant, runtime.VARIANTS)
     saved_model = next((folder for folder in _saved_models(path) if (folder / "saved_model.pb").is_file()), None)
     if (path / "config.json").is_file():
-        fresh = _has_fresh_bundle(path)
-        if variant is None and not (fresh and (path / "bundle" / runtime.VARIANTS["float32"]).is_file()):
+        if variant is None and not _has_decoder(path):
             quiet_tensorflow()
             from kvae.export.parity import KerasDecoder
             from kvae.runs import Run
@@ -193,7 +194,7 @@ def _decoder(path: Path, variant: str | None) -> Any:
         return SavedModelDecoder(saved_model)
     if variant is not None and (path.is_file() or saved_model == path):
         raise UserError(f"Expected --variant with a bundle or a run. {str(path)!r} is one decoder.")
-    return runtime.load(path, variant or "float32")
+    return runtime.load(path, variant)
 
 
 def _saved_models(path: Path) -> list[Path]:
@@ -201,18 +202,17 @@ def _saved_models(path: Path) -> list[Path]:
     return [path] if any(path.glob("*.tflite")) else [path, path / "saved_model", path / "saved_model_decoder"]
 
 
-def _has_fresh_bundle(run: Path) -> bool:
-    """Whether a run has a bundle, and of its present model."""
-    from kvae import files, runtime
+def _has_decoder(run: Path) -> bool:
+    """Whether a run has a bundle of its present model, with a .tflite."""
+    from kvae import runtime
 
-    bundle, model = run / "bundle", run / "model.keras"
-    if not (bundle / runtime.CARD).is_file():
+    bundle = runtime.find_bundle(run)
+    if bundle is None:
         return False
-    stated = runtime.read_card(bundle).get("run", {}).get(model.name, {}).get("sha256")
-    if model.is_file() and files.digest(model) != stated:
-        click.echo(f"kvae: warning: {bundle} is of another model than {model}. Export it again.", err=True)
+    if not runtime.is_fresh(run, runtime.read_card(bundle)):
+        click.echo(f"kvae: warning: {bundle} is of another model than {run / runtime.MODEL}: not sampled.", err=True)
         return False
-    return True
+    return any(bundle.glob("*.tflite"))
 
 
 def _listed(text: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Trained models for elsewhere: SavedModel, LiteRT decoders, and the bundle of both with its parity report."""
 
-from kvae.export.bundles import DEFAULT_FORMATS, FORMATS, bundle, bundle_of_run, test_images
+from kvae.export.bundles import DEFAULT_FORMATS, FORMATS, bundle, bundle_of_run, check_options, test_images
 from kvae.export.endpoints import DECODER, ENDPOINTS
 from kvae.export.litert import DEFAULT_VARIANTS, convert, operators
 from kvae.export.parity import TOLERANCES
@@ -18,6 +18,7 @@ __all__ = [
     "SavedModelDecoder",
     "bundle",
     "bundle_of_run",
+    "check_options",
     "convert",
     "operators",
     "saved_model",

@@ -8,6 +8,7 @@ bundle/
   sample.py              stand-alone: numpy and ai-edge-litert
 """
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,10 +20,9 @@ from kvae.export import endpoints, litert, parity, savedmodel
 from kvae.runs import Run
 from kvae.vae import VAE
 
-FORMAT = 1
 FORMATS = {"savedmodel": "saved_model", "savedmodel_decoder": "saved_model_decoder", "tflite": "decoder.tflite"}
 DEFAULT_FORMATS = ("savedmodel", "tflite")
-RUN_FILES = ("config.json", "model.keras")  # of the run that a bundle was made from
+RUN_FILES = ("config.json", runtime.MODEL)  # of the run that a bundle was made from
 REFERENCE = 8  # samples whose z the card states
 GUARANTEE = (
     "z and the uniform numbers are functions of (seed, place) alone, in integers, and the same bit for bit in NumPy, "
@@ -42,7 +42,10 @@ def bundle(
     test: Any = None,
     tolerances: Mapping[str, float] | None = None,
     overwrite: bool = False,
-    **said: Any,
+    name: str | None = None,
+    description: str | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    run: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes a bundle; it appears whole or not at all.
 
@@ -56,7 +59,10 @@ def bundle(
         tolerances: by variant (and `saved_model`), the greatest error of the means at which the export fails, in place
             of `kvae.export.TOLERANCES`.
         overwrite: replace a bundle that stands there.
-        **said: more for the model card, such as `name=` and `metrics=`.
+        name: for the model card, as the next three.
+        description: in a sentence.
+        metrics: such as what `kvae.evaluation.evaluate` returns.
+        run: files that the model came from, and their SHA-256.
 
     Returns:
         The model card.
@@ -65,16 +71,16 @@ def bundle(
         UserError: an unknown format or variant, a folder that exists or cannot be written, a model that cannot be
             exported, or a variant that exceeds its tolerance. Nothing is written then.
     """
-    folder, formats, variants = Path(folder), tuple(formats), tuple(variants)
-    for name in formats:
-        if name not in FORMATS:
-            raise unknown("format", name, FORMATS)
-    if not formats:
-        raise UserError(f"Expected at least one format of {', '.join(FORMATS)}. Received none.")
-    limits = parity.check_tolerances(tolerances)
-    files.check_free(folder, overwrite, runtime.CARD)
+    folder = Path(folder)
+    formats, variants, limits = check_options(folder, formats, variants, tolerances, overwrite)
+    said = {"name": name, "description": description, "metrics": metrics, "run": dict(run or {})}
+    try:
+        json.dumps(said, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"Expected name, description, metrics and run that JSON can hold. {error}.") from error
+    replace = folder.exists()
     contents = litert.convert(vae, variants) if "tflite" in formats else {}
-    with files.atomic_folder(folder, overwrite=folder.exists()) as partial:
+    with files.atomic_folder(folder, overwrite=replace) as partial:
         paths = {}
         for name, kept in (("savedmodel", endpoints.ENDPOINTS), ("savedmodel_decoder", endpoints.DECODER)):
             if name in formats:
@@ -85,7 +91,7 @@ def bundle(
         if contents:
             (partial / "sample.py").write_bytes(Path(__file__).with_name("standalone.py").read_bytes())
         report = _report(vae, paths, test, limits)
-        card = {**_card(vae, said), "variants": report, "tolerances": {name: limits[_kind(name)] for name in report}}
+        card = {**_card(vae, said), "variants": report, "tolerances": {name: limits[kind_of(name)] for name in report}}
         written = sorted(path for path in partial.rglob("*") if path.is_file())
         card["files"] = {
             path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": files.digest(path)}
@@ -93,6 +99,27 @@ def bundle(
         }
         files.write_json(partial / runtime.CARD, card)
     return card
+
+
+def check_options(
+    folder: Path, formats: Any, variants: Any, tolerances: Mapping[str, float] | None, overwrite: bool
+) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]:
+    """Formats, variants and tolerances as `bundle` takes them.
+
+    Raises:
+        UserError: one of them cannot be, or the folder must not be written.
+    """
+    chosen = []
+    for kind, names, known in (("format", formats, FORMATS), ("variant", variants, runtime.VARIANTS)):
+        if isinstance(names, str) or not isinstance(names, Iterable) or not tuple(names):
+            raise UserError(f"Expected a list of at least one {kind} of {', '.join(known)}. Received {names!r}.")
+        for name in names:
+            if name not in known:
+                raise unknown(kind, name, known)
+        chosen.append(tuple(names))
+    limits = parity.check_tolerances(tolerances)
+    files.check_free(folder, overwrite, runtime.CARD)
+    return chosen[0], chosen[1], limits
 
 
 def bundle_of_run(run: Run, folder: str | os.PathLike[str] | None = None, **options: Any) -> dict[str, Any]:
@@ -134,7 +161,7 @@ def decoder_at(path: Path) -> Any:
     return savedmodel.SavedModelDecoder(path) if path.is_dir() else runtime.Decoder(path)
 
 
-def _kind(name: str) -> str:
+def kind_of(name: str) -> str:
     """Whose tolerance a file of the bundle has."""
     return "saved_model" if name.startswith("saved_model") else name
 
@@ -147,7 +174,7 @@ def _report(vae: VAE, paths: Mapping[str, Path], test: Any, limits: Mapping[str,
     if test is not None:
         for name, change in parity.elbo_changes(vae, decoders, test).items():
             report[name]["elbo_change"] = change
-    wrong = [line for name in report for line in parity.failures(name, report[name], limits[_kind(name)])]
+    wrong = [line for name in report for line in parity.failures(name, report[name], limits[kind_of(name)])]
     if wrong:
         raise UserError(
             f"Nothing was exported. {'; '.join(wrong)}. Leave that variant out, or state a wider tolerance if that "
@@ -160,9 +187,8 @@ def _card(vae: VAE, said: Mapping[str, Any]) -> dict[str, Any]:
     """What the card says beside the report and the files."""
     seeds = portable.seeds(REFERENCE, 0)
     return {
-        "format": FORMAT,
-        "name": said.get("name"),
-        **{key: value for key, value in said.items() if key != "name"},
+        "format": runtime.FORMAT,
+        **said,
         "model": {
             "latent_dim": vae.latent_dim,
             "image_shape": list(vae.image_shape),

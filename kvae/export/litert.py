@@ -54,11 +54,15 @@ def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS) -> dict[str, b
         warnings.simplefilter("ignore", UserWarning)  # of the converter's own interpreter, and of debugging options
         module, signatures = endpoints.traced(vae, endpoints.DECODER, BATCH_SIZES)
         tf.saved_model.save(module, folder, signatures=signatures)
+        # Those that decoding needs, and equal ones once, as the converter stores them.
+        needed = {
+            variable.numpy().tobytes(): int(np.prod(variable.shape)) for variable in signatures["decode"].variables
+        }
+        weights = sum(needed.values())
         contents = {variant: _convert(vae, folder, list(signatures), variant) for variant in variants}
         if "int8" in variants:
             whole = contents.get("float32") or _convert(vae, folder, list(signatures), "float32")
             contents["int8"] = quantization.refined(contents["int8"], whole, vae.sample_prior(CALIBRATION, 1).numpy())
-    weights = sum(int(np.prod(variable.shape)) for variable in vae.decoder.variables)
     for variant, content in contents.items():
         _check(content, variant, weights)
     return contents
@@ -126,8 +130,9 @@ def _check(content: bytes, variant: str, weights: int) -> None:
 
 def _reason(error: BaseException) -> str:
     """What the converter says, which may be pages, in a line."""
-    lacking = sorted(set(re.findall(r"'(tf\.\w+)' op is neither", str(error))))
+    text = str(error)
+    lacking = sorted(set(re.findall(r"'(tf\.\w+)' op is neither", text) or re.findall(r'fused\["(\w+):"', text)))
     if lacking:
         return ", ".join(lacking)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return (lines or [type(error).__name__])[0][:300]

@@ -41,6 +41,8 @@ def check_tolerances(given: Mapping[str, float] | None) -> dict[str, dict[str, f
         UserError: of an unknown variant, or no positive number.
     """
     tolerances = {variant: dict(values) for variant, values in TOLERANCES.items()}
+    if given is not None and not isinstance(given, Mapping):
+        raise UserError(f"Expected tolerances by variant, such as {{'int8': 0.2}}. Received {given!r}.")
     for variant, value in (given or {}).items():
         if variant not in tolerances:
             raise unknown("variant", variant, tolerances)
@@ -55,11 +57,11 @@ class KerasDecoder:
 
     def __init__(self, vae: VAE) -> None:
         self.latent_dim, self.image_shape = vae.latent_dim, vae.image_shape
-        self._vae = vae
+        self._vae, self._chunk = vae, min(CHUNK, vae.images_at_once)
 
     def decode(self, z: np.ndarray) -> Decoded:
         vae = self._vae
-        logits = np.concatenate([vae.decode(z[start : start + CHUNK]) for start in range(0, len(z), CHUNK)])
+        logits = np.concatenate([vae.decode(z[i : i + self._chunk]) for i in range(0, len(z), self._chunk)])
         return Decoded(vae.likelihood.means(tf.constant(logits)).numpy(), logits)
 
     def sample(self, seeds: np.ndarray) -> portable.Sample:

@@ -15,6 +15,7 @@ from ai_edge_litert.interpreter import Interpreter
 from kvae.runtime import MAGIC
 
 LEAST_QUANTIZED = 10_000  # weights of a layer: below that, int8 costs accuracy and saves nothing to speak of
+LEAST_INPUTS = 32  # of a layer: every output has a scale and a zero point in each signature, some 24 weights' worth
 DAMPING = 0.01  # of the mean square of a layer's inputs, added to each: keeps the inverse in bounds
 CHUNK = 256  # latent points at a time
 
@@ -42,6 +43,7 @@ def refined(quantized: bytes, whole: bytes, latents: np.ndarray) -> bytes:
                 tensor = graph.tensors[operator.inputs[slot]]
                 weights = _floats(original, before.tensors[operator_before.inputs[slot]])
                 large = _is_dense(original, operator_before) and slot == 1 and weights.size >= LEAST_QUANTIZED
+                large = large and weights.shape[1] >= LEAST_INPUTS
                 if not large:
                     tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
                     model.buffers[tensor.buffer].data = weights.view(np.uint8).ravel()

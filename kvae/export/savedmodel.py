@@ -38,8 +38,9 @@ def saved_model(
     """
     folder = Path(folder)
     files.check_free(folder, overwrite, "saved_model.pb")
+    replace = folder.exists()
     module, signatures = endpoints.traced(vae, names)
-    with files.atomic_folder(folder, overwrite=folder.exists()) as partial, silenced():
+    with files.atomic_folder(folder, overwrite=replace) as partial, silenced():
         tf.saved_model.save(module, partial, signatures=signatures)
     return folder
 

@@ -12,6 +12,8 @@ from kvae.export import bundles, parity
 from kvae.runs import Run
 
 ELBO_TOLERANCE = 0.02  # nats: rounding on another machine
+SLACK = 1.5  # times the stated error of the means that another machine may find
+ROUNDING = 1e-5  # of means in float32, beside that
 TERMS = ("elbo", "reconstruction", "kl")
 
 
@@ -45,8 +47,11 @@ def verify(path: str | Path, *, evaluate: bool = True) -> Iterator[Check]:
     card = None if folder is None else runtime.read_card(folder)
     if folder is not None and card is not None:
         yield from _files(folder, card["files"])
+        yield from _listed(folder, card)
+        if run is not None and runtime.MODEL not in card["run"]:
+            yield Check("run", False, f"{runtime.CARD} does not say of which {runtime.MODEL} it is")
         if run is not None:
-            yield from _files(run.folder, card.get("run", {}))
+            yield from _files(run.folder, card["run"])
     vae = test = None
     if run is not None:
         try:
@@ -73,6 +78,19 @@ def _files(folder: Path, stated: dict[str, Any]) -> Iterator[Check]:
             yield Check(name, False, str(error))
         else:
             yield Check(name, True, f"SHA-256 {facts['sha256'][:12]}...")
+
+
+def _listed(folder: Path, card: dict[str, Any]) -> Iterator[Check]:
+    """Every file of a bundle is one that its card lists, and every variant has its file."""
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    for name in sorted(present - card["files"].keys() - {runtime.CARD}):
+        yield Check(name, False, f"{runtime.CARD} does not list it")
+    if not card["variants"]:
+        yield Check("variants", False, f"{runtime.CARD} states none")
+    for name in card["variants"]:
+        file = runtime.VARIANTS.get(name, f"{name}/saved_model.pb")
+        if file not in card["files"]:
+            yield Check(name, False, f"{runtime.CARD} does not list {file}")
 
 
 def _elbo(run: Run, card: dict[str, Any] | None, vae: Any, data: Any) -> Iterator[Check]:
@@ -107,35 +125,66 @@ def _elbo(run: Run, card: dict[str, Any] | None, vae: Any, data: Any) -> Iterato
 
 
 def _variants(folder: Path, card: dict[str, Any], vae: Any, test: Any) -> Iterator[Check]:
-    """Every variant loads, and is as near to the model as its tolerance says."""
-    decoders = {}
+    """Every variant loads, and is as near to the model as its tolerance and the card say."""
+    decoders, shape = {}, (card["model"].get("latent_dim"), card["model"].get("image_shape"))
+    if vae is not None and shape != (vae.latent_dim, list(vae.image_shape)):
+        yield Check("model", False, f"the card is of another model: latent size and image shape {shape}")
+        return
     for name in card["variants"]:
-        path = folder / runtime.VARIANTS.get(name, name)
         try:
-            decoders[name] = bundles.decoder_at(path)
+            decoder = bundles.decoder_at(folder / runtime.VARIANTS.get(name, name))
         except UserError as error:
             yield Check(f"{name} loads", False, str(error))
+            continue
+        if shape != (decoder.latent_dim, list(decoder.image_shape)):
+            yield Check(
+                f"{name} loads", False, f"it is of latent size {decoder.latent_dim}, images {decoder.image_shape}"
+            )
+        else:
+            decoders[name] = decoder
     if not decoders:
         return
     nearest = [name for name in parity.TOLERANCES if name in decoders] or list(decoders)
     reference = decoders[nearest[0]] if vae is None else parity.KerasDecoder(vae)
-    seeds, z = np.array(card["reference"]["seeds"], np.int32), np.array(card["reference"]["z"], np.float32)
-    own = portable.normals(seeds, portable.LATENT, z.shape[1])
-    yield Check("reference z", np.array_equal(own, z), f"{len(z)} of the portable sampler, in NumPy")
+    try:
+        seeds, z = (np.array(card["reference"][name], kind) for name, kind in (("seeds", np.int32), ("z", np.float32)))
+        same = len(z) > 0 and np.array_equal(portable.normals(seeds, portable.LATENT, reference.latent_dim), z)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        same = False
+    yield Check("reference z", same, "those of the portable sampler, in NumPy")
     changes = parity.elbo_changes(vae, decoders, test) if vae is not None and test is not None else {}
     for name, decoder in decoders.items():
-        report = parity.errors(reference, decoder)
-        stated, limits = card["variants"][name], card["tolerances"][name]
+        report = {**parity.errors(reference, decoder), "bytes": _size(folder, name)}
         if name in changes:
             report["elbo_change"] = changes[name]
-        wrong = parity.failures(name, report, limits)
-        said = (
-            f"means off by at most {report['means_error_greatest']:.2g}, stated {stated['means_error_greatest']:.2g} "
-            f"(tolerance {limits['means']:g}); {report['pixels_differing']} of {report['pixels']:,} pixels differ, "
-            f"stated {stated['pixels_differing']}"
-        )
-        if name in changes and "elbo_change" in stated:
-            said += (
-                f"; ELBO {changes[name]:+.4f} nats, stated {stated['elbo_change']:+.4f} (tolerance {limits['elbo']:g})"
-            )
-        yield Check(f"{name} parity", not wrong, "; ".join([said, *wrong]))
+        try:
+            yield _parity(name, report, card["variants"][name], card["tolerances"][name], vae is not None)
+        except (KeyError, TypeError, ValueError) as error:
+            yield Check(f"{name} parity", False, f"the card does not state it ({error!r})")
+
+
+def _size(folder: Path, name: str) -> int:
+    return parity.size(folder / runtime.VARIANTS.get(name, name))
+
+
+def _parity(
+    name: str, report: dict[str, Any], stated: dict[str, Any], limits: dict[str, Any], against_keras: bool
+) -> Check:
+    """What was measured of a variant, against its tolerance and what the card states."""
+    wrong = parity.failures(name, report, limits)
+    greatest, before = report["means_error_greatest"], float(stated["means_error_greatest"])
+    if report["bytes"] != stated["bytes"]:
+        wrong.append(f"it has {report['bytes']:,} bytes, stated {stated['bytes']:,}")
+    if against_keras and greatest > SLACK * before + ROUNDING:
+        wrong.append(f"the stated error is too good: more than {SLACK:g} times it was found")
+    said = (
+        f"means off by at most {greatest:.2g}, stated {before:.2g} (tolerance {limits['means']:g}); "
+        f"{report['pixels_differing']} of {report['pixels']:,} pixels differ, stated {stated['pixels_differing']}"
+    )
+    if "elbo_change" in report and "elbo_change" in stated:
+        said += f"; ELBO {report['elbo_change']:+.4f} nats, stated {stated['elbo_change']:+.4f}"
+        said += f" (tolerance {limits['elbo']:g})"
+    usual = parity.TOLERANCES[bundles.kind_of(name)]["means"]
+    if limits["means"] > usual:
+        said += f"; that tolerance is wider than the usual {usual:g}"
+    return Check(f"{name} parity", not wrong, "; ".join([said, *wrong]))
