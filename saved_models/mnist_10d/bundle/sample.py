@@ -17,6 +17,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 MOST = 10_000  # images of one picture
+CHUNK = 256  # images at a time, so that memory does not grow with their number
 
 
 def mix(words: np.ndarray) -> np.ndarray:
@@ -85,10 +86,12 @@ def main() -> None:
         fail(f"could not load {model}: {error}")
     if len(draw.get_output_details()["images"]["shape"]) != 4:
         fail("expected a model of images, [height, width, channels]; this one is of vectors")
-    drawn = draw(seed=image_seeds(given.count, given.seed))
-    images = np.rint(255 * drawn["means"]).astype(np.uint8) if given.means else drawn["images"]
+    seeds, images = image_seeds(given.count, given.seed), []
+    for start in range(0, given.count, CHUNK):
+        drawn = draw(seed=seeds[start : start + CHUNK])
+        images.append(np.rint(255 * drawn["means"]).astype(np.uint8) if given.means else drawn["images"])
     try:
-        given.output.write_bytes(png(sheet(images)))
+        given.output.write_bytes(png(sheet(np.concatenate(images))))
     except OSError as error:
         fail(f"could not write {given.output}: {error}")
     print(given.output)
