@@ -14,6 +14,8 @@ from kvae import portable, runtime, training
 from kvae.config import RunConfig
 from kvae.runs import Run
 
+pytestmark = pytest.mark.slow  # a TensorFlow process each
+
 ROOT = Path(__file__).parent.parent
 
 
