@@ -33,7 +33,7 @@ class Likelihood(keras.layers.Layer):
 
     def log_prob(self, x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """log p(x|z) per element, nats, the shape of `logits`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs a method log_prob(x, logits), in nats per element.")
 
     def means(self, logits: tf.Tensor) -> tf.Tensor:
         """E[x|z], in [0, 1], the shape of `logits`."""
@@ -51,7 +51,7 @@ class Likelihood(keras.layers.Layer):
         Returns:
             `[B, *image]` float32, in [0, 1].
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs a method draw(logits, numbers) to sample images.")
 
     def sample(self, logits: tf.Tensor, key: tuple) -> tf.Tensor:
         """A draw of p(x|z) for logits `[B, *image]`, float32; `key` as in `kvae.noise.uniform`."""

@@ -446,3 +446,12 @@ def test_draws_in_a_graph_and_under_xla_are_those_of_eager_execution(make):
         # Other kernels round otherwise: grey draws by some eps but for the two outermost numbers, where the bound above
         # is wide; binary ones where the number is the probability to a rounding.
         assert np.count_nonzero(apart[:, 2:-2]) == 0 if not likelihood.binary else np.count_nonzero(apart) <= 2
+
+
+@pytest.mark.parametrize(("method", "arguments"), [("log_prob", 2), ("draw", 2)])
+def test_a_likelihood_of_ones_own_is_told_which_method_it_lacks(method, arguments):
+    class Own(likelihoods.Likelihood):
+        pass
+
+    with pytest.raises(NotImplementedError, match=rf"Own needs a method {method}\("):
+        getattr(Own(), method)(*[tf.zeros((1, 2))] * arguments)
