@@ -1,6 +1,7 @@
 """What several test files share."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,3 +21,25 @@ def digits() -> np.ndarray:
     """200 binary digits, `[200, 28, 28, 1]` float32."""
     with np.load(Path(__file__).parent.parent / "kvae" / "data" / "mnist5k.npz") as archive:
         return (archive["x_train"][:200, ..., None] > 127).astype(np.float32)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Runs `kvae` within this process, which already has TensorFlow: exit status, stdout, stderr."""
+    from kvae import cli
+
+    monkeypatch.chdir(tmp_path)
+    for commands in (cli.training, cli.results, cli.exports):
+        monkeypatch.setattr(commands, "quiet_tensorflow", lambda: None)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kvae", *map(str, arguments)])
+        try:
+            cli.run()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 1
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call

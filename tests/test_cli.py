@@ -35,26 +35,6 @@ def kvae(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProces
     )
 
 
-def inside(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
-    """Runs the command within this process, which already has TensorFlow: exit status, stdout, stderr."""
-    monkeypatch.setattr(sys, "argv", ["kvae", *map(str, arguments)])
-    for commands in (cli.training, cli.results, cli.exports):
-        monkeypatch.setattr(commands, "quiet_tensorflow", lambda: None)
-    try:
-        cli.run()
-        status = 0
-    except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else 1
-    out, err = capsys.readouterr()
-    return status, out, err
-
-
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    return lambda *arguments: inside(monkeypatch, capsys, *arguments)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A small trained run, made by the command itself in a process of its own."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kvae import cli, export, training
+from kvae import export, training
 from kvae.config import RunConfig
 from kvae.export import parity
 
@@ -28,25 +28,6 @@ def quick():
         for name, value in (("costs", pretended_costs), ("LATENTS", 100), ("IMAGES", 100), ("CHUNK", 100)):
             patch.setattr(parity, name, value)
         yield
-
-
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Runs the command within this process, which already has TensorFlow: exit status, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kvae", *map(str, arguments)])
-        monkeypatch.setattr(cli.exports, "quiet_tensorflow", lambda: None)
-        try:
-            cli.run()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else 1
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")
