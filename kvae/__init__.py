@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 # `kvae.VAE` and every room of the package, loaded on first use (PEP 562).
 _ROOMS = (
     "callbacks",
+    "cluster",
     "config",
     "data",
     "distributions",
@@ -24,6 +25,7 @@ _ROOMS = (
     "inference",
     "latent",
     "likelihoods",
+    "loop",
     "masks",
     "networks",
     "noise",

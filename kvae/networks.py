@@ -412,6 +412,12 @@ class ConvDecoder(_Decoder):
         return {**super().get_config(), "filters": self.filters, "dense_units": self.dense_units}
 
 
+def convolves(network: keras.Model) -> bool:
+    """Whether a network, kvae's or one of the user's, has convolutions; one that is not built may not know yet."""
+    kinds = (ConvEncoder, ConvDecoder, keras.layers.Conv2D, keras.layers.Conv2DTranspose)
+    return any(isinstance(layer, kinds) for layer in network._flatten_layers())
+
+
 def _check_height_width_channels(image_shape: Sequence[int]) -> Shape:
     if len(image_shape) != 3:
         raise UserError(

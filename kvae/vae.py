@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae import distributions, files, likelihoods, networks, noise, objectives, portable
+from kvae import cluster, distributions, files, likelihoods, networks, noise, objectives, portable
 from kvae.errors import UserError, check_seed, check_whole, unknown
+from kvae.loop import LoopedModel, returns_metrics
 from kvae.tensorflow import keras, tf
 
 KL_KINDS = ("analytic", "sampled")
@@ -29,7 +30,7 @@ class Posterior(NamedTuple):
 
 
 @keras.saving.register_keras_serializable("kvae")
-class VAE(keras.Model):
+class VAE(LoopedModel):
     """A variational autoencoder that trains with Keras `fit`.
 
     Maximises E_q(z|x)[log p(x|z)] - beta KL(q(z|x) || p(z)) with p(z) = N(0, I): Kingma and Welling, "Auto-Encoding
@@ -182,44 +183,23 @@ class VAE(keras.Model):
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras `fit`. `x` is an array of images in [0, 1], or a `tf.data.Dataset` of batches; labels are ignored.
 
+        Arrays, and the datasets of `kvae.data.load` where its images are in memory, take the fast path: the batches are
+        made on the device, and `steps_per_execution` of them run in one compiled loop; see `kvae.loop.LoopedModel`.
+
         Raises:
             UserError: pixels outside [0, 1], sample or class weights, or a model compiled with a loss of its own.
 
         Warns:
             UserWarning: grey pixels under a Bernoulli likelihood.
         """
-        options = inspect.signature(keras.Model.fit).bind(self, x, *args, **kwargs).arguments
-        options = {name: value for name, value in options.items() if name not in ("self", "x")}
         if x is None:
             raise UserError("Expected images to fit: an array [N, ...] in [0, 1] or a tf.data.Dataset. Received None.")
+        options = inspect.signature(keras.Model.fit).bind(self, x, *args, **kwargs).arguments
         self._check_call(options)
         self.check_pixels(x)
         held_out = options.get("validation_data")
         self.check_pixels(held_out[0] if isinstance(held_out, tuple | list) else held_out)
-        if isinstance(x, np.ndarray | tf.Tensor) and options.get("shuffle", True) and self.compiled:
-            x, options = self._shuffled(x, options)
-        if isinstance(x, tf.data.Dataset):
-            options["shuffle"] = False  # Keras's default of True would warn that a dataset is not shuffled
-        return super().fit(x, **options)
-
-    def _shuffled(self, x: Any, options: dict[str, Any]) -> tuple[tf.data.Dataset, dict[str, Any]]:
-        """Batches of an array in an order that hangs on the model's seed; Keras would take the global one."""
-        options = {name: value for name, value in options.items() if name != "y"}
-        batch_size = options.pop("batch_size", None) or 32
-        options.setdefault("validation_batch_size", batch_size)
-        fraction = options.pop("validation_split", 0.0)
-        if fraction and options.get("validation_data") is None:  # as Keras does: the last images
-            kept = math.floor(len(x) * (1 - fraction))
-            x, options["validation_data"] = x[:kept], x[kept:]
-        images, count = tf.convert_to_tensor(x), len(x)
-        # Later calls of fit go on with other orders: the step at which each starts is part of its seed.
-        seed = (self.seed * 1_000_003 + int(self.optimizer.iterations)) % 2**31
-        order = tf.data.Dataset.range(count).shuffle(count, seed=seed, reshuffle_each_iteration=True)
-        batches = order.batch(batch_size).map(lambda index: tf.gather(images, index))
-        batches = batches.apply(tf.data.experimental.assert_cardinality(-(-len(x) // batch_size))).prefetch(2)
-        settings = tf.data.Options()
-        settings.autotune.enabled = False  # autotune can stall the end of an iteration for seconds
-        return batches.with_options(settings), options
+        return super().fit(x, *args, **kwargs)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras `evaluate`: means over the set with K draws an image, the same at every call and batch size.
@@ -231,30 +211,40 @@ class VAE(keras.Model):
             self.check_pixels(x)
         return super().evaluate(x, *args, **kwargs)
 
+    @returns_metrics
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        x = self._images_of(data)
+        x, place = self._images_and_places(data)
         step = self.optimizer.iterations
+        replica, local = (_replica(), tf.range(tf.shape(x)[0])) if place is None else (0, place[cluster.PLACE])
         with tf.GradientTape() as tape:
             terms, losses = self._objective(
                 x,
-                self._noise(TRAINING, step, _replica(), tf.range(tf.shape(x)[0])),
+                self._noise(TRAINING, step, replica, local),
                 self.beta(step) if callable(self.beta) else self.beta,
                 training=True,
             )
             # Gradients are summed over replicas, so each contributes its share of the mean.
-            loss = tf.reduce_mean(losses) / tf.distribute.get_strategy().num_replicas_in_sync
+            if place is None:
+                loss = tf.reduce_mean(losses) / tf.distribute.get_strategy().num_replicas_in_sync
+            else:
+                loss = tf.reduce_sum(losses / tf.cast(place[cluster.OF], tf.float32))
             loss = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(loss, self.trainable_variables)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return self._update_metrics(terms, losses)
 
+    @returns_metrics
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        x = self._images_of(data)
+        x, place = self._images_and_places(data)
         # The noise of an image hangs on its place in the set (how many were counted before it), so neither the batch
         # size nor an earlier evaluation changes the result.
-        place = tf.cast(tf.convert_to_tensor(self._means[0].count), tf.int32) + tf.range(tf.shape(x)[0])
+        if place is None:
+            before = tf.cast(tf.convert_to_tensor(self._means[0].count), tf.int32)
+            replica, local = _replica(), before + tf.range(tf.shape(x)[0])
+        else:
+            replica, local = 0, place[cluster.PLACE]
         beta = self.beta.beta if callable(self.beta) else self.beta
-        noise_ = self._noise(EVALUATION, _replica(), place)
+        noise_ = self._noise(EVALUATION, replica, local)
         return self._update_metrics(*self._objective(x, noise_, beta, training=False))
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -300,10 +290,11 @@ class VAE(keras.Model):
         # One value an example: the mean over an epoch weighs every example alike, also in a ragged last batch.
         for metric, values in zip(self._means, (losses, terms.elbo, terms.reconstruction, terms.kl), strict=True):
             metric.update_state(values)
-        return self.get_metrics_result()
+        return cluster.as_shared(self.get_metrics_result())
 
-    def _images_of(self, data: Any) -> tf.Tensor:
-        x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    def _images_and_places(self, data: Any) -> tuple[tf.Tensor, dict[str, tf.Tensor] | None]:
+        """x `[B, *image]`, and the places of the images where several devices share a batch (`cluster.placed`)."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if sample_weight is not None:
             raise _no_weights()
         if isinstance(x, dict | list | tuple):
@@ -312,7 +303,7 @@ class VAE(keras.Model):
             )
         if not self.built:
             self.build(x.shape)
-        return tf.cast(x, tf.float32)
+        return tf.cast(x, tf.float32), y if isinstance(y, dict) and cluster.PLACE in y else None
 
     def _check_call(self, options: dict[str, Any]) -> None:
         # Keras drops the weights of examples without labels before they would reach a training step.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from kvae.data.binarization import KINDS, binarize
+from kvae.data.resident import Resident, shuffled
 from kvae.data.split import Source, Split
 from kvae.errors import UserError, check_seed, check_whole, unknown
 from kvae.tensorflow import tf
@@ -50,6 +51,10 @@ class _Recipe:
 
     def __call__(self, images: tf.Tensor, index: tf.Tensor, epoch: Any = 0) -> tf.Tensor:
         return binarize(self.kind, images, index, seed=self.seed, epoch=epoch, threshold=self.threshold)
+
+    @property
+    def binary(self) -> bool:
+        return self.kind != "none"
 
     def frozen(self, seed: int) -> "_Recipe":
         return _Recipe("fixed" if self.kind == "stochastic" else self.kind, self.threshold, seed)
@@ -257,62 +262,55 @@ def _training(
     split: Split, recipe: _Recipe, epoch: tf.Variable, batch_size: int, drop_remainder: bool
 ) -> tf.data.Dataset:
     """Batches of one epoch after another, each iteration the next."""
-    images = _on_host(split)
+    if split.stream is None:
+        order = shuffled(split.count, recipe.seed)
+        return in_memory(_resident(split, recipe, batch_size, order=order, epoch=epoch, drop_remainder=drop_remainder))
 
     def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
         seed = tf.stack([tf.cast(recipe.seed, tf.int64), number])
-        if split.stream is None:
-            order = tf.range(split.start, split.start + split.count)
-            order = tf.random.experimental.stateless_shuffle(order, seed, alg="philox")
-            batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder)
-        else:
-            word = tf.random.stateless_uniform([], seed, 0, 2**31 - 1, tf.int64, alg="philox")
-            elements = split.stream(split.start, split.start + split.count)
-            elements = elements.shuffle(split.shuffle_buffer or split.count, word, reshuffle_each_iteration=False)
-            batches = _decoded(split, elements).batch(batch_size, drop_remainder)
-        return _binarized(split, images, batches, recipe, number)
+        word = tf.random.stateless_uniform([], seed, 0, 2**31 - 1, tf.int64, alg="philox")
+        elements = split.stream(split.start, split.start + split.count)
+        elements = elements.shuffle(split.shuffle_buffer or split.count, word, reshuffle_each_iteration=False)
+        return _decoded(split, elements, recipe, batch_size, number, drop_remainder)
 
     numbers = tf.data.Dataset.range(1).map(lambda _: epoch.assign_add(1) - 1)
-    dataset = numbers.flat_map(one_epoch)
     steps = split.count // batch_size if drop_remainder else -(-split.count // batch_size)
-    return _finished(dataset, steps, recipe)
+    return _finished(numbers.flat_map(one_epoch), steps, recipe.binary)
 
 
 def _evaluation(split: Split, recipe: _Recipe, batch_size: int) -> tf.data.Dataset:
     """Batches in the order of the source."""
     if split.stream is None:
-        batches = tf.data.Dataset.range(split.start, split.start + split.count).batch(batch_size)
-    else:
-        batches = _decoded(split, split.stream(split.start, split.start + split.count)).batch(batch_size)
-    return _finished(_binarized(split, _on_host(split), batches, recipe, 0), -(-split.count // batch_size), recipe)
+        return in_memory(_resident(split, recipe, batch_size))
+    batches = _decoded(split, split.stream(split.start, split.start + split.count), recipe, batch_size, 0)
+    return _finished(batches, -(-split.count // batch_size), recipe.binary)
 
 
-def _decoded(split: Split, elements: tf.data.Dataset) -> tf.data.Dataset:
-    return elements.map(lambda index, encoded: (index, split.decode(encoded)), num_parallel_calls=_workers())
-
-
-def _on_host(split: Split) -> tf.Tensor | None:
-    """The images as one tensor in host memory. Made outside of any graph: inside one it would become its constant."""
-    if split.images is None:
-        return None
-    with tf.device("CPU"):
-        return tf.constant(split.images)
-
-
-def _binarized(
-    split: Split, images: tf.Tensor | None, batches: tf.data.Dataset, recipe: _Recipe, epoch: Any
+def _decoded(
+    split: Split, elements: tf.data.Dataset, recipe: _Recipe, batch_size: int, epoch: Any, drop_remainder: bool = False
 ) -> tf.data.Dataset:
-    """Batches of indices (or of indices and images, in a stream) to batches of model input."""
-    if images is None:
-        return batches.map(lambda index, images: recipe(images, index, epoch), num_parallel_calls=_workers())
-
-    def gather(index: tf.Tensor) -> tf.Tensor:
-        return recipe(tf.gather(images, index - split.start), index, epoch)
-
-    return batches.map(gather, num_parallel_calls=_workers())
+    """Batches of model input from (index, encoded) in a stream."""
+    decoded = elements.map(lambda index, encoded: (index, split.decode(encoded)), num_parallel_calls=_workers())
+    batches = decoded.batch(batch_size, drop_remainder)
+    return batches.map(lambda index, images: recipe(images, index, epoch), num_parallel_calls=_workers())
 
 
-def _finished(dataset: tf.data.Dataset, steps: int, recipe: _Recipe) -> tf.data.Dataset:
+def _resident(split: Split, recipe: _Recipe, batch_size: int, **options: Any) -> Resident:
+    return Resident(split.images, recipe, batch_size, start=split.start, binary=recipe.binary, **options)
+
+
+def in_memory(resident: Resident) -> tf.data.Dataset:
+    """The batches of images in memory, as any `tf.data.Dataset`.
+
+    Its attribute `resident` tells `VAE.fit` that the batches can as well be made on the device. A dataset that is
+    derived of this one, by `map` for example, has none.
+    """
+    dataset = _finished(resident.batches(_workers()), resident.steps, resident.binary)
+    dataset.resident = resident
+    return dataset
+
+
+def _finished(dataset: tf.data.Dataset, steps: int, binary: bool | None) -> tf.data.Dataset:
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(8).with_options(_options())
-    dataset.binary = recipe.kind != "none"  # read by VAE.fit, which then need not look at the pixels
+    dataset.binary = binary  # read by VAE.fit, which then need not look at the pixels
     return dataset

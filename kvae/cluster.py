@@ -1,0 +1,139 @@
+"""Several devices and several machines: which `tf.distribute` strategy, who is the chief, who draws what.
+
+What an image contributes to a step hangs on its place in the whole batch, never on the device that works on it, so the
+number of workers changes a training by rounding alone.
+"""
+
+import os
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from kvae.errors import UserError, unknown
+
+KINDS = ("mirrored", "multiworker")
+PLACE, OF = "place", "of"
+
+EXAMPLE = '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}'
+
+
+class _Cluster(BaseModel):
+    chief: list[str] = []
+    worker: list[str] = []
+
+
+class _Task(BaseModel):
+    type: Literal["chief", "worker"]
+    index: Annotated[int, Field(ge=0)]
+
+
+class Workers(BaseModel):
+    """What the environment variable TF_CONFIG says: the addresses of all workers, and which of them this process is."""
+
+    cluster: _Cluster
+    task: _Task
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run: the task `chief`, or the first worker where there is none."""
+        return self.task.type == "chief" or (not self.cluster.chief and self.task.index == 0)
+
+
+def workers() -> Workers:
+    """The workers of `TF_CONFIG`.
+
+    Raises:
+        UserError: it is missing, is no such JSON, or names a task that its cluster does not have.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        found = Workers.model_validate_json(text)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        reason = "not set" if not text else f"{where}: {fault['msg']}" if where else fault["msg"]
+        raise UserError(f"--distribute multiworker needs TF_CONFIG ({reason}). Expected such as {EXAMPLE}.") from None
+    addresses = getattr(found.cluster, found.task.type)
+    if found.task.index >= len(addresses):
+        raise UserError(
+            f"Expected a task among the {len(addresses)} of type {found.task.type} in TF_CONFIG. "
+            f"Received index {found.task.index}."
+        )
+    return found
+
+
+def is_chief(kind: str | None) -> bool:
+    """Whether this process writes: all do but the further ones of a multi-worker training."""
+    return kind != "multiworker" or workers().is_chief
+
+
+def strategy(kind: str | None) -> Any:
+    """The `tf.distribute` strategy to build, compile and fit a model in; the default one for None.
+
+    `"mirrored"` trains on all devices of this machine, `"multiworker"` on those of all machines in TF_CONFIG; the
+    latter waits for the other workers, and must be made before anything else of TensorFlow is used.
+
+    Raises:
+        UserError: an unknown kind, or a TF_CONFIG that cannot be used.
+    """
+    from kvae.tensorflow import tf
+
+    if kind is None:
+        return tf.distribute.get_strategy()
+    if kind not in KINDS:
+        raise unknown("way to distribute", kind, KINDS)
+    if kind == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    workers()
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def placed(dataset: Any, *, in_set: bool) -> Any:
+    """A dataset of batches whose images know their places, for a strategy that splits the batches among replicas.
+
+    Args:
+        dataset: of batches x, (x, y) or [x, y]; y is dropped, for a VAE has no use for it.
+        in_set: count the places through the whole set, as for evaluation; else within the batch, as for training.
+
+    Returns:
+        (x `[B, ...]`, {"place": `[B]` int32, "of": `[B]` int32, the size of the whole batch}).
+    """
+    from kvae.tensorflow import tf
+
+    def place(start: Any, *batch: Any) -> Any:
+        images = batch[0]
+        count = tf.shape(images)[0]
+        return start + count, (images, {PLACE: start + tf.range(count), OF: tf.fill([count], count)})
+
+    # Dataset.map and scan call a function of a tuple with its parts as arguments.
+    if in_set:
+        numbered = dataset.scan(0, lambda start, batch: place(start, *tf.nest.flatten(batch)))
+    else:
+        numbered = dataset.map(lambda *batch: place(0, *batch)[1])
+    options = numbered.options()
+    if options.experimental_distribute.auto_shard_policy == tf.data.experimental.AutoShardPolicy.AUTO:
+        # Every worker reads all batches and works on its part of each; by files they would have other batches.
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    if (cardinality := dataset.cardinality()) > 0:
+        numbered = numbered.apply(tf.data.experimental.assert_cardinality(cardinality))
+    return numbered.with_options(options)
+
+
+def as_shared(results: dict[str, Any]) -> dict[str, Any]:
+    """What a step returns, in the shape `[1]` where several workers train.
+
+    Keras reduces a step's results over the workers by a mean over axis 0, which scalars do not have.
+    """
+    from kvae.tensorflow import tf
+
+    if not isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
+        return results
+    return {name: tf.reshape(value, [1]) for name, value in results.items()}
+
+
+def lost_worker(error: Exception) -> bool:
+    """Whether an error of a collective operation means that another worker is gone."""
+    from kvae.tensorflow import tf
+
+    kinds = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError)
+    return isinstance(error, (*kinds, tf.errors.DeadlineExceededError, tf.errors.FailedPreconditionError))

@@ -1,0 +1,131 @@
+"""Images in memory and the order in which an epoch visits them: what a compiled loop needs to make its own batches.
+
+`Resident.batches` is the ordinary `tf.data` pipeline; `Resident.chunks` gives only which images come when, for
+`kvae.loop`, which gathers them on the device. Both visit the same images in the same order.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kvae.tensorflow import tf
+
+DEVICE_BYTES = 2**30  # images that may lie on an accelerator beside the model; host memory holds them anyway
+
+Prepare = Callable[[tf.Tensor, tf.Tensor, Any], tf.Tensor]
+
+
+class Make(NamedTuple):
+    """How a batch comes from all images: gathered, then prepared."""
+
+    prepare: Prepare
+    start: int
+
+    def __call__(self, images: tf.Tensor, places: tf.Tensor, epoch: Any) -> tf.Tensor:
+        return self.prepare(tf.gather(images, places), places + self.start, epoch)
+
+
+class Resident:
+    """A set of images in memory.
+
+    Args:
+        images: `[N, *image]`.
+        prepare: (images `[B, *image]`, index `[B]`, epoch) -> model input; hashable, a function of its arguments alone.
+        batch_size: images a step.
+        start: index of the first image, which a draw of pixels hangs on.
+        drop_remainder: leave out the last images of an epoch where they do not fill a batch.
+        order: what one epoch visits, epoch number -> places `[n]` int64; by default all, as they lie.
+        epoch: counts the iterations, where the order hangs on their number; the next one gives its value.
+        binary: whether all pixels of the model input are 0 or 1; None where nobody knows.
+    """
+
+    def __init__(
+        self,
+        images: Any,
+        prepare: Prepare,
+        batch_size: int,
+        *,
+        start: int = 0,
+        drop_remainder: bool = False,
+        order: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        epoch: tf.Variable | None = None,
+        binary: bool | None = None,
+    ) -> None:
+        with tf.device("CPU"):  # made outside of any graph: inside one it would become its constant
+            self.images = tf.convert_to_tensor(images)
+        self.prepare = prepare
+        self.batch_size = batch_size
+        self.start = start
+        self.binary = binary
+        count = len(images)
+        self.steps = count // batch_size if drop_remainder else -(-count // batch_size)
+        self._visited = min(count, self.steps * batch_size)
+        self._order = order
+        self._epoch = epoch
+
+    @property
+    def fits(self) -> bool:
+        """Whether the images may lie beside the model on its device."""
+        size = self.images.dtype.size * np.prod(self.images.shape)
+        return not tf.config.list_logical_devices("GPU") or bool(size <= DEVICE_BYTES)
+
+    @cached_property
+    def on_device(self) -> tf.Tensor:
+        """The images where the model computes; on a machine without accelerators they are there already."""
+        return tf.identity(self.images)
+
+    @property
+    def make(self) -> Make:
+        """(images `[N, *image]`, places `[B]`, epoch) -> model input; equal where `prepare` and `start` are."""
+        return Make(self.prepare, self.start)
+
+    def batches(self, workers: int) -> tf.data.Dataset:
+        """Batches of model input `[B, *image]`, made by `workers` threads."""
+        images, make = self.images, self.make
+        return self._places(self.batch_size).map(
+            lambda epoch, places: make(images, places, epoch), num_parallel_calls=workers
+        )
+
+    def chunks(self, steps: int) -> tf.data.Dataset:
+        """The places of `steps` batches at a time; its cardinality is that of the batches, which is what Keras counts.
+
+        Returns:
+            (epoch, places `[steps, B]`, how many of them there are): the last of an epoch are filled up with 0.
+        """
+        size, shape = steps * self.batch_size, [steps, self.batch_size]
+
+        def as_table(epoch: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            count = tf.size(places)
+            return epoch, tf.reshape(tf.pad(places, [[0, size - count]]), shape), count
+
+        tables = self._places(size).map(as_table).apply(tf.data.experimental.assert_cardinality(self.steps))
+        settings = tf.data.Options()
+        settings.autotune.enabled = False  # autotune can stall the end of an iteration for seconds
+        return tables.with_options(settings)
+
+    def _places(self, size: int) -> tf.data.Dataset:
+        """(epoch, places `[size]`), the last one of an epoch shorter."""
+
+        def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
+            if self._order is None:
+                places = tf.data.Dataset.range(self._visited)
+            else:
+                places = tf.data.Dataset.from_tensor_slices(self._order(number)[: self._visited])
+            return places.batch(size).map(lambda places: (number, places))
+
+        epoch = self._epoch
+        if epoch is None:
+            return one_epoch(tf.constant(0, tf.int64))
+        return tf.data.Dataset.range(1).map(lambda _: epoch.assign_add(1) - 1).flat_map(one_epoch)
+
+
+def shuffled(count: int, seed: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """An order for `Resident`: every permutation of 0..count-1 alike, a function of (seed, epoch)."""
+
+    def order(epoch: tf.Tensor) -> tf.Tensor:
+        words = tf.stack([tf.cast(seed, tf.int64), epoch])
+        return tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int64), words, alg="philox")
+
+    return order

@@ -1,0 +1,272 @@
+"""The fast path of fit: the same training as the ordinary path, behind the same Keras surface."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kvae
+from kvae.loop import Loop
+
+IMAGES, BATCH = 70, 16  # five steps, the last of 6 images
+
+
+def load(**options):
+    settings = {"train": f"train[:{IMAGES}]", "test": "test[:40]", "batch_size": BATCH, "seed": 3, **options}
+    return kvae.data.load("mnist5k", **settings)
+
+
+def compiled(optimizer=None, vae=None, **options):
+    vae = vae or kvae.VAE(2, hidden_units=(8,), seed=1)
+    vae.compile(optimizer=optimizer or keras.optimizers.Adam(1e-2), **options)
+    return vae
+
+
+def ordinary(dataset):
+    """The same batches as a dataset of which kvae knows no images, only whether they are binary."""
+    batches = dataset.prefetch(1)
+    batches.binary = dataset.binary  # else a look at the first batch would count as an epoch
+    return batches
+
+
+@pytest.fixture
+def looped(monkeypatch):
+    """How many chunks the compiled loops were given, train and test together."""
+    counts = {"fast": 0, "ordinary": 0}
+    call = Loop.__call__
+
+    def counted(self, iterator):
+        counts["ordinary" if self._resident() is None else "fast"] += 1
+        return call(self, iterator)
+
+    monkeypatch.setattr(Loop, "__call__", counted)
+    return counts
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ({"binarize": "threshold"}, {}),
+        ({"binarize": "stochastic"}, {"steps_per_execution": 2}),
+        ({"binarize": "fixed", "drop_remainder": True}, {"steps_per_execution": 1}),
+        ({"binarize": "stochastic", "train": "train[10:74]"}, {"steps_per_execution": 3}),
+    ],
+    ids=["ragged", "chunks and a ragged rest", "no rest, batch by batch", "a slice"],
+)
+def test_the_fast_path_trains_as_the_ordinary_one(jit_compile, options, settings, looped):
+    histories = []
+    for route in (ordinary, lambda dataset: dataset):
+        data = load(**options)
+        vae = compiled(jit_compile=jit_compile, **settings)
+        fit = vae.fit(route(data.train), validation_data=route(data.test), epochs=4, verbose=0)
+        histories.append(fit.history)
+    assert looped["fast"]
+    assert looped["ordinary"]
+    for name, values in histories[0].items():
+        # Float32 rounding over twenty steps of Adam; XLA fuses a step in a loop otherwise than a step alone.
+        np.testing.assert_allclose(histories[1][name], values, rtol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_arrays_take_it_and_train_alike(shuffle, looped):
+    x, _ = load(binarize="threshold").examples("train")
+    losses = []
+    for eager in (True, False):
+        vae = compiled(run_eagerly=eager)
+        losses.append(vae.fit(x, batch_size=BATCH, epochs=3, shuffle=shuffle, verbose=0).history["loss"])
+    assert looped == {"fast": 3, "ordinary": 15}  # an epoch is one chunk, or five eager steps
+    np.testing.assert_allclose(*losses, rtol=2e-5)  # float32 rounding over fifteen steps
+
+
+def test_an_epoch_visits_every_image_once_and_counts_it_once(looped):
+    # With a learning rate of 0 the mean over an epoch is that of 70 images, each weighing 1/70 in the ragged batch too.
+    data = load(binarize="threshold")
+    vae = compiled(keras.optimizers.SGD(0.0), steps_per_execution=2)
+    vae.build((None, *data.info.image_shape))
+    x, _ = data.examples("train")
+    mean, log_var = vae.encode(x)
+    kl = kvae.distributions.gaussian_kl(mean, log_var).numpy().sum(axis=-1).mean()
+    history = vae.fit(data.train, epochs=2, verbose=0).history
+    np.testing.assert_allclose(history["kl"], [kl, kl], rtol=1e-5)  # a sum of 70 float32
+    assert looped["fast"] == 2 * 3
+
+
+def test_every_epoch_has_an_order_of_its_own():
+    chunks = load().train.resident.chunks(5)
+    orders = [next(iter(chunks))[1].numpy().ravel()[:IMAGES] for _ in range(3)]
+    for order in orders:
+        assert sorted(order) == list(range(IMAGES))
+    assert not (orders[0] == orders[1]).all()
+    assert not (orders[1] == orders[2]).all()
+
+
+class Recorded(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.begins, self.ends, self.losses = [], [], []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.begins.append(batch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.ends.append(batch)
+        self.losses.append(float(logs["loss"]))
+
+
+@pytest.mark.parametrize(
+    ("steps", "begins", "ends"),
+    [(1, [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]), (2, [0, 2, 4], [1, 3, 5]), ("auto", [0], [49])],
+)
+def test_batch_callbacks_are_called_once_an_execution_as_keras_does(steps, begins, ends):
+    recorded = []
+    for route in (ordinary, lambda dataset: dataset):
+        seen = Recorded()
+        compiled(jit_compile=False, steps_per_execution=steps).fit(route(load().train), callbacks=[seen], verbose=0)
+        recorded.append(seen)
+    for seen in recorded:
+        assert (seen.begins, seen.ends) == (begins, ends)
+    # The means so far, whose sums are rounded to float32 alike but for the order of the loop's operations.
+    np.testing.assert_allclose(recorded[0].losses, recorded[1].losses, rtol=2e-5)
+
+
+def test_a_callback_can_stop_the_training_within_an_epoch():
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = True
+
+    vae = compiled(steps_per_execution=2)
+    vae.fit(load().train, epochs=3, callbacks=[Stop()], verbose=0)
+    assert int(vae.optimizer.iterations) == 2
+
+
+def test_a_diverging_training_is_stopped_by_terminate_on_nan():
+    vae = compiled(keras.optimizers.SGD(1e30))
+    history = vae.fit(load().train, epochs=5, callbacks=[keras.callbacks.TerminateOnNaN()], verbose=0).history
+    assert len(history["loss"]) == 1
+
+
+def test_schedules_and_a_learning_rate_that_a_callback_sets_reach_the_loop():
+    def histories(route):
+        beta = kvae.objectives.LinearWarmup(2.0, 12)
+        vae = compiled(vae=kvae.VAE(2, hidden_units=(8,), beta=beta, seed=1))
+        schedule = keras.callbacks.LearningRateScheduler(lambda epoch: 0.01 / (1 + epoch))
+        return vae.fit(route(load().train), epochs=3, callbacks=[schedule], verbose=0).history
+
+    one, other = histories(ordinary), histories(lambda dataset: dataset)
+    np.testing.assert_allclose(one["loss"], other["loss"], rtol=2e-5)  # float32 rounding over fifteen steps
+    np.testing.assert_allclose(one["learning_rate"], [0.01, 0.005, 0.01 / 3])
+
+
+def test_the_progress_bar_counts_the_batches(capsys):
+    compiled().fit(load().train, verbose=1)
+    assert "5/5" in capsys.readouterr().out
+
+
+def test_beta_may_be_set_between_two_calls_of_fit(looped):
+    data, vae = load(), compiled(keras.optimizers.SGD(0.0))
+    vae.fit(data.train, verbose=0)
+    vae.beta = 0.0
+    history = vae.fit(data.train, verbose=0).history
+    np.testing.assert_allclose(history["loss"], history["reconstruction"], rtol=1e-6)  # float32
+    assert looped["ordinary"] == 0
+
+
+def test_evaluation_is_that_of_the_ordinary_path_and_of_every_batch_size(looped):
+    vae = compiled()
+    vae.fit(load().train, verbose=0)
+    results = [
+        vae.evaluate(route(load(batch_size=size).test), return_dict=True, verbose=0)
+        for route in (ordinary, lambda dataset: dataset)
+        for size in (16, 40)
+    ]
+    assert looped["fast"] >= 3
+    for result in results[1:]:
+        assert result == pytest.approx(results[0], rel=2e-5)  # sums of 40 float32 in another order
+
+
+class Own(kvae.VAE):
+    def train_step(self, data):
+        return {**super().train_step(data), "own": tf.constant(1.0)}
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["derived dataset", "run_eagerly", "functions run eagerly", "steps_per_epoch", "own train_step", "distributed"],
+)
+def test_what_the_fast_path_cannot_serve_takes_the_ordinary_one(case, looped):
+    dataset, options, settings = load().train, {}, {}
+    vae = None
+    if case == "derived dataset":
+        dataset = dataset.map(lambda x: 1 - x)
+    elif case == "run_eagerly":
+        settings["run_eagerly"] = True
+    elif case == "steps_per_epoch":
+        options["steps_per_epoch"] = 2
+    elif case == "own train_step":
+        vae = Own(2, hidden_units=(8,), seed=1)
+    elif case == "distributed":
+        with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+            vae = compiled()
+    if case == "functions run eagerly":
+        tf.config.run_functions_eagerly(True)
+    try:
+        history = (vae if case == "distributed" else compiled(vae=vae, **settings)).fit(dataset, verbose=0, **options)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert looped["fast"] == 0
+    assert np.isfinite(history.history["loss"]).all()
+    assert ("own" in history.history) == (case == "own train_step")
+
+
+def test_nothing_is_kept_of_the_data_after_fit():
+    vae = compiled()
+
+    class Fails(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise RuntimeError("stop here")
+
+    data = load()
+    with pytest.raises(RuntimeError, match="stop here"):
+        vae.fit(data.train, validation_data=data.test, callbacks=[Fails()], verbose=0)
+    assert vae._residents == {"train": None, "test": None}
+    # So that other data in the same model go the way that is theirs.
+    assert np.isfinite(vae.fit(ordinary(data.train), verbose=0).history["loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options", "expected"),
+    [
+        ("mlp", {}, (True, 50)),
+        ("conv", {}, (False, 50)),  # XLA's convolutions are slower on a CPU
+        ("mlp", {"run_eagerly": True}, (False, 1)),
+        ("conv", {"jit_compile": True, "steps_per_execution": 7}, (True, 7)),
+    ],
+)
+def test_what_compile_chooses_and_that_a_saved_model_keeps_it(encoder, options, expected, tmp_path):
+    networks = kvae.networks
+    make = {"mlp": lambda: networks.MLPEncoder(2, (8,)), "conv": lambda: networks.ConvEncoder(2, (2,), 4)}
+    if encoder == "conv" and tf.config.list_logical_devices("GPU"):
+        pytest.skip("on a GPU convolutions are compiled too")
+    vae = compiled(vae=kvae.VAE(encoder=make[encoder](), seed=0), **options)
+    assert (vae.jit_compile, vae.steps_per_execution) == expected
+    if "run_eagerly" in options:
+        return
+    vae.fit(load().train, verbose=0)
+    vae.save(tmp_path / "vae.keras")
+    again = keras.saving.load_model(tmp_path / "vae.keras")
+    assert (again.jit_compile, again.steps_per_execution) == expected
+    for one, other in zip(vae.optimizer.variables, again.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_images_that_do_not_fit_on_an_accelerator_stay_on_the_host(monkeypatch, looped):
+    from kvae.data import resident
+
+    monkeypatch.setattr(resident, "DEVICE_BYTES", IMAGES * 784 - 1)
+    data, vae = load(), compiled()
+    assert data.train.resident.fits  # on a CPU the images are where the model computes, whatever their size
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["GPU:0"] if kind == "GPU" else [])
+    assert not data.train.resident.fits
+    vae.fit(data.train, verbose=0)
+    assert looped["fast"] == 0
