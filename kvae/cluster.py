@@ -110,13 +110,13 @@ def placed(dataset: Any, *, in_set: bool) -> Any:
         numbered = dataset.scan(0, lambda start, batch: place(start, *tf.nest.flatten(batch)))
     else:
         numbered = dataset.map(lambda *batch: place(0, *batch)[1])
-    options = numbered.options()
-    if options.experimental_distribute.auto_shard_policy == tf.data.experimental.AutoShardPolicy.AUTO:
+    policies = tf.data.experimental.AutoShardPolicy
+    if dataset.options().experimental_distribute.auto_shard_policy == policies.AUTO:
         # Every worker reads all batches and works on its part of each; by files they would have other batches.
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    if (cardinality := dataset.cardinality()) > 0:
-        numbered = numbered.apply(tf.data.experimental.assert_cardinality(cardinality))
-    return numbered.with_options(options)
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = policies.DATA
+        numbered = numbered.with_options(options)
+    return numbered
 
 
 def as_shared(results: dict[str, Any]) -> dict[str, Any]:
@@ -131,9 +131,18 @@ def as_shared(results: dict[str, Any]) -> dict[str, Any]:
     return {name: tf.reshape(value, [1]) for name, value in results.items()}
 
 
-def lost_worker(error: Exception) -> bool:
-    """Whether an error of a collective operation means that another worker is gone."""
+def lost_worker(strategy: Any, error: Exception) -> bool:
+    """Whether an error in a multi-worker training means that another worker is gone, so far as TensorFlow tells."""
     from kvae.tensorflow import tf
 
-    kinds = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError)
-    return isinstance(error, (*kinds, tf.errors.DeadlineExceededError, tf.errors.FailedPreconditionError))
+    errors = tf.errors
+    kinds = (
+        errors.UnavailableError,
+        errors.AbortedError,
+        errors.CancelledError,
+        errors.InternalError,
+        errors.DeadlineExceededError,
+        errors.FailedPreconditionError,
+        errors.UnknownError,
+    )
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and isinstance(error, kinds)

@@ -82,8 +82,8 @@ class TrainingConfig(_Section):
     plots: tuple[str, ...] = ()  # kinds of pictures to draw
     plots_every: Whole | None = None  # epochs; by default they are drawn at the end only
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
-    jit_compile: bool = True
-    steps_per_execution: Whole = 50
+    jit_compile: bool | Literal["auto"] = "auto"  # XLA; auto: where that is faster
+    steps_per_execution: Whole | Literal["auto"] = "auto"  # batches between two calls of batch callbacks
     checkpoint_seconds: Real = Field(10.0, ge=0)  # least time between two checkpoints
     tensorboard: bool = False
 

@@ -115,12 +115,13 @@ class LoopedModel(keras.Model):
 
         `jit_compile="auto"`, the default, compiles with XLA where that is faster: not for convolutions on a CPU, and
         not under `tf.distribute`. `steps_per_execution="auto"`, the default, is 50: batch callbacks are then called
-        once in 50 batches. Give 1 for one call a batch.
+        once in 50 batches. Give 1 for one call a batch, which is also what `tf.distribute` gets.
         """
         options = _arguments(keras.Model.compile, self, optimizer, *args, **kwargs)
         eager = options.get("run_eagerly", False)
         if options.get("steps_per_execution", "auto") == "auto":
-            options["steps_per_execution"] = 1 if eager else STEPS_PER_EXECUTION
+            # Keras cannot draw several distributed batches in one loop.
+            options["steps_per_execution"] = 1 if eager or self._is_distributed() else STEPS_PER_EXECUTION
         if options.get("jit_compile", "auto") == "auto":
             options["jit_compile"] = not eager and self._xla_pays()
         super().compile(**options)
@@ -183,20 +184,35 @@ class LoopedModel(keras.Model):
         if isinstance(x, np.ndarray | tf.Tensor):
             x = in_memory(Resident(x, _as_it_is, batch_size))
         resident = getattr(x, "resident", None)
-        if self._is_distributed():
-            return cluster.placed(x, in_set=kind == "test") if isinstance(x, tf.data.Dataset) else x
+        if self._is_distributed() and isinstance(x, tf.data.Dataset):
+            self._build_all(keras.utils.unpack_x_y_sample_weight(x.element_spec)[0].shape[1:])
+            return cluster.placed(x, in_set=kind == "test")
         step = getattr(type(self), f"{kind}_step")
         eager = not self.compiled or self.run_eagerly or tf.config.functions_run_eagerly()
-        if resident is None or steps is not None or eager or not hasattr(step, "returns_metrics") or not resident.fits:
+        loops = hasattr(step, "returns_metrics") and steps is None and not eager and not self._is_distributed()
+        if resident is None or not loops or not resident.fits:
             return x
-        if not self.built:
-            self.build((None, *resident.images.shape[1:]))
+        self._build_all(resident.images.shape[1:])
         chunks = resident.chunks(min(self.steps_per_execution, resident.steps))
         chunks.chunks_of = resident
         return chunks
 
     def _is_distributed(self) -> bool:
         return self._distribute_strategy is not None or tf.distribute.has_strategy()
+
+    def _build_all(self, image_shape: Any) -> None:
+        """The model and its optimizer, whose variables cannot be made within a loop."""
+        with self.distribute_strategy.scope():
+            if not self.built:
+                self.build((None, *image_shape))
+            if self.optimizer is not None and not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # Under a strategy Keras draws a batch here to learn the shapes, and reduces it over the replicas: that counts
+        # as an epoch of the data, and fails where several workers train.
+        if not self.built:
+            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
 
     @contextmanager
     def _looping(self, kind: str, x: Any) -> Iterator[None]:
@@ -217,8 +233,6 @@ class LoopedModel(keras.Model):
             self.test_function = self._loop("test", self.test_step, self.test_function)
 
     def _loop(self, kind: str, step: Any, ordinary: Any) -> Loop:
-        if self.built and self.optimizer is not None and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)  # no variable can be made within the loop
         residents = self._residents
         return Loop(step, self.get_metrics_result, lambda: residents[kind], ordinary, self.jit_compile)
 

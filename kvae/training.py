@@ -1,9 +1,9 @@
 """From a configuration to a finished run folder: data, model and callbacks wired into Keras `fit`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from kvae import callbacks, evaluation, figures, files, history, likelihoods, networks, objectives
+from kvae import callbacks, cluster, evaluation, figures, files, history, likelihoods, networks, objectives
 from kvae import data as data_
 from kvae.config import RunConfig, TrainingConfig, with_absolute_source
 from kvae.data import Data
@@ -95,7 +95,15 @@ def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer
     return keras.optimizers.get({"class_name": training.optimizer, "config": {"learning_rate": rate}})
 
 
-def train(config: RunConfig, folder: str | Path, *, overwrite: bool = False, verbose: int = 2, extra: Any = ()) -> Run:
+def train(
+    config: RunConfig,
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    verbose: int = 2,
+    extra: Any = (),
+    distribute: str | None = None,
+) -> Run:
     """Trains from the beginning and leaves a finished run.
 
     Args:
@@ -104,22 +112,35 @@ def train(config: RunConfig, folder: str | Path, *, overwrite: bool = False, ver
         overwrite: replace a run that stands there.
         verbose: of Keras `fit`: 0 silent, 1 a progress bar, 2 a line an epoch.
         extra: more Keras callbacks.
+        distribute: `"mirrored"` for all devices of this machine, `"multiworker"` for those of the machines in TF_CONFIG
+            (then call this in every one of them, with the same arguments), or None. It changes the result by rounding
+            alone, so it is no part of the configuration. Only the chief writes.
 
     Raises:
-        UserError: the folder is taken, or the data or the configuration cannot be used.
+        UserError: the folder is taken, the data or the configuration cannot be used, or another worker is gone.
     """
     config = with_absolute_source(config)
-    check_free(folder, overwrite)
+    chief = cluster.is_chief(distribute)
+    if chief:
+        check_free(folder, overwrite)
     figures.check_kinds(config.training.plots)
+    strategy = cluster.strategy(distribute)
     data = load_data(config)
-    vae = build_model(config, data)
-    optimizer = build_optimizer(config, steps_an_epoch(data))
-    run = Run.create(folder, config, data.info.protocol, overwrite)
-    vae.compile(optimizer=optimizer, **_compile_options(config))
-    return _fit(run, data, vae, None, verbose, extra)
+    with strategy.scope():
+        vae = build_model(config, data)
+        vae.compile(optimizer=build_optimizer(config, steps_an_epoch(data)), **_compile_options(config))
+    run = Run.create(folder, config, data.info.protocol, overwrite) if chief else Run(Path(folder), config)
+    return _fit(_Fit(run, data, vae, None, verbose, extra, chief))
 
 
-def resume(folder: str | Path, config: RunConfig | None = None, *, verbose: int = 2, extra: Any = ()) -> Run:
+def resume(
+    folder: str | Path,
+    config: RunConfig | None = None,
+    *,
+    verbose: int = 2,
+    extra: Any = (),
+    distribute: str | None = None,
+) -> Run:
     """Goes on where a training was interrupted; the result is bit for bit that of one that was not.
 
     Args:
@@ -128,13 +149,16 @@ def resume(folder: str | Path, config: RunConfig | None = None, *, verbose: int 
             rate is constant, for then they change nothing of what was done.
         verbose: of Keras `fit`: 0 silent, 1 a progress bar, 2 a line an epoch.
         extra: more Keras callbacks.
+        distribute: as in `train`; all workers read the run's folder.
 
     Raises:
-        UserError: no such run, or another configuration than the run's.
+        UserError: no such run, another configuration than the run's, or another worker is gone.
     """
     config = None if config is None else with_absolute_source(config)
+    chief = cluster.is_chief(distribute)
     run = Run.open(folder)
-    files.sweep(run.folder)
+    if chief:
+        files.sweep(run.folder)
     checkpoint = callbacks.latest_checkpoint(run.checkpoints)
     longer = config is not None and config != run.config
     if config is not None and longer:
@@ -144,19 +168,25 @@ def resume(folder: str | Path, config: RunConfig | None = None, *, verbose: int 
     elif run.finished:
         return run
     figures.check_kinds(run.config.training.plots)
+    strategy = cluster.strategy(distribute)
     data = load_data(run.config)
     if checkpoint is None:
-        vae = build_model(run.config, data)
-        vae.compile(optimizer=build_optimizer(run.config, steps_an_epoch(data)), **_compile_options(run.config))
-        return _fit(run, data, vae, None, verbose, extra)
-    resumed = callbacks.Resumed(checkpoint)
-    if longer and resumed.stopped:
-        raise UserError(f"Early stopping ended this run at epoch {resumed.epochs}: there are no more epochs to train.")
-    resumed.model.compile(optimizer=resumed.model.optimizer, **_compile_options(run.config))
-    if longer:
+        with strategy.scope():
+            vae = build_model(run.config, data)
+            optimizer = build_optimizer(run.config, steps_an_epoch(data))
+            vae.compile(optimizer=optimizer, **_compile_options(run.config))
+        return _fit(_Fit(run, data, vae, None, verbose, extra, chief))
+    with strategy.scope():
+        resumed = callbacks.Resumed(checkpoint)
+        if longer and resumed.stopped:
+            raise UserError(
+                f"Early stopping ended this run at epoch {resumed.epochs}: there are no more epochs to train."
+            )
+        resumed.model.compile(optimizer=resumed.model.optimizer, **_compile_options(run.config))
+    if longer and chief:
         run.write_config(data.info.protocol)
         run.discard_results()
-    return _fit(run, data, resumed.model, resumed, verbose, extra)
+    return _fit(_Fit(run, data, resumed.model, resumed, verbose, extra, chief))
 
 
 def _accepted(own: RunConfig, asked: RunConfig) -> RunConfig:
@@ -181,51 +211,75 @@ def _compile_options(config: RunConfig) -> dict[str, Any]:
     return {"jit_compile": config.training.jit_compile, "steps_per_execution": config.training.steps_per_execution}
 
 
-def _fit(run: Run, data: Data, vae: VAE, resumed: callbacks.Resumed | None, verbose: Any, extra: Any) -> Run:
-    config = run.config
+class _Fit(NamedTuple):
+    """What a fit is about to work with."""
+
+    run: Run
+    data: Data
+    vae: VAE
+    resumed: callbacks.Resumed | None
+    verbose: Any
+    extra: Any
+    chief: bool
+
+
+def _fit(fit: _Fit) -> Run:
+    run, vae, resumed, training = fit.run, fit.vae, fit.resumed, fit.run.config.training
     stopping = None
-    if config.training.early_stopping is not None:
-        stopping = callbacks.EarlyStopping(config.training.early_stopping)
+    if training.early_stopping is not None:
+        stopping = callbacks.EarlyStopping(training.early_stopping)
         if resumed is not None and resumed.best_weights is not None:
             stopping.restore(resumed.early_stopping, resumed.best_weights)
-    rows = resumed.rows if resumed else []
-    checkpoint = callbacks.Checkpoint(
-        run.checkpoints, run.history_file, rows, config.training.checkpoint_seconds, stopping
-    )
-    history.write(run.history_file, rows)
-    done = resumed.epochs if resumed else 0
-    if done < config.training.epochs and not (resumed and resumed.stopped):
-        held_out = data.test if data.validation is None and config.training.monitor_test else data.validation
-        try:
-            vae.fit(
-                data.train,
-                validation_data=held_out,
-                validation_freq=config.training.monitor_every,
-                epochs=config.training.epochs,
-                initial_epoch=done,
-                callbacks=[
-                    callbacks.DataEpoch(data.epoch),
-                    *([stopping] if stopping else []),
-                    *([_tensorboard(run)] if config.training.tensorboard else []),
-                    *_shown(config.training, data, run, rows),
-                    *extra,
-                    checkpoint,
-                ],
-                verbose=verbose,
-            )
-        except tf.errors.InvalidArgumentError as error:
-            if not config.data.streaming:
-                raise
-            reason = error.message.splitlines()[0]
-            raise UserError(f"Could not decode an image of {config.data.source} while streaming: {reason}") from error
+    if (resumed.epochs if resumed else 0) < training.epochs and not (resumed and resumed.stopped):
+        _call_fit(fit, stopping)
         best = stopping.best_weights if stopping else None
     else:
         best = resumed.best_weights if resumed else None
     if best is not None:
         vae.set_weights(best)
-    run.save_models(vae)
-    run.write_evaluation(evaluation.evaluate(vae, data.test, protocol=protocol(data)))
+    if fit.chief:
+        run.save_models(vae)
+        run.write_evaluation(evaluation.evaluate(vae, fit.data.test, protocol=protocol(fit.data)))
     return run
+
+
+def _call_fit(fit: _Fit, stopping: callbacks.EarlyStopping | None) -> None:
+    data, config = fit.data, fit.run.config
+    held_out = data.test if data.validation is None and config.training.monitor_test else data.validation
+    try:
+        fit.vae.fit(
+            data.train,
+            validation_data=held_out,
+            validation_freq=config.training.monitor_every,
+            epochs=config.training.epochs,
+            initial_epoch=fit.resumed.epochs if fit.resumed else 0,
+            callbacks=[
+                callbacks.DataEpoch(data.epoch),
+                *([stopping] if stopping else []),
+                *fit.extra,
+                *(_chiefs_callbacks(fit, stopping) if fit.chief else []),
+            ],
+            verbose=fit.verbose if fit.chief else 0,
+        )
+    except tf.errors.OpError as error:
+        if cluster.lost_worker(fit.vae.distribute_strategy, error):
+            raise UserError(
+                f"Another worker is gone. Start all of them again with --resume --out {fit.run.folder}."
+            ) from error
+        if config.data.streaming and isinstance(error, tf.errors.InvalidArgumentError):
+            reason = error.message.splitlines()[0]
+            raise UserError(f"Could not decode an image of {config.data.source} while streaming: {reason}") from error
+        raise
+
+
+def _chiefs_callbacks(fit: _Fit, stopping: callbacks.EarlyStopping | None) -> list[Any]:
+    """What prints, draws and writes; the checkpoint comes last."""
+    run, training = fit.run, fit.run.config.training
+    rows = fit.resumed.rows if fit.resumed else []
+    history.write(run.history_file, rows)
+    checkpoint = callbacks.Checkpoint(run.checkpoints, run.history_file, rows, training.checkpoint_seconds, stopping)
+    tensorboard = [_tensorboard(run)] if training.tensorboard else []
+    return [*tensorboard, *_shown(training, fit.data, run, rows), checkpoint]
 
 
 def _shown(training: TrainingConfig, data: Data, run: Run, rows: list[dict[str, float]]) -> list[Any]:

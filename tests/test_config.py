@@ -59,8 +59,8 @@ TRAINING = some(
     plots=st.lists(st.text(), max_size=3),
     plots_every=WHOLE,
     precision=st.sampled_from(["float32", "mixed_float16", "mixed_bfloat16"]),
-    jit_compile=st.booleans(),
-    steps_per_execution=WHOLE,
+    jit_compile=st.booleans() | st.just("auto"),
+    steps_per_execution=WHOLE | st.just("auto"),
     checkpoint_seconds=NOT_NEGATIVE,
     tensorboard=st.booleans(),
 )
