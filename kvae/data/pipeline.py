@@ -266,6 +266,7 @@ def _training(
         order = shuffled(split.count, recipe.seed)
         return in_memory(_resident(split, recipe, batch_size, order=order, epoch=epoch, drop_remainder=drop_remainder))
 
+    @tf.autograph.experimental.do_not_convert
     def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
         seed = tf.stack([tf.cast(recipe.seed, tf.int64), number])
         word = tf.random.stateless_uniform([], seed, 0, 2**31 - 1, tf.int64, alg="philox")

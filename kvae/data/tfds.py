@@ -85,7 +85,14 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
     features = dict(builder.info.features)
     shape = tuple(features["image"].shape)
     labelled = isinstance(features.get("label"), tfds.features.ClassLabel)
-    read_config = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=16, add_tfds_id=False)
+    readers = os.cpu_count() or 1
+    read_config = tfds.ReadConfig(
+        try_autocache=False,
+        add_tfds_id=False,
+        interleave_cycle_length=16,  # shards read in turns; as many at a time as there are processors
+        num_parallel_calls_for_interleave_files=min(16, readers),
+        num_parallel_calls_for_decode=readers,
+    )
     read_config.options.autotune.enabled = False  # autotune can stall the end of an iteration for seconds
     read_config.options.deterministic = True
 
