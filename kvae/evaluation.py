@@ -19,6 +19,9 @@ ELBO_DRAWS = 8  # draws of z an example for the reconstruction term; unbiased fo
 BATCH = 100  # examples at a time where an array came in
 ACTIVE_VARIANCE = 0.01  # Burda et al. (2016), section 5.2
 
+CACHED = 4  # the bound is fastest with a quarter of `images_at_once`: 3 MB of logits stay near the processor
+LOG_ZERO = -1e300  # log 0, but finite: -inf - -inf is no number
+
 # Streams of the noise, apart from those of the model.
 ELBO_STREAM, BOUND_STREAM = 100, 101
 
@@ -108,27 +111,36 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
     check_whole("samples", samples)
     check_seed("seed", seed)
 
-    def log_mean_weight(x: tf.Tensor, index: tf.Tensor, first: tf.Tensor, seed: tf.Tensor, count: int) -> tf.Tensor:
-        """Bound of the draws first .. first + count - 1, `[B]`."""
+    def log_weight_sum(
+        x: tf.Tensor, index: tf.Tensor, seed: tf.Tensor, first: tf.Tensor, chunks: tf.Tensor, count: int
+    ) -> tf.Tensor:
+        """log sum_k w_k over the draws first .. first + chunks * count - 1, `[B]` float64."""
         mean, log_var = vae.encode(x)
         batch = tf.shape(x)[0]
-        draw = tf.repeat(first + tf.range(count), batch)
-        draws = noise.normal((vae.latent_dim,), seed, BOUND_STREAM, tf.tile(index, [count]), draw)
-        z = distributions.reparameterize(mean, log_var, tf.reshape(draws, [count, batch, vae.latent_dim]))
-        log_weights = vae.joint_log_density(x, z) - vae.log_q(z, mean, log_var)
-        return objectives.importance_weighted_bound(log_weights)
 
-    bound, seed_ = vae.graph("log_likelihood", log_mean_weight), tf.constant(seed)
+        def add(done: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            draw = tf.repeat(first + done * count + tf.range(count), batch)
+            draws = noise.normal((vae.latent_dim,), seed, BOUND_STREAM, tf.tile(index, [count]), draw)
+            z = distributions.reparameterize(mean, log_var, tf.reshape(draws, [count, batch, vae.latent_dim]))
+            log_weights = vae.joint_log_density(x, z) - vae.log_q(z, mean, log_var)
+            bound = tf.cast(objectives.importance_weighted_bound(log_weights), tf.float64) + math.log(count)
+            return done + 1, tf.reduce_logsumexp(tf.stack([total, bound]), axis=0)
+
+        nothing = tf.fill([batch], tf.constant(LOG_ZERO, tf.float64))
+        loop = tf.while_loop(lambda done, _: done < chunks, add, (tf.constant(0), nothing), parallel_iterations=1)
+        return loop[1]
+
+    sum_, seed_ = vae.graph("log_likelihood", log_weight_sum, jit_compile=vae.xla_pays), tf.constant(seed)
     progress = keras.utils.Progbar(_count(data), unit_name="batch") if verbose else None
     results = []
     for x, index in batches(vae, data):
-        count = min(max(vae.images_at_once // int(x.shape[0]), 1), samples)
-        total = np.full(x.shape[0], -np.inf)
-        for first in range(0, samples, count):
-            size = min(count, samples - first)
-            chunk = bound(x, index, tf.constant(first), seed_, size)
-            total = np.logaddexp(total, chunk.numpy().astype(np.float64) + math.log(size / samples))
-        results.append(total)
+        count = min(max(vae.images_at_once // (CACHED * int(x.shape[0])), 1), samples)
+        whole, rest = divmod(samples, count)
+        total = sum_(x, index, seed_, tf.constant(0), tf.constant(whole), count).numpy()
+        if rest:
+            last = sum_(x, index, seed_, tf.constant(whole * count), tf.constant(1), rest).numpy()
+            total = np.logaddexp(total, last)
+        results.append(total - math.log(samples))
         if progress:
             progress.add(1)
     return Estimate(np.concatenate(results))

@@ -21,6 +21,8 @@ class Likelihood(keras.layers.Layer):
     binary = False
     #: whether `log_prob` is a log density, with its constant
     normalized = True
+    #: whether every pixel is treated alike, so that images may come as one axis of pixels, which compilers make faster
+    elementwise = False
     #: whether `draw` is made of standard normal numbers, not of uniform ones
     takes_normals = False
 
@@ -64,6 +66,7 @@ class Bernoulli(Likelihood):
     """Binary pixels: p(x=1|z) = sigmoid(logits)."""
 
     binary = True
+    elementwise = True
 
     def log_prob(self, x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         return distributions.bernoulli_log_density(x, logits)
@@ -75,6 +78,8 @@ class Bernoulli(Likelihood):
 @keras.saving.register_keras_serializable("kvae")
 class ContinuousBernoulli(Likelihood):
     """Grey pixels on [0, 1]; Loaiza-Ganem and Cunningham, "The continuous Bernoulli" (2019)."""
+
+    elementwise = True
 
     def log_prob(self, x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         return distributions.continuous_bernoulli_log_density(x, logits)
@@ -111,6 +116,7 @@ class Gaussian(Likelihood):
     """
 
     takes_normals = True
+    elementwise = True
 
     def __init__(self, variance: float | str = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -123,7 +123,7 @@ class LoopedModel(keras.Model):
             # Keras cannot draw several distributed batches in one loop.
             options["steps_per_execution"] = 1 if eager or self._is_distributed() else STEPS_PER_EXECUTION
         if options.get("jit_compile", "auto") == "auto":
-            options["jit_compile"] = not eager and self._xla_pays()
+            options["jit_compile"] = not eager and self.xla_pays
         super().compile(**options)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -131,7 +131,9 @@ class LoopedModel(keras.Model):
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
-    def _xla_pays(self) -> bool:
+    @property
+    def xla_pays(self) -> bool:
+        """Whether XLA makes this model faster here: not for convolutions on a CPU, and not under `tf.distribute`."""
         if self._is_distributed():
             return False
         parts = [network for network in (self.encoder, self.decoder) if network is not None]

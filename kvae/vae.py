@@ -261,7 +261,7 @@ class VAE(LoopedModel):
         """The ELBO's terms and the loss of every example, `[B]`; `noise_` `[K, B, D]`."""
         mean, log_var = self._posterior(x, training=training)
         z = distributions.reparameterize(mean, log_var, noise_)
-        log_likelihood = self.likelihood(x, self._logits(z, training=training))
+        log_likelihood = self._log_prob(x, self._logits(z, training=training))
         if self.kl == "analytic":
             kl = distributions.gaussian_kl(mean, log_var)
         else:
@@ -280,6 +280,19 @@ class VAE(LoopedModel):
         logits = self.decoder(tf.reshape(z, [-1, self.latent_dim]), training=training)
         logits = tf.reshape(tf.cast(logits, tf.float32), tf.concat([leading, self.image_shape], axis=0))
         return tf.ensure_shape(logits, [*z.shape[:-1], *self.image_shape])
+
+    def _log_prob(self, x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """log p(x|z), nats per pixel: `[..., *image]`, or `[..., P]` where the likelihood treats pixels alike."""
+        if not self.likelihood.elementwise:
+            return self.likelihood(x, logits)
+        return self.likelihood(*(self._flat(images) for images in (x, logits)))
+
+    def _flat(self, images: tf.Tensor) -> tf.Tensor:
+        """`[..., *image]` -> `[..., P]`."""
+        leading = images.shape.rank - len(self.image_shape)
+        pixels = math.prod(self.image_shape)
+        flat = tf.reshape(images, tf.concat([tf.shape(images)[:leading], [pixels]], axis=0))
+        return tf.ensure_shape(flat, [*images.shape[:leading], pixels])
 
     def _noise(self, *key: Any) -> tf.Tensor:
         """Standard normal numbers `[K, B, D]` for a key such as (stream, example `[B]`)."""
@@ -349,14 +362,15 @@ class VAE(LoopedModel):
         self._check_built()
         return max(1, VALUES_AT_ONCE // math.prod(self.image_shape))
 
-    def graph(self, key: Any, function: Any) -> Any:
+    def graph(self, key: Any, function: Any, jit_compile: bool = False) -> Any:
         """`function` as a `tf.function` that is traced once a model, as Keras keeps its `predict_function`.
 
         Args:
             key: of the function and of every Python value that it closes over, but for this model.
             function: what to compile where the key is new.
+            jit_compile: with XLA.
         """
-        return self._graphs.setdefault(key, tf.function(function, reduce_retracing=True))
+        return self._graphs.setdefault(key, tf.function(function, reduce_retracing=True, jit_compile=jit_compile))
 
     # What a user asks of a trained model
 
@@ -472,9 +486,12 @@ class VAE(LoopedModel):
         x, z = self._check_x(x), self._check_z(z)
         if z.shape.rank > 1 and None not in (x.shape[0], z.shape[-2]) and x.shape[0] != z.shape[-2]:
             raise UserError(f"Expected one z an image, z [..., {x.shape[0]}, D]. Received z {z.shape.as_list()}.")
-        log_prob = self.likelihood(x, self._logits(z))
-        if observed is not None:
-            log_prob = tf.where(observed, log_prob, tf.zeros_like(log_prob))
+        logits = self._logits(z)
+        if observed is None:
+            log_prob = self._log_prob(x, logits)
+            return objectives.sum_event(log_prob, log_prob.shape.rank - logits.shape.rank + len(self.image_shape))
+        log_prob = self.likelihood(x, logits)
+        log_prob = tf.where(observed, log_prob, tf.zeros_like(log_prob))
         return objectives.sum_event(log_prob, len(self.image_shape))
 
     def joint_log_density(self, x: Any, z: Any, observed: Any = None) -> tf.Tensor:
