@@ -140,7 +140,7 @@ def _bars(ax: Axes, name: str, size: dict[str, Any]) -> None:
     ax.barh(list(shown), middle, xerr=[lower, upper], color=colors, ecolor="0.3", capsize=2)
     for place, value in enumerate(middle):
         ax.annotate(f" {value:,.0f}", (value + upper[place], place), va="center", fontsize=8)
-    greatest = max([*(middle + upper), rate(limit) if limit else 0], default=1)
+    greatest = max([*(middle + upper), rate(limit) if limit else 0.0]) or 1.0  # 1: nothing was measured
     if limit:
         ax.axvline(rate(limit), color="black", linestyle="--")
         ax.annotate(f"limit {rate(limit):,.0f} ", (rate(limit), -0.75), ha="right", va="center", fontsize=8)
@@ -160,4 +160,5 @@ def _curves(ax: Axes, curve: str, points: list[dict[str, Any]]) -> None:
     ax.set(xscale="log", yscale="log", xlabel=AXES[curve], ylabel="images/s")
     ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30)
     ax.set_xticks([], minor=True)
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     ax.grid(alpha=0.3)
