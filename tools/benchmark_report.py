@@ -8,6 +8,7 @@ import numpy as np
 from contenders.processes import CONTENDERS, LIMIT
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from rich.table import Table
 
 OURS = "kvae"
@@ -160,5 +161,7 @@ def _curves(ax: Axes, curve: str, points: list[dict[str, Any]]) -> None:
     ax.set(xscale="log", yscale="log", xlabel=AXES[curve], ylabel="images/s")
     ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=30)
     ax.set_xticks([], minor=True)
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.grid(alpha=0.3)
