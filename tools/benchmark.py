@@ -1,0 +1,271 @@
+"""Measures training: kvae beside Keras by the book, PyTorch, JAX and pythae, each in a process of its own.
+
+    python tools/benchmark.py --install                     virtual environments of the others, under .benchmark
+    python tools/benchmark.py                               all that is installed, all sizes: an hour or two on 2 cores
+    python tools/benchmark.py --sizes mlp100 --growth none --contenders limit,kvae,keras_io
+    python tools/benchmark.py --dataset mnist5k --rounds 3  without TFDS
+
+Prints a table a size and writes benchmark.json, with every measurement and the protocol, and benchmark.png.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import benchmark_report
+import click
+import numpy as np
+from contenders.processes import CONTENDERS, LIMIT, Contender, ContenderError, Environment
+from contenders.protocol import SIDE, Settings, initial_weights
+from contenders.rounds import Plan, measure
+from rich.console import Console
+
+from kvae import files
+from kvae.errors import UserError, unknown
+
+ROOT = Path(__file__).parent.parent
+PROTOCOL = {
+    "objective": "Bernoulli with logits, pixels > 0.5, one draw of z an image, analytic KL; nats, summed over pixels, "
+    "mean over the batch; Adam 1e-3, float32. `objective` is the loss of the first batch at the equal initial weights "
+    "with z = mean, and must be equal for all.",
+    "networks": "mlp: 784-500-D-500-784, tanh. conv: 3 x 3 convolutions of stride 2 with 32 and 64 filters, a dense "
+    "layer of 16 units, and their mirror, ReLU, D = 2. Glorot uniform kernels, zero biases.",
+    "epoch": "all images in a new order; the last batch has what remains (the limit leaves it out). Seconds are the "
+    "contender's own clock around one epoch, called from Python.",
+    "order": "one process a contender and setting, interpreters apart; each trains one epoch to warm up, then all "
+    "train an epoch a round, one at a time while the others sleep, in an order shuffled every round.",
+    "images_per_second": "median and quartiles over the rounds; ratios are of medians.",
+    "start_up_seconds": "from the start of the process to the end of its first epoch, less the median of the others: "
+    "imports, data, networks, compilation. Compilation caches on disk are off; all libraries were imported before.",
+    "peak_bytes": "greatest resident memory of the process (getrusage), evaluation of the ELBO included.",
+    "to_elbo": "the mean ELBO of the test images after every epoch, not timed, until it passes the size's threshold, "
+    "interpolated between epochs. Training seconds are epochs times the median epoch.",
+    "limit": "the five large matrix products of a step of the mlp, in one XLA loop of TensorFlow.",
+    "growth": "settings of mlp100 but for one. Of batch and width the images of an epoch are `images`; sets beyond "
+    "the training set repeat it.",
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model and batch to measure, and the test ELBO to be reached, in nats."""
+
+    network: str = "mlp"
+    batch: int = 100
+    latent: int = 2
+    width: int = 500
+    images: int | None = None  # all by default
+    threshold: float = -165.0
+
+
+# Thresholds are what MNIST's test set has after 4 or 5 epochs, where the ELBO still climbs faster than chance moves it.
+SIZES = {
+    "mlp100": Size(),
+    "mlp512": Size(batch=512, threshold=-180.0),
+    "latent50": Size(latent=50, threshold=-97.0),
+    "conv": Size("conv", width=16, images=10_000, threshold=-198.0),
+}
+GROWTH: dict[str, tuple[float, ...]] = {
+    "batch": (16, 32, 64, 100, 256, 512, 1024),
+    "width": (125, 250, 500, 1000, 2000),
+    "images": (1 / 12, 1 / 4, 1, 2),  # times the training set
+}
+
+
+def prepare(size: Size, images: dict[str, np.ndarray], folder: Path, seed: int) -> Settings:
+    """Writes the archives that the contenders of a size read: images, repeated where it wants more, and weights."""
+    train = images["train"][np.arange(size.images or len(images["train"])) % len(images["train"])]
+    data, weights = folder / "data.npz", folder / "weights.npz"
+    np.savez(data, x_train=train, x_test=images["test"])
+    np.savez(weights, **initial_weights(size.network, size.latent, size.width, seed))
+    return Settings(size.network, size.batch, size.latent, size.width, str(data), str(weights), seed)
+
+
+def load_images(dataset: str, limit: int | None) -> dict[str, np.ndarray]:
+    """Training and test images of a dataset of kvae, binarized at 0.5: uint8 `[N, 28, 28]` of 0 and 255."""
+    from kvae import data
+
+    loaded = data.load(dataset, batch_size=1)
+    if loaded.info.image_shape != (SIDE, SIDE, 1):
+        raise UserError(f"Expected grey images of 28 x 28. {dataset!r} has {loaded.info.image_shape}.")
+    return {part: (loaded.examples(part, limit)[0][..., 0] * 255).astype(np.uint8) for part in ("train", "test")}
+
+
+def machine() -> dict[str, Any]:
+    """Where the numbers were made."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    except OSError:
+        pass
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def installed(contenders: Iterable[Contender], timeout: float) -> dict[str, dict[str, Any]]:
+    """What each environment has, or the reason why it cannot be used and what to do about it."""
+    environments: dict[str, dict[str, Any]] = {}
+    for contender in contenders:
+        environment = contender.environment
+        if environment.name in environments:
+            continue
+        try:
+            environments[environment.name] = {"status": "installed", "versions": environment.versions(timeout)}
+        except ContenderError as error:
+            hint = f"; python tools/benchmark.py --install --contenders {contender.name}"
+            reason = f"{error}{hint if environment.requirements.exists() else ''}"
+            environments[environment.name] = {"status": "missing", "reason": reason}
+    return environments
+
+
+def growth_sizes(curve: str, images: int, train: int) -> Iterator[tuple[int, Size]]:
+    """The points of a curve: what is varied, and the size with it; none whose batch is more than its images."""
+    for value in GROWTH[curve]:
+        point = round(value * train) if curve == "images" else int(value)
+        size = replace(SIZES["mlp100"], **{"images": images, curve: point})
+        if size.batch <= size.images:
+            yield point, size
+
+
+def install(environments: Iterable[Environment]) -> None:
+    for environment in environments:
+        try:
+            environment.install()
+        except subprocess.CalledProcessError as error:
+            raise click.ClickException(f"{environment.name} could not be installed: {error}") from error
+        click.echo(environment.folder)
+
+
+class Names(click.ParamType):
+    """Names out of a list, separated by commas; `none` for none of them."""
+
+    name = "names"
+
+    def __init__(self, kind: str, choices: Iterable[str]) -> None:
+        self.kind, self.choices = kind, tuple(choices)
+
+    def convert(self, value: Any, param: Any, context: Any) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        names = [name.strip() for name in value.split(",") if name.strip() and name.strip() != "none"]
+        for name in names:
+            if name not in self.choices:
+                self.fail(str(unknown(self.kind, name, self.choices)), param, context)
+        return tuple(name for name in self.choices if name in names)
+
+
+def names_option(flag: str, kind: str, choices: Iterable[str], text: str) -> Any:
+    choices = tuple(choices)
+    return click.option(flag, type=Names(kind, choices), default=",".join(choices), show_default=True, help=text)
+
+
+@click.command(help=__doc__)
+@names_option("--sizes", "size", SIZES, "What to train.")
+@names_option("--contenders", "contender", CONTENDERS, "What trains it.")
+@names_option("--growth", "curve", GROWTH, "Curves of images/s to draw.")
+@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True, help="Epochs timed at each size.")
+@click.option("--growth-rounds", type=click.IntRange(1), default=3, show_default=True, help="At each growth point.")
+@click.option("--growth-images", type=click.IntRange(1), default=10_000, show_default=True, help="An epoch there.")
+@click.option("--time-to-elbo/--no-time-to-elbo", default=True, show_default=True, help="Evaluate after each epoch.")
+@click.option("--epochs", type=click.IntRange(1), default=20, show_default=True, help="At most, to reach the ELBO.")
+@click.option("--dataset", default="mnist", show_default=True, help="28 x 28 images, as kvae.data.load takes them.")
+@click.option("--images", type=click.IntRange(1), help="At most this many to train and to test.")
+@click.option(
+    "--timeout", type=click.FloatRange(1), default=900.0, show_default=True, help="Seconds an answer may take."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=ROOT / "docs" / "performance", help="Folder."
+)
+@click.option("--install", "installing", is_flag=True, help="Make the contenders' environments and stop.")
+def main(
+    sizes: tuple[str, ...],
+    contenders: tuple[str, ...],
+    growth: tuple[str, ...],
+    rounds: int,
+    growth_rounds: int,
+    growth_images: int,
+    time_to_elbo: bool,
+    epochs: int,
+    dataset: str,
+    images: int | None,
+    timeout: float,
+    seed: int,
+    out: Path,
+    installing: bool,
+) -> None:
+    chosen = [CONTENDERS[name] for name in contenders]
+    if installing:
+        install(dict.fromkeys(c.environment for c in chosen if c.environment.requirements.exists()))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    environments = installed(chosen, timeout)
+    for name, found in environments.items():
+        if found["status"] == "missing":
+            click.echo(f"{name}: {found['reason']}", err=True)
+    missing = {c.name: environments[c.environment.name] for c in chosen if "reason" in environments[c.environment.name]}
+    present = [c for c in chosen if c.name not in missing]
+    report: dict[str, Any] = {
+        "protocol": PROTOCOL,
+        "machine": machine(),
+        "environments": environments,
+        "contenders": {c.name: c.environment.name for c in chosen},
+        "options": {key: value for key, value in click.get_current_context().params.items() if key != "out"},
+        "sizes": {},
+        "growth": {curve: [] for curve in growth},
+    }
+    try:
+        loaded = load_images(dataset, images)
+        count = len(loaded["train"])
+        with tempfile.TemporaryDirectory() as folder:
+
+            def run(size: Size, plan: Plan) -> dict[str, Any]:
+                taking_part = [contender for contender in present if size.network == "mlp" or contender.name != LIMIT]
+                found = measure(taking_part, prepare(size, loaded, Path(folder), seed), plan, Path(folder))
+                benchmark_report.derive(found["results"], plan.threshold)
+                found["results"] |= missing
+                return {"settings": asdict(size), **found}
+
+            def tell(what: Any) -> None:
+                console.print(what)
+                files.write_json(out / "benchmark.json", report)  # so far: an interruption costs one setting
+
+            for name in sizes:
+                size = replace(SIZES[name], images=min(SIZES[name].images or count, count))
+                if size.batch > count:
+                    raise UserError(f"Expected at least {size.batch} training images for {name}. Received {count}.")
+                plan = Plan(rounds, size.threshold if time_to_elbo else None, epochs, timeout)
+                report["sizes"][name] = run(size, plan)
+                tell(benchmark_report.table(name, report["sizes"][name]))
+            for curve in growth:
+                for point, size in growth_sizes(curve, min(growth_images, count), count):
+                    report["growth"][curve].append({"value": point, **run(size, Plan(growth_rounds, timeout=timeout))})
+                    tell(benchmark_report.growth_line(curve, report["growth"][curve][-1]))
+        files.write_json(out / "benchmark.json", report)
+        with files.atomic_file(out / "benchmark.png") as partial:
+            benchmark_report.picture(report, partial)
+    except UserError as error:
+        raise click.UsageError(str(error)) from error
+    click.echo(out / "benchmark.json")
+    click.echo(out / "benchmark.png")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that `finally` ends the contenders
+    main()

@@ -1,0 +1,42 @@
+"""kvae as a user gets it: `load`, `VAE`, `compile` with an optimizer, `fit`. No other flag."""
+
+import keras
+from protocol import FILTERS, LEARNING_RATE, Settings, serve
+
+import kvae
+
+
+class KvaeFit:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.data = kvae.data.load(f"npz:{settings.data}", batch_size=settings.batch, seed=settings.seed)
+        if settings.network == "mlp":
+            self.vae = kvae.VAE(settings.latent, hidden_units=(settings.width,), activation="tanh", seed=settings.seed)
+        else:
+            encoder = kvae.networks.ConvEncoder(settings.latent, filters=FILTERS, dense_units=settings.width)
+            self.vae = kvae.VAE(encoder=encoder, seed=settings.seed)
+        self.vae.build((None, *self.data.info.image_shape))
+        self.set_initial_weights()
+        self.vae.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE))
+
+    def set_initial_weights(self) -> None:
+        self.vae.encoder.set_weights(list(self.settings.initial("encoder").values()))
+        self.vae.decoder.set_weights(list(self.settings.initial("decoder").values()))
+
+    def epoch(self) -> int:
+        self.vae.fit(self.data.train, epochs=1, verbose=0)
+        return self.data.info.sizes["train"]
+
+    def elbo(self) -> float:
+        return float(self.vae.evaluate(self.data.test, verbose=0, return_dict=True)["elbo"])
+
+    def objective(self) -> float:
+        self.set_initial_weights()
+        x, _ = self.data.examples("train", self.settings.batch)
+        mean, log_var = self.vae.encode(x)
+        kl = kvae.distributions.gaussian_kl(mean, log_var).numpy().reshape(len(x), -1).sum(axis=1)
+        return float((kl - self.vae.log_likelihood(x, mean).numpy()).mean())
+
+
+if __name__ == "__main__":
+    serve(KvaeFit)

@@ -1,0 +1,134 @@
+"""What a contender's process shares with the benchmark: what to train, and a line of JSON a question and an answer.
+
+A contender is a script of its own interpreter. Its first line of standard input is its `Settings`; it builds, trains an
+epoch to warm up and answers. Then each line is a command: `epoch`, `elbo` or `stop`. Between commands it sleeps in a
+read, so that the one process that works has the machine. Needs NumPy alone.
+"""
+
+import json
+import math
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+SIDE = 28
+PIXELS = SIDE * SIDE
+FILTERS = (32, 64)  # of the convolutional network, from the image inwards
+STEM = (7, 7, 64)  # places and channels between its dense layers and its convolutions
+LEARNING_RATE = 1e-3
+EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every contender trains alike.
+
+    Attributes:
+        network: `mlp`, 784-width-latent-width-784 with tanh; or `conv`, two convolutions and a dense layer of `width`
+            units with ReLU, and their mirror.
+        batch: images a step; the last step of an epoch has what remains.
+        latent: D.
+        width: units of the dense hidden layers.
+        data: path of an archive with `x_train` and `x_test`, uint8 `[N, 28, 28]` of 0 and 255.
+        weights: path of an archive with the initial weights, as `initial_weights` makes them.
+        seed: of order and noise.
+    """
+
+    network: str
+    batch: int
+    latent: int
+    width: int
+    data: str
+    weights: str
+    seed: int = 0
+
+    def images(self, part: str) -> np.ndarray:
+        """`train` or `test` as the models see them: 0 and 1, `[N, 28, 28, 1]` float32."""
+        with np.load(self.data) as archive:
+            return (archive[f"x_{part}"][..., None] > 127).astype(np.float32)
+
+    def initial(self, part: str = "") -> dict[str, np.ndarray]:
+        """Initial weights by name, of the `encoder`, the `decoder` or both."""
+        with np.load(self.weights) as archive:
+            return {name: archive[name] for name in archive.files if name.startswith(part)}
+
+
+def kernel_shapes(network: str, latent: int, width: int) -> dict[str, tuple[int, ...]]:
+    """The layers in their order, shapes as Keras has them; of a transposed convolution `[3, 3, out, in]`."""
+    first, second = FILTERS
+    if network == "mlp":
+        body = {"encoder/hidden": (PIXELS, width)}
+        mirror = {"decoder/hidden": (latent, width), "decoder/logits": (width, PIXELS)}
+    else:
+        places = math.prod(STEM)
+        body = {
+            "encoder/conv1": (3, 3, 1, first),
+            "encoder/conv2": (3, 3, first, second),
+            "encoder/dense": (places, width),
+        }
+        mirror = {
+            "decoder/dense": (latent, width),
+            "decoder/stem": (width, places),
+            "decoder/transposed1": (3, 3, second, second),
+            "decoder/transposed2": (3, 3, first, second),
+            "decoder/logits": (3, 3, first, 1),
+        }
+    return {**body, "encoder/mean": (width, latent), "encoder/log_var": (width, latent), **mirror}
+
+
+def initial_weights(network: str, latent: int, width: int, seed: int) -> dict[str, np.ndarray]:
+    """Glorot uniform kernels, zero biases: `<part>/<layer>/kernel` and `.../bias`, float32, in the order of layers."""
+    rng, weights = np.random.default_rng(seed), {}
+    for name, shape in kernel_shapes(network, latent, width).items():
+        limit = math.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
+        out = shape[-2] if "transposed" in name else shape[-1]
+        weights[f"{name}/kernel"] = rng.uniform(-limit, limit, shape).astype(np.float32)
+        weights[f"{name}/bias"] = np.zeros(out, np.float32)
+    return weights
+
+
+class Contender(Protocol):
+    """What a script hands to `serve`."""
+
+    def epoch(self) -> int:
+        """Trains on every image once in a new order, waits until that is done, and returns how many there were."""
+
+    def elbo(self) -> float | None:
+        """The mean over the test images in nats, one draw of z each; None of what has no ELBO."""
+
+    def objective(self) -> float | None:
+        """The loss of the first batch of training images at the initial weights with z = mean: equal for all."""
+
+
+def serve(make: Callable[[Settings], Contender]) -> None:
+    """Answers the benchmark until it says `stop` or is gone. Call it when all libraries are imported."""
+    imported = time.time()
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print goes to standard error
+
+    def answer(**fields: Any) -> None:
+        answers.write(json.dumps(fields) + "\n")
+
+    def epoch() -> dict[str, float]:
+        start = time.perf_counter()
+        images = contender.epoch()
+        return {"seconds": time.perf_counter() - start, "images": images}
+
+    contender = make(Settings(**json.loads(sys.stdin.readline())))
+    answer(imported=imported, **epoch())
+    for line in iter(sys.stdin.readline, ""):
+        match json.loads(line):
+            case "epoch":
+                answer(**epoch())
+            case "elbo":
+                answer(elbo=contender.elbo())
+            case "stop":
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+                answer(peak_bytes=peak, objective=contender.objective())
+                return

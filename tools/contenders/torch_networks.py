@@ -1,0 +1,75 @@
+"""The two networks in PyTorch, layer by layer those of Keras, for `pytorch.py` and `pythae_trainer.py`.
+
+Keras pads a convolution of stride 2 at the far side only, and crops a transposed one there: so do these, which makes
+the functions equal for equal weights.
+"""
+
+import math
+
+import numpy as np
+import torch
+from protocol import FILTERS, PIXELS, SIDE, STEM, Settings
+from torch import nn
+
+
+class CropFarSide(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[..., :-1, :-1]
+
+
+class Encoder(nn.Module):
+    """x `[B, 1, 28, 28]` to mean and log_var `[B, D]`."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        first, second = FILTERS
+        if settings.network == "mlp":
+            self.body = nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, settings.width), nn.Tanh())
+        else:
+            self.body = nn.Sequential(
+                *(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(1, first, 3, stride=2), nn.ReLU()),
+                *(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(first, second, 3, stride=2), nn.ReLU()),
+                *(nn.Flatten(), nn.Linear(math.prod(STEM), settings.width), nn.ReLU()),
+            )
+        self.mean = nn.Linear(settings.width, settings.latent)
+        self.log_var = nn.Linear(settings.width, settings.latent)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h = self.body(x)
+        return self.mean(h), self.log_var(h)
+
+
+def make_decoder(settings: Settings) -> nn.Sequential:
+    """z `[B, D]` to logits `[B, 1, 28, 28]`."""
+    first, second = FILTERS
+    if settings.network == "mlp":
+        return nn.Sequential(
+            *(nn.Linear(settings.latent, settings.width), nn.Tanh()),
+            *(nn.Linear(settings.width, PIXELS), nn.Unflatten(1, (1, SIDE, SIDE))),
+        )
+    return nn.Sequential(
+        *(nn.Linear(settings.latent, settings.width), nn.ReLU()),
+        *(nn.Linear(settings.width, math.prod(STEM)), nn.ReLU(), nn.Unflatten(1, (STEM[2], *STEM[:2]))),
+        *(nn.ConvTranspose2d(second, second, 3, stride=2), CropFarSide(), nn.ReLU()),
+        *(nn.ConvTranspose2d(second, first, 3, stride=2), CropFarSide(), nn.ReLU()),
+        nn.Conv2d(first, 1, 3, padding=1),
+    )
+
+
+def set_weights(encoder: nn.Module, decoder: nn.Module, weights: dict[str, np.ndarray]) -> None:
+    """Copies the initial weights, which have Keras's layout, into networks of PyTorch's."""
+    parameters = [parameter for network in (encoder, decoder) for parameter in network.parameters()]
+    for parameter, (name, value) in zip(parameters, weights.items(), strict=True):
+        if name == "encoder/dense/kernel":  # rows in the order of [H, W, C]
+            value = value.reshape(*STEM, -1).transpose(2, 0, 1, 3).reshape(value.shape)
+        elif name.startswith("decoder/stem"):
+            value = np.moveaxis(value.reshape(-1, *STEM), 3, 1).reshape(value.shape)
+        if name.endswith("kernel"):
+            value = value.T if value.ndim == 2 else value.transpose(3, 2, 0, 1)
+        with torch.no_grad():
+            parameter.copy_(torch.tensor(np.ascontiguousarray(value)))
+
+
+def images(settings: Settings, part: str) -> torch.Tensor:
+    """Training or test images, `[N, 1, 28, 28]` float32."""
+    return torch.tensor(settings.images(part)).permute(0, 3, 1, 2).contiguous()
