@@ -29,8 +29,9 @@ class Loop:
     Args:
         step: model input `[B, *image]` -> anything; updates the variables.
         results: () -> what Keras shows after a step, from the variables.
-        resident: () -> the images that the iterator's chunks are of, or None for ordinary batches.
+        resident: () -> the images to make batches of, or None where the iterator gives batches.
         ordinary: Keras's own function, for those.
+        steps: batches a call.
         jit_compile: whether XLA compiles the loop.
     """
 
@@ -40,24 +41,37 @@ class Loop:
         results: Callable[[], dict[str, tf.Tensor]],
         resident: Callable[[], Resident | None],
         ordinary: Callable[[Any], Any],
+        steps: int,
         jit_compile: bool,
     ) -> None:
         self._step = step
         self._results = results
         self._resident = resident
         self._ordinary = ordinary
+        self._steps = steps
         self._jit_compile = jit_compile
         self._compiled: dict[Make, tuple[Any, Any]] = {}
+        self._iterator: Any = None
+        self._epoch: Any = None
+        self._places: Any = None
 
     def __call__(self, iterator: Any) -> Any:
         resident = self._resident()
         if resident is None:
             return self._ordinary(iterator)
-        epoch, table, count = iterator.get_next()
-        steps, rest = divmod(int(count), resident.batch_size)
+        if iterator is not self._iterator:  # Keras makes one an epoch, of `Resident.clock`
+            self._iterator = iterator
+            self._epoch, self._places = resident.visit()
+        batch = resident.batch_size
+        rows = min(self._steps, resident.steps)
+        places, self._places = self._places[: rows * batch], self._places[rows * batch :]
+        steps, rest = divmod(len(places), batch)
+        table = tf.reshape(
+            tf.pad(places, [[0, rows * batch - len(places)]]), [rows, batch]
+        )  # one shape, one compilation
         images, (many, one) = resident.on_device, self._functions(resident.make)
-        logs = many(images, table, tf.constant(steps), epoch) if steps else None
-        return one(images, table[steps, :rest], epoch) if rest else logs
+        logs = many(images, table, tf.constant(steps), self._epoch) if steps else None
+        return one(images, table[steps, :rest], self._epoch) if rest else logs
 
     def _functions(self, make: Make) -> tuple[Any, Any]:
         """The loop over the first batches of a table of places, and the step on a ragged last batch."""
@@ -107,7 +121,7 @@ class LoopedModel(keras.Model):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # What the chunks are of that the train and test function are about to get; not tracked by Keras, for no state.
+        # What the train and test function are to make batches of; not tracked by Keras, for it is no state.
         self.__dict__["_residents"] = {"train": None, "test": None}
 
     def compile(self, optimizer: Any = "adam", *args: Any, **kwargs: Any) -> None:
@@ -180,7 +194,7 @@ class LoopedModel(keras.Model):
         return in_memory(Resident(x, _as_it_is, batch_size, **order)), held_out, options
 
     def _prepared(self, kind: str, x: Any, steps: int | None, batch_size: int = 32) -> Any:
-        """What Keras is to iterate in place of `x`: chunks for the fast path, or batches."""
+        """What Keras is to iterate in place of `x`: the clock of the fast path, or batches."""
         if isinstance(x, tuple | list) and len(x) <= 2 and isinstance(x[0], np.ndarray | tf.Tensor):
             x = x[0]  # without the labels
         if isinstance(x, np.ndarray | tf.Tensor):
@@ -195,9 +209,7 @@ class LoopedModel(keras.Model):
         if resident is None or not loops or not resident.fits:
             return x
         self._build_all(resident.images.shape[1:])
-        chunks = resident.chunks(min(self.steps_per_execution, resident.steps))
-        chunks.chunks_of = resident
-        return chunks
+        return resident.clock
 
     def _is_distributed(self) -> bool:
         return self._distribute_strategy is not None or tf.distribute.has_strategy()
@@ -218,7 +230,7 @@ class LoopedModel(keras.Model):
 
     @contextmanager
     def _looping(self, kind: str, x: Any) -> Iterator[None]:
-        self._residents[kind] = getattr(x, "chunks_of", None)
+        self._residents[kind] = getattr(x, "clock_of", None)
         try:
             yield
         finally:
@@ -236,7 +248,9 @@ class LoopedModel(keras.Model):
 
     def _loop(self, kind: str, step: Any, ordinary: Any) -> Loop:
         residents = self._residents
-        return Loop(step, self.get_metrics_result, lambda: residents[kind], ordinary, self.jit_compile)
+        return Loop(
+            step, self.get_metrics_result, lambda: residents[kind], ordinary, self.steps_per_execution, self.jit_compile
+        )
 
 
 def _arguments(function: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -93,8 +93,10 @@ def test_an_epoch_visits_every_image_once_and_counts_it_once(looped):
 
 
 def test_every_epoch_has_an_order_of_its_own():
-    chunks = load().train.resident.chunks(5)
-    orders = [next(iter(chunks))[1].numpy().ravel()[:IMAGES] for _ in range(3)]
+    resident = load().train.resident
+    visits = [resident.visit() for _ in range(3)]
+    orders = [places.numpy() for _, places in visits]
+    assert [int(number) for number, _ in visits] == [0, 1, 2]
     for order in orders:
         assert sorted(order) == list(range(IMAGES))
     assert not (orders[0] == orders[1]).all()

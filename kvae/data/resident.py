@@ -1,6 +1,6 @@
 """Images in memory and the order in which an epoch visits them: what a compiled loop needs to make its own batches.
 
-`Resident.batches` is the ordinary `tf.data` pipeline; `Resident.chunks` gives only which images come when, for
+`Resident.batches` is the ordinary `tf.data` pipeline; `Resident.visit` tells only which images come when, for
 `kvae.loop`, which gathers them on the device. Both visit the same images in the same order.
 """
 
@@ -84,41 +84,32 @@ class Resident:
     def batches(self, workers: int) -> tf.data.Dataset:
         """Batches of model input `[B, *image]`, made by `workers` threads."""
         images, make = self.images, self.make
-        return self._places(self.batch_size).map(
-            lambda epoch, places: make(images, places, epoch), num_parallel_calls=workers
-        )
-
-    def chunks(self, steps: int) -> tf.data.Dataset:
-        """The places of `steps` batches at a time; its cardinality is that of the batches, which is what Keras counts.
-
-        Returns:
-            (epoch, places `[steps, B]`, how many of them there are): the last of an epoch are filled up with 0.
-        """
-        size, shape = steps * self.batch_size, [steps, self.batch_size]
-
-        def as_table(epoch: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            count = tf.size(places)
-            return epoch, tf.reshape(tf.pad(places, [[0, size - count]]), shape), count
-
-        tables = self._places(size).map(as_table).apply(tf.data.experimental.assert_cardinality(self.steps))
-        settings = tf.data.Options()
-        settings.autotune.enabled = False  # autotune can stall the end of an iteration for seconds
-        return tables.with_options(settings)
-
-    def _places(self, size: int) -> tf.data.Dataset:
-        """(epoch, places `[size]`), the last one of an epoch shorter."""
 
         def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
-            if self._order is None:
-                places = tf.data.Dataset.range(self._visited)
-            else:
-                places = tf.data.Dataset.from_tensor_slices(self._order(number)[: self._visited])
-            return places.batch(size).map(lambda places: (number, places))
+            places = tf.data.Dataset.from_tensor_slices(self._places_of(number)).batch(self.batch_size)
+            return places.map(lambda places: make(images, places, number), num_parallel_calls=workers)
 
         epoch = self._epoch
         if epoch is None:
             return one_epoch(tf.constant(0, tf.int64))
         return tf.data.Dataset.range(1).map(lambda _: epoch.assign_add(1) - 1).flat_map(one_epoch)
+
+    def visit(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Begins an epoch: its number, and the places `[n]` int64 of its images in their order."""
+        number = tf.constant(0, tf.int64) if self._epoch is None else self._epoch.assign_add(1) - 1
+        return number, self._places_of(number)
+
+    @cached_property
+    def clock(self) -> tf.data.Dataset:
+        """A dataset of nothing that Keras counts as `steps` batches, for a train function that makes its own."""
+        dataset = tf.data.Dataset.range(1).apply(tf.data.experimental.assert_cardinality(self.steps))
+        dataset.clock_of = self
+        return dataset
+
+    def _places_of(self, number: tf.Tensor) -> tf.Tensor:
+        if self._order is None:
+            return tf.range(self._visited, dtype=tf.int64)
+        return self._order(number)[: self._visited]
 
 
 def shuffled(count: int, seed: int) -> Callable[[tf.Tensor], tf.Tensor]:
