@@ -11,6 +11,28 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def plain_graphs():
+    """Models that leave it to kvae do without XLA, which compiles a second and more a model; `with_xla` takes it back.
+
+    Tests that start a process of their own have what users have.
+    """
+    from kvae.loop import LoopedModel
+
+    chosen = LoopedModel.xla_pays
+    LoopedModel.xla_pays = property(lambda self: False)
+    yield chosen
+    LoopedModel.xla_pays = chosen
+
+
+@pytest.fixture
+def with_xla(plain_graphs, monkeypatch):
+    """kvae chooses by itself where to compile with XLA, as it does for users."""
+    from kvae.loop import LoopedModel
+
+    monkeypatch.setattr(LoopedModel, "xla_pays", plain_graphs)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

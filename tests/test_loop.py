@@ -43,7 +43,7 @@ def looped(monkeypatch):
     return counts
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("options", "settings"),
     [
@@ -69,7 +69,7 @@ def test_the_fast_path_trains_as_the_ordinary_one(jit_compile, options, settings
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_arrays_take_it_and_train_alike(shuffle, looped):
+def test_arrays_take_it_and_train_alike(shuffle, looped, with_xla):
     x, _ = load(binarize="threshold").examples("train")
     losses = []
     for eager in (True, False):
@@ -245,7 +245,7 @@ def test_nothing_is_kept_of_the_data_after_fit():
         ("conv", {"jit_compile": True, "steps_per_execution": 7}, (True, 7)),
     ],
 )
-def test_what_compile_chooses_and_that_a_saved_model_keeps_it(encoder, options, expected, tmp_path):
+def test_what_compile_chooses_and_that_a_saved_model_keeps_it(encoder, options, expected, tmp_path, with_xla):
     networks = kvae.networks
     make = {"mlp": lambda: networks.MLPEncoder(2, (8,)), "conv": lambda: networks.ConvEncoder(2, (2,), 4)}
     if encoder == "conv" and tf.config.list_logical_devices("GPU"):
