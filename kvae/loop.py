@@ -16,6 +16,7 @@ import numpy as np
 from kvae import cluster, networks
 from kvae.data.pipeline import in_memory
 from kvae.data.resident import Make, Resident, shuffled
+from kvae.errors import UserError
 from kvae.tensorflow import keras, tf
 
 STEPS_PER_EXECUTION = 50  # where the user leaves it to kvae
@@ -66,9 +67,8 @@ class Loop:
         rows = min(self._steps, resident.steps)
         places, self._places = self._places[: rows * batch], self._places[rows * batch :]
         steps, rest = divmod(len(places), batch)
-        table = tf.reshape(
-            tf.pad(places, [[0, rows * batch - len(places)]]), [rows, batch]
-        )  # one shape, one compilation
+        filled = tf.pad(places, [[0, rows * batch - len(places)]])  # one shape, and so one compilation
+        table = tf.reshape(filled, [rows, batch])
         images, (many, one) = resident.on_device, self._functions(resident.make)
         logs = many(images, table, tf.constant(steps), self._epoch) if steps else None
         return one(images, table[steps, :rest], self._epoch) if rest else logs
@@ -134,8 +134,9 @@ class LoopedModel(keras.Model):
         options = _arguments(keras.Model.compile, self, optimizer, *args, **kwargs)
         eager = options.get("run_eagerly", False)
         if options.get("steps_per_execution", "auto") == "auto":
-            # Keras cannot draw several distributed batches in one loop.
             options["steps_per_execution"] = 1 if eager or self._is_distributed() else STEPS_PER_EXECUTION
+        if options["steps_per_execution"] != 1 and self._is_distributed():  # Keras fails, in words of TensorFlow's
+            raise UserError("Expected steps_per_execution=1, or to leave it out, under tf.distribute.")
         if options.get("jit_compile", "auto") == "auto":
             options["jit_compile"] = not eager and self.xla_pays
         super().compile(**options)

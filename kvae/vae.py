@@ -5,6 +5,7 @@ from __future__ import annotations  # kvae/__init__.py may import this room whil
 import inspect
 import math
 import random
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -462,8 +463,26 @@ class VAE(LoopedModel):
         Returns:
             `[n, *image]` float32; 0 or 1 for a Bernoulli likelihood.
         """
+        return tf.concat(list(self.generate_batches(n, seed, max(1, self.images_at_once))), axis=0)
+
+    def generate_batches(self, n: int, seed: int | None = None, batch_size: int = 1000) -> Iterator[tf.Tensor]:
+        """The images of `generate`, some at a time, so that a million of them need no memory but a batch's.
+
+        Args:
+            n: at least 1.
+            seed: as in `generate`, which gives the same images.
+            batch_size: images a time; the last time fewer.
+
+        Yields:
+            `[batch_size, *image]` float32.
+
+        Raises:
+            UserError: an n or batch_size below 1, or a model that is not built.
+        """
         self._check_built()
-        return self.sample(portable.seeds(n, _seed(seed))).images
+        check_whole("batch_size", batch_size)
+        seeds = portable.seeds(n, _seed(seed))
+        return (self.sample(seeds[start : start + batch_size]).images for start in range(0, n, batch_size))
 
     def generate_means(self, n: int, seed: int | None = None) -> tf.Tensor:
         """E[x|z] at the same z as `generate` with the same seed: grey pictures, `[n, *image]` float32."""

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import kvae
+from kvae.errors import UserError
 from kvae.loop import Loop
 
 IMAGES, BATCH = 70, 16  # five steps, the last of 6 images
@@ -219,6 +220,11 @@ def test_what_the_fast_path_cannot_serve_takes_the_ordinary_one(case, looped):
     assert looped["fast"] == 0
     assert np.isfinite(history.history["loss"]).all()
     assert ("own" in history.history) == (case == "own train_step")
+
+
+def test_several_steps_an_execution_are_refused_under_a_strategy():
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope(), pytest.raises(UserError, match=r"under tf\.distribute"):
+        compiled(steps_per_execution=5)
 
 
 def test_nothing_is_kept_of_the_data_after_fit():

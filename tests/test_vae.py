@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -199,6 +200,28 @@ def test_every_likelihood_learns(likelihood, x):
 
 
 # Keras's surface
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 50])
+def test_batches_of_generated_images_are_those_of_generate(batch_size, vae):
+    batches = list(vae.generate_batches(20, seed=4, batch_size=batch_size))
+    assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    np.testing.assert_array_equal(tf.concat(batches, axis=0), vae.generate(20, seed=4))
+
+
+def test_batches_of_generated_images_are_drawn_when_asked_for(vae, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(vae, "sample", lambda seeds: drawn.append(len(seeds)) or SimpleNamespace(images=None))
+    batches = vae.generate_batches(10**6, seed=0, batch_size=4)
+    next(batches)
+    next(batches)
+    assert drawn == [4, 4]
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(0, 5), (5, 0), (5, 2.5)])
+def test_batches_that_cannot_be_are_refused_at_once(n, batch_size, vae):
+    with pytest.raises(UserError, match=r"whole number|at least 1"):
+        vae.generate_batches(n, seed=0, batch_size=batch_size)
 
 
 @pytest.mark.parametrize(
