@@ -48,10 +48,12 @@ def looped(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "settings"),
     [
-        ({"binarize": "threshold"}, {}),
+        pytest.param({"binarize": "threshold"}, {}, marks=pytest.mark.slow),
         ({"binarize": "stochastic"}, {"steps_per_execution": 2}),
-        ({"binarize": "fixed", "drop_remainder": True}, {"steps_per_execution": 1}),
-        ({"binarize": "stochastic", "train": "train[10:74]"}, {"steps_per_execution": 3}),
+        pytest.param({"binarize": "fixed", "drop_remainder": True}, {"steps_per_execution": 1}, marks=pytest.mark.slow),
+        pytest.param(
+            {"binarize": "stochastic", "train": "train[10:74]"}, {"steps_per_execution": 3}, marks=pytest.mark.slow
+        ),
     ],
     ids=["ragged", "chunks and a ragged rest", "no rest, batch by batch", "a slice"],
 )
