@@ -290,7 +290,7 @@ class VAE(LoopedModel):
 
     def _flat(self, images: tf.Tensor) -> tf.Tensor:
         """`[..., *image]` -> `[..., P]`."""
-        leading = images.shape.rank - len(self.image_shape)
+        leading = len(images.shape) - len(self.image_shape)
         pixels = math.prod(self.image_shape)
         flat = tf.reshape(images, tf.concat([tf.shape(images)[:leading], [pixels]], axis=0))
         return tf.ensure_shape(flat, [*images.shape[:leading], pixels])
