@@ -162,3 +162,13 @@ def test_heads_compute_in_float32_under_mixed_precision(family, rng):
 def test_impossible_arguments_are_refused_by_name(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_the_heads_in_one_product_are_the_heads(rng):
+    encoder = networks.MLPEncoder(3, (5,), seed=0)
+    x = rng.random((4, 8, 8, 1), np.float32)
+    mean, log_var = encoder(x)
+    h = encoder.hidden[0](encoder.flatten(x))
+    # Float32 sums of five numbers, in whichever order.
+    np.testing.assert_allclose(mean, encoder.mean_head(h), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(log_var, encoder.scale_head(h), rtol=1e-5, atol=1e-6)
