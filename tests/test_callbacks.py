@@ -116,7 +116,7 @@ def trained_weights(data, *more):
     """Weights after two epochs, from the first epoch of the data, with more callbacks."""
     data.epoch.assign(0)
     vae = kvae.VAE(2, hidden_units=(4,), seed=0)
-    vae.compile(optimizer="adam")
+    vae.compile(optimizer="adam", steps_per_execution=1)
     vae.fit(data.train, epochs=2, callbacks=[callbacks.DataEpoch(data.epoch), *more], verbose=0)
     return vae.get_weights()
 
