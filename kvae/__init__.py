@@ -68,7 +68,9 @@ def _keras_imported(keras: Any) -> None:
 
 
 def _tensorflow_imported(_: Any) -> None:
-    importlib.import_module("kvae.vae")
+    # Where kvae.loop is what imports TensorFlow, the model that derives of its class has to wait for it to be whole.
+    if not getattr(getattr(sys.modules.get("kvae.loop"), "__spec__", None), "_initializing", False):
+        importlib.import_module("kvae.vae")
 
 
 when_imported("keras", _keras_imported)
