@@ -1,6 +1,6 @@
 """kvae: variational autoencoders with Keras, trained with plain `fit` and measured honestly.
 
-Importing kvae is cheap: its rooms, and with them TensorFlow, load when they are first used.
+Importing kvae is cheap: its modules, and with them TensorFlow, load when they are first used.
 """
 
 import importlib
@@ -11,15 +11,17 @@ from kvae.hooks import when_imported
 
 __version__ = "0.1.0"
 
-# `kvae.VAE` and every room of the package, loaded on first use (PEP 562).
-_ROOMS = (
+# `kvae.VAE` and every module of the package, loaded on first use (PEP 562).
+_MODULES = (
     "callbacks",
     "cluster",
+    "compiled",
     "config",
     "data",
     "distributions",
     "evaluation",
     "export",
+    "fast_fit",
     "figures",
     "history",
     "inference",
@@ -33,13 +35,16 @@ _ROOMS = (
     "pictures",
     "plots",
     "portable",
+    "posteriors",
+    "priors",
     "quadrature",
     "runs",
     "runtime",
+    "streams",
     "training",
     "vae",
 )
-__all__ = ["VAE", "__version__", *_ROOMS]
+__all__ = ["VAE", "__version__", *_MODULES]
 
 if TYPE_CHECKING:
     from kvae.vae import VAE
@@ -48,7 +53,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name == "VAE":
         return importlib.import_module("kvae.vae").VAE
-    if name in _ROOMS:
+    if name in _MODULES:
         return importlib.import_module(f"kvae.{name}")
     raise AttributeError(f"module 'kvae' has no attribute {name!r}")
 
@@ -68,8 +73,8 @@ def _keras_imported(keras: Any) -> None:
 
 
 def _tensorflow_imported(_: Any) -> None:
-    # Where kvae.loop is what imports TensorFlow, the model that derives of its class has to wait for it to be whole.
-    if not getattr(getattr(sys.modules.get("kvae.loop"), "__spec__", None), "_initializing", False):
+    # Where kvae.fast_fit is what imports TensorFlow, the model that derives of its class has to wait for it to be whole.
+    if not getattr(getattr(sys.modules.get("kvae.fast_fit"), "__spec__", None), "_initializing", False):
         importlib.import_module("kvae.vae")
 
 

@@ -1,20 +1,27 @@
 """Several devices and several machines: which `tf.distribute` strategy, who is the chief, who draws what.
 
-What an image contributes to a step hangs on its place in the whole batch, never on the device that works on it, so the
-number of workers changes a training by rounding alone.
+What an image contributes to a step depends on its place in the whole batch, never on the device that works on it, so
+the number of workers changes a training by rounding alone.
 """
 
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
 from kvae.errors import UserError, unknown
 
 KINDS = ("mirrored", "multiworker")
-PLACE, OF = "place", "of"
-
 EXAMPLE = '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}'
+
+
+class Placed(NamedTuple):
+    """A batch whose images know their places, for a strategy that splits it among replicas."""
+
+    x: Any  # [B, *image]
+    condition: Any  # [B, ...], or () where the model takes none
+    place: Any  # [B] int32, of every image in the whole batch or set
+    of: Any  # [B] int32, images of the whole batch
 
 
 class _Cluster(BaseModel):
@@ -88,22 +95,21 @@ def strategy(kind: str | None) -> Any:
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
-def placed(dataset: Any, *, in_set: bool) -> Any:
-    """A dataset of batches whose images know their places, for a strategy that splits the batches among replicas.
+def placed(dataset: Any, *, in_set: bool, conditional: bool) -> Any:
+    """A dataset of `Placed` batches.
 
     Args:
-        dataset: of batches x, (x, y) or [x, y]; y is dropped, for a VAE has no use for it.
+        dataset: of batches x, (x, y) or [x, y].
         in_set: count the places through the whole set, as for evaluation; else within the batch, as for training.
-
-    Returns:
-        (x `[B, ...]`, {"place": `[B]` int32, "of": `[B]` int32, the size of the whole batch}).
+        conditional: keep y, the condition; it is dropped where the model has no use for it.
     """
     from kvae.tensorflow import tf
 
     def place(start: Any, *batch: Any) -> Any:
-        images = batch[0]
+        images, *rest = batch
         count = tf.shape(images)[0]
-        return start + count, (images, {PLACE: start + tf.range(count), OF: tf.fill([count], count)})
+        condition = rest[0] if conditional else ()
+        return start + count, Placed(images, condition, start + tf.range(count), tf.fill([count], count))
 
     # Dataset.map and scan call a function of a tuple with its parts as arguments.
     if in_set:

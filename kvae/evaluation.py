@@ -1,7 +1,7 @@
 """Numbers to publish: means over a whole set with their standard errors, in nats per example.
 
 Every draw is a function of (seed, place of the example in the set, number of the draw), so a result depends neither
-on the batch size nor on how the draws are cut into chunks.
+on the batch size nor on how the draws are cut into chunks. All of it is made of `VAE.draw`.
 """
 
 import math
@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae import distributions, likelihoods, noise, objectives
+from kvae import likelihoods, objectives, posteriors, priors
+from kvae.compiled import compiled
 from kvae.errors import UserError, check_seed, check_whole
+from kvae.noise import Keyed
+from kvae.streams import Stream
 from kvae.tensorflow import keras, tf
 from kvae.vae import VAE
 
@@ -21,9 +24,7 @@ ACTIVE_VARIANCE = 0.01  # Burda et al. (2016), section 5.2
 
 CACHED = 4  # the bound is fastest with a quarter of `images_at_once`: 3 MB of logits stay near the processor
 LOG_ZERO = -1e300  # log 0, but finite: -inf - -inf is no number
-
-# Streams of the noise, apart from those of the model.
-ELBO_STREAM, BOUND_STREAM = 100, 101
+NOISE = 2  # which draws `elbo` makes; files of version 0.1 do not state it, and are of 1
 
 
 class Estimate(NamedTuple):
@@ -53,43 +54,49 @@ class ElboTerms(NamedTuple):
     elbo: Estimate  # [N]
     reconstruction: Estimate  # [N]
     kl: Estimate  # [N]
-    kl_per_dimension: list[Estimate]  # D times [N]
+    kl_per_dimension: list[Estimate]  # D times [N], in closed form; none where q and the prior have none
     active_units: int  # latent dimensions whose posterior mean varies over the set by more than 0.01
 
 
-def elbo(vae: VAE, data: Any, *, draws: int = ELBO_DRAWS, seed: int = 0) -> ElboTerms:
-    """The ELBO with beta = 1 and the analytic KL.
+def elbo(vae: VAE, data: Any, *, draws: int = ELBO_DRAWS, seed: int = 0, use: Stream = Stream.TEST_ELBO) -> ElboTerms:
+    """The ELBO with beta = 1; its KL is what the model's `kl` says, analytic by default.
 
     Args:
         vae: a built model.
-        data: a `tf.data.Dataset` of batches, or an array `[N, *image]`.
+        data: a `tf.data.Dataset` of batches, or an array `[N, *image]`; for a model with a condition batches (x, y), or
+            the arrays (x, y).
         draws: of z an example; more make the estimate less noisy, not larger.
         seed: of the draws.
+        use: which numbers they are made of: `Stream.TEST_ELBO_BEFORE_0_2` are those of kvae 0.1.
 
     Raises:
         UserError: no data, or data of another shape.
     """
     check_whole("draws", draws)
     check_seed("seed", seed)
-
-    def terms_of(x: tf.Tensor, index: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        mean, log_var = vae.encode(x)
-        draw = noise.normal((draws, vae.latent_dim), seed, ELBO_STREAM, index)
-        z = distributions.reparameterize(mean, log_var, tf.transpose(draw, [1, 0, 2]))
-        kl = distributions.gaussian_kl(mean, log_var)
-        terms = objectives.elbo_terms(vae.likelihood(x, vae.decode(z)), kl)
-        return terms.elbo, terms.reconstruction, terms.kl, kl, mean
-
-    batch_terms, seed_ = vae.graph(("elbo", draws), terms_of), tf.constant(seed)
-    parts = [[part.numpy() for part in batch_terms(x, index, seed_)] for x, index in batches(vae, data)]
-    elbo_, reconstruction, kl, kl_elements, mean = (np.concatenate(part) for part in zip(*parts, strict=True))
+    seed_ = tf.constant(seed)
+    parts = [
+        [None if part is None else part.numpy() for part in _elbo_of_batch(vae, x, condition, index, seed_, draws, use)]
+        for x, condition, index in batches(vae, data)
+    ]
+    columns = list(zip(*parts, strict=True))
+    mean, elbo_, reconstruction, kl = (np.concatenate(part) for part in columns[:4])
+    per_dimension = [] if columns[4][0] is None else np.concatenate(columns[4]).T
     return ElboTerms(
         Estimate(elbo_),
         Estimate(reconstruction),
         Estimate(kl),
-        [Estimate(column) for column in kl_elements.T],
+        [Estimate(column) for column in per_dimension],
         int((mean.var(axis=0) > ACTIVE_VARIANCE).sum()),
     )
+
+
+@compiled
+def _elbo_of_batch(
+    vae: VAE, x: tf.Tensor, condition: Any, index: tf.Tensor, seed: tf.Tensor, samples: int, use: Stream
+) -> tuple[Any, ...]:
+    draws = vae.draw(x, Keyed(seed, use, index), samples, condition)
+    return draws.q.mean, draws.elbo, draws.reconstruction, draws.kl, draws.kl_per_dimension
 
 
 def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, verbose: int = 0) -> Estimate:
@@ -100,7 +107,7 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
 
     Args:
         vae: a built model.
-        data: a `tf.data.Dataset` of batches, or an array `[N, *image]`.
+        data: as in `elbo`.
         samples: K.
         seed: of the draws.
         verbose: 1 shows a progress bar, counted in batches.
@@ -110,40 +117,47 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
     """
     check_whole("samples", samples)
     check_seed("seed", seed)
-
-    def log_weight_sum(
-        x: tf.Tensor, index: tf.Tensor, seed: tf.Tensor, first: tf.Tensor, chunks: tf.Tensor, count: int
-    ) -> tf.Tensor:
-        """log sum_k w_k over the draws first .. first + chunks * count - 1, `[B]` float64."""
-        mean, log_var = vae.encode(x)
-        batch = tf.shape(x)[0]
-
-        def add(done: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            draw = tf.repeat(first + done * count + tf.range(count), batch)
-            draws = noise.normal((vae.latent_dim,), seed, BOUND_STREAM, tf.tile(index, [count]), draw)
-            z = distributions.reparameterize(mean, log_var, tf.reshape(draws, [count, batch, vae.latent_dim]))
-            log_weights = vae.joint_log_density(x, z) - vae.log_q(z, mean, log_var)
-            bound = tf.cast(objectives.importance_weighted_bound(log_weights), tf.float64) + math.log(count)
-            return done + 1, tf.reduce_logsumexp(tf.stack([total, bound]), axis=0)
-
-        nothing = tf.fill([batch], tf.constant(LOG_ZERO, tf.float64))
-        loop = tf.while_loop(lambda done, _: done < chunks, add, (tf.constant(0), nothing), parallel_iterations=1)
-        return loop[1]
-
-    sum_, seed_ = vae.graph("log_likelihood", log_weight_sum, jit_compile=vae.xla_pays), tf.constant(seed)
+    seed_ = tf.constant(seed)
     progress = keras.utils.Progbar(_count(data), unit_name="batch") if verbose else None
     results = []
-    for x, index in batches(vae, data):
+    for x, condition, index in batches(vae, data):
         count = min(max(vae.images_at_once // (CACHED * int(x.shape[0])), 1), samples)
         whole, rest = divmod(samples, count)
-        total = sum_(x, index, seed_, tf.constant(0), tf.constant(whole), count).numpy()
+        total = _log_weight_sum(vae, x, condition, index, seed_, tf.constant(0), tf.constant(whole), count).numpy()
         if rest:
-            last = sum_(x, index, seed_, tf.constant(whole * count), tf.constant(1), rest).numpy()
+            first, once = tf.constant(whole * count), tf.constant(1)
+            last = _log_weight_sum(vae, x, condition, index, seed_, first, once, rest).numpy()
             total = np.logaddexp(total, last)
         results.append(total - math.log(samples))
         if progress:
             progress.add(1)
     return Estimate(np.concatenate(results))
+
+
+@compiled(xla=True)
+def _log_weight_sum(
+    vae: VAE,
+    x: tf.Tensor,
+    condition: Any,
+    index: tf.Tensor,
+    seed: tf.Tensor,
+    first: tf.Tensor,
+    chunks: tf.Tensor,
+    count: int,
+) -> tf.Tensor:
+    """log sum_k w_k over the draws first .. first + chunks * count - 1, `[B]` float64."""
+    q = vae.encode(x, condition)
+    noise = Keyed(seed, Stream.BOUND, index)
+
+    def add(done: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        numbers = first + done * count + tf.range(count)
+        draws = vae.draw(x, noise.numbered(numbers), count, condition, q=q)
+        bound = tf.cast(objectives.importance_weighted_bound(draws.log_weights), tf.float64) + math.log(count)
+        return done + 1, tf.reduce_logsumexp(tf.stack([total, bound]), axis=0)
+
+    nothing = tf.fill([tf.shape(x)[0]], tf.constant(LOG_ZERO, tf.float64))
+    loop = tf.while_loop(lambda done, _: done < chunks, add, (tf.constant(0), nothing), parallel_iterations=1)
+    return loop[1]
 
 
 def evaluate(
@@ -160,8 +174,8 @@ def evaluate(
         verbose: 1 shows a progress bar for the bound.
 
     Returns:
-        `elbo`, `reconstruction`, `kl`, `kl_per_dimension`, `log_likelihood` where asked for, each with
-        `..._standard_error`; `active_units`; `protocol`.
+        `elbo`, `reconstruction`, `kl`, `kl_per_dimension` where it is known, `log_likelihood` where asked for, each
+        with `..._standard_error`; `active_units`; `latent_dim`; `protocol`.
     """
     terms = elbo(vae, data, seed=seed)
     bound = None if samples is None else log_likelihood(vae, data, samples=samples, seed=seed, verbose=verbose)
@@ -171,15 +185,21 @@ def evaluate(
         if estimate is not None:
             result[name] = estimate.mean
             result[f"{name}_standard_error"] = estimate.standard_error
-    result["kl_per_dimension"] = [estimate.mean for estimate in terms.kl_per_dimension]
-    result["kl_per_dimension_standard_error"] = [estimate.standard_error for estimate in terms.kl_per_dimension]
+    if terms.kl_per_dimension:
+        result["kl_per_dimension"] = [estimate.mean for estimate in terms.kl_per_dimension]
+        result["kl_per_dimension_standard_error"] = [estimate.standard_error for estimate in terms.kl_per_dimension]
     result["active_units"] = terms.active_units
+    result["latent_dim"] = vae.latent_dim
     result["protocol"] = {
         **(protocol or {}),
         "examples": len(terms.elbo.per_example),
         "units": "nats per example",
         "likelihood": likelihoods.name_of(vae.likelihood),
+        "prior": priors.name_of(vae.prior),
+        "posterior": posteriors.name_of(vae.posterior),
+        "kl": vae.kl,
         "elbo_draws": ELBO_DRAWS,
+        "noise": NOISE,
         "importance_samples": samples,
         "seed": seed,
     }
@@ -197,17 +217,16 @@ def _count(data: Any) -> int | None:
     if isinstance(data, tf.data.Dataset):
         count = int(data.cardinality())
         return count if count >= 0 else None
-    return -(-len(data) // BATCH)
+    return -(-len(data[0] if isinstance(data, tuple) else data) // BATCH)
 
 
-def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """x `[B, *image]` and the places of its examples in the set, `[B]`."""
+def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
+    """x `[B, *image]`, the condition `[B, ...]` or None, and the places of the examples in the set, `[B]`."""
     if vae.image_shape is None:
         raise UserError("Expected a model that was trained, or built with build((None, 28, 28, 1)). Received neither.")
-    is_dataset = isinstance(data, tf.data.Dataset)
     place = 0
-    for batch in data if is_dataset else (data[start : start + BATCH] for start in range(0, len(data), BATCH)):
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    for batch in _pieces(data):
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
         x = tf.cast(tf.convert_to_tensor(x), tf.float32)
         if tuple(x.shape[1:]) != vae.image_shape:
             raise UserError(
@@ -215,7 +234,23 @@ def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
                 f"Received {tuple(x.shape[1:])}."
             )
         vae.check_pixels(x)
-        yield x, tf.range(place, place + x.shape[0])
+        if vae.condition_shape is None:
+            condition = None
+        elif y is None:
+            raise UserError("Expected data (x, y): y is the condition of this model. Received x alone.")
+        else:
+            condition = tf.cast(tf.convert_to_tensor(y), tf.float32)
+        yield x, condition, tf.range(place, place + x.shape[0])
         place += x.shape[0]
     if place == 0:
         raise UserError("Expected at least one example to evaluate. Received none.")
+
+
+def _pieces(data: Any) -> Iterator[Any]:
+    """Batches of a dataset as they are, or pieces of arrays: x, or (x, y)."""
+    if isinstance(data, tf.data.Dataset):
+        yield from data
+        return
+    arrays = data if isinstance(data, tuple) else (data,)
+    for start in range(0, len(arrays[0]), BATCH):
+        yield tuple(array[start : start + BATCH] for array in arrays)

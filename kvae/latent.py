@@ -1,6 +1,7 @@
 """Points of the latent space to decode: lattices of a plane and paths between two points; NumPy only."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,8 +14,8 @@ def lattice(n: int, extent: float | None = 2.0) -> np.ndarray:
 
     Args:
         n: points a side, at least 1.
-        extent: the square is [-extent, extent]^2; None spaces the points by equal prior probability, at the
-            quantiles (i + 1/2) / n of the standard normal.
+        extent: the square is [-extent, extent]^2; None spaces the points by the quantiles (i + 1/2) / n of the
+            standard normal distribution.
 
     Returns:
         z `[n * n, 2]` float32.
@@ -23,16 +24,28 @@ def lattice(n: int, extent: float | None = 2.0) -> np.ndarray:
         UserError: n below 1 or an extent that is not positive.
     """
     check_whole("n", n)
-    if extent is not None and not 0 < extent < math.inf:
-        raise UserError(f"Expected a positive, finite extent. Received {extent}.")
     if extent is None:
-        from statistics import NormalDist
+        side = normal_quantiles(n)
+        return rows(side, side)
+    if not 0 < extent < math.inf:
+        raise UserError(f"Expected a positive, finite extent. Received {extent}.")
+    return rows(*[spaced(-extent, extent, n)] * 2)
 
-        side = np.array([NormalDist().inv_cdf((i + 0.5) / n) for i in range(n)])
-    else:
-        side = np.linspace(-extent, extent, n) if n > 1 else np.zeros(1)
-    first, second = np.meshgrid(side, side[::-1])
-    return np.stack([first.ravel(), second.ravel()], axis=1).astype(np.float32)
+
+def rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """All pairs of two coordinates, row by row from the greatest second one, `[len(second) * len(first), 2]` float32."""
+    grid = np.meshgrid(first, second[::-1])
+    return np.stack([part.ravel() for part in grid], axis=1).astype(np.float32)
+
+
+def spaced(low: float, high: float, n: int) -> np.ndarray:
+    """n points from low to high, or the middle alone, `[n]`."""
+    return np.linspace(low, high, n) if n > 1 else np.array([(low + high) / 2])
+
+
+def normal_quantiles(n: int) -> np.ndarray:
+    """The quantiles (i + 1/2) / n of the standard normal distribution, `[n]`."""
+    return np.array([NormalDist().inv_cdf((i + 0.5) / n) for i in range(n)])
 
 
 def path(first: ArrayLike, last: ArrayLike, steps: int = 10, spherical: bool = False) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""p(x|z): how a decoder's logits become densities, means and draws. One class a likelihood.
+"""p(x|z): how a decoder's parameters become densities, means and draws. One class a likelihood.
 
 Each is a Keras layer, so that what it learns (the Gaussian's variance) trains and is saved with the model. Densities
 stay float32 whatever the precision policy.
@@ -9,91 +9,191 @@ import numbers
 import warnings
 from typing import Any
 
-from kvae import distributions, noise
-from kvae.errors import UserError, unknown
+import numpy as np
+
+from kvae import distributions, parts
+from kvae.errors import UserError
+from kvae.noise import Noise
+from kvae.streams import Stream
 from kvae.tensorflow import keras, tf
 
+Shape = tuple[int, ...]
 
-class Likelihood(keras.layers.Layer):
-    """What the likelihoods share: calling one is `log_prob`."""
 
-    #: whether the data must be 0 or 1 for the density to be one
-    binary = False
-    #: whether `log_prob` is a log density, with its constant
+class Likelihood(parts.Part):
+    """What all likelihoods share. One of yours needs `log_prob_of_pixels`, `mean` and `sample`.
+
+    Attributes:
+        support: what pixels may be: the lowest value, the highest, and whether whole numbers only.
+        normalized: whether `log_prob` is a log density, with its constant.
+    """
+
+    support: tuple[float, float, bool] = (0.0, 1.0, False)
     normalized = True
-    #: whether every pixel is treated alike, so that images may come as one axis of pixels, which compilers make faster
-    elementwise = False
-    #: whether `draw` is made of standard normal numbers, not of uniform ones
-    takes_normals = False
 
-    def __init__(self, **kwargs: Any) -> None:
-        kwargs["dtype"] = "float32"
-        super().__init__(**kwargs)
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "log_prob" in cls.__dict__:
+            raise TypeError(
+                f"Expected {cls.__name__} to define log_prob_of_pixels(x, parameters), in nats per pixel, which "
+                "log_prob masks and sums. Received a log_prob of its own."
+            )
 
-    def call(self, x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return self.log_prob(x, logits)
+    def build(self, image_shape: Shape) -> None:
+        """Makes the likelihood's own weights, where it has some."""
 
-    def log_prob(self, x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """log p(x|z) per element, nats, the shape of `logits`."""
-        raise NotImplementedError(f"{type(self).__name__} needs a method log_prob(x, logits), in nats per element.")
+    def parameters_shape(self, image_shape: Shape) -> Shape:
+        """What the decoder must emit for one image: one number a pixel by default, `(*image_shape, n)` for n of them."""
+        return tuple(image_shape)
 
-    def means(self, logits: tf.Tensor) -> tf.Tensor:
-        """E[x|z], in [0, 1], the shape of `logits`."""
-        return tf.sigmoid(logits)
+    def log_prob(self, x: tf.Tensor, parameters: tf.Tensor, observed: Any = None) -> tf.Tensor:
+        """log p(x|z) in nats per image.
 
-    def draw(self, logits: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-        """A draw of p(x|z) made of random numbers: uniform on [0, 1), or standard normal where `takes_normals`.
-
-        Only operations that LiteRT has built in, so that the draw can be exported.
+        The pixels become one axis, which compilers make faster (docs/PERFORMANCE.md).
 
         Args:
-            logits: `[B, *image]`.
-            numbers: `[B, *image]` float32, independent.
+            x: `[B, *image]`; a missing pixel may hold anything.
+            parameters: what the decoder emits, `[B, *parameters_shape]` or `[K, B, *parameters_shape]`.
+            observed: booleans that broadcast to x, True for the pixels that count; all by default.
 
         Returns:
-            `[B, *image]` float32, in [0, 1].
+            `[B]` or `[K, B]`.
         """
-        raise NotImplementedError(f"{type(self).__name__} needs a method draw(logits, numbers) to sample images.")
+        image_shape = tuple(x.shape[1:])
+        wanted = self.parameters_shape(image_shape)
+        if observed is not None:
+            observed = tf.broadcast_to(observed, tf.shape(x))
+            x = tf.where(observed, x, tf.zeros_like(x))
+        log_prob = self.log_prob_of_pixels(
+            _flat(x, image_shape, image_shape), _flat(parameters, tuple(wanted), image_shape)
+        )
+        if observed is not None:
+            log_prob = tf.where(_flat(observed, image_shape, image_shape), log_prob, tf.zeros_like(log_prob))
+        return tf.reduce_sum(log_prob, axis=-1)
 
-    def sample(self, logits: tf.Tensor, key: tuple) -> tf.Tensor:
-        """A draw of p(x|z) for logits `[B, *image]`, float32; `key` as in `kvae.noise.uniform`."""
-        numbers = noise.normal if self.takes_normals else noise.uniform
-        return self.draw(logits, numbers(tuple(logits.shape[1:]), *key))
+    def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
+        """log p(x|z) in nats per pixel.
+
+        Args:
+            x: `[B, P]`, the pixels and channels of an image in one axis.
+            parameters: `[..., B, P]`, or `[..., B, P, n]` where the decoder emits n numbers a pixel.
+
+        Returns:
+            `[..., B, P]`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs a method log_prob_of_pixels(x, parameters).")
+
+    def mean(self, parameters: tf.Tensor) -> tf.Tensor:
+        """E[x|z] of every pixel; parameters `[..., *parameters_shape]` -> `[..., *image]`."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method mean(parameters), E[x|z] of every pixel.")
+
+    def sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
+        """x ~ p(x|z), in operations that LiteRT has built in, so that the draw can be exported.
+
+        Args:
+            parameters: `[B, *parameters_shape]`.
+            noise: asked for `Stream.PIXELS`.
+
+        Returns:
+            `[B, *image]` float32.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs a method sample(parameters, noise) to draw images.")
+
+    def as_bytes(self, x: tf.Tensor) -> tf.Tensor:
+        """Images as uint8 0..255: the support is spread over it, or [0, 1] where the support has no ends."""
+        low, high, _ = self.support
+        if not (math.isfinite(low) and math.isfinite(high)):
+            low, high = 0.0, 1.0
+        scaled = x * 255 if (low, high) == (0.0, 1.0) else (x - low) * (255 / (high - low))
+        return tf.cast(tf.round(tf.clip_by_value(scaled, 0.0, 255.0)), tf.uint8)
+
+    @property
+    def binary(self) -> bool:
+        """Whether pixels must be 0 or 1 for the density to be one."""
+        return self.support == (0.0, 1.0, True)
+
+    def check_pixels(self, x: Any, stacklevel: int = 2) -> None:
+        """Looks at images before they are trained on or scored.
+
+        Args:
+            x: an array of numbers.
+            stacklevel: of the warning, as seen from here.
+
+        Raises:
+            UserError: no numbers, or pixels outside of the support, NaN included.
+
+        Warns:
+            UserWarning: pixels within the support that are no whole numbers, where these alone have a density.
+        """
+        values, (low, high, whole) = np.asarray(x), self.support
+        if values.size == 0 or values.dtype.kind not in "fiub":
+            raise UserError(
+                f"Expected an array of at least one image. Received {values.dtype} of shape {values.shape}."
+            )
+        least, most = values.min(), values.max()
+        if not (low <= least and most <= high):  # also refuses NaN
+            hint = " Divide uint8 images by 255, or load them with kvae.data.load." if (low, high) == (0, 1) else ""
+            raise UserError(f"Expected pixels in [{low:g}, {high:g}]. Received values from {least} to {most}.{hint}")
+        if whole and values.dtype.kind == "f" and (values != np.rint(values)).any():
+            self.warn_of_grey(stacklevel + 1)
+
+    def warn_of_grey(self, stacklevel: int = 2) -> None:
+        """Warns that pixels between the whole numbers are about to meet a likelihood of whole numbers."""
+        if self.binary:
+            text = (
+                "Grey pixels under a Bernoulli likelihood: the loss is then a cross entropy, not a log density, and no "
+                'bound on log p(x). Binarize the data, or use likelihood="continuous_bernoulli" or "gaussian".'
+            )
+        else:
+            text = f"Pixels that are no whole numbers under {type(self).__name__}, whose density is of whole numbers."
+        warnings.warn(text, UserWarning, stacklevel=stacklevel + 1)
+
+
+def _flat(tensor: tf.Tensor, shape: Shape, image_shape: Shape) -> tf.Tensor:
+    """`[..., *shape]` -> `[..., P]` or `[..., P, n]` for images of P pixels; n is what `shape` has beyond the image."""
+    leading = len(tensor.shape) - len(shape)
+    pixels, rest = math.prod(image_shape), shape[len(image_shape) :]
+    if shape[: len(image_shape)] != image_shape:  # numbers that are no pixel's own
+        pixels, rest = math.prod(shape), ()
+    flat = tf.reshape(tensor, tf.concat([tf.shape(tensor)[:leading], [pixels, *rest]], axis=0))
+    return tf.ensure_shape(flat, [*tensor.shape[:leading], pixels, *rest])
 
 
 @keras.saving.register_keras_serializable("kvae")
 class Bernoulli(Likelihood):
-    """Binary pixels: p(x=1|z) = sigmoid(logits)."""
+    """Binary pixels: p(x=1|z) = sigmoid(logits), the logits being what the decoder emits."""
 
-    binary = True
-    elementwise = True
+    support = (0.0, 1.0, True)
 
-    def log_prob(self, x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return distributions.bernoulli_log_density(x, logits)
+    def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
+        return distributions.bernoulli_log_density(x, parameters)
 
-    def draw(self, logits: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-        return tf.cast(numbers < tf.sigmoid(logits), tf.float32)
+    def mean(self, parameters: tf.Tensor) -> tf.Tensor:
+        return tf.sigmoid(parameters)
+
+    def sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
+        return tf.cast(_uniforms(parameters, noise) < tf.sigmoid(parameters), tf.float32)
 
 
 @keras.saving.register_keras_serializable("kvae")
 class ContinuousBernoulli(Likelihood):
     """Grey pixels on [0, 1]; Loaiza-Ganem and Cunningham, "The continuous Bernoulli" (2019)."""
 
-    elementwise = True
+    def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
+        return distributions.continuous_bernoulli_log_density(x, parameters)
 
-    def log_prob(self, x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return distributions.continuous_bernoulli_log_density(x, logits)
-
-    def means(self, logits: tf.Tensor) -> tf.Tensor:
-        """E[x|z] = 1 / (1 - exp(-l)) - 1 / l (their equation 8 in logits), 1/2 + l / 12 - l^3 / 720 near l = 0."""
+    def mean(self, parameters: tf.Tensor) -> tf.Tensor:
+        """E[x|z] = 1 / (1 - exp(-l)) - 1 / l (their equation 8 in logits l), 1/2 + l / 12 - l^3 / 720 near l = 0."""
+        logits = parameters
         small = tf.abs(logits) < 0.2
         safe = tf.where(small, tf.ones_like(logits), logits)
         series = 0.5 + logits / 12 - tf.pow(logits, 3) / 720
         return tf.where(small, series, -1 / tf.math.expm1(-safe) - 1 / safe)
 
-    def draw(self, logits: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+    def sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
         """By the inverse distribution function, log(u e^l + 1 - u) / l, mirrored so that the exponential never grows:
         F(x; l) = 1 - F(1 - x; -l)."""
+        logits, numbers = parameters, _uniforms(parameters, noise)
         magnitude = tf.maximum(tf.abs(logits), 0.05)
         mirrored = tf.where(logits > 0, 1 - numbers, numbers)
         x = -tf.math.log1p(mirrored * tf.math.expm1(-magnitude)) / magnitude  # for -|l|
@@ -115,9 +215,6 @@ class Gaussian(Likelihood):
         variance: a positive number, or `"learned"` (it starts at 0.1).
     """
 
-    takes_normals = True
-    elementwise = True
-
     def __init__(self, variance: float | str = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if variance == "learned":
@@ -133,15 +230,17 @@ class Gaussian(Likelihood):
             initializer=keras.initializers.Constant(math.log(start)),
             trainable=variance == "learned",
         )
-        self.built = True
 
-    def log_prob(self, x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        log_var = tf.convert_to_tensor(self.log_variance)
-        return distributions.gaussian_log_density(x, tf.sigmoid(logits), log_var)
+    def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
+        return distributions.gaussian_log_density(x, tf.sigmoid(parameters), tf.convert_to_tensor(self.log_variance))
 
-    def draw(self, logits: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+    def mean(self, parameters: tf.Tensor) -> tf.Tensor:
+        return tf.sigmoid(parameters)
+
+    def sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
         """A draw of the Gaussian, clipped to [0, 1] as every picture is."""
-        draw = distributions.reparameterize(tf.sigmoid(logits), tf.convert_to_tensor(self.log_variance), numbers)
+        numbers = noise.normal(tuple(parameters.shape[1:]), Stream.PIXELS)
+        draw = distributions.reparameterize(tf.sigmoid(parameters), tf.convert_to_tensor(self.log_variance), numbers)
         return tf.clip_by_value(draw, 0.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:
@@ -152,7 +251,7 @@ class Gaussian(Likelihood):
 class SquaredError(Gaussian):
     """Half the squared error, 1/2 (x - sigmoid(logits))^2: the Gaussian of variance 1 without its constant.
 
-    What many write-ups print. Its `log_prob` is no log density: it lacks -1/2 log 2 pi = -0.919 nats a pixel, which
+    It is what many write-ups print. Its `log_prob` is no log density: it lacks -1/2 log 2 pi = -0.919 nats a pixel, which
     changes no gradient but every reported `elbo` and `reconstruction`.
     """
 
@@ -161,14 +260,14 @@ class SquaredError(Gaussian):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(1.0, **kwargs)
 
-    def log_prob(self, x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return -0.5 * tf.square(x - tf.sigmoid(logits))
+    def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
+        return -0.5 * tf.square(x - tf.sigmoid(parameters))
 
     def get_config(self) -> dict[str, Any]:
         return {name: value for name, value in super().get_config().items() if name != "variance"}
 
 
-LIKELIHOODS = {
+LIKELIHOODS: dict[str, type[Likelihood]] = {
     "bernoulli": Bernoulli,
     "continuous_bernoulli": ContinuousBernoulli,
     "gaussian": Gaussian,
@@ -177,30 +276,15 @@ LIKELIHOODS = {
 
 
 def get(likelihood: "str | Likelihood") -> Likelihood:
-    """A likelihood from its name (`bernoulli`, `continuous_bernoulli`, `gaussian`, `squared_error`) or as it is.
-
-    Raises:
-        UserError: neither.
-    """
-    if isinstance(likelihood, Likelihood):
-        return likelihood
-    if not isinstance(likelihood, str) or likelihood not in LIKELIHOODS:
-        raise unknown("likelihood", likelihood, LIKELIHOODS)
-    return LIKELIHOODS[likelihood]()
+    """A likelihood from its name in `LIKELIHOODS` or as it is; raises `UserError` for neither."""
+    return parts.chosen("likelihood", likelihood, LIKELIHOODS, Likelihood)
 
 
 def name_of(likelihood: Likelihood) -> str:
     """The name by which `get` knows a likelihood, or the class's name where it is the user's own."""
-    known = {kind: name for name, kind in LIKELIHOODS.items()}
-    return known.get(type(likelihood), type(likelihood).__name__)
+    return parts.name_of(likelihood, LIKELIHOODS)
 
 
-def warn_if_binary(likelihood: Likelihood) -> None:
-    """Warns that grey pixels are about to meet `likelihood`, where that is one of binary pixels."""
-    if likelihood.binary:
-        warnings.warn(
-            "Grey pixels under a Bernoulli likelihood: the loss is then a cross entropy, not a log density, and no "
-            'bound on log p(x). Binarize the data, or use likelihood="continuous_bernoulli" or "gaussian".',
-            UserWarning,
-            stacklevel=4,
-        )
+def _uniforms(parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
+    """A uniform number for every number that the decoder emits, `[B, *image]`."""
+    return noise.uniform(tuple(parameters.shape[1:]), Stream.PIXELS)

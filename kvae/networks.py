@@ -1,9 +1,12 @@
-"""Encoders `x [B, *image] -> (mean, log_var) [B, D]` and decoders `z [B, D] -> logits [B, *image]`.
+"""Encoders `x [B, *image] -> parameters of q(z|x)` and decoders `z [B, D] -> parameters of p(x|z)`.
 
-Two families, a multilayer perceptron and a convolutional pair; any Keras model with the same doors serves as well.
-The output heads compute in float32 under every precision policy: densities follow.
+Two families, a multilayer perceptron and a convolutional pair; any Keras model with the same interface serves as well.
+What an encoder emits is the posterior's to say, (mean, log_var) for a diagonal Gaussian; what a decoder emits is the
+likelihood's, logits of the images for a Bernoulli. The output heads compute in float32 under every precision policy:
+densities follow.
 """
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -108,21 +111,45 @@ class _Network(keras.Model):
 
 
 class _Encoder(_Network):
-    def __init__(self, latent_dim: int, scale: str = "log_var", **kwargs: Any) -> None:
+    def __init__(
+        self, latent_dim: int, scale: str = "log_var", sizes: Sequence[int] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if scale not in SCALES:
             raise unknown("scale", scale, SCALES)
         self.latent_dim = check_whole("latent_dim", latent_dim)
         self.scale = scale
+        self.sizes = None if sizes is None else _check_widths("sizes", sizes)
+
+    def emit(self, sizes: Shape) -> None:
+        """Makes the encoder return tensors of these widths: called by `VAE.build` for a posterior that needs others.
+
+        Raises:
+            UserError: the encoder is built already, with other heads.
+        """
+        wanted = None if sizes == (self.latent_dim, self.latent_dim) else sizes
+        if wanted == self.sizes:
+            return
+        if self.built:
+            raise UserError(f"Expected an encoder that is not built yet, to emit {sizes}. Received one that is.")
+        self.sizes = wanted
 
     def _make_heads(self, fan_in: int) -> None:
+        if self.sizes is not None:
+            self.heads = [self._layer(keras.layers.Dense, size, fan_in, head=True) for size in self.sizes]
+            for head in self.heads:
+                head.build((None, fan_in))
+            return
         self.mean_head = self._layer(keras.layers.Dense, self.latent_dim, fan_in, head=True, name="mean")
         self.scale_head = self._layer(keras.layers.Dense, self.latent_dim, fan_in, head=True, name=self.scale)
         for head in (self.mean_head, self.scale_head):
             head.build((None, fan_in))
 
-    def _posterior(self, h: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """mean and log_var of q(z|x) from the last hidden layer."""
+    def _posterior(self, h: tf.Tensor) -> Any:
+        """The parameters of q(z|x) from the last hidden layer: a tensor or a tuple of them; mean and log_var as a rule."""
+        if self.sizes is not None:
+            emitted = tuple(head(h) for head in self.heads)
+            return emitted if len(emitted) > 1 else emitted[0]
         heads = (self.mean_head, self.scale_head)
         if self.compute_dtype == "float32":
             # Both in one product: what a second and its two gradients cost beside it is a twentieth of a step on a CPU.
@@ -134,13 +161,16 @@ class _Encoder(_Network):
         return mean, scale if self.scale == "log_var" else 2.0 * scale
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "latent_dim": self.latent_dim, "scale": self.scale}
+        return {**super().get_config(), "latent_dim": self.latent_dim, "scale": self.scale, "sizes": self.sizes}
 
 
 class _Decoder(_Network):
-    def __init__(self, image_shape: Sequence[int], output_bias: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, image_shape: Sequence[int], output_bias: Any, numbers_per_pixel: int = 1, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.image_shape = _check_image_shape(image_shape)
+        self.numbers_per_pixel = check_whole("numbers_per_pixel", numbers_per_pixel)
         self.output_bias = None if output_bias is None else self._check_bias(output_bias)
 
     def _check_bias(self, output_bias: Any) -> np.ndarray:
@@ -154,12 +184,28 @@ class _Decoder(_Network):
 
     def get_config(self) -> dict[str, Any]:
         bias = None if self.output_bias is None else self.output_bias.tolist()
-        return {**super().get_config(), "image_shape": self.image_shape, "output_bias": bias}
+        return {
+            **super().get_config(),
+            "image_shape": self.image_shape,
+            "output_bias": bias,
+            "numbers_per_pixel": self.numbers_per_pixel,
+        }
+
+    @property
+    def parameters_shape(self) -> Shape:
+        """Of what is emitted for one image."""
+        return self.image_shape if self.numbers_per_pixel == 1 else (*self.image_shape, self.numbers_per_pixel)
+
+    def _bias(self, values: np.ndarray) -> "ConstantValues":
+        """An initializer for biases `[..., n]`: the values for the first number of every pixel, 0 for the others."""
+        filled = np.zeros((*values.shape, self.numbers_per_pixel), np.float32)
+        filled[..., 0] = values
+        return ConstantValues(filled.ravel())
 
 
 @keras.saving.register_keras_serializable("kvae")
 class MLPEncoder(_Encoder):
-    """Dense layers and two linear heads.
+    """Dense layers and linear heads, two for a diagonal Gaussian.
 
     Args:
         latent_dim: D.
@@ -169,14 +215,14 @@ class MLPEncoder(_Encoder):
             steps that Adam takes differ.
         **options: `kernel_regularizer` and `bias_regularizer` of every layer, added to the training loss;
             `initialization`, `"glorot"` (kernels Glorot uniform, biases 0) or `"fan_in"` (both uniform
-            +-1/sqrt(fan_in)); `seed` of the initial weights (Keras's global seed where it is None); and what
-            `keras.Model` takes.
+            +-1/sqrt(fan_in)); `seed` of the initial weights (Keras's global seed where it is None); `sizes`, widths of
+            other heads than the two, which a model sets for its posterior; and what `keras.Model` takes.
 
     Call arguments:
         x: `[B, ...]`; flattened.
 
     Returns:
-        mean `[B, D]` and log_var `[B, D]`, float32.
+        mean `[B, D]` and log_var `[B, D]`, float32; or tensors of the widths `sizes`.
 
     Raises:
         UserError: a latent_dim, width or initialization that cannot be.
@@ -218,7 +264,7 @@ class MLPEncoder(_Encoder):
 
 @keras.saving.register_keras_serializable("kvae")
 class MLPDecoder(_Decoder):
-    """Dense layers and a linear head that emits logits.
+    """Dense layers and a linear head that emits the parameters of p(x|z), logits for a Bernoulli likelihood.
 
     Args:
         image_shape: of one image, e.g. `(28, 28, 1)`.
@@ -226,13 +272,14 @@ class MLPDecoder(_Decoder):
         activation: of the hidden layers.
         output_bias: what the head's bias starts at: a number, one a channel or one a pixel; the logit of the
             training mean saves the first epochs. See `logit_of_mean`.
+        numbers_per_pixel: n, for a likelihood that needs more than one number a pixel.
         **options: as in `MLPEncoder`.
 
     Call arguments:
         z: `[B, D]`.
 
     Returns:
-        logits `[B, *image_shape]`, float32.
+        `[B, *image_shape]`, or `[B, *image_shape, n]` for n above 1; float32.
     """
 
     def __init__(
@@ -249,11 +296,11 @@ class MLPDecoder(_Decoder):
     def build(self, input_shape: Shape) -> None:
         fan_in = input_shape[-1]
         self.hidden, fan_in = self._dense_layers(self.hidden_units, fan_in)
-        bias = None if self.output_bias is None else _constant(self.output_bias, self.image_shape)
-        pixels = math.prod(self.image_shape)
-        self.head = self._layer(keras.layers.Dense, pixels, fan_in, head=True, bias_initializer=bias, name="logits")
+        bias = None if self.output_bias is None else self._bias(_per_pixel(self.output_bias, self.image_shape))
+        width = math.prod(self.parameters_shape)
+        self.head = self._layer(keras.layers.Dense, width, fan_in, head=True, bias_initializer=bias, name="logits")
         self.head.build((None, fan_in))
-        self.reshape = keras.layers.Reshape(self.image_shape, dtype="float32")
+        self.reshape = keras.layers.Reshape(self.parameters_shape, dtype="float32")
         self.built = True
 
     def call(self, z: tf.Tensor) -> tf.Tensor:
@@ -268,7 +315,7 @@ class MLPDecoder(_Decoder):
 
 @keras.saving.register_keras_serializable("kvae")
 class ConvEncoder(_Encoder):
-    """3 x 3 convolutions of stride 2, a dense layer and two linear heads, for images of any size and channel count.
+    """3 x 3 convolutions of stride 2, a dense layer and linear heads, for images of any size and channel count.
 
     Args:
         latent_dim: D.
@@ -281,7 +328,7 @@ class ConvEncoder(_Encoder):
         x: `[B, H, W, C]`.
 
     Returns:
-        mean `[B, D]` and log_var `[B, D]`, float32.
+        mean `[B, D]` and log_var `[B, D]`, float32; or tensors of the widths `sizes`.
 
     Raises:
         UserError: the data are not images `[B, H, W, C]`, or an argument cannot be.
@@ -334,7 +381,7 @@ class ConvEncoder(_Encoder):
 
 @keras.saving.register_keras_serializable("kvae")
 class ConvDecoder(_Decoder):
-    """A dense stem and 3 x 3 transposed convolutions of stride 2, then a linear one that emits logits.
+    """A dense stem and 3 x 3 transposed convolutions of stride 2, then a linear one that emits the parameters of p(x|z).
 
     The stem has ceil(side / 2^n) places a side, n the number of filters; what doubles past the image is cropped, so
     any height and width come out exactly.
@@ -345,13 +392,14 @@ class ConvDecoder(_Decoder):
         dense_units: width of the dense layer before the stem.
         activation: of the hidden layers.
         output_bias: what the last layer's bias starts at: a number or one a channel; the mean of one a pixel.
+        numbers_per_pixel: n, for a likelihood that needs more than one number a pixel.
         **options: as in `MLPEncoder`.
 
     Call arguments:
         z: `[B, D]`.
 
     Returns:
-        logits `[B, H, W, C]`, float32.
+        `[B, H, W, C]`, or `[B, H, W, C, n]` for n above 1; float32.
     """
 
     def __init__(
@@ -388,13 +436,10 @@ class ConvDecoder(_Decoder):
             places = (places[0] * 2, places[1] * 2, count)
         bias = None
         if self.output_bias is not None:
-            per_pixel = np.broadcast_to(
-                self.output_bias.reshape(_bias_shape(self.output_bias, self.image_shape)), self.image_shape
-            )
-            bias = _constant(per_pixel.mean(axis=(0, 1)), (channels,))
+            bias = self._bias(_per_pixel(self.output_bias, self.image_shape).mean(axis=(0, 1)))
         self.head = self._layer(
             keras.layers.Conv2D,
-            channels,
+            channels * self.numbers_per_pixel,
             9 * places[2],
             head=True,
             bias_initializer=bias,
@@ -407,22 +452,31 @@ class ConvDecoder(_Decoder):
         self.crop = keras.layers.Cropping2D(
             ((extra[0] // 2, extra[0] - extra[0] // 2), (extra[1] // 2, extra[1] - extra[1] // 2)), dtype="float32"
         )
+        if self.numbers_per_pixel > 1:
+            self.split = keras.layers.Reshape(self.parameters_shape, dtype="float32")
         self.built = True
 
     def call(self, z: tf.Tensor) -> tf.Tensor:
         h = self.reshape(self.stem(self.dense(z)))
         for layer in self.convolutions:
             h = layer(h)
-        return self.crop(self.head(h))
+        h = self.crop(self.head(h))
+        return h if self.numbers_per_pixel == 1 else self.split(h)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "filters": self.filters, "dense_units": self.dense_units}
 
 
-def convolves(network: keras.Model) -> bool:
-    """Whether a network, kvae's or one of the user's, has convolutions; one that is not built may not know yet."""
-    kinds = (ConvEncoder, ConvDecoder, keras.layers.Conv2D, keras.layers.Conv2DTranspose)
-    return any(isinstance(layer, kinds) for layer in network._flatten_layers())
+def takes_condition(network: Any) -> bool:
+    """Whether a network's `call` has the keyword `condition`."""
+    return "condition" in inspect.signature(network.call).parameters
+
+
+def call(network: Any, inputs: Any, condition: Any = None, training: bool = False) -> Any:
+    """Calls a network, with the condition `[B, ...]` where there is one and the network takes it."""
+    if condition is None or not takes_condition(network):
+        return network(inputs, training=training)
+    return network(inputs, condition=condition, training=training)
 
 
 def _check_height_width_channels(image_shape: Sequence[int]) -> Shape:
@@ -434,9 +488,10 @@ def _check_height_width_channels(image_shape: Sequence[int]) -> Shape:
     return _check_image_shape(image_shape)
 
 
-def _bias_shape(bias: np.ndarray, image_shape: Shape) -> Shape:
-    """The shape in which a bias of one number, one a channel or one a pixel broadcasts against the image."""
-    return image_shape if bias.size == math.prod(image_shape) else (bias.size,)
+def _per_pixel(bias: np.ndarray, image_shape: Shape) -> np.ndarray:
+    """A bias of one number, one a channel or one a pixel, as one a pixel and channel."""
+    shape = image_shape if bias.size == math.prod(image_shape) else (bias.size,)
+    return np.broadcast_to(bias.reshape(shape), image_shape)
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -455,10 +510,6 @@ class ConstantValues(keras.initializers.Initializer):
 
     def get_config(self) -> dict[str, Any]:
         return {"values": self.values.tolist()}
-
-
-def _constant(bias: np.ndarray, image_shape: Shape) -> ConstantValues:
-    return ConstantValues(np.broadcast_to(bias.reshape(_bias_shape(bias, image_shape)), image_shape).ravel())
 
 
 def logit_of_mean(mean: Any) -> np.ndarray:

@@ -8,12 +8,26 @@ same on every runtime, the images that a seed stands for, comes from `kvae.porta
 """
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from kvae import portable
+from kvae import portable, streams
+from kvae.streams import Stream
 from kvae.tensorflow import tf
+
+
+class Noise(Protocol):
+    """Random numbers for a batch of B images; whoever draws is given one.
+
+    `Keyed` below serves training and evaluation, `kvae.portable.Portable` the images that a seed stands for.
+    """
+
+    def normal(self, shape: tuple[int, ...], stream: Stream) -> Any:
+        """Standard normal numbers, `[B, *shape]` float32."""
+
+    def uniform(self, shape: tuple[int, ...], stream: Stream) -> Any:
+        """Uniform numbers on [0, 1), `[B, *shape]` float32."""
 
 
 class TensorFlow:
@@ -41,6 +55,9 @@ class TensorFlow:
 
     def count(self, conditions: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(tf.cast(conditions, tf.int32), axis=-1)
+
+    def reshape(self, values: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+        return tf.reshape(values, [-1, *shape])
 
 
 TENSORFLOW = TensorFlow()
@@ -85,3 +102,64 @@ def normal(shape: tuple[int, ...], *key: Any) -> tf.Tensor:
     high = tf.bitwise.right_shift(_bits(math.prod(shape), key), tf.constant(9, tf.uint32))
     symmetric = (tf.cast(tf.cast(high, tf.int32), tf.float32) + 0.5) * 2.0**-22 - 1.0  # 2u - 1, exact
     return tf.reshape(math.sqrt(2.0) * tf.math.erfinv(symmetric), [-1, *shape])
+
+
+class Keyed:
+    """The noise of a computation: numbers that are a hash of (seed, what they are for, key).
+
+    They are the same for every batch size, number of workers and moment of a resume, as long as the key is.
+
+    Args:
+        seed: an integer, or an integer tensor.
+        use: which computation draws.
+        *key: integers or integer tensors that broadcast to `[B]`, such as the step and the places of the images.
+    """
+
+    def __init__(self, seed: Any, use: Stream, *key: Any) -> None:
+        self._seed = seed
+        self._use = use
+        self._key = key
+
+    def normal(self, shape: tuple[int, ...], stream: Stream) -> tf.Tensor:
+        """Standard normal numbers for the part of the model that `stream` names, `[B, *shape]` float32."""
+        return normal(shape, self._seed, *streams.words(self._use, stream), *self._key)
+
+    def uniform(self, shape: tuple[int, ...], stream: Stream) -> tf.Tensor:
+        """Uniform numbers on [0, 1) for the part of the model that `stream` names, `[B, *shape]` float32."""
+        return uniform(shape, self._seed, *streams.words(self._use, stream), *self._key)
+
+    def numbered(self, numbers: Any) -> "Numbered":
+        """The same noise for draws that have numbers: how many of them are made at once changes none."""
+        return Numbered(self._seed, self._use, self._key, numbers)
+
+
+class Numbered:
+    """`Keyed` noise in which the first axis of every shape counts draws, and draw k has its number in the key.
+
+    Args:
+        seed: as in `Keyed`.
+        use: as in `Keyed`.
+        key: as in `Keyed`; at least one of them is `[B]`.
+        numbers: of the draws, `[K]` integers.
+    """
+
+    def __init__(self, seed: Any, use: Stream, key: tuple[Any, ...], numbers: Any) -> None:
+        self._keyed = (seed, use, key)
+        self._numbers = tf.convert_to_tensor(numbers)
+
+    def normal(self, shape: tuple[int, ...], stream: Stream) -> tf.Tensor:
+        """Standard normal numbers, `[B, K, *rest]` float32 for the shape `(K, *rest)`."""
+        return self._made(normal, shape, stream)
+
+    def uniform(self, shape: tuple[int, ...], stream: Stream) -> tf.Tensor:
+        """Uniform numbers on [0, 1), `[B, K, *rest]` float32 for the shape `(K, *rest)`."""
+        return self._made(uniform, shape, stream)
+
+    def _made(self, generate: Any, shape: tuple[int, ...], stream: Stream) -> tf.Tensor:
+        seed, use, key = self._keyed
+        images, draws = tf.shape(key[-1])[0], tf.shape(self._numbers)[0]
+        parts = [tf.tile(part, [draws]) if part.shape.rank == 1 else part for part in map(tf.convert_to_tensor, key)]
+        numbers = tf.repeat(self._numbers, images)
+        made = generate(tuple(shape[1:]), seed, *streams.words(use, stream), *parts, numbers)
+        made = tf.reshape(made, [shape[0], images, *shape[1:]])  # fails where the shape does not begin with K
+        return tf.transpose(made, [1, 0, *range(2, 1 + len(shape))])

@@ -4,18 +4,19 @@ A number is a function of (seed, stream, place) alone, made by uint32 and int32 
 and NumPy compute alike; only its last step, int32 -> float32 times a power of two, leaves the integers, and that is
 exact. So image i of a batch depends on its own seed alone, and one seed gives one z everywhere.
 
-The functions take an `Arithmetic`, NumPy's by default; `kvae.noise` has that of TensorFlow. This room needs only NumPy.
+The functions take an `Arithmetic`, NumPy's by default; `kvae.noise` has that of TensorFlow. This module needs only NumPy.
 """
 
+import math
 from statistics import NormalDist
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from kvae.errors import UserError, check_seed, check_whole
+from kvae.streams import Stream
 
 GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: consecutive multiples spread evenly over the 32-bit circle
-LATENT, PIXELS, SEEDS = range(3)  # streams
 
 # The table of half-normal quantiles. A segment holds half of the tail that those before it leave, the last all of it:
 # the cells get finer with the tail, from 2^-9 of the probability to 2^-19.
@@ -56,6 +57,9 @@ class Arithmetic(Protocol):
     def count(self, conditions: Any) -> Any:
         """How many along the last axis are true, int32."""
 
+    def reshape(self, values: Any, shape: tuple[int, ...]) -> Any:
+        """`[n, ...]` -> `[n, *shape]`."""
+
 
 class NumPy:
     """`Arithmetic` of NumPy."""
@@ -81,6 +85,9 @@ class NumPy:
     def count(self, conditions: np.ndarray) -> np.ndarray:
         return conditions.sum(axis=-1, dtype=np.int32)
 
+    def reshape(self, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        return values.reshape(-1, *shape)
+
 
 NUMPY = NumPy()
 
@@ -96,7 +103,7 @@ def mix(bits: Any, ops: Arithmetic = NUMPY) -> Any:
     return ops.xor(bits, ops.shift(bits, 16))
 
 
-def bits(seeds: Any, stream: int, count: int, ops: Arithmetic = NUMPY) -> Any:
+def bits(seeds: Any, stream: Stream, count: int, ops: Arithmetic = NUMPY) -> Any:
     """`count` hashed words for every seed, `[n]` -> `[n, count]` uint32.
 
     Two keys of 32 bits a seed and stream, and a round of mixing for each, so that two seeds do not share a stretch of
@@ -106,17 +113,17 @@ def bits(seeds: Any, stream: int, count: int, ops: Arithmetic = NUMPY) -> Any:
     places = np.arange(count, dtype=np.int64) * GOLDEN % 2**32
     words = ops.words(places)[None]
     for number in (1, 2):
-        key = mix(ops.xor(seeds, ops.words((2 * stream + number) * GOLDEN % 2**32)), ops)
+        key = mix(ops.xor(seeds, ops.words((2 * int(stream) + number) * GOLDEN % 2**32)), ops)
         words = mix(ops.xor(words, key), ops)
     return words
 
 
-def uniforms(seeds: Any, stream: int, count: int, ops: Arithmetic = NUMPY) -> Any:
+def uniforms(seeds: Any, stream: Stream, count: int, ops: Arithmetic = NUMPY) -> Any:
     """Uniform numbers on [0, 1), multiples of 2^-24; `[n]` -> `[n, count]` float32."""
     return ops.floats(ops.integers(ops.shift(bits(seeds, stream, count, ops), 8))) * np.float32(2.0**-24)
 
 
-def normals(seeds: Any, stream: int, count: int, ops: Arithmetic = NUMPY) -> Any:
+def normals(seeds: Any, stream: Stream, count: int, ops: Arithmetic = NUMPY) -> Any:
     """Standard normal numbers, multiples of 2^-20; `[n]` -> `[n, count]` float32.
 
     The first bit is the sign and the other 31 are the place in the half-normal distribution, whose quantiles come from
@@ -136,6 +143,27 @@ def normals(seeds: Any, stream: int, count: int, ops: Arithmetic = NUMPY) -> Any
     return ops.floats(magnitude - 2 * negative * magnitude) * np.float32(2.0**-20)
 
 
+class Portable:
+    """The noise that draws the images of seeds: a `kvae.noise.Noise` whose image i depends on seeds[i] alone.
+
+    Args:
+        seeds: `[B]` int32.
+        ops: of the library that computes.
+    """
+
+    def __init__(self, seeds: Any, ops: Arithmetic = NUMPY) -> None:
+        self._seeds = seeds
+        self._ops = ops
+
+    def normal(self, shape: tuple[int, ...], stream: Stream) -> Any:
+        """Standard normal numbers for the part of the model that `stream` names, `[B, *shape]` float32."""
+        return self._ops.reshape(normals(self._seeds, stream, math.prod(shape), self._ops), shape)
+
+    def uniform(self, shape: tuple[int, ...], stream: Stream) -> Any:
+        """Uniform numbers on [0, 1) for the part of the model that `stream` names, `[B, *shape]` float32."""
+        return self._ops.reshape(uniforms(self._seeds, stream, math.prod(shape), self._ops), shape)
+
+
 def seeds(n: int, seed: int, start: int = 0) -> np.ndarray:
     """The seeds of images start .. start + n - 1 of a set that is named by one number: no two of one set are alike.
 
@@ -153,7 +181,7 @@ def seeds(n: int, seed: int, start: int = 0) -> np.ndarray:
     check_whole("n", n)
     check_whole("start", start, least=0)
     places = np.arange(start, start + n, dtype=np.int64) * GOLDEN
-    key = mix(mix(NUMPY.words(check_seed("seed", seed) ^ (2 * SEEDS + 1) * GOLDEN % 2**32)))  # as scattered as a word
+    key = mix(mix(NUMPY.words(check_seed("seed", seed) ^ (2 * int(Stream.SEEDS) + 1) * GOLDEN % 2**32)))  # as scattered as a word
     return mix(NUMPY.words(places % 2**32) ^ key).view(np.int32)
 
 

@@ -6,13 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae import objectives
 from kvae.errors import UserError
 from kvae.tensorflow import tf
 from kvae.vae import VAE
 
-EXTENT = 7.0  # the first grid covers [-7, 7]^2: beyond it the prior has 5e-12 of its mass
-WIDEST = 56.0  # where the integrand lives further out, up to this
+DOUBLINGS = 3  # of the prior's region, where the integrand lives further out
 POINTS = 65  # a side, of the coarse grid and of the first fine one
 SLACK = 40.0  # nats below the maximum at which the integrand is left out: e^-40 of it
 EDGE = 20.0  # nats below the maximum that the integrand must have fallen by at the edge of the plane
@@ -27,26 +25,29 @@ class Integral(NamedTuple):
     error: np.ndarray  # [B] nats
 
 
-def log_evidence(vae: VAE, x: Any, observed: Any = None, *, tolerance: float = 1e-3) -> Integral:
-    """log p(x_observed) = log of the integral of p(x_observed|z) N(z; 0, I) over the latent plane.
+def log_evidence(
+    vae: VAE, x: Any, observed: Any = None, condition: Any = None, *, tolerance: float = 1e-3
+) -> Integral:
+    """log p(x_observed) = log of the integral of p(x_observed|z) p(z) over the latent plane.
 
     The trapezoidal rule, which converges exponentially for a smooth integrand that vanishes at the edges: on a coarse
-    grid over [-7, 7]^2, or a wider plane, to find where the integrand lives, then on a grid over that box alone, which
-    follows the integrand where it reaches the box's edge, doubled until the value agrees with that on every second
-    point.
+    grid over the prior's region, or a wider plane, to find where the integrand lives, then on a grid over that box
+    alone, which follows the integrand where it reaches the box's edge, doubled until the value agrees with that on
+    every second point.
 
     Args:
         vae: a built model with 2 latent dimensions.
         x: `[B, *image]` in [0, 1].
         observed: `[B, *image]` or what broadcasts to it, True for the pixels that count; all by default.
+        condition: `[B, ...]`, of a model that has one.
         tolerance: nats.
 
     Returns:
         With its error, which is above `tolerance` where even 1,025 points a side were too few, and infinite where the
-        integrand lives at the edge of [-56, 56]^2.
+        integrand lives at the edge of eight times the prior's region.
 
     Raises:
-        UserError: another latent size, images or a mask of another shape, or pixels outside [0, 1].
+        UserError: another latent size, images or a mask of another shape, or pixels that the likelihood refuses.
     """
     check_plane(vae)
     if vae.image_shape is None:
@@ -60,37 +61,52 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, *, tolerance: float = 1
         raise UserError(
             f"Expected a mask of shape {x.shape[1:]} or {x.shape}. Received {np.shape(observed)}."
         ) from None
-    if not ((x >= 0) & (x <= 1))[mask].all():
-        raise UserError("Expected pixels in [0, 1]. Received others. Divide uint8 images by 255.")
-    coarse = np.linspace(-EXTENT, EXTENT, POINTS)
-    plane = _points(coarse, coarse)
-    # The first grid is the same for every image, so it is decoded once, where that fits into memory.
-    logits = [vae.decode(piece) for piece in _pieces(vae, plane)] if len(plane) <= 4 * vae.images_at_once else None
-    found = [_integrate(vae, image, seen, plane, logits, tolerance) for image, seen in zip(x, mask, strict=True)]
+    if mask.any():
+        vae.check_pixels(x[mask])
+    if condition is not None:
+        condition = np.asarray(condition, np.float32)
+    region = vae.prior.region() if condition is None else None
+    plane = parameters = None
+    if region is not None:  # the first grid is the same for every image, so it is decoded once, where that fits
+        plane = _points(*_grid(region))
+        if len(plane) <= 4 * vae.images_at_once:
+            parameters = [vae.decode(piece) for piece in _pieces(vae, plane)]
+    found = []
+    for place, (image, seen) in enumerate(zip(x, mask, strict=True)):
+        own = None if condition is None else condition[place]
+        box = vae.prior.region(own[None]) if own is not None else region
+        found.append(_integrate(Integrand(vae, image, seen, own), box, parameters, tolerance))
     return Integral(*(np.array(part) for part in zip(*found, strict=True)))
 
 
-def log_joint(vae: VAE, x: Any, observed: Any, z: np.ndarray, logits: list[tf.Tensor] | None = None) -> np.ndarray:
-    """log p(x_observed, z) at many z for one image.
+class Integrand(NamedTuple):
+    """p(x_observed, z) of one image as a function of z."""
 
-    Args:
-        vae: a built model.
-        x: one image, `[*image]`.
-        observed: `[*image]` bool.
-        z: `[G, D]`.
-        logits: of the z, in pieces of `vae.images_at_once`, where they are known.
+    vae: VAE
+    x: np.ndarray  # [*image]
+    observed: np.ndarray  # [*image] bool
+    condition: np.ndarray | None = None  # [...]
 
-    Returns:
-        `[G]` nats, float64.
-    """
-    x, observed = np.where(observed, x, 0).astype(np.float32), np.asarray(observed, bool)
-    parts = []
-    for number, piece in enumerate(_pieces(vae, z)):
-        decoded = vae.decode(piece) if logits is None else logits[number]
-        log_prob = vae.likelihood(x, decoded)
-        log_prob = objectives.sum_event(tf.where(observed, log_prob, tf.zeros_like(log_prob)), x.ndim)
-        parts.append((log_prob + vae.log_prior(piece)).numpy())
-    return np.concatenate(parts).astype(np.float64)
+    def log_value(self, z: np.ndarray, parameters: list[tf.Tensor] | None = None) -> np.ndarray:
+        """log p(x_observed, z) at many z.
+
+        Args:
+            z: `[G, D]`.
+            parameters: what the z decode to, in pieces of `vae.images_at_once`, where that is known.
+
+        Returns:
+            `[G]` nats, float64.
+        """
+        vae = self.vae
+        x = tf.constant(np.where(self.observed, self.x, 0).astype(np.float32))[None]
+        observed = tf.constant(np.asarray(self.observed, bool))[None]
+        condition = None if self.condition is None else tf.constant(self.condition)[None]
+        parts = []
+        for number, piece in enumerate(_pieces(vae, z)):
+            decoded = None if parameters is None else parameters[number][:, None]
+            joint = vae.log_joint(x, piece[:, None], condition, observed, parameters=decoded)
+            parts.append(np.asarray(joint, np.float64)[:, 0])
+        return np.concatenate(parts)
 
 
 def check_plane(vae: VAE) -> None:
@@ -110,22 +126,41 @@ def _points(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.stack([grid[0].ravel(), grid[1].ravel()], axis=1).astype(np.float32)
 
 
+Box = tuple[np.ndarray, np.ndarray]  # lowest and highest corner, each [2]
+
+
+def _grid(box: Box, points: int = POINTS) -> list[np.ndarray]:
+    """The coordinates of both sides of a grid over a box."""
+    return [np.linspace(low, high, points) for low, high in zip(*box, strict=True)]
+
+
+def _widened(box: Box, times: float) -> Box:
+    """The box that is so many times as wide, about the same centre."""
+    centre, half = (box[0] + box[1]) / 2, (box[1] - box[0]) / 2
+    return centre - times * half, centre + times * half
+
+
 def _integrate(
-    vae: VAE, x: np.ndarray, observed: np.ndarray, plane: np.ndarray, logits: list[tf.Tensor] | None, tolerance: float
+    integrand: Integrand, region: Box, parameters: list[tf.Tensor] | None, tolerance: float
 ) -> tuple[float, float]:
-    """The integral for one image, and its error; `logits` are those of the first grid's points, `plane`."""
-    extent = EXTENT
-    values = log_joint(vae, x, observed, plane, logits).reshape(POINTS, POINTS)
-    while not _confined(values) and extent < WIDEST:
-        extent *= 2
-        values = log_joint(vae, x, observed, plane * (extent / EXTENT)).reshape(POINTS, POINTS)
-    box = _box(values, [np.linspace(-extent, extent, POINTS)] * 2)
-    points, fits = POINTS, 0
+    """The integral for one image, and its error; `parameters` are those of the first grid's points."""
+
+    def values_on(sides: list[np.ndarray], known: list[tf.Tensor] | None = None) -> np.ndarray:
+        return integrand.log_value(_points(*sides), known).reshape(len(sides[1]), len(sides[0]))
+
+    sides, times = _grid(region), 1
+    values = values_on(sides, parameters)
+    while not _confined(values) and times < 2**DOUBLINGS:
+        times *= 2
+        sides = _grid(_widened(region, times))
+        values = values_on(sides)
+    widest = _widened(region, 2**DOUBLINGS)
+    box, points, fits = _box(values, sides, widest), POINTS, 0
     while True:
-        sides = [np.linspace(low, high, points) for low, high in box]
-        values = log_joint(vae, x, observed, _points(*sides)).reshape(points, points)
-        fitted = _box(values, sides)
-        shrunk = min((new[1] - new[0]) / (old[1] - old[0]) for new, old in zip(fitted, box, strict=True)) < 0.5
+        sides = _grid(box, points)
+        values = values_on(sides)
+        fitted = _box(values, sides, widest)
+        shrunk = ((fitted[1] - fitted[0]) / (box[1] - box[0])).min() < 0.5
         if fits < FITS and (shrunk or not _confined(values)):
             box, fits = fitted, fits + 1
             continue
@@ -137,7 +172,7 @@ def _integrate(
         points = 2 * points - 1
 
 
-def _box(values: np.ndarray, sides: list[np.ndarray]) -> list[tuple[float, float]]:
+def _box(values: np.ndarray, sides: list[np.ndarray], widest: Box) -> Box:
     """Where the integrand lives on a grid, with a margin: of one cell, or of half the grid where it runs off that."""
     confined, box = _confined(values), []
     for places, side in zip(np.nonzero(values >= values.max() - SLACK)[::-1], sides, strict=True):
@@ -145,8 +180,9 @@ def _box(values: np.ndarray, sides: list[np.ndarray]) -> list[tuple[float, float
         low, high = places.min(), places.max()
         below = half if low == 0 and not confined else cell
         above = half if high == len(side) - 1 and not confined else cell
-        box.append((max(-WIDEST, float(side[low] - below)), min(WIDEST, float(side[high] + above))))
-    return box
+        box.append((float(side[low] - below), float(side[high] + above)))
+    low_corner, high_corner = np.array(box).T
+    return np.maximum(low_corner, widest[0]), np.minimum(high_corner, widest[1])
 
 
 def _confined(values: np.ndarray) -> bool:

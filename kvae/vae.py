@@ -1,43 +1,42 @@
-"""The model: an encoder, a decoder, a likelihood, and one objective that training and evaluation share."""
+"""The model: an encoder, a posterior, a prior, a decoder and a likelihood, composed; and an objective that trains them.
 
-from __future__ import annotations  # kvae/__init__.py may import this room while those below are half done
+Two methods compose the parts, and whatever kvae computes of a model goes through them: `log_joint`, log p(x, z), and
+`draw`, z ~ q(z|x) with all densities. Keras's steps come next, then what a user asks of a trained model.
+"""
 
-import inspect
+from __future__ import annotations  # kvae/__init__.py may import this module while those below are half done
+
 import math
 import random
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from kvae import cluster, distributions, files, likelihoods, networks, noise, objectives, portable
-from kvae.errors import UserError, check_seed, check_whole, unknown
-from kvae.loop import LoopedModel, returns_metrics
+from kvae import files, likelihoods, networks, objectives, parts, portable, posteriors, priors
+from kvae.compiled import compiled
+from kvae.errors import UserError, check_seed, check_whole
+from kvae.fast_fit import FastFit, place_layer, returns_metrics
+from kvae.noise import TENSORFLOW, Keyed, Noise
+from kvae.objectives import Draws
+from kvae.portable import Portable
+from kvae.posteriors import Distribution
+from kvae.streams import Stream
 from kvae.tensorflow import keras, tf
 
-KL_KINDS = ("analytic", "sampled")
 VALUES_AT_ONCE = 4096 * 784  # pixels decoded at a time
 METRICS = ("loss", "elbo", "reconstruction", "kl")
-
-# Streams of the model's noise: a draw is a function of (seed, stream, counter, element).
-TRAINING, EVALUATION, POSTERIOR = 0, 1, 3
-
-
-class Posterior(NamedTuple):
-    """q(z|x) = N(mean, exp(log_var)), factorized."""
-
-    mean: tf.Tensor  # [B, D]
-    log_var: tf.Tensor  # [B, D]
+PARTS = ("encoder", "decoder", "likelihood", "prior", "posterior", "objective")
 
 
 @keras.saving.register_keras_serializable("kvae")
-class VAE(LoopedModel):
+class VAE(FastFit):
     """A variational autoencoder that trains with Keras `fit`.
 
-    Maximises E_q(z|x)[log p(x|z)] - beta KL(q(z|x) || p(z)) with p(z) = N(0, I): Kingma and Welling, "Auto-Encoding
-    Variational Bayes" (2014), equation 3; Higgins et al., "beta-VAE" (2017), equation 4. `fit` and `evaluate` show
-    `loss`, `elbo` (always with beta = 1), `reconstruction` and `kl`, in nats per example. A callback that monitors
-    `val_elbo` needs `mode="max"`: Keras cannot know that higher is better.
+    By default it maximises E_q(z|x)[log p(x|z)] - beta KL(q(z|x) || p(z)) with p(z) = N(0, I): Kingma and Welling,
+    "Auto-Encoding Variational Bayes" (2014), equation 3; Higgins et al., "beta-VAE" (2017), equation 4. `fit` and
+    `evaluate` show `loss`, `elbo` (always with beta = 1), `reconstruction` and `kl`, in nats per image. A callback that
+    monitors `val_elbo` needs `mode="max"`: Keras cannot know that higher is better.
 
     `VAE(latent_dim, ...)` makes a multilayer perceptron for images of any shape when it first sees data. Pass
     `encoder=` (and `decoder=`, or leave it to be mirrored) for another network of kvae or one of your own.
@@ -47,15 +46,20 @@ class VAE(LoopedModel):
         hidden_units: widths of the encoder's hidden layers, (500,) by default; the decoder mirrors them. Not
             together with `encoder`.
         activation: of the hidden layers, tanh by default. Not together with `encoder`.
-        encoder: a Keras model `x [B, *image] -> (mean, log_var)`, each `[B, D]`.
-        decoder: a Keras model `z [B, D] -> logits [B, *image]`, no sigmoid at its end. By default the encoder's
-            `mirror`.
+        encoder: a Keras model `x [B, *image] ->` what the posterior needs: (mean, log_var), each `[B, D]`, by default.
+        decoder: a Keras model `z [B, D] ->` what the likelihood needs: logits `[B, *image]` for a Bernoulli, no sigmoid
+            at its end. By default the encoder's `mirror`.
         output_bias: what a mirrored decoder's output bias starts at; see `kvae.networks.logit_of_mean`.
-        likelihood: `"bernoulli"`, `"continuous_bernoulli"`, `"gaussian"`, `"squared_error"` or a
-            `kvae.likelihoods.Likelihood`.
-        beta: weight of the KL term, a number of at least 0 or a schedule such as `kvae.objectives.LinearWarmup`.
-        samples: K, latent draws per example.
-        kl: `"analytic"`, or `"sampled"` for log q(z|x) - log p(z) at the draws.
+        likelihood: p(x|z), a name in `kvae.likelihoods.LIKELIHOODS` or a `kvae.likelihoods.Likelihood`.
+        prior: p(z), a name in `kvae.priors.PRIORS` or a `kvae.priors.Prior`.
+        posterior: the family of q(z|x), a name in `kvae.posteriors.POSTERIORS` or a `kvae.posteriors.Posterior`.
+        objective: what training minimises, a name in `kvae.objectives.OBJECTIVES` or a `kvae.objectives.Objective`.
+        beta: short for `objective=ELBO(beta, samples, kl)`, as the next two: weight of the KL term, a number of at
+            least 0 or a schedule such as `kvae.objectives.LinearWarmup`. 1 by default.
+        samples: K, latent draws per image. 1 by default.
+        kl: `"analytic"`, the default, or `"sampled"` for log q(z|x) - log p(z) at the draws.
+        condition_shape: for a model with a second input, the shape of the condition of one image, () for a label. `fit`
+            and `evaluate` take it as y, and the networks whose `call` has the keyword `condition` get it, float32.
         seed: of the initial weights (of an `encoder` or `decoder` of yours: their own business), of the order of
             arrays in `fit`, and of all draws while training; drawn from Python's `random` by default, so that
             `keras.utils.set_random_seed` fixes it.
@@ -74,9 +78,13 @@ class VAE(LoopedModel):
         decoder: keras.Model | None = None,
         output_bias: Any = None,
         likelihood: str | likelihoods.Likelihood = "bernoulli",
-        beta: Any = 1.0,
-        samples: int = 1,
-        kl: str = "analytic",
+        prior: str | priors.Prior = "standard_normal",
+        posterior: str | posteriors.Posterior = "diagonal_gaussian",
+        objective: str | objectives.Objective | None = None,
+        beta: Any = None,
+        samples: int | None = None,
+        kl: str | None = None,
+        condition_shape: tuple[int, ...] | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -85,84 +93,136 @@ class VAE(LoopedModel):
             raise UserError("Expected either encoder= or latent_dim=, hidden_units= and activation=. Received both.")
         if decoder is not None and output_bias is not None:
             raise UserError("Expected output_bias= for a mirrored decoder only. Give it to your decoder instead.")
-        if kl not in KL_KINDS:
-            raise unknown("kl", kl, KL_KINDS)
         self.seed = _seed(seed)
-        self.beta = beta
-        self.samples = check_whole("samples", samples)
-        self.kl = kl
+        self.encoder = encoder or self._default_encoder(latent_dim, hidden_units, activation)
+        self.decoder: Any = decoder
         self.output_bias: Any = None if output_bias is None else np.asarray(output_bias, np.float32)
-        self.encoder = encoder or networks.MLPEncoder(
+        self.likelihood = likelihoods.get(likelihood)
+        self.prior = priors.get(prior)
+        self.posterior = posteriors.get(posterior)
+        self.condition_shape: Any = None if condition_shape is None else tuple(condition_shape)
+        self.image_shape: Any = None  # a tuple once built
+        self.latent_dim: Any = getattr(self.encoder, "latent_dim", None)
+        self._means = [keras.metrics.Mean(name=name) for name in METRICS]
+        self.objective = _objective(objective, {"beta": beta, "samples": samples, "kl": kl})
+
+    def _default_encoder(self, latent_dim: int | None, hidden_units: Any, activation: Any) -> keras.Model:
+        return networks.MLPEncoder(
             2 if latent_dim is None else latent_dim,
             (500,) if hidden_units is None else hidden_units,
             activation or "tanh",
             seed=self.seed,
             dtype=self.dtype_policy,
         )
-        self.decoder: Any = decoder
-        self.likelihood = likelihoods.get(likelihood)
-        self.image_shape: Any = None  # a tuple once built
-        self.latent_dim: Any = getattr(self.encoder, "latent_dim", None)
-        self._means = [keras.metrics.Mean(name=name) for name in METRICS]
-        self.__dict__["_graphs"] = {}  # not tracked by Keras, for it is no state
+
+    @property
+    def objective(self) -> objectives.Objective:
+        """What training minimises. Another one may be set between two calls of `fit`."""
+        return self._objective
+
+    @objective.setter
+    def objective(self, objective: str | objectives.Objective) -> None:
+        self._objective = objectives.get(objective)
+        self.forget_compiled()
+        if self.image_shape is not None:
+            self._make_further_metrics()
 
     @property
     def beta(self) -> Any:
-        """Weight of the KL term: a number or a schedule. It may be set between two calls of `fit`."""
-        return self._beta
+        """Weight of the KL term: a number or a schedule. Setting it gives the model another `ELBO`."""
+        return getattr(self.objective, "beta", 1.0)
 
     @beta.setter
     def beta(self, beta: Any) -> None:
-        self._beta = beta if callable(beta) else objectives.check_beta(beta)
-        self.train_function = self.test_function = None  # traced with the value before
+        self.objective = objectives.ELBO(beta, self.samples, self.kl)
+
+    @property
+    def samples(self) -> int:
+        """K, latent draws per image in training."""
+        return self.objective.samples
+
+    @property
+    def kl(self) -> str:
+        """What `kl` is everywhere: `"analytic"`, or `"sampled"` at the draws."""
+        return self.objective.kl
 
     # Building, saving
 
     def build(self, input_shape: Any) -> None:
-        """Makes what depends on the image shape and checks both networks against their contracts."""
+        """Makes what depends on the image shape and checks that the parts fit each other."""
         image_shape = tuple(input_shape[1:])
         if not image_shape or None in image_shape:
             raise UserError(f"Expected images [B, ...] of a known shape. Received {tuple(input_shape)}.")
-        posterior = self.encoder(keras.KerasTensor((None, *image_shape)))
-        shapes = [tuple(part.shape) for part in posterior] if isinstance(posterior, list | tuple) else posterior.shape
-        if len(shapes) != 2 or shapes[0] != shapes[1] or len(shapes[0]) != 2:
-            raise UserError(f"Expected the encoder to return (mean, log_var), each [B, D]. Received shapes {shapes}.")
-        self.latent_dim = shapes[0][1]
+        if self.condition_shape is not None:
+            condition = keras.KerasTensor((None, *self.condition_shape))
+        else:
+            condition = None
+        self._build_encoder(image_shape, condition)
+        sizes = {"latent_dim": self.latent_dim, "image_shape": image_shape, "condition_shape": self.condition_shape}
+        for part in (self.posterior, self.prior, self.likelihood):
+            parts.build(part, **sizes)
+        self._build_decoder(image_shape, condition)
+        self.image_shape = image_shape
+        self.prior.bind(self._approximate)
+        self.built = True
+        self._make_further_metrics()
+
+    def _build_encoder(self, image_shape: tuple[int, ...], condition: Any) -> None:
+        if hasattr(self.encoder, "emit"):
+            self.encoder.emit(posteriors.as_sizes(self.posterior.parameters_size(self.encoder.latent_dim)))
+        emitted = networks.call(self.encoder, keras.KerasTensor((None, *image_shape)), condition)
+        emitted = tuple(emitted) if isinstance(emitted, list | tuple) else (emitted,)
+        shapes = [tuple(tensor.shape) for tensor in emitted]
+        if any(len(shape) != 2 for shape in shapes):
+            raise UserError(f"Expected the encoder to return {self.posterior.parameters}. Received shapes {shapes}.")
+        self.latent_dim = self.posterior.latent_dim_of(tuple(shape[1] for shape in shapes))
+
+    def _build_decoder(self, image_shape: tuple[int, ...], condition: Any) -> None:
+        wanted = tuple(self.likelihood.parameters_shape(image_shape))
         if self.decoder is None:
             if not hasattr(self.encoder, "mirror"):
                 raise UserError(
                     "Expected decoder= beside an encoder of your own: only kvae's networks can be mirrored."
                 )
-            self.decoder = self.encoder.mirror(image_shape, self.output_bias)
-        logits = self.decoder(keras.KerasTensor((None, self.latent_dim)))
-        if tuple(logits.shape[1:]) != image_shape:
+            rest = wanted[len(image_shape) :]
+            options = {"numbers_per_pixel": math.prod(rest)} if rest else {}
+            self.decoder = self.encoder.mirror(image_shape, self.output_bias, **options)
+            place_layer(self, self.decoder, 1)  # after the encoder, as in a model that was given its decoder
+        emitted = networks.call(self.decoder, keras.KerasTensor((None, self.latent_dim)), condition)
+        if tuple(emitted.shape[1:]) != wanted:
+            what = "logits" if wanted == image_shape else "parameters of p(x|z)"
             raise UserError(
-                f"Expected the decoder to return logits [B, {_comma(image_shape)}] like the images. "
-                f"Received {tuple(logits.shape)}."
+                f"Expected the decoder to return {what} [B, {_comma(wanted)}] for images [B, {_comma(image_shape)}]. "
+                f"Received {tuple(emitted.shape)}."
             )
-        self.image_shape = image_shape
-        self.built = True
+
+    def _make_further_metrics(self) -> None:
+        """A metric for each name that the objective's `terms` and this class's hooks return, found by a trial."""
+        hooks = (type(self).added_losses, type(self).added_metrics, type(self.objective).terms)
+        if hooks == (VAE.added_losses, VAE.added_metrics, objectives.Objective.terms):
+            self.further_metrics = {}
+            return
+        x = tf.zeros([1, *self.image_shape])
+        condition = None if self.condition_shape is None else tf.zeros([1, *self.condition_shape])
+        noise = Keyed(0, Stream.EVALUATION, 0, tf.zeros([1], tf.int32))
+        draws = self.draw(x, noise, self.samples, condition)
+        self.further_metrics = {name: keras.metrics.Mean(name=name) for name in self._further_terms(x, draws)}
 
     def get_config(self) -> dict[str, Any]:
-        serialize = keras.saving.serialize_keras_object
         mirrored = self.decoder is None and self.output_bias is not None
         return {
             **super().get_config(),
-            "encoder": serialize(self.encoder),
-            "decoder": None if self.decoder is None else serialize(self.decoder),
+            **{name: keras.saving.serialize_keras_object(getattr(self, name)) for name in PARTS},
             "output_bias": self.output_bias.tolist() if mirrored else None,
-            "likelihood": serialize(self.likelihood),
-            "beta": serialize(self.beta) if callable(self.beta) else self.beta,
-            "samples": self.samples,
-            "kl": self.kl,
+            "condition_shape": self.condition_shape,
             "seed": self.seed,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> VAE:
-        config = dict(config)
-        for name in ("encoder", "decoder", "likelihood", "beta"):
-            if isinstance(config[name], dict):
+        config = dict(config)  # of version 0.1: with beta, samples and kl in place of the objective
+        for name in (*PARTS, "beta"):
+            if isinstance(config.get(name), dict):
                 config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
 
@@ -175,251 +235,212 @@ class VAE(LoopedModel):
         with files.atomic_file(filepath) as partial:
             super().save(partial, *args, **kwargs)
 
+    # The composition
+
+    def log_joint(
+        self, x: Any, z: Any, condition: Any = None, observed: Any = None, *, parameters: Any = None
+    ) -> tf.Tensor:
+        """log p(x, z) = log p(x|z) + log p(z), nats.
+
+        Args:
+            x: `[B, *image]`; where B is 1, the image goes with every z.
+            z: `[B, D]` or `[K, B, D]`.
+            condition: `[B, ...]`, of a model that has one.
+            observed: booleans that broadcast to x, True for the pixels that count; all by default.
+            parameters: what `decode` returned for z, where that is known.
+
+        Returns:
+            `[B]` or `[K, B]`.
+
+        Raises:
+            UserError: another shape, or no condition for a model that has one.
+        """
+        return tf.add(*self._joint_terms(x, z, condition, observed, parameters))
+
+    def draw(
+        self,
+        x: Any,
+        noise: Noise,
+        samples: int = 1,
+        condition: Any = None,
+        observed: Any = None,
+        q: Distribution | None = None,
+        *,
+        training: bool = False,
+    ) -> Draws:
+        """K draws z ~ q(z|x) for every image, with the densities that objectives and estimates are made of.
+
+        Args:
+            x: `[B, *image]`.
+            noise: of B images, asked for `Stream.POSTERIOR`.
+            samples: K.
+            condition: `[B, ...]`, of a model that has one.
+            observed: as in `log_joint`.
+            q: to draw from, in place of the encoder's q(z|x).
+            training: what the networks' layers are called with. It decides nothing else.
+        """
+        x, condition = self._check_x(x), self._check_condition(condition)
+        q = self._approximate(x, condition, training) if q is None else q
+        z, log_q = q.sample_and_log_prob(noise, samples)
+        log_likelihood, log_prior = self._joint_terms(x, z, condition, observed, None, training)
+        kl = q.kl(self.prior)
+        per_dimension = kl if kl is not None and kl.shape.rank == 2 else None
+        if kl is None or self.kl == "sampled":
+            kl = tf.reduce_mean(log_q - log_prior, axis=0)
+        elif per_dimension is not None:
+            kl = tf.reduce_sum(per_dimension, axis=-1)
+        return Draws(z, log_likelihood, log_prior, log_q, kl, per_dimension, q)
+
+    def _joint_terms(
+        self, x: Any, z: Any, condition: Any, observed: Any, parameters: Any, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """log p(x|z) and log p(z), each `[B]` or `[K, B]`."""
+        x, z, condition = self._check_x(x), self._check_z(z), self._check_condition(condition)
+        if z.shape.rank > 1 and None not in (x.shape[0], z.shape[-2]) and x.shape[0] not in (z.shape[-2], 1):
+            raise UserError(f"Expected one z an image, z [..., {x.shape[0]}, D]. Received z {z.shape.as_list()}.")
+        if parameters is None:
+            parameters = self._decode(z, condition, training)
+        return self.likelihood.log_prob(x, parameters, observed), self.prior.log_prob(z, condition)
+
+    def _approximate(self, x: tf.Tensor, condition: Any = None, training: bool = False) -> Distribution:
+        """q(z|x)."""
+        return self.posterior.distribution(networks.call(self.encoder, x, condition, training))
+
+    def _decode(self, z: tf.Tensor, condition: Any = None, training: bool = False) -> tf.Tensor:
+        """Decodes z `[..., B, D]` to `[..., B, *parameters_shape]`; the decoder itself sees `[B, D]`."""
+        leading, shape = tf.shape(z)[:-1], self.likelihood.parameters_shape(self.image_shape)
+        if condition is not None and z.shape.rank > 2:  # each draw with the condition of its image
+            whole = tf.broadcast_to(condition, tf.concat([leading, self.condition_shape], axis=0))
+            condition = tf.reshape(whole, [-1, *self.condition_shape])
+        emitted = networks.call(self.decoder, tf.reshape(z, [-1, self.latent_dim]), condition, training)
+        emitted = tf.reshape(tf.cast(emitted, tf.float32), tf.concat([leading, shape], axis=0))
+        return tf.ensure_shape(emitted, [*z.shape[:-1], *shape])
+
     # Training and evaluation
 
     @property
     def metrics(self) -> list:
-        return self._means
-
-    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Keras `fit`. `x` is an array of images in [0, 1], or a `tf.data.Dataset` of batches; labels are ignored.
-
-        Arrays, and the datasets of `kvae.data.load` where its images are in memory, take the fast path: the batches are
-        made on the device, and `steps_per_execution` of them run in one compiled loop; see `kvae.loop.LoopedModel`.
-
-        Raises:
-            UserError: pixels outside [0, 1], sample or class weights, or a model compiled with a loss of its own.
-
-        Warns:
-            UserWarning: grey pixels under a Bernoulli likelihood.
-        """
-        if x is None:
-            raise UserError("Expected images to fit: an array [N, ...] in [0, 1] or a tf.data.Dataset. Received None.")
-        options = inspect.signature(keras.Model.fit).bind(self, x, *args, **kwargs).arguments
-        self._check_call(options)
-        self.check_pixels(x)
-        held_out = options.get("validation_data")
-        self.check_pixels(held_out[0] if isinstance(held_out, tuple | list) else held_out)
-        return super().fit(x, *args, **kwargs)
-
-    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Keras `evaluate`: means over the set with K draws an image, the same at every call and batch size.
-
-        For a number to publish, with its standard error and protocol, see `kvae.evaluation`.
-        """
-        self._check_call(kwargs)
-        if not kwargs.get("_use_cached_eval_dataset"):  # then it is fit that calls, which has looked at the data
-            self.check_pixels(x)
-        return super().evaluate(x, *args, **kwargs)
+        return [*self._means, *self.further_metrics.values()]
 
     @returns_metrics
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        x, place = self._images_and_places(data)
-        step = self.optimizer.iterations
-        replica, local = (_replica(), tf.range(tf.shape(x)[0])) if place is None else (0, place[cluster.PLACE])
-        with tf.GradientTape() as tape:
-            terms, losses = self._objective(
-                x,
-                self._noise(TRAINING, step, replica, local),
-                self.beta(step) if callable(self.beta) else self.beta,
-                training=True,
-            )
-            # Gradients are summed over replicas, so each contributes its share of the mean.
-            if place is None:
-                loss = tf.reduce_mean(losses) / tf.distribute.get_strategy().num_replicas_in_sync
-            else:
-                loss = tf.reduce_sum(losses / tf.cast(place[cluster.OF], tf.float32))
-            loss = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(loss, self.trainable_variables)
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-        return self._update_metrics(terms, losses)
+        batch = self.batch_of(data)
+        with tf.GradientTape(persistent=True) as tape:
+            noise = Keyed(self.seed, Stream.TRAINING, self.steps, batch.replica, batch.place)
+            draws = self.draw(batch.x, noise, self.samples, batch.condition, training=True)
+            losses = self._losses_of(batch.x, draws, self.objective, self.steps)
+            loss = [self.optimizer.scale_loss(batch.mean(part)) for part in losses]
+        self.apply(tape, loss)
+        self.count_step()
+        return self._update_metrics(batch.x, draws, losses[-1])
 
     @returns_metrics
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        x, place = self._images_and_places(data)
-        # The noise of an image hangs on its place in the set (how many were counted before it), so neither the batch
+        # The noise of an image depends on its place in the set (how many were counted before it), so neither the batch
         # size nor an earlier evaluation changes the result.
-        if place is None:
-            before = tf.cast(tf.convert_to_tensor(self._means[0].count), tf.int32)
-            replica, local = _replica(), before + tf.range(tf.shape(x)[0])
-        else:
-            replica, local = 0, place[cluster.PLACE]
-        beta = self.beta.beta if callable(self.beta) else self.beta
-        noise_ = self._noise(EVALUATION, replica, local)
-        return self._update_metrics(*self._objective(x, noise_, beta, training=False))
+        batch = self.batch_of(data, before=self._means[0].count)
+        noise = Keyed(self.seed, Stream.EVALUATION, batch.replica, batch.place)
+        draws = self.draw(batch.x, noise, self.samples, batch.condition)
+        losses = self._losses_of(batch.x, draws, self.objective.at_end(), self.steps)
+        return self._update_metrics(batch.x, draws, losses[-1])
 
-    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def predict_step(self, data: Any) -> tf.Tensor:
+        batch = self.batch_of(data)
+        return self(batch.x, batch.condition)
+
+    def call(self, x: tf.Tensor, condition: Any = None, training: bool = False) -> tf.Tensor:
         """E[x|z] decoded at the posterior mean of every image: what `predict` returns, `[B, *image]`."""
-        mean, _ = self.encoder(x, training=training)
-        return self.likelihood.means(tf.cast(self.decoder(mean, training=training), tf.float32))
+        mean = self._approximate(x, condition, training).mean
+        return self.likelihood.mean(self._decode(mean, condition, training))
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
         return input_shape
 
-    def _objective(
-        self, x: tf.Tensor, noise_: tf.Tensor, beta: Any, *, training: bool
-    ) -> tuple[objectives.Terms, tf.Tensor]:
-        """The ELBO's terms and the loss of every example, `[B]`; `noise_` `[K, B, D]`."""
-        mean, log_var = self._posterior(x, training=training)
-        z = distributions.reparameterize(mean, log_var, noise_)
-        log_likelihood = self._log_prob(x, self._logits(z, training=training))
-        if self.kl == "analytic":
-            kl = distributions.gaussian_kl(mean, log_var)
-        else:
-            kl = distributions.sampled_kl(z, mean, log_var)
-        terms = objectives.elbo_terms(log_likelihood, kl)
-        losses = objectives.beta_loss(terms, beta)
-        return terms, losses + tf.add_n(self.losses) if self.losses else losses
+    def added_losses(self, x: tf.Tensor, draws: Draws) -> dict[str, tf.Tensor]:
+        """For subclasses: terms to add to the loss, by name, each `[B]` in nats per image, shown as metrics as well.
 
-    def _posterior(self, x: tf.Tensor, *, training: bool = False) -> Posterior:
-        mean, log_var = self.encoder(x, training=training)
-        return Posterior(tf.cast(mean, tf.float32), tf.cast(log_var, tf.float32))
+        A subclass that needs no more than this and `added_metrics` keeps the fast path of `fit`, which a `train_step`
+        of its own leaves.
+        """
+        return {}
 
-    def _logits(self, z: tf.Tensor, *, training: bool = False) -> tf.Tensor:
-        """Decodes z `[..., D]` to logits `[..., *image]`; the decoder itself sees `[B, D]`."""
-        leading = tf.shape(z)[:-1]
-        logits = self.decoder(tf.reshape(z, [-1, self.latent_dim]), training=training)
-        logits = tf.reshape(tf.cast(logits, tf.float32), tf.concat([leading, self.image_shape], axis=0))
-        return tf.ensure_shape(logits, [*z.shape[:-1], *self.image_shape])
+    def added_metrics(self, x: tf.Tensor, draws: Draws) -> dict[str, tf.Tensor]:
+        """For subclasses: further metrics by name, each `[B]`; `fit` shows their means over the images."""
+        return {}
 
-    def _log_prob(self, x: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """log p(x|z), nats per pixel: `[..., *image]`, or `[..., P]` where the likelihood treats pixels alike."""
-        if not self.likelihood.elementwise:
-            return self.likelihood(x, logits)
-        return self.likelihood(*(self._flat(images) for images in (x, logits)))
+    def _further_terms(self, x: tf.Tensor, draws: Draws) -> dict[str, tf.Tensor]:
+        return {**self.objective.terms(draws), **self.added_losses(x, draws), **self.added_metrics(x, draws)}
 
-    def _flat(self, images: tf.Tensor) -> tf.Tensor:
-        """`[..., *image]` -> `[..., P]`."""
-        leading = len(images.shape) - len(self.image_shape)
-        pixels = math.prod(self.image_shape)
-        flat = tf.reshape(images, tf.concat([tf.shape(images)[:leading], [pixels]], axis=0))
-        return tf.ensure_shape(flat, [*images.shape[:leading], pixels])
+    def _losses_of(
+        self, x: tf.Tensor, draws: Draws, objective: objectives.Objective, step: Any
+    ) -> tuple[tf.Tensor, ...]:
+        """What the objective, this class's hook and the penalties of layers make of every image: one or two `[B]`."""
+        loss = objective.loss(draws, step)
+        added = [*self.added_losses(x, draws).values(), *self.losses]
+        losses = tuple(loss) if isinstance(loss, tuple | list) else (loss,)
+        return tuple(tf.add_n([part, *(tf.zeros_like(part) + term for term in added)]) for part in losses)
 
-    def _noise(self, *key: Any) -> tf.Tensor:
-        """Standard normal numbers `[K, B, D]` for a key such as (stream, example `[B]`)."""
-        draws = noise.normal((self.samples, self.latent_dim), self.seed, *key)
-        return tf.transpose(draws, [1, 0, 2])
-
-    def _update_metrics(self, terms: objectives.Terms, losses: tf.Tensor) -> dict[str, tf.Tensor]:
-        # One value an example: the mean over an epoch weighs every example alike, also in a ragged last batch.
-        for metric, values in zip(self._means, (losses, terms.elbo, terms.reconstruction, terms.kl), strict=True):
+    def _update_metrics(self, x: tf.Tensor, draws: Draws, losses: tf.Tensor) -> dict[str, tf.Tensor]:
+        # One value an image: the mean over an epoch weighs every image alike, also in a ragged last batch.
+        for metric, values in zip(self._means, (losses, draws.elbo, draws.reconstruction, draws.kl), strict=True):
             metric.update_state(values)
-        return cluster.as_shared(self.get_metrics_result())
-
-    def _images_and_places(self, data: Any) -> tuple[tf.Tensor, dict[str, tf.Tensor] | None]:
-        """x `[B, *image]`, and the places of the images where several devices share a batch (`cluster.placed`)."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if sample_weight is not None:
-            raise _no_weights()
-        if isinstance(x, dict | list | tuple):
-            raise UserError(
-                f"Expected batches x or (x, y). Received x of type {type(x).__name__}; map the dataset first."
-            )
-        if not self.built:
-            self.build(x.shape)
-        return tf.cast(x, tf.float32), y if isinstance(y, dict) and cluster.PLACE in y else None
-
-    def _check_call(self, options: dict[str, Any]) -> None:
-        # Keras drops the weights of examples without labels before they would reach a training step.
-        if options.get("sample_weight") is not None or options.get("class_weight") is not None:
-            raise _no_weights()
-        if getattr(self, "loss", None) is not None or getattr(self, "_compile_metrics", None) is not None:
-            raise UserError("Expected compile(optimizer=...) without loss= and metrics=: a VAE brings its own.")
-
-    def check_pixels(self, x: Any) -> None:
-        """Raises `UserError` for pixels outside [0, 1], and warns of grey ones under a Bernoulli likelihood.
-
-        Looks at arrays, and at the first batch of a dataset that does not say itself whether it is binary.
-        """
-        if isinstance(x, tf.data.Dataset):
-            if getattr(x, "binary", None) is None:
-                x = next(iter(x.take(1)), None)
-                x = keras.utils.unpack_x_y_sample_weight(x)[0]
-            else:
-                self._warn_if_grey(not x.binary)
-                return
-        if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-            return
-        values = np.asarray(x)
-        if values.size == 0 or values.dtype.kind not in "fiub":
-            raise UserError(
-                f"Expected an array of at least one image. Received {values.dtype} of shape {values.shape}."
-            )
-        low, high = values.min(), values.max()
-        if not (low >= 0 and high <= 1):  # also refuses NaN
-            raise UserError(
-                f"Expected pixels in [0, 1]. Received values from {low} to {high}. Divide uint8 images by 255, or load "
-                "them with kvae.data.load."
-            )
-        self._warn_if_grey(bool(((values > 0) & (values < 1)).any()))
-
-    def _warn_if_grey(self, grey: bool) -> None:
-        if grey:
-            likelihoods.warn_if_binary(self.likelihood)
-
-    @property
-    def images_at_once(self) -> int:
-        """How many images are decoded at a time where many are: 13 MB of float32 a tensor, whatever their size."""
-        self._check_built()
-        return max(1, VALUES_AT_ONCE // math.prod(self.image_shape))
-
-    def graph(self, key: Any, function: Any, jit_compile: bool = False) -> Any:
-        """`function` as a `tf.function` that is traced once a model, as Keras keeps its `predict_function`.
-
-        Args:
-            key: of the function and of every Python value that it closes over, but for this model.
-            function: what to compile where the key is new.
-            jit_compile: with XLA.
-        """
-        return self._graphs.setdefault(key, tf.function(function, reduce_retracing=True, jit_compile=jit_compile))
+        if self.further_metrics:
+            for name, values in self._further_terms(x, draws).items():
+                self.further_metrics[name].update_state(values)
+        return self.shared_results()
 
     # What a user asks of a trained model
 
-    def encode(self, x: Any) -> Posterior:
-        """The approximate posterior q(z|x).
+    def encode(self, x: Any, condition: Any = None) -> Any:
+        """The approximate posterior q(z|x), a `kvae.posteriors.Distribution`.
 
         Args:
-            x: `[B, *image]` in [0, 1].
+            x: `[B, *image]`.
+            condition: `[B, ...]`, of a model that has one.
 
         Returns:
-            mean `[B, D]` and log_var `[B, D]`.
+            By default a `kvae.posteriors.Gaussian`, which is a tuple of mean `[B, D]` and log_var `[B, D]`.
 
         Raises:
             UserError: another shape.
         """
-        return self._posterior(self._check_x(x))
+        return self._approximate(self._check_x(x), self._check_condition(condition))
 
-    def decode(self, z: Any) -> tf.Tensor:
-        """The logits of p(x|z).
+    def decode(self, z: Any, condition: Any = None) -> tf.Tensor:
+        """The parameters of p(x|z): logits for a Bernoulli likelihood.
 
         Args:
             z: `[..., D]`.
+            condition: `[B, ...]`, of a model that has one; B is the last axis but one of z.
 
         Returns:
-            `[..., *image]` float32.
+            `[..., *image]` float32, or `[..., *likelihood.parameters_shape(image)]`.
 
         Raises:
             UserError: another latent size.
         """
-        return self._logits(self._check_z(z))
+        return self._decode(self._check_z(z), self._check_condition(condition))
 
-    def reconstruct(self, x: Any, seed: int | None = None) -> tf.Tensor:
+    def reconstruct(self, x: Any, seed: int | None = None, condition: Any = None) -> tf.Tensor:
         """E[x|z] at one draw z ~ q(z|x) an image, or at the posterior mean where `seed` is None; `[B, *image]`."""
-        mean, log_var = self.encode(x)
-        if seed is not None:
-            draw = noise.normal((self.latent_dim,), _seed(seed), POSTERIOR, tf.range(tf.shape(mean)[0]))
-            mean = distributions.reparameterize(mean, log_var, draw)
-        return self.likelihood.means(self._logits(mean))
+        q, condition = self.encode(x, condition), self._check_condition(condition)
+        if seed is None:
+            z = q.mean
+        else:
+            noise = Keyed(_seed(seed), Stream.RECONSTRUCTION, tf.range(tf.shape(x)[0]))
+            z = q.sample_and_log_prob(noise, 1)[0][0]
+        return self.likelihood.mean(self._decode(z, condition))
 
-    def sample(self, seeds: Any) -> portable.Sample:
+    def sample(self, seeds: Any, condition: Any = None) -> portable.Sample:
         """x ~ p(x|z), z ~ p(z), one image a seed: what the exported decoders draw from the same seeds.
 
-        By `kvae.portable`: image i is a function of seeds[i] alone, z is the same bit for bit on every runtime, and a
-        pixel of a Bernoulli likelihood is another one only where its mean rounds across its uniform number, about once
-        in 10^7.
+        By `kvae.portable`: image i is a function of seeds[i] alone; with a standard normal prior z is the same bit for
+        bit on every runtime, and a pixel of a Bernoulli likelihood is another one only where its mean rounds across its
+        uniform number, about once in 10^7.
 
         Args:
             seeds: `[n]` int32; `kvae.portable.seeds(n, seed)` makes those of `generate`.
+            condition: `[n, ...]`, of a model that has one.
 
         Returns:
             images in [0, 1], means and z, float32.
@@ -428,50 +449,49 @@ class VAE(LoopedModel):
             UserError: no list of int32, or none at all.
         """
         self._check_built()
-        seeds, chunk = portable.check_seeds(seeds), self.images_at_once
-        draw = self.graph("sample", self.sample_graph)
-        parts = [draw(tf.constant(seeds[start : start + chunk])) for start in range(0, len(seeds), chunk)]
-        return portable.Sample(*[tf.concat(part, axis=0) for part in zip(*parts, strict=True)])
+        seeds, condition, chunk = portable.check_seeds(seeds), self._check_condition(condition), self.images_at_once
+        slices = [slice(start, start + chunk) for start in range(0, len(seeds), chunk)]
+        drawn = [
+            _sample(self, tf.constant(seeds[part]), None if condition is None else condition[part]) for part in slices
+        ]
+        return portable.Sample(*[tf.concat(part, axis=0) for part in zip(*drawn, strict=True)])
 
-    def sample_graph(self, seeds: tf.Tensor) -> portable.Sample:
+    def sample_graph(self, seeds: tf.Tensor, condition: Any = None) -> portable.Sample:
         """What `sample` computes for a few seeds `[n]` int32, in operations that LiteRT has built in."""
-        z = self.latents(seeds)
-        logits = self._logits(z)
-        numbers = portable.normals if self.likelihood.takes_normals else portable.uniforms
-        drawn = numbers(seeds, portable.PIXELS, math.prod(self.image_shape), noise.TENSORFLOW)
-        images = self.likelihood.draw(logits, tf.reshape(drawn, [-1, *self.image_shape]))
-        return portable.Sample(images, self.likelihood.means(logits), z)
+        noise = Portable(seeds, TENSORFLOW)
+        z = self.prior.sample(noise, condition)
+        parameters = self._decode(z, condition)
+        return portable.Sample(self.likelihood.sample(parameters, noise), self.likelihood.mean(parameters), z)
 
-    def latents(self, seeds: tf.Tensor) -> tf.Tensor:
-        """z ~ p(z) `[n, D]` of seeds `[n]` int32, as `sample` has it."""
-        z = portable.normals(seeds, portable.LATENT, self.latent_dim, noise.TENSORFLOW)
-        # Within +-5.3 as it is. The clip keeps converters from folding the last factor, 2^-20, into float16 weights.
-        return tf.clip_by_value(z, -6.0, 6.0)
-
-    def sample_prior(self, n: int, seed: int | None = None) -> tf.Tensor:
+    def sample_prior(self, n: int, seed: int | None = None, condition: Any = None) -> tf.Tensor:
         """n draws z ~ p(z), those from which `generate` makes its images with the same seed; `[n, D]`."""
         self._check_built()
-        return self.latents(tf.constant(portable.seeds(n, _seed(seed))))
+        seeds = tf.constant(portable.seeds(n, _seed(seed)))
+        return self.prior.sample(Portable(seeds, TENSORFLOW), self._check_condition(condition))
 
-    def generate(self, n: int, seed: int | None = None) -> tf.Tensor:
+    def generate(self, n: int, seed: int | None = None, condition: Any = None) -> tf.Tensor:
         """n draws x ~ p(x|z), z ~ p(z).
 
         Args:
             n: at least 1.
             seed: image i is a function of (seed, i) alone, whatever n is; a fresh draw where it is None.
+            condition: `[n, ...]`, of a model that has one.
 
         Returns:
             `[n, *image]` float32; 0 or 1 for a Bernoulli likelihood.
         """
-        return tf.concat(list(self.generate_batches(n, seed, max(1, self.images_at_once))), axis=0)
+        return tf.concat(list(self.generate_batches(n, seed, max(1, self.images_at_once), condition)), axis=0)
 
-    def generate_batches(self, n: int, seed: int | None = None, batch_size: int = 1000) -> Iterator[tf.Tensor]:
+    def generate_batches(
+        self, n: int, seed: int | None = None, batch_size: int = 1000, condition: Any = None
+    ) -> Iterator[tf.Tensor]:
         """The images of `generate`, some at a time, so that a million of them need no memory but a batch's.
 
         Args:
             n: at least 1.
             seed: as in `generate`, which gives the same images.
             batch_size: images a time; the last time fewer.
+            condition: `[n, ...]`, of a model that has one.
 
         Yields:
             `[batch_size, *image]` float32.
@@ -481,51 +501,43 @@ class VAE(LoopedModel):
         """
         self._check_built()
         check_whole("batch_size", batch_size)
-        seeds = portable.seeds(n, _seed(seed))
-        return (self.sample(seeds[start : start + batch_size]).images for start in range(0, n, batch_size))
+        seeds, condition = portable.seeds(n, _seed(seed)), self._check_condition(condition)
+        slices = (slice(start, start + batch_size) for start in range(0, n, batch_size))
+        return (self.sample(seeds[part], None if condition is None else condition[part]).images for part in slices)
 
-    def generate_means(self, n: int, seed: int | None = None) -> tf.Tensor:
+    def generate_means(self, n: int, seed: int | None = None, condition: Any = None) -> tf.Tensor:
         """E[x|z] at the same z as `generate` with the same seed: grey pictures, `[n, *image]` float32."""
         self._check_built()
-        return self.sample(portable.seeds(n, _seed(seed))).means
+        return self.sample(portable.seeds(n, _seed(seed)), condition).means
 
-    def log_prior(self, z: Any) -> tf.Tensor:
-        """log p(z) = log N(z; 0, I), nats; z `[..., D]` -> `[...]`."""
-        return objectives.sum_event(distributions.standard_normal_log_density(self._check_z(z)), 1)
+    def log_prior(self, z: Any, condition: Any = None) -> tf.Tensor:
+        """log p(z), nats; z `[..., D]` -> `[...]`."""
+        return self.prior.log_prob(self._check_z(z), self._check_condition(condition))
 
-    def log_q(self, z: Any, mean: Any, log_var: Any) -> tf.Tensor:
-        """log q(z|x) = log N(z; mean, exp(log_var)), nats; z `[..., D]`, mean and log_var `[B, D]` -> `[...]`."""
-        return objectives.sum_event(distributions.gaussian_log_density(self._check_z(z), mean, log_var), 1)
-
-    def log_likelihood(self, x: Any, z: Any, observed: Any = None) -> tf.Tensor:
+    def log_likelihood(self, x: Any, z: Any, observed: Any = None, condition: Any = None) -> tf.Tensor:
         """log p(x|z), nats; x `[B, *image]`, z `[B, D]` or `[K, B, D]` -> `[B]` or `[K, B]`.
 
         With a mask `observed`, booleans that broadcast to x, the sum runs over the pixels where it is True.
         """
-        x, z = self._check_x(x), self._check_z(z)
-        if z.shape.rank > 1 and None not in (x.shape[0], z.shape[-2]) and x.shape[0] != z.shape[-2]:
-            raise UserError(f"Expected one z an image, z [..., {x.shape[0]}, D]. Received z {z.shape.as_list()}.")
-        logits = self._logits(z)
-        if observed is None:
-            log_prob = self._log_prob(x, logits)
-            return objectives.sum_event(log_prob, log_prob.shape.rank - logits.shape.rank + len(self.image_shape))
-        log_prob = self.likelihood(x, logits)
-        log_prob = tf.where(observed, log_prob, tf.zeros_like(log_prob))
-        return objectives.sum_event(log_prob, len(self.image_shape))
+        return self._joint_terms(x, z, condition, observed, None)[0]
 
-    def joint_log_density(self, x: Any, z: Any, observed: Any = None) -> tf.Tensor:
-        """log p(x, z) = log p(x|z) + log p(z), nats; shapes and `observed` as in `log_likelihood`."""
-        return self.log_likelihood(x, z, observed) + self.log_prior(z)
-
-    def elbo_terms(self, x: Any, seed: int | None = None) -> objectives.Terms:
-        """`reconstruction` and `kl` of every image with K draws, nats; x `[B, *image]` -> each `[B]`."""
+    def elbo_terms(self, x: Any, seed: int | None = None, condition: Any = None) -> Draws:
+        """The draws behind `elbo`, with their `reconstruction` and `kl`, each `[B]`; x `[B, *image]`."""
         x = self._check_x(x)
-        noise_ = self._noise(POSTERIOR, _seed(seed), tf.range(tf.shape(x)[0]))
-        return self._objective(x, noise_, 1.0, training=False)[0]
+        noise = Keyed(self.seed, Stream.ELBO_TERMS, _seed(seed), tf.range(tf.shape(x)[0]))
+        return self.draw(x, noise, self.samples, condition)
 
-    def elbo(self, x: Any, seed: int | None = None) -> tf.Tensor:
+    def elbo(self, x: Any, seed: int | None = None, condition: Any = None) -> tf.Tensor:
         """ELBO of every image with K draws, beta = 1, nats; x `[B, *image]` -> `[B]`."""
-        return self.elbo_terms(x, seed).elbo
+        return self.elbo_terms(x, seed, condition).elbo
+
+    @property
+    def images_at_once(self) -> int:
+        """How many images are decoded at a time where many are: 13 MB of float32 a tensor, whatever their size."""
+        self._check_built()
+        return max(1, VALUES_AT_ONCE // math.prod(self.likelihood.parameters_shape(self.image_shape)))
+
+    # Checks
 
     def _check_built(self) -> None:
         if self.image_shape is None:
@@ -549,18 +561,33 @@ class VAE(LoopedModel):
             raise UserError(f"Expected z of shape [..., {self.latent_dim}]. Received {z.shape.as_list()}.")
         return z
 
+    def _check_condition(self, condition: Any) -> Any:
+        if self.condition_shape is None:
+            if condition is not None:
+                raise UserError("Expected no condition: this model was made without condition_shape=. Received one.")
+            return None
+        wanted = f"[{_comma(('B', *self.condition_shape))}]"
+        if condition is None:
+            raise UserError(f"Expected a condition {wanted} for this model. Received none.")
+        condition = tf.cast(tf.convert_to_tensor(condition), tf.float32)
+        if condition.shape.rank != 1 + len(self.condition_shape) or tuple(condition.shape[1:]) != self.condition_shape:
+            raise UserError(f"Expected a condition {wanted}. Received {condition.shape.as_list()}.")
+        return condition
 
-def _no_weights() -> UserError:
-    return UserError(
-        "Expected no sample_weight or class_weight: the ELBO is a mean over examples. To weigh examples, repeat or "
-        "sample them in the tf.data pipeline."
-    )
+
+@compiled
+def _sample(vae: VAE, seeds: tf.Tensor, condition: Any) -> portable.Sample:
+    return vae.sample_graph(seeds, condition)
 
 
-def _replica() -> Any:
-    """The index of this replica under `tf.distribute`, so that replicas draw different noise; 0 without it."""
-    context = tf.distribute.get_replica_context()
-    return context.replica_id_in_sync_group if context else 0
+def _objective(objective: Any, short: dict[str, Any]) -> objectives.Objective:
+    """The objective that the arguments of `VAE` mean."""
+    given = {name: value for name, value in short.items() if value is not None}
+    if objective is None:
+        return objectives.ELBO(**given)
+    if given:
+        raise UserError(f"Expected either objective= or {', '.join(given)}=, which is short for one. Received both.")
+    return objectives.get(objective)
 
 
 def _seed(seed: Any) -> Any:

@@ -17,20 +17,20 @@ def plain_graphs():
 
     Tests that start a process of their own have what users have.
     """
-    from kvae.loop import LoopedModel
+    from kvae.fast_fit import FastFit
 
-    chosen = LoopedModel.xla_pays
-    LoopedModel.xla_pays = property(lambda self: False)
+    chosen = FastFit.xla_pays
+    FastFit.xla_pays = property(lambda self: False)
     yield chosen
-    LoopedModel.xla_pays = chosen
+    FastFit.xla_pays = chosen
 
 
 @pytest.fixture
 def with_xla(plain_graphs, monkeypatch):
     """kvae chooses by itself where to compile with XLA, as it does for users."""
-    from kvae.loop import LoopedModel
+    from kvae.fast_fit import FastFit
 
-    monkeypatch.setattr(LoopedModel, "xla_pays", plain_graphs)
+    monkeypatch.setattr(FastFit, "xla_pays", plain_graphs)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from typing import Any
 
 from kvae import noise
+from kvae.streams import Stream
 from kvae.tensorflow import tf
 
 KINDS = ("threshold", "stochastic", "fixed", "none")
@@ -36,5 +37,5 @@ def binarize(
     grey = tf.cast(images, tf.float32) / 255
     if kind == "none":
         return grey
-    uniform = noise.uniform(tuple(images.shape[1:]), seed, 0 if kind == "fixed" else epoch, index)
-    return tf.cast(uniform < grey, tf.float32)
+    keyed = noise.Keyed(seed, Stream.BINARIZATION, 0 if kind == "fixed" else epoch, index)
+    return tf.cast(keyed.uniform(tuple(images.shape[1:]), Stream.PIXELS) < grey, tf.float32)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kvae.errors import UserError
 from kvae.tensorflow import tf
 
 DEVICE_BYTES = 2**30  # images that may lie on an accelerator beside the model; host memory holds them anyway
@@ -18,13 +19,15 @@ Prepare = Callable[[tf.Tensor, tf.Tensor, Any], tf.Tensor]
 
 
 class Make(NamedTuple):
-    """How a batch comes from all images: gathered, then prepared."""
+    """How a batch comes from all images: gathered, then prepared, with their conditions beside them."""
 
     prepare: Prepare
     start: int
 
-    def __call__(self, images: tf.Tensor, places: tf.Tensor, epoch: Any) -> tf.Tensor:
-        return self.prepare(tf.gather(images, places), places + self.start, epoch)
+    def __call__(self, sources: tuple[tf.Tensor, ...], places: tf.Tensor, epoch: Any) -> Any:
+        images, *condition = sources
+        x = self.prepare(tf.gather(images, places), places + self.start, epoch)
+        return (x, tf.gather(condition[0], places)) if condition else x
 
 
 class Resident:
@@ -34,11 +37,12 @@ class Resident:
         images: `[N, *image]`.
         prepare: (images `[B, *image]`, index `[B]`, epoch) -> model input; hashable, a function of its arguments alone.
         batch_size: images a step.
-        start: index of the first image, which a draw of pixels hangs on.
+        start: index of the first image, which a draw of pixels depends on.
         drop_remainder: leave out the last images of an epoch where they do not fill a batch.
         order: what one epoch visits, epoch number -> places `[n]` int64; by default all, as they lie.
-        epoch: counts the iterations, where the order hangs on their number; the next one gives its value.
+        epoch: counts the iterations, where the order depends on their number; the next one gives its value.
         binary: whether all pixels of the model input are 0 or 1; None where nobody knows.
+        condition: `[N, ...]`, what goes with every image as y; batches are then (x, condition).
     """
 
     def __init__(
@@ -52,9 +56,13 @@ class Resident:
         order: Callable[[tf.Tensor], tf.Tensor] | None = None,
         epoch: tf.Variable | None = None,
         binary: bool | None = None,
+        condition: Any = None,
     ) -> None:
         with tf.device("CPU"):  # made outside of any graph: inside one it would become its constant
             self.images = tf.convert_to_tensor(images)
+            self._sources = (self.images,) if condition is None else (self.images, tf.convert_to_tensor(condition))
+        if len(self._sources[-1]) != len(self.images):
+            raise UserError(f"Expected one y an image: {len(self.images)}. Received {len(self._sources[-1])}.")
         self.prepare = prepare
         self.batch_size = batch_size
         self.start = start
@@ -72,22 +80,22 @@ class Resident:
         return not tf.config.list_logical_devices("GPU") or bool(size <= DEVICE_BYTES)
 
     @cached_property
-    def on_device(self) -> tf.Tensor:
-        """The images where the model computes; on a machine without accelerators they are there already."""
-        return tf.identity(self.images)
+    def on_device(self) -> tuple[tf.Tensor, ...]:
+        """The images where the model computes, and their conditions; without accelerators they are there already."""
+        return tuple(tf.identity(source) for source in self._sources)
 
     @property
     def make(self) -> Make:
-        """(images `[N, *image]`, places `[B]`, epoch) -> model input; equal where `prepare` and `start` are."""
+        """(what `on_device` is, places `[B]`, epoch) -> a batch; equal where `prepare` and `start` are."""
         return Make(self.prepare, self.start)
 
     def batches(self, workers: int) -> tf.data.Dataset:
-        """Batches of model input `[B, *image]`, made by `workers` threads."""
-        images, make = self.images, self.make
+        """Batches x `[B, *image]` or (x, condition), made by `workers` threads."""
+        sources, make = self._sources, self.make
 
         def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
             places = tf.data.Dataset.from_tensor_slices(self._places_of(number)).batch(self.batch_size)
-            return places.map(lambda places: make(images, places, number), num_parallel_calls=workers)
+            return places.map(lambda places: make(sources, places, number), num_parallel_calls=workers)
 
         epoch = self._epoch
         if epoch is None:
@@ -110,6 +118,11 @@ class Resident:
         if self._order is None:
             return tf.range(self._visited, dtype=tf.int64)
         return self._order(number)[: self._visited]
+
+
+def as_it_is(images: tf.Tensor, index: tf.Tensor, epoch: Any) -> tf.Tensor:
+    """What prepares images that are model input already."""
+    return tf.cast(images, tf.float32)
 
 
 def shuffled(count: int, seed: int) -> Callable[[tf.Tensor], tf.Tensor]:

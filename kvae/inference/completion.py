@@ -6,7 +6,7 @@ import numpy as np
 
 from kvae.errors import UserError, check_whole
 from kvae.evaluation import Estimate
-from kvae.inference.baselines import pixel_mean_baseline, zero_filled_baseline
+from kvae.inference.baselines import has_pixel_means, pixel_mean_baseline, zero_filled_baseline
 from kvae.inference.images import checked
 from kvae.inference.prediction import predict
 from kvae.inference.scoring import Score, quadrature_score, score
@@ -31,8 +31,8 @@ class Completion(NamedTuple):
         """Those of the first `count` images."""
         return Completion(
             self.observed[:count],
-            self.inferred.head(count),
-            self.whole.head(count),
+            self.inferred.of(slice(count)),
+            self.whole.of(slice(count)),
             self.means[:count],
             self.draw_means[:, :count],
             self.draws[:, :count],
@@ -48,6 +48,7 @@ def complete(
     draws: int = 3,
     samples: int = SAMPLES,
     seed: int = 0,
+    condition: Any = None,
     inferred: Inferred | None = None,
     **options: Any,
 ) -> Completion:
@@ -55,24 +56,24 @@ def complete(
 
     Args:
         vae: a built model.
-        x: `[B, *image]` in [0, 1]. What stands in the missing pixels is used for the score alone; NaN where it is
-            not known.
+        x: `[B, *image]`. What stands in the missing pixels is used for the score alone; NaN where it is not known.
         observed: a mask, True where a pixel is observed: `[H, W]`, `[H, W, C]`, `[B, H, W, C]`, or a name that
             `kvae.masks.named` knows, such as `"top"`.
         draws: completions an image.
         samples: of z an image, for the means and again for the score.
         seed: of everything random; what an image gets is a function of (seed, its place in x) alone.
+        condition: `[B, ...]`, of a model that has one.
         inferred: q(z | observed) of an earlier `infer` on the same images; inferred here by default.
         **options: of `infer`.
 
     Raises:
         UserError: a mask that does not fit, observes nothing or everything, or another argument that cannot be.
     """
-    images = checked(vae, x, observed, seed)
+    images = checked(vae, x, observed, seed, condition)
     check_whole("draws", draws)
     check_whole("samples", samples, least=3)
     if inferred is None:
-        inferred = infer(vae, images.seen, images.observed, seed=seed, **options)
+        inferred = infer(vae, images.seen, images.observed, seed=seed, condition=images.condition, **options)
     elif options:
         raise UserError(f"Expected either inferred= or options of infer. Received both: {', '.join(options)}.")
     elif np.shape(inferred.mean) != (len(images.x), vae.latent_dim):
@@ -96,6 +97,7 @@ def evaluate(
     samples: int = SAMPLES,
     seed: int = 0,
     exact: bool = False,
+    condition: Any = None,
 ) -> dict[str, Any]:
     """The score of completions beside that of both baselines, JSON-ready, in nats per image.
 
@@ -108,9 +110,11 @@ def evaluate(
         samples: of the baseline that draws z.
         seed: likewise.
         exact: add the value by quadrature, for 2 latent dimensions.
+        condition: `[B, ...]`, of a model that has one.
 
     Returns:
-        `kvae`, `pixel_means`, `zero_filled` and, where asked for, `quadrature`: each with `mean`, its
+        `kvae`, `pixel_means` where the likelihood is told by means, `zero_filled` and, where asked for, `quadrature`:
+        each with `mean`, its
         `standard_error` over the images, and `per_image`. Of `kvae` also the mean `monte_carlo_standard_error` of an
         image and its median `effective_samples`; of `quadrature` the greatest `error`. `converged`: how many.
 
@@ -119,14 +123,15 @@ def evaluate(
     """
     if np.isnan(found.score.log_density).any():
         raise UserError("Expected the true values of all missing pixels to score by. Received NaN.")
-    values = {
-        "kvae": found.score.log_density,
-        "pixel_means": pixel_mean_baseline(vae, x, found.observed, pixel_mean, training_images),
-        "zero_filled": zero_filled_baseline(vae, x, found.observed, whole=found.whole, samples=samples, seed=seed),
-    }
+    values = {"kvae": found.score.log_density}
+    if has_pixel_means(vae):
+        values["pixel_means"] = pixel_mean_baseline(vae, x, found.observed, pixel_mean, training_images)
+    values["zero_filled"] = zero_filled_baseline(
+        vae, x, found.observed, whole=found.whole, samples=samples, seed=seed, condition=condition
+    )
     errors = np.zeros(1)
     if exact:
-        values["quadrature"], errors = quadrature_score(vae, x, found.observed)
+        values["quadrature"], errors = quadrature_score(vae, x, found.observed, condition)
     result: dict[str, Any] = {}
     for name, per_image in values.items():
         estimate = Estimate(np.asarray(per_image, np.float64))

@@ -5,15 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae import masks, objectives
+from kvae import masks
 from kvae.errors import UserError, check_seed
-from kvae.tensorflow import tf
 from kvae.vae import VAE
 
 BATCH = 100  # images at a time, fewer where they are large
-
-# Streams of the noise, apart from those of the model and of its evaluation.
-START, STEPS, FINAL, PREDICTION, RESAMPLING, PIXELS, SCORE, BASELINE = range(200, 208)
 
 
 class Masked(NamedTuple):
@@ -22,6 +18,7 @@ class Masked(NamedTuple):
     x: np.ndarray  # [B, *image]  0 where a missing pixel is not known
     observed: np.ndarray  # [B, *image]  bool
     known: np.ndarray  # [B]  bool, whether the missing pixels are known
+    condition: np.ndarray | None  # [B, ...]  of a model that has one
 
     @property
     def seen(self) -> np.ndarray:
@@ -29,14 +26,15 @@ class Masked(NamedTuple):
         return np.where(self.observed, self.x, 0).astype(np.float32)
 
 
-def checked(vae: VAE, x: Any, observed: Any, seed: int = 0) -> Masked:
+def checked(vae: VAE, x: Any, observed: Any, seed: int = 0, condition: Any = None) -> Masked:
     """Images with their mask.
 
     Args:
         vae: a built model.
-        x: `[B, *image]` in [0, 1]; NaN in missing pixels that are not known.
+        x: `[B, *image]`; NaN in missing pixels that are not known.
         observed: a mask as in `kvae.inference.complete`.
         seed: of a random mask.
+        condition: `[B, ...]`, of a model that has one.
 
     Raises:
         UserError: whatever does not fit.
@@ -52,14 +50,21 @@ def checked(vae: VAE, x: Any, observed: Any, seed: int = 0) -> Masked:
         observed = masks.named(observed, vae.image_shape, seed)
     mask = masks.check(observed, x.shape)
     unknown = np.isnan(x) & ~mask
-    values = np.where(unknown, 0, x)
-    if not ((values >= 0) & (values <= 1)).all():
-        raise UserError(
-            "Expected pixels in [0, 1], and NaN for missing ones that are not known. Received others, or NaN among the "
-            "observed ones. Divide uint8 images by 255."
-        )
-    vae.check_pixels(values)
-    return Masked(values.astype(np.float32), mask, ~unknown.reshape(len(x), -1).any(axis=1))
+    try:
+        vae.check_pixels(x[~unknown])
+    except UserError as error:
+        raise UserError(f"{error} NaN may stand for missing pixels that are not known, not for observed ones.") from None
+    if condition is not None:
+        condition = np.asarray(condition, np.float32)
+        if len(condition) != len(x):
+            raise UserError(f"Expected one condition an image: {len(x)}. Received {len(condition)}.")
+    known = ~unknown.reshape(len(x), -1).any(axis=1)
+    return Masked(np.where(unknown, 0, x).astype(np.float32), mask, known, condition)
+
+
+def of_batch(condition: np.ndarray | None, batch: slice) -> np.ndarray | None:
+    """The conditions of a batch, where there are some."""
+    return None if condition is None else condition[batch]
 
 
 def batches(vae: VAE, count: int, samples: int = 1) -> Iterator[slice]:
@@ -70,11 +75,5 @@ def batches(vae: VAE, count: int, samples: int = 1) -> Iterator[slice]:
 
 
 def places(batch: slice) -> np.ndarray:
-    """The places of a batch's images within the call: what their noise hangs on, `[B]` int32."""
+    """The places of a batch's images within the call: what their noise depends on, `[B]` int32."""
     return np.arange(batch.start, batch.stop, dtype=np.int32)
-
-
-def masked_sum(log_prob: tf.Tensor, mask: Any) -> tf.Tensor:
-    """Nats of the pixels where `mask` `[B, *image]` is True; log_prob `[B, *image]` or `[K, B, *image]`."""
-    mask = tf.convert_to_tensor(mask)
-    return objectives.sum_event(tf.where(mask, log_prob, tf.zeros_like(log_prob)), mask.shape.rank - 1)

@@ -1,13 +1,13 @@
 """The missing pixels, given the observed ones: their mean and draws. What stands in them is not looked at."""
 
-from typing import Any
-
 import numpy as np
 
-from kvae import noise
 from kvae.inference import proposals
-from kvae.inference.images import PIXELS, PREDICTION, RESAMPLING, Masked, batches, masked_sum, places
+from kvae.inference.images import Masked, batches, of_batch, places
 from kvae.inference.variational import Inferred
+from kvae.noise import Keyed
+from kvae.posteriors import Distribution
+from kvae.streams import Stream
 from kvae.vae import VAE
 
 
@@ -21,9 +21,8 @@ def predict(
     """
     parts = []
     for batch in batches(vae, len(images.x)):
-        q = (inferred.mean[batch], inferred.log_var[batch])
-        seen = images.seen[batch], images.observed[batch]
-        parts.append(_predict_batch(vae, *seen, q, places(batch), draws, samples, seed))
+        seen = images.seen[batch], images.observed[batch], of_batch(images.condition, batch)
+        parts.append(_predict_batch(vae, *seen, inferred.of(batch).q, places(batch), draws, samples, seed))
     means, draw_means, completions = zip(*parts, strict=True)
     return np.concatenate(means), np.concatenate(draw_means, axis=1), np.concatenate(completions, axis=1)
 
@@ -32,7 +31,8 @@ def _predict_batch(
     vae: VAE,
     seen: np.ndarray,
     mask: np.ndarray,
-    q: tuple[np.ndarray, np.ndarray],
+    condition: np.ndarray | None,
+    q: Distribution,
     place: np.ndarray,
     draws: int,
     samples: int,
@@ -43,28 +43,41 @@ def _predict_batch(
 
     log_weights, points = [], []
     highest, total, weighted = np.full(len(place), -np.inf), np.zeros(len(place)), np.zeros(seen.shape)
-    for some in proposals.draws(vae, [q], place, samples, (seed, PREDICTION)):
-        logits = vae.decode(some.z)
-        log_w = masked_sum(vae.likelihood(seen, logits), mask).numpy() + some.log_prior - some.log_proposal
+    for some in proposals.draws(vae, [q], place, samples, seed, Stream.PREDICTION, condition):
+        parameters = vae.decode(some.z, condition)
+        log_joint = vae.log_joint(seen, some.z, condition, mask, parameters=parameters).numpy()
+        log_w = log_joint.astype(np.float64) - some.log_proposal
         # A running maximum keeps the weights in range without a second pass over the draws.
         higher = np.maximum(highest, log_w.max(axis=0))
         w, faded = np.exp(log_w - higher), np.exp(highest - higher)
         total, highest = total * faded + w.sum(axis=0), higher
-        weighted = weighted * spread(faded) + np.einsum("kb,kb...->b...", w, vae.likelihood.means(logits).numpy())
+        weighted = weighted * spread(faded) + np.einsum("kb,kb...->b...", w, vae.likelihood.mean(parameters).numpy())
         log_weights.append(log_w)
         points.append(some.z.numpy())
-    chosen = _resampled(np.concatenate(log_weights), np.concatenate(points), draws, (seed, RESAMPLING, place))
-    logits = vae.decode(chosen)
-    pixels = [vae.likelihood.sample(logits[number], (seed, PIXELS, place, number)).numpy() for number in range(draws)]
-    missing = (weighted / spread(total), vae.likelihood.means(logits).numpy(), np.stack(pixels))
+    uniform = Keyed(seed, Stream.RESAMPLING, place).uniform((draws,), Stream.CHOICE).numpy()
+    chosen = _resampled(np.concatenate(log_weights), np.concatenate(points), uniform)
+    parameters = vae.decode(chosen, condition)
+    pixels = [
+        vae.likelihood.sample(parameters[number], Keyed(seed, Stream.COMPLETION, place, number)).numpy()
+        for number in range(draws)
+    ]
+    missing = (weighted / spread(total), vae.likelihood.mean(parameters).numpy(), np.stack(pixels))
     means, draw_means, completions = (np.where(mask, seen, part).astype(np.float32) for part in missing)
     return means, draw_means, completions
 
 
-def _resampled(log_weights: np.ndarray, points: np.ndarray, count: int, key: tuple[Any, ...]) -> np.ndarray:
-    """`count` of the draws an image, each with the probability of its weight: `[K, B, D]` -> `[count, B, D]`."""
+def _resampled(log_weights: np.ndarray, points: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Some of the draws an image, each with the probability of its weight.
+
+    Args:
+        log_weights: `[K, B]`.
+        points: `[K, B, D]`.
+        uniform: `[B, count]`, which decide.
+
+    Returns:
+        `[count, B, D]`.
+    """
     ladder = np.cumsum(np.exp(log_weights - np.logaddexp.reduce(log_weights, axis=0)), axis=0)
-    uniform = noise.uniform((count,), *key).numpy()  # [B, count]
     picks = [np.searchsorted(ladder[:, b] / ladder[-1, b], uniform[b], side="right") for b in range(len(uniform))]
     index = np.minimum(np.stack(picks, axis=1), len(points) - 1)  # [count, B]
     return points[index, np.arange(points.shape[1])]

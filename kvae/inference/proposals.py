@@ -1,4 +1,4 @@
-"""Draws of z from a mixture of Gaussians and the prior, for importance sampling.
+"""Draws of z from a mixture of several q and the prior, for importance sampling.
 
 A single q has tails that are too light and may miss a mode, and then the weights have no variance; with the prior in
 the mixture no weight exceeds p(x|z) over the prior's share. Hesterberg, "Weighted average importance sampling and
@@ -10,19 +10,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae import distributions, noise
+from kvae.noise import Keyed
+from kvae.posteriors import Distribution
+from kvae.streams import Stream
 from kvae.tensorflow import tf
 from kvae.vae import VAE
 
 PRIOR_SHARE = 0.1  # of the draws
-FARTHEST = 1e3  # from 0, of a mean or a log variance that is taken for one
+FARTHEST = 1e3  # from 0, of a mean that is taken for one
 
 
-class Draws(NamedTuple):
-    """Some draws a image, and what the weights need."""
+class Proposed(NamedTuple):
+    """Some draws an image, and the density that they were drawn from."""
 
     z: tf.Tensor  # [k, B, D]
-    log_prior: np.ndarray  # [k, B]  nats
     log_proposal: np.ndarray  # [k, B]  nats
 
 
@@ -34,38 +35,83 @@ def counts(components: int, samples: int) -> list[int]:
 
 
 def draws(
-    vae: VAE, components: Sequence[tuple[Any, Any]], place: np.ndarray, samples: int, key: tuple
-) -> Iterator[Draws]:
+    vae: VAE,
+    components: Sequence[Distribution],
+    place: np.ndarray,
+    samples: int,
+    seed: int,
+    use: Stream,
+    condition: Any = None,
+) -> Iterator[Proposed]:
     """`samples` draws an image, some at a time.
 
     Args:
-        vae: whose prior takes part.
-        components: (mean, log_var) of each, `[B, D]`; the prior stands in where an inference diverged.
+        vae: whose prior takes part, and stands in for a component where its inference diverged.
+        components: of B images each.
         place: of every image, `[B]`.
         samples: at least one more than there are components.
-        key: of the noise.
+        seed: of the noise.
+        use: of the noise.
+        condition: `[B, ...]`, of a model that has one.
     """
-    components = [_sound(*component) for component in components]
+    prior = _Prior(vae, seed, use, place, condition)
+    members = [*(_Sound(component, prior) for component in components), prior]
     share = counts(len(components), samples)
-    owner = np.repeat(np.arange(len(share)), share)
+    ends = np.cumsum(share)
     log_share = np.log(np.array(share) / samples)
     size = max(1, vae.images_at_once // len(place))
     for start in range(0, samples, size):
-        number = np.arange(start, min(start + size, samples), dtype=np.int32)
-        keys = (np.tile(place, len(number)), np.repeat(number, len(place)))
-        normal = tf.reshape(noise.normal((vae.latent_dim,), *key, *keys), [len(number), len(place), vae.latent_dim])
-        z = normal  # of the prior
-        for component, (mean, log_var) in enumerate(components):
-            own = (owner[number] == component)[:, None, None]
-            z = tf.where(own, distributions.reparameterize(mean, log_var, normal), z)
-        log_prior = vae.log_prior(z).numpy()
-        densities = [vae.log_q(z, mean, log_var).numpy() for mean, log_var in components]
-        log_proposal = np.logaddexp.reduce([a + b for a, b in zip(log_share, [*densities, log_prior], strict=True)])
-        yield Draws(z, log_prior.astype(np.float64), log_proposal.astype(np.float64))
+        stop, parts = min(start + size, samples), []
+        for member, first, last in zip(members, ends - share, ends, strict=True):
+            numbers = np.arange(max(start, first), min(stop, last), dtype=np.int32)
+            if len(numbers):
+                parts.append(member.draw(numbers))
+        z = tf.concat(parts, axis=0)
+        densities = [np.asarray(member.log_prob(z)) for member in members]
+        log_proposal = np.logaddexp.reduce([a + b for a, b in zip(log_share, densities, strict=True)])
+        yield Proposed(z, log_proposal.astype(np.float64))
 
 
-def _sound(mean: Any, log_var: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """A component with the prior in place of every image's that is NaN, infinite or absurdly far off."""
-    mean, log_var = tf.convert_to_tensor(mean), tf.convert_to_tensor(log_var)
-    sound = tf.reduce_all((tf.abs(mean) < FARTHEST) & (tf.abs(log_var) < FARTHEST), axis=-1, keepdims=True)
-    return tf.where(sound, mean, tf.zeros_like(mean)), tf.where(sound, log_var, tf.zeros_like(log_var))
+class _Prior:
+    """The prior as a member of the mixture; draw k of an image is a function of its place and k."""
+
+    def __init__(self, vae: VAE, seed: int, use: Stream, place: np.ndarray, condition: Any) -> None:
+        self._vae, self._seed, self._use, self._place, self._condition = vae, seed, use, place, condition
+
+    @property
+    def noise(self) -> Keyed:
+        return Keyed(self._seed, self._use, self._place)
+
+    def draw(self, numbers: np.ndarray) -> tf.Tensor:
+        """z `[k, B, D]` of the draws with these numbers."""
+        shape = (len(numbers), len(self._place))
+        key = (np.tile(self._place, shape[0]), np.repeat(numbers, shape[1]))
+        condition = self._condition
+        if condition is not None:
+            condition = tf.tile(condition, [shape[0], *[1] * (np.ndim(condition) - 1)])
+        z = self._vae.prior.sample(Keyed(self._seed, self._use, *key), condition)
+        return tf.reshape(z, [*shape, self._vae.latent_dim])
+
+    def log_prob(self, z: tf.Tensor) -> tf.Tensor:
+        return self._vae.log_prior(z, self._condition)
+
+
+class _Sound:
+    """A component with the prior in place of it for every image whose q is NaN, infinite or absurdly far off."""
+
+    def __init__(self, q: Distribution, prior: _Prior) -> None:
+        self._q, self._prior = q, prior
+        sound = tf.reduce_all(tf.abs(q.mean) < FARTHEST, axis=-1)
+        covariance = q.covariance
+        if covariance is not None:
+            variance = tf.linalg.diag_part(covariance)
+            sound &= tf.reduce_all((variance > 0) & tf.math.is_finite(variance), axis=-1)
+        self._sound = sound
+
+    def draw(self, numbers: np.ndarray) -> tf.Tensor:
+        z, _ = self._q.sample_and_log_prob(self._prior.noise.numbered(numbers), len(numbers))
+        return z if tf.reduce_all(self._sound) else tf.where(self._sound[:, None], z, self._prior.draw(numbers))
+
+    def log_prob(self, z: tf.Tensor) -> tf.Tensor:
+        log_q = self._q.log_prob(z)
+        return log_q if tf.reduce_all(self._sound) else tf.where(self._sound, log_q, self._prior.log_prob(z))

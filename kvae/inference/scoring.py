@@ -6,8 +6,9 @@ import numpy as np
 
 from kvae import quadrature
 from kvae.inference import proposals
-from kvae.inference.images import SCORE, Masked, batches, checked, masked_sum, places
+from kvae.inference.images import Masked, batches, checked, of_batch, places
 from kvae.inference.variational import Inferred
+from kvae.streams import Stream
 from kvae.vae import VAE
 
 
@@ -37,12 +38,13 @@ def score(vae: VAE, images: Masked, inferred: Inferred, whole: Inferred, samples
     """
     parts = []
     for batch in batches(vae, len(images.x)):
-        mask, log_weights, log_densities = images.observed[batch], [], []
-        components = [(q.mean[batch], q.log_var[batch]) for q in (inferred, whole)]
-        for some in proposals.draws(vae, components, places(batch), samples, (seed, SCORE)):
-            log_prob = vae.likelihood(images.x[batch], vae.decode(some.z))
-            log_weights.append(masked_sum(log_prob, mask).numpy() + some.log_prior - some.log_proposal)
-            log_densities.append(masked_sum(log_prob, ~mask).numpy().astype(np.float64))
+        x, mask, condition = images.x[batch], images.observed[batch], of_batch(images.condition, batch)
+        components, log_weights, log_densities = [found.of(batch).q for found in (inferred, whole)], [], []
+        for some in proposals.draws(vae, components, places(batch), samples, seed, Stream.SCORE, condition):
+            parameters = vae.decode(some.z, condition)
+            log_joint = vae.log_joint(x, some.z, condition, mask, parameters=parameters).numpy()
+            log_weights.append(log_joint.astype(np.float64) - some.log_proposal)
+            log_densities.append(vae.likelihood.log_prob(x, parameters, ~mask).numpy().astype(np.float64))
         parts.append(importance_estimate(np.concatenate(log_weights), np.concatenate(log_densities)))
     result = Score(*[np.concatenate(part) for part in zip(*parts, strict=True)])
     return Score(*[np.where(images.known, part, np.nan) for part in result])
@@ -70,13 +72,14 @@ def importance_estimate(log_weights: np.ndarray, log_densities: np.ndarray) -> S
     return Score(log_ratio, np.sqrt(np.square(relative).sum(axis=0)), np.minimum(*effective))
 
 
-def quadrature_score(vae: VAE, x: Any, observed: Any) -> quadrature.Integral:
+def quadrature_score(vae: VAE, x: Any, observed: Any, condition: Any = None) -> quadrature.Integral:
     """log p(missing | observed) = log p(x) - log p(x_observed), by quadrature, `[B]` nats, and its error.
 
     Raises:
         UserError: a model whose latent space is no plane.
     """
     quadrature.check_plane(vae)
-    images = checked(vae, x, observed)
-    whole, part = quadrature.log_evidence(vae, images.x), quadrature.log_evidence(vae, images.x, images.observed)
+    images = checked(vae, x, observed, condition=condition)
+    whole = quadrature.log_evidence(vae, images.x, condition=images.condition)
+    part = quadrature.log_evidence(vae, images.x, images.observed, images.condition)
     return quadrature.Integral(whole.log_value - part.log_value, whole.error + part.error)

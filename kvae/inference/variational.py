@@ -6,9 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae import distributions, noise, quadrature
+from kvae import quadrature
+from kvae.compiled import compiled
 from kvae.errors import UserError, check_whole, unknown
-from kvae.inference.images import FINAL, START, STEPS, Masked, batches, checked, masked_sum, places
+from kvae.inference.images import Masked, batches, checked, of_batch, places
+from kvae.noise import Keyed
+from kvae.posteriors import Gaussian
+from kvae.streams import Stream
 from kvae.tensorflow import tf
 from kvae.vae import VAE
 
@@ -21,23 +25,27 @@ TOLERANCE = 0.1  # nats: an inference with less to gain has converged
 
 
 class Inferred(NamedTuple):
-    """q(z | observed) = N(mean, exp(log_var)), factorized, and how it was found. Every field has the images first."""
+    """q(z | observed), a factorized Gaussian, and how it was found; NumPy arrays with the images first."""
 
-    mean: np.ndarray  # [B, D]
-    log_var: np.ndarray  # [B, D]
-    start_mean: np.ndarray  # [B, D]  where the steps began
-    start_log_var: np.ndarray  # [B, D]
+    q: Gaussian  # of B images
+    start: Gaussian  # where the steps began
     losses: np.ndarray  # [B, S]  negative ELBO of the observed pixels before every step, nats
     to_gain: np.ndarray  # [B]  nats by which the loss would still fall, predicted from the gradient at the end
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Of q, `[B, D]`."""
+        return np.asarray(self.q.mean)
 
     @property
     def converged(self) -> np.ndarray:
         """Whether less than 0.1 nats are to gain, `[B]`."""
         return np.isfinite(self.to_gain) & (self.to_gain < TOLERANCE)
 
-    def head(self, count: int) -> "Inferred":
-        """Those of the first `count` images."""
-        return Inferred(*[part[:count] for part in self])
+    def of(self, images: Any) -> "Inferred":
+        """Those of some of the images, given by a slice or by places."""
+        q, start = (Gaussian(*(part[images] for part in found)) for found in (self.q, self.start))
+        return Inferred(q, start, self.losses[images], self.to_gain[images])
 
 
 def article_options(vae: VAE) -> dict[str, Any]:
@@ -62,6 +70,7 @@ def infer(
     gradient_samples: int = 8,
     optimizer: str = "adam",
     seed: int = 0,
+    condition: Any = None,
 ) -> Inferred:
     """Fits q(z | observed) by stochastic variational inference; Hoffman et al. (2013), with reparameterized gradients.
 
@@ -71,7 +80,7 @@ def infer(
 
     Args:
         vae: a built model.
-        x: `[B, *image]` in [0, 1]; the missing pixels are not looked at and may be NaN.
+        x: `[B, *image]`; the missing pixels are not looked at and may be NaN.
         observed: a mask as in `complete`.
         start: (mean, log_sigma), each `[D]` or `[B, D]`. By default the best of 256 draws of the prior and of the
             encoder's guess for the image with its missing pixels at 0, judged by log p(x_observed, z), with
@@ -81,11 +90,12 @@ def infer(
         gradient_samples: draws of z a step.
         optimizer: `"adam"`, or `"gradient_descent"` for plain steps of constant size.
         seed: of the draws; those of an image are a function of (seed, its place in x) alone.
+        condition: `[B, ...]`, of a model that has one.
 
     Raises:
         UserError: a mask that does not fit, observes nothing or everything, or another argument that cannot be.
     """
-    images = checked(vae, x, observed, seed)
+    images = checked(vae, x, observed, seed, condition)
     check_whole("steps", steps)
     check_whole("gradient_samples", gradient_samples)
     if optimizer not in OPTIMIZERS:
@@ -95,19 +105,21 @@ def infer(
         raise UserError(f"Expected a positive learning_rate. Received {learning_rate!r}.")
     given = None if start is None else _given_start(start, len(images.x), vae.latent_dim)
     settings = (steps, float(learning_rate), gradient_samples, optimizer)
-    return _infer(vae, images.seen, images.observed, given, *settings, seed)
+    return _infer(vae, images.seen, images.observed, images.condition, given, *settings, seed)
 
 
 def infer_whole(vae: VAE, images: Masked, seed: int) -> Inferred:
     """q(z | the whole image), as `infer` finds q(z | observed); of what is observed where the rest is not known."""
     known = images.known.reshape(-1, *[1] * (images.x.ndim - 1))
-    return _infer(vae, images.x, images.observed | known, None, WHOLE_STEPS, 0.1, 8, "adam", seed)
+    mask = images.observed | known
+    return _infer(vae, images.x, mask, images.condition, None, WHOLE_STEPS, 0.1, 8, "adam", seed)
 
 
 def _infer(
     vae: VAE,
     seen: np.ndarray,
     mask: np.ndarray,
+    condition: np.ndarray | None,
     start: list[np.ndarray] | None,
     steps: int,
     learning_rate: float,
@@ -115,20 +127,21 @@ def _infer(
     optimizer: str,
     seed: int,
 ) -> Inferred:
-    fit, best_start = _fit_graph(vae, samples, optimizer), _start_graph(vae)
     settings = (tf.constant(steps), tf.constant(learning_rate, tf.float32), tf.constant(seed))
     parts = []
     for batch in batches(vae, len(seen), samples):
-        x, observed = tf.constant(seen[batch]), tf.constant(mask[batch])
+        own = of_batch(condition, batch)
+        given = (tf.constant(seen[batch]), tf.constant(mask[batch]), None if own is None else tf.constant(own))
         if start is None:
-            mean = best_start(x, observed, settings[-1])
+            mean = _best_start(vae, *given, settings[-1])
             log_sigma = tf.fill(tf.shape(mean), START_LOG_SIGMA)
         else:
             mean, log_sigma = (tf.constant(part[batch]) for part in start)
-        found = fit(x, observed, mean, log_sigma, tf.constant(places(batch)), *settings)
-        fitted_mean, fitted_log_var, losses, to_gain = (part.numpy() for part in found)
-        parts.append((fitted_mean, fitted_log_var, mean.numpy(), 2 * log_sigma.numpy(), losses.T, to_gain))
-    return Inferred(*[np.concatenate(part) for part in zip(*parts, strict=True)])
+        found = _fit(vae, *given, mean, log_sigma, tf.constant(places(batch)), *settings, samples, optimizer)
+        fitted_mean, fitted_scale, losses, to_gain = (part.numpy() for part in found)
+        parts.append((fitted_mean, fitted_scale, mean.numpy(), 2 * log_sigma.numpy(), losses.T, to_gain))
+    mean, scale, start_mean, start_scale, losses, to_gain = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Inferred(Gaussian(mean, scale), Gaussian(start_mean, start_scale), losses, to_gain)
 
 
 def _given_start(start: Any, count: int, latent_dim: int) -> list[np.ndarray]:
@@ -145,65 +158,78 @@ def _given_start(start: Any, count: int, latent_dim: int) -> list[np.ndarray]:
     return [np.broadcast_to(part, shapes[1]) for part in parts]
 
 
-def _start_graph(vae: VAE) -> Any:
-    """The graph that picks the most probable z among draws of the prior and the encoder's guess, `[B, D]`."""
+@compiled
+def _best_start(vae: VAE, x: tf.Tensor, mask: tf.Tensor, condition: Any, seed: tf.Tensor) -> tf.Tensor:
+    """The most probable z among draws of the prior and the encoder's guess, `[B, D]`."""
+    batch = tf.shape(x)[0]
 
-    def best_start(x: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        candidates = noise.normal((vae.latent_dim,), seed, START, tf.range(CANDIDATES))
+    def candidate(number: tf.Tensor) -> tf.Tensor:
+        """A draw of the prior `[B, D]`, made of the same numbers for every image."""
+        return vae.prior.sample(Keyed(seed, Stream.START, tf.zeros([batch], tf.int32) + number), condition)
 
-        def judge(candidate: tf.Tensor) -> tf.Tensor:
-            """log p(x_observed, z) of every image at one z: one at a time, so that memory does not grow with them."""
-            logits = tf.broadcast_to(vae.decode(candidate[None]), tf.shape(x))
-            return masked_sum(vae.likelihood(x, logits), mask) + vae.log_prior(candidate)
+    def judge(number: tf.Tensor) -> tf.Tensor:
+        """log p(x_observed, z) of every image at one z: one at a time, so that memory does not grow with them."""
+        z, parameters = candidate(number), None
+        if condition is None:  # the same z for all, which is decoded once
+            shape = vae.likelihood.parameters_shape(vae.image_shape)
+            parameters = tf.broadcast_to(vae.decode(z[:1]), tf.concat([[batch], shape], axis=0))
+        return vae.log_joint(x, z, condition, mask, parameters=parameters)
 
-        values = tf.map_fn(judge, candidates, fn_output_signature=tf.float32)
-        guess, _ = vae.encode(x)
-        best = tf.gather(candidates, tf.argmax(values, axis=0))
-        better = vae.joint_log_density(x, guess, mask) > tf.reduce_max(values, axis=0)
-        return tf.where(better[:, None], guess, best)
-
-    return vae.graph("best start of inference", best_start)
+    values = tf.map_fn(judge, tf.range(CANDIDATES), fn_output_signature=tf.float32)
+    guess = vae.encode(x, condition).mean
+    best = candidate(tf.argmax(values, axis=0, output_type=tf.int32))
+    better = vae.log_joint(x, guess, condition, mask) > tf.reduce_max(values, axis=0)
+    return tf.where(better[:, None], guess, best)
 
 
-def _fit_graph(vae: VAE, samples: int, optimizer: str) -> Any:
-    """The graph that takes all the steps: to mean, log_var `[B, D]`, losses `[S, B]`, what is to gain `[B]`."""
+@compiled
+def _fit(
+    vae: VAE,
+    x: tf.Tensor,
+    mask: tf.Tensor,
+    condition: Any,
+    mean: tf.Tensor,
+    log_sigma: tf.Tensor,
+    place: tf.Tensor,
+    steps: tf.Tensor,
+    learning_rate: tf.Tensor,
+    seed: tf.Tensor,
+    samples: int,
+    optimizer: str,
+) -> tuple[tf.Tensor, ...]:
+    """Takes all the steps: to q's two parameters `[B, D]`, losses `[S, B]`, what is to gain `[B]`."""
 
-    def losses_and_gradients(x: Any, mask: Any, parameters: Any, draw: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def losses_and_gradients(parameters: Any, noise: Keyed) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(parameters)
             mean, log_sigma = tf.unstack(parameters)
-            z = distributions.reparameterize(mean, 2 * log_sigma, tf.transpose(draw, [1, 0, 2]))
-            log_q = vae.log_q(z, tf.stop_gradient(mean), 2 * tf.stop_gradient(log_sigma))
-            losses = tf.reduce_mean(log_q - vae.joint_log_density(x, z, mask), axis=0)
+            q = Gaussian(mean, 2 * log_sigma)
+            draws = vae.draw(x, noise, samples, condition, mask, q)
+            log_joint = draws.log_likelihood + draws.log_prior
+            losses = tf.reduce_mean(q.stopped().log_prob(draws.z) - log_joint, axis=0)
         return losses, tape.gradient(losses, parameters)
 
-    def fit(
-        x: Any, mask: Any, mean: Any, log_sigma: Any, place: Any, steps: Any, learning_rate: Any, seed: Any
-    ) -> tuple[tf.Tensor, ...]:
-        parameters = tf.stack([mean, log_sigma])  # [2, B, D]
-        momentum, scale = tf.zeros_like(parameters), tf.zeros_like(parameters)
-        record = tf.TensorArray(tf.float32, steps)
-        for step in tf.range(steps):
-            draw = noise.normal((samples, vae.latent_dim), seed, STEPS, place, step)
-            losses, gradients = losses_and_gradients(x, mask, parameters, draw)
-            record = record.write(step, losses)
-            if optimizer == "adam":  # Kingma and Ba (2015), algorithm 1
-                count = tf.cast(step + 1, tf.float32)
-                momentum = 0.9 * momentum + 0.1 * gradients
-                scale = 0.999 * scale + 0.001 * tf.square(gradients)
-                rate = 0.5 * learning_rate * (1 + tf.cos(math.pi * (count - 1) / tf.cast(steps, tf.float32)))
-                direction = momentum / (1 - 0.9**count) / (tf.sqrt(scale / (1 - 0.999**count)) + 1e-8)
-                parameters -= rate * direction
-            else:
-                parameters -= learning_rate * gradients
-        # At the optimum the loss curves by 1 / sigma^2 in the mean and by 2 in log sigma, as the KL of two Gaussians
-        # does, so a Newton step gains (sigma g_mean)^2 / 2 + g_log_sigma^2 / 4.
-        gradients = tf.zeros_like(parameters)
-        for number in tf.range(FINAL_DRAWS // samples + 1):
-            draw = noise.normal((samples, vae.latent_dim), seed, FINAL, place, number)
-            gradients += losses_and_gradients(x, mask, parameters, draw)[1] / (FINAL_DRAWS // samples + 1)
-        sigma = tf.exp(parameters[1])
-        to_gain = tf.reduce_sum(tf.square(sigma * gradients[0]) / 2 + tf.square(gradients[1]) / 4, axis=-1)
-        return parameters[0], 2 * parameters[1], record.stack(), to_gain
-
-    return vae.graph(("inference", samples, optimizer), fit)
+    parameters = tf.stack([mean, log_sigma])  # [2, B, D]
+    momentum, scale = tf.zeros_like(parameters), tf.zeros_like(parameters)
+    record = tf.TensorArray(tf.float32, steps)
+    for step in tf.range(steps):
+        losses, gradients = losses_and_gradients(parameters, Keyed(seed, Stream.STEPS, place, step))
+        record = record.write(step, losses)
+        if optimizer == "adam":  # Kingma and Ba (2015), algorithm 1
+            count = tf.cast(step + 1, tf.float32)
+            momentum = 0.9 * momentum + 0.1 * gradients
+            scale = 0.999 * scale + 0.001 * tf.square(gradients)
+            rate = 0.5 * learning_rate * (1 + tf.cos(math.pi * (count - 1) / tf.cast(steps, tf.float32)))
+            direction = momentum / (1 - 0.9**count) / (tf.sqrt(scale / (1 - 0.999**count)) + 1e-8)
+            parameters -= rate * direction
+        else:
+            parameters -= learning_rate * gradients
+    # At the optimum the loss curves by 1 / sigma^2 in the mean and by 2 in log sigma, as the KL of two Gaussians does,
+    # so a Newton step gains (sigma g_mean)^2 / 2 + g_log_sigma^2 / 4.
+    gradients = tf.zeros_like(parameters)
+    for number in tf.range(FINAL_DRAWS // samples + 1):
+        noise = Keyed(seed, Stream.FINAL, place, number)
+        gradients += losses_and_gradients(parameters, noise)[1] / (FINAL_DRAWS // samples + 1)
+    sigma = tf.exp(parameters[1])
+    to_gain = tf.reduce_sum(tf.square(sigma * gradients[0]) / 2 + tf.square(gradients[1]) / 4, axis=-1)
+    return parameters[0], 2 * parameters[1], record.stack(), to_gain
