@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kvae import figures, files, history, objectives
+from kvae import figures, files, history
 from kvae.data import Data
 from kvae.errors import UserError, check_whole
 from kvae.tensorflow import keras, tf
@@ -57,10 +57,10 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
 
 
 class BatchLoss(keras.callbacks.Callback):
-    """Prints the beta-weighted negative ELBO of a random training batch now and then, without any penalty on weights.
+    """Prints the objective at a random training batch now and then, without any penalty on weights.
 
-    The first is printed after the first batch, or the first `steps_per_execution` of them. Which examples are chosen is
-    a function of the model's seed and the number of the optimizer's steps.
+    By default that is the beta-weighted negative ELBO. The first is printed after the first batch, or the first
+    `steps_per_execution` of them. Which examples are chosen is a function of the model's seed and its steps.
 
     Args:
         data: whose training images are chosen from; of a stream, its first 1,000.
@@ -82,20 +82,19 @@ class BatchLoss(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if time.monotonic() - self._printed_at < self.seconds:
             return
-        step = int(self.model.optimizer.iterations)
+        step = int(self.model.steps)
         value = float(self.losses(np.random.default_rng([self.model.seed, step])).mean())
         print(f"epoch {self._epoch + 1}, step {step}: negative ELBO of a random training batch {value:.2f} nats")
         self._printed_at = time.monotonic()
 
     def losses(self, rng: np.random.Generator) -> np.ndarray:
-        """reconstruction + beta KL of a batch of random training examples, `[B]` nats."""
+        """What the model's objective says of a batch of random training examples, `[B]` nats."""
         count = self.data.info.sizes["train"]
         places = rng.integers(0, min(count, 1000) if self.data.streams else count, self.batch_size)
-        x = self.data.images_at("train", places)
-        beta = self.model.beta
-        terms = self.model.elbo_terms(x, seed=int(rng.integers(2**31)))
-        weight = beta(self.model.optimizer.iterations) if callable(beta) else beta
-        return objectives.beta_loss(terms, weight).numpy()
+        x, seed = self.data.images_at("train", places), int(rng.integers(2**31))
+        condition = None if self.model.condition_shape is None else self.data.labels_at("train", places)
+        loss = self.model.objective.loss(self.model.elbo_terms(x, seed, condition), self.model.steps)
+        return (loss[-1] if isinstance(loss, tuple) else loss).numpy()
 
 
 class Plots(keras.callbacks.Callback):
@@ -153,7 +152,7 @@ class Checkpoint(keras.callbacks.Callback):
     """Writes what `--resume` needs, and the history, after an epoch; must be the last callback.
 
     A checkpoint is a folder `epoch-NNNNNN` that appears at once and whole: the model with its optimizer, the history,
-    and the state of early stopping. Noise and data order are functions of the seed, the optimizer's step and the
+    and the state of early stopping. Noise and data order are functions of the seed, the model's own step and the
     epoch, so nothing else is needed to go on bit for bit. A process that is killed loses at most the epochs of the
     last `seconds`.
 

@@ -11,15 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from kvae import inference, latent, noise, plots, quadrature
+from kvae import inference, latent, plots, quadrature
 from kvae.data import Data
 from kvae.errors import UserError, check_whole, unknown
+from kvae.noise import Keyed
 from kvae.pictures import enlarge, tile
+from kvae.posteriors import Distribution
+from kvae.streams import Stream
 from kvae.tensorflow import tf
 from kvae.vae import VAE
 
 Drawings = dict[str, plots.Drawing]  # by the name of the file, without its suffix
-DRAWS = 300  # stream of the noise of several draws at one z
+SHOWN = 2 / 7  # of the prior's region, which a lattice spans
+WINDOW = 4 / 7  # of the prior's region, which a picture of the plane spans at least
 CONTOUR_POINTS = 201  # a side
 DIGIT_PAIRS = (("0", "5"), ("1", "4"), ("2", "9"))
 
@@ -59,7 +63,8 @@ def samples(subject: Subject, *, n: int = 20, seed: int = 0) -> Drawings:
     check_whole("n", n)
     z = vae.sample_prior(10, seed)
     index = tf.range(10)
-    draws = [vae.likelihood.sample(vae.decode(z), (seed, DRAWS, index, number)).numpy() for number in range(3)]
+    noises = [Keyed(seed, Stream.PICTURES, index, number) for number in range(3)]
+    draws = [vae.likelihood.sample(vae.decode(z), noise).numpy() for noise in noises]
     return {
         "samples": plots.samples(vae.generate_means(n, seed).numpy(), vae.generate(n, seed).numpy()),
         "samples_grid": enlarge(plots.rows(_means(vae, z), *draws), 480),
@@ -75,14 +80,13 @@ def reconstructions(subject: Subject, *, seed: int = 0) -> Drawings:
     if labels is not None:  # of different classes, where there are some
         _, firsts = np.unique(labels, return_index=True)
         chosen = np.repeat(np.sort(firsts)[:4], 2)
-    mean, log_var = vae.encode(x[chosen])
     index = tf.range(len(chosen))
-    draw = noise.normal((vae.latent_dim,), seed, DRAWS, index)
-    logits = vae.decode(mean + tf.exp(0.5 * log_var) * draw)
+    z, _ = vae.encode(x[chosen]).sample_and_log_prob(Keyed(seed, Stream.PICTURES, index), 1)
+    parameters = vae.decode(z[0])
     columns = {
         "x": x[chosen],
-        "means": _clipped(vae.likelihood.means(logits)),
-        "draw": vae.likelihood.sample(logits, (seed, DRAWS, index, 1)).numpy(),
+        "means": _clipped(vae.likelihood.mean(parameters)),
+        "draw": vae.likelihood.sample(parameters, Keyed(seed, Stream.PICTURES, index, 1)).numpy(),
     }
     return {
         "reconstructions": plots.reconstructions(x, _clipped(vae.reconstruct(x, seed=seed))),
@@ -102,11 +106,20 @@ def latent_scatter(subject: Subject, *, n: int = 5000) -> Drawings:
 
 
 def lattice(subject: Subject, *, n: int = 20, extent: float | None = None, quantiles: bool = False) -> Drawings:
-    """Decoded means of an n x n lattice of [-extent, extent]^2 (2 by default), or of equal prior probability."""
+    """Decoded means of an n x n lattice: of [-extent, extent]^2, of equal prior probability, or by default of the middle
+    of the prior's region, which is [-2, 2]^2 for a standard normal."""
     _check_plane(subject.vae)
     if quantiles and extent is not None:
         raise UserError("Expected either extent or quantiles. Received both.")
-    points = latent.lattice(n, None if quantiles else 2.0 if extent is None else extent)
+    if extent is not None:
+        points = latent.lattice(n, extent)
+    elif quantiles:
+        points = latent.rows(*[_quantiles(subject.vae, check_whole("n", n))] * 2)
+    else:
+        low, high = subject.vae.prior.region()
+        middle, half = (low + high) / 2, SHOWN * (high - low) / 2
+        sides = [latent.spaced(a, b, check_whole("n", n)) for a, b in zip(middle - half, middle + half, strict=True)]
+        points = latent.rows(*sides)
     return {"lattice": plots.lattice(_means(subject.vae, points))}
 
 
@@ -139,7 +152,7 @@ def interpolation(
         numbers = [[data.class_number("test", label) for label in pair] for pair in chosen]
         places = np.array([[data.places_of("test", label)[0] for label in pair] for pair in chosen])
         names = [(data.class_name(first), data.class_name(last)) for first, last in numbers]
-    mean = vae.encode(data.images_at("test", places.ravel())).mean.numpy().reshape(*places.shape, -1)
+    mean = np.asarray(vae.encode(data.images_at("test", places.ravel())).mean).reshape(*places.shape, -1)
     z = latent.path(mean[:, 0], mean[:, 1], steps, spherical).swapaxes(0, 1)
     return {"interpolation": plots.interpolation(_means(vae, z), names)}
 
@@ -212,15 +225,16 @@ def contour_panels(
         inferred: for a batch.
         number: of the image in that batch.
     """
-    before = inferred.start_mean[number], inferred.start_log_var[number]
-    after = inferred.mean[number], inferred.log_var[number]
-    reach = max(np.max(np.abs(mean) + 2 * np.exp(0.5 * log_var)) for mean, log_var in (before, after))
-    reach = min(max(float(reach), 4.0), quadrature.EXTENT)
-    plane = _window(vae, x, observed, [-reach, -reach], [reach, reach])
+    before, after = (_ellipse(q, number) for q in (inferred.start, inferred.q))
+    low, high = vae.prior.region()
+    middle, half = (low + high) / 2, (high - low) / 2
+    reach = max(np.max((np.abs(q.mean - middle) + 2 * q.sigma) / half) for q in (before, after))
+    half = half * min(max(float(reach), WINDOW), 1.0)
+    plane = _window(vae, x, observed, middle - half, middle + half)
     inside = np.argwhere(plane[2] > plane[2].max() + np.log(plots.CONTOURS[0]))
-    sigma = np.exp(0.5 * after[1])
-    low = np.minimum(after[0] - 3 * sigma, [plane[0][inside[:, 1].min()], plane[1][inside[:, 0].min()]])
-    high = np.maximum(after[0] + 3 * sigma, [plane[0][inside[:, 1].max()], plane[1][inside[:, 0].max()]])
+    sigma = after.sigma
+    low = np.minimum(after.mean - 3 * sigma, [plane[0][inside[:, 1].min()], plane[1][inside[:, 0].min()]])
+    high = np.maximum(after.mean + 3 * sigma, [plane[0][inside[:, 1].max()], plane[1][inside[:, 0].max()]])
     half = np.max(high - low) / 2 * np.ones(2)
     near = _window(vae, x, observed, (low + high) / 2 - half, (low + high) / 2 + half)
     steps = inferred.losses.shape[1]
@@ -277,6 +291,8 @@ def draw(
         UserError: an unknown kind or option, or a kind that this model or these data are unsuitable for.
     """
     check_kinds([kind])
+    if subject.vae.condition_shape is not None and kind != "learning_curves":
+        raise Unsuitable(f"Expected a model without a condition for {kind}. This one needs a condition for every image.")
     for option in options:
         if option not in options_of(kind):
             raise unknown(f"option of {kind}", option, options_of(kind))
@@ -293,7 +309,7 @@ def _means(vae: VAE, z: Any) -> np.ndarray:
     points = np.asarray(z)
     flat = points.reshape(-1, points.shape[-1])
     size = vae.images_at_once
-    parts = [_clipped(vae.likelihood.means(vae.decode(flat[i : i + size]))) for i in range(0, len(flat), size)]
+    parts = [_clipped(vae.likelihood.mean(vae.decode(flat[i : i + size]))) for i in range(0, len(flat), size)]
     return np.concatenate(parts).reshape(*points.shape[:-1], *parts[0].shape[1:])
 
 
@@ -308,6 +324,21 @@ def _check_plane(vae: VAE) -> None:
         raise Unsuitable(str(error)) from None
 
 
+def _quantiles(vae: VAE, n: int) -> np.ndarray:
+    try:
+        return vae.prior.quantiles(n)
+    except UserError as error:
+        raise Unsuitable(str(error)) from None
+
+
+def _ellipse(q: Distribution, number: int) -> plots.Ellipse:
+    """q of one image of a batch, as contours show it."""
+    covariance = q.covariance
+    if covariance is None:
+        raise Unsuitable("Expected a q whose covariance is known, to draw its ellipse. This one has none.")
+    return plots.Ellipse(np.asarray(q.mean)[number], np.asarray(covariance)[number])
+
+
 def _article_options(vae: VAE) -> dict[str, Any]:
     _check_plane(vae)
     return inference.article_options(vae)
@@ -317,7 +348,8 @@ def _window(vae: VAE, x: np.ndarray, observed: np.ndarray, low: Any, high: Any) 
     """Both axes and log p(x_observed, z) over a window of the plane, for a `ContourPanel`."""
     first, second = (np.linspace(low[axis], high[axis], CONTOUR_POINTS) for axis in range(2))
     grid = np.stack([part.ravel() for part in np.meshgrid(first, second)], axis=1).astype(np.float32)
-    return first, second, quadrature.log_joint(vae, x, observed, grid).reshape(CONTOUR_POINTS, CONTOUR_POINTS)
+    values = quadrature.Integrand(vae, x, observed).log_value(grid)
+    return first, second, values.reshape(CONTOUR_POINTS, CONTOUR_POINTS)
 
 
 def _one_a_class(data: Data, classes: int = 6) -> np.ndarray:

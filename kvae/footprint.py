@@ -12,8 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kvae import portable, runtime
 from kvae.errors import UserError
+from kvae.streams import Stream
 
 BATCHES = {1: 300, 64: 60}  # latents a call, and how often it is called
 
@@ -50,18 +53,22 @@ def _measure(path: Path, threads: int, started: float) -> dict[str, Any]:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
         decode = tf.saved_model.load(str(path)).signatures["decode"]
-        latent_dim = decode.structured_input_signature[1]["z"].shape[1]
+        inputs = decode.structured_input_signature[1]
+        latent_dim = inputs["z"].shape[1]
+        condition_shape = inputs["condition"].shape[1:] if "condition" in inputs else None
     else:
         decoder = runtime.Decoder(path, threads)
-        decode, latent_dim = decoder.decode, decoder.latent_dim
+        decode, latent_dim, condition_shape = decoder.decode, decoder.latent_dim, decoder.condition_shape
     load_seconds = time.time() - started
     latency = {}
     for count, times in BATCHES.items():
-        z = portable.normals(portable.seeds(count, 0), portable.LATENT, latent_dim)
+        given = {"z": portable.normals(portable.seeds(count, 0), Stream.LATENT, latent_dim)}
+        if condition_shape is not None:
+            given["condition"] = np.zeros((count, *condition_shape), np.float32)
         seconds = []
         for _ in range(times):
             start = time.perf_counter()
-            decode(z=tf.constant(z)) if path.is_dir() else decode(z)
+            decode(**{name: tf.constant(value) for name, value in given.items()}) if path.is_dir() else decode(**given)
             seconds.append(time.perf_counter() - start)
         latency[str(count)] = round(1e6 * statistics.median(seconds), 1)
     return {"load_seconds": round(load_seconds, 3), "peak_memory_mb": _peak_memory(), "latency_us": latency}

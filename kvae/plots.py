@@ -83,7 +83,7 @@ def samples(means: ArrayLike, draws: ArrayLike | None = None, columns: int = 10)
         draws: `[N, H, W, C]`, or None.
         columns: images in a row.
     """
-    sheets = [("means of p(x|z), z ~ N(0, I)", means)]
+    sheets = [("means of p(x|z), z ~ p(z)", means)]
     if draws is not None:
         sheets.append(("draws of p(x|z) at the same z", draws))
     return _sheets(sheets, columns)
@@ -233,12 +233,24 @@ def _coloured(x: np.ndarray) -> np.ndarray:
 Window = tuple[np.ndarray, np.ndarray, np.ndarray]  # z_1 [n], z_2 [m], log posterior [m, n] unnormalised, nats
 
 
+class Ellipse(NamedTuple):
+    """A Gaussian in the latent plane."""
+
+    mean: np.ndarray  # [2]
+    covariance: np.ndarray  # [2, 2]
+
+    @property
+    def sigma(self) -> np.ndarray:
+        """Standard deviations, `[2]`."""
+        return np.sqrt(np.diag(self.covariance))
+
+
 class ContourPanel(NamedTuple):
     """A window of the latent plane with the posterior and one q."""
 
     title: str
     window: Window
-    q: tuple[np.ndarray, np.ndarray]  # mean [2], log_var [2]
+    q: Ellipse
 
 
 def posterior_contours(picture: ArrayLike, panels: Sequence[ContourPanel]) -> Figure:
@@ -257,8 +269,8 @@ def posterior_contours(picture: ArrayLike, panels: Sequence[ContourPanel]) -> Fi
         relative = np.exp(panel.window[2] - panel.window[2].max())
         axes.contourf(first, second, relative, (*CONTOURS, 1.01), cmap="Blues", vmin=0, vmax=1.3)
         axes.contour(first, second, relative, CONTOURS, colors=COLOURS[0], linewidths=0.4)
-        mean, log_var = panel.q
-        distance = (first - mean[0]) ** 2 / np.exp(log_var[0]) + (second - mean[1]) ** 2 / np.exp(log_var[1])
+        away = np.stack([first - panel.q.mean[0], second - panel.q.mean[1]], axis=-1)
+        distance = np.einsum("...i,ij,...j->...", away, np.linalg.inv(panel.q.covariance), away)
         axes.contour(first, second, np.exp(-0.5 * distance), CONTOURS, colors=COLOURS[1], linewidths=0.6)
         axes.set(title=panel.title, xlabel="$z_1$", ylabel="$z_2$")
         axes.set_aspect("equal")

@@ -103,6 +103,7 @@ class Run:
         bare = type(vae).from_config(vae.get_config())
         bare.build((None, *vae.image_shape))
         bare.set_weights(vae.get_weights())
+        bare.steps.assign(vae.steps)
         for name, model in (("encoder", bare.encoder), ("decoder", bare.decoder), ("model", bare)):
             with files.atomic_file(self.folder / f"{name}.keras") as partial:
                 model.save(partial)

@@ -3,7 +3,7 @@
     decoder = kvae.runtime.load("saved_models/mnist_2d")
     images, means, z = decoder.sample(kvae.runtime.seeds(64, seed=1))
 
-Importing this room loads neither TensorFlow nor Keras.
+Importing this module loads neither TensorFlow nor Keras.
 """
 
 import os
@@ -47,8 +47,13 @@ __all__ = ["CARD", "VARIANTS", "Decoded", "Decoder", "Sample", "load", "save_pic
 class Decoded(NamedTuple):
     """What a decoder makes of latent points."""
 
-    means: np.ndarray  # [n, *image]  E[x|z], float32 in [0, 1]
-    logits: np.ndarray  # [n, *image]  float32
+    means: np.ndarray  # [n, *image]  E[x|z], float32
+    logits: np.ndarray  # [n, *image]  float32; all parameters of p(x|z) where there are several numbers a pixel
+
+    @property
+    def parameters(self) -> np.ndarray:
+        """The parameters of p(x|z): the logits, of a likelihood that has such."""
+        return self.logits
 
 
 class Decoder:
@@ -57,6 +62,7 @@ class Decoder:
     Attributes:
         latent_dim: D.
         image_shape: e.g. `(28, 28, 1)`.
+        condition_shape: of the condition of one image, None for a model without one.
         path: of its file.
     """
 
@@ -65,45 +71,58 @@ class Decoder:
             check_whole("threads", threads)
         self.path = Path(path)
         interpreter = _interpreter(self.path, threads)
-        wanted = {"decode": (["z"], ["logits", "means"]), "sample": (["seed"], ["images", "means", "z"])}
         found = {
-            name: (sorted(s["inputs"]), sorted(s["outputs"])) for name, s in interpreter.get_signature_list().items()
+            name: ({*s["inputs"]} - {"condition"}, {*s["outputs"]})
+            for name, s in interpreter.get_signature_list().items()
         }
-        if {name: found.get(name) for name in wanted} != wanted:
+        decode, sample = found.get("decode"), found.get("sample")
+        emitted = "parameters" if decode is not None and "parameters" in decode[1] else "logits"
+        if decode != ({"z"}, {"means", emitted}) or sample != ({"seed"}, {"images", "means", "z"}):
             raise UserError(
                 f"{path} is a .tflite, but not one that kvae exported: expected the signatures decode(z) and "
                 f"sample(seed). Received {', '.join(sorted(found)) or 'none'}."
             )
-        self._decode, self._sample = (interpreter.get_signature_runner(name) for name in wanted)
+        self._decode, self._sample = (interpreter.get_signature_runner(name) for name in ("decode", "sample"))
+        self._emitted = emitted
         self._lock = threading.Lock()  # an interpreter has one set of tensors: from call to results it is one caller's
-        self.latent_dim = int(self._decode.get_input_details()["z"]["shape"][1])
+        inputs = self._decode.get_input_details()
+        self.latent_dim = int(inputs["z"]["shape"][1])
+        self.condition_shape = tuple(map(int, inputs["condition"]["shape"][1:])) if "condition" in inputs else None
+        condition = {} if self.condition_shape is None else {"condition": np.zeros((1, *self.condition_shape), np.float32)}
         try:
-            drawn = self._sample(seed=np.zeros(1, np.int32))  # a dynamic batch has no shape before it ran
+            drawn = self._sample(seed=np.zeros(1, np.int32), **condition)  # a dynamic batch has no shape before it ran
         except (ValueError, RuntimeError) as error:
             raise _damaged(self.path, error) from error
         self.image_shape = tuple(drawn["images"].shape[1:])
 
-    def decode(self, z: ArrayLike) -> Decoded:
+    def decode(self, z: ArrayLike, condition: ArrayLike | None = None) -> Decoded:
         """E[x|z] and the logits of p(x|z).
 
         Args:
             z: `[n, D]`.
+            condition: `[n, ...]`, of a model that has one.
 
         Raises:
             UserError: another shape or type, or NaN.
         """
-        points = check_z(z, self.latent_dim)
-        with self._lock:
-            parts = [self._decode(z=points[start : start + CHUNK]) for start in range(0, len(points), CHUNK)]
-        return Decoded(*[np.concatenate([part[name] for part in parts]) for name in Decoded._fields])
+        parts = self._called(self._decode, "z", check_z(z, self.latent_dim), condition)
+        return Decoded(*[np.concatenate([part[name] for part in parts]) for name in ("means", self._emitted)])
 
-    def sample(self, seeds: ArrayLike) -> Sample:
+    def _called(self, runner: Any, name: str, values: np.ndarray, condition: Any) -> list[dict[str, np.ndarray]]:
+        inputs = {name: values, **check_condition(condition, self.condition_shape, len(values))}
+        starts = range(0, len(values), CHUNK)
+        with self._lock:
+            return [runner(**{key: value[start : start + CHUNK] for key, value in inputs.items()}) for start in starts]
+
+    def sample(self, seeds: ArrayLike, condition: ArrayLike | None = None) -> Sample:
         """One image a seed: x ~ p(x|z), z ~ p(z).
 
-        Image i is a function of seeds[i] alone. z is the same bit for bit on every runtime, `VAE.sample` included.
+        Image i is a function of seeds[i] alone (and of its condition). With a standard normal prior z is the same bit
+        for bit on every runtime, `VAE.sample` included.
 
         Args:
             seeds: `[n]` whole numbers in int32; `kvae.runtime.seeds(n, seed)` makes those of `VAE.generate(n, seed)`.
+            condition: `[n, ...]`, of a model that has one.
 
         Returns:
             images `[n, *image]` uint8, means `[n, *image]` float32 in [0, 1], z `[n, D]` float32.
@@ -111,13 +130,11 @@ class Decoder:
         Raises:
             UserError: no list of int32, or none at all.
         """
-        values = check_seeds(seeds)
-        with self._lock:
-            parts = [self._sample(seed=values[start : start + CHUNK]) for start in range(0, len(values), CHUNK)]
+        parts = self._called(self._sample, "seed", check_seeds(seeds), condition)
         return Sample(*[np.concatenate([part[name] for part in parts]) for name in Sample._fields])
 
     def lattice(self, n: int = 20, extent: float | None = 2.0) -> np.ndarray:
-        """Decoded means over [-extent, extent]^2 as one seamless picture; None: points of equal prior probability.
+        """Decoded means over [-extent, extent]^2 as one seamless picture; None: at the quantiles of a standard normal.
 
         Returns:
             `[n * H, n * W, C]` float32 in [0, 1].
@@ -230,6 +247,25 @@ def check_z(z: ArrayLike, latent_dim: int) -> np.ndarray:
     if wrong.any():
         raise UserError(f"Expected finite z. Received {points[wrong][0]}.")
     return points.astype(np.float32)
+
+
+def check_condition(condition: Any, shape: tuple[int, ...] | None, count: int) -> dict[str, np.ndarray]:
+    """The input `condition` of `count` images, `[n, *shape]` float32; nothing for a model without one.
+
+    Raises:
+        UserError: another shape, none where the model needs one, or one where it takes none.
+    """
+    if shape is None:
+        if condition is not None:
+            raise UserError("Expected no condition: this decoder takes none. Received one.")
+        return {}
+    wanted = [count, *shape]
+    if condition is None:
+        raise UserError(f"Expected a condition of shape {wanted} for this decoder. Received none.")
+    values = np.asarray(condition)
+    if list(values.shape) != wanted or values.dtype.kind not in "fiub":
+        raise UserError(f"Expected a condition of shape {wanted}. Received {values.dtype} of shape {list(values.shape)}.")
+    return {"condition": values.astype(np.float32)}
 
 
 def _interpreter(path: Path, threads: int | None) -> Any:

@@ -456,10 +456,15 @@ class VAE(FastFit):
         ]
         return portable.Sample(*[tf.concat(part, axis=0) for part in zip(*drawn, strict=True)])
 
-    def sample_graph(self, seeds: tf.Tensor, condition: Any = None) -> portable.Sample:
-        """What `sample` computes for a few seeds `[n]` int32, in operations that LiteRT has built in."""
+    def sample_graph(
+        self, seeds: tf.Tensor, condition: Any = None, prior: priors.Prior | None = None
+    ) -> portable.Sample:
+        """What `sample` computes for a few seeds `[n]` int32, in operations that LiteRT has built in.
+
+        `prior` may be the model's own, frozen.
+        """
         noise = Portable(seeds, TENSORFLOW)
-        z = self.prior.sample(noise, condition)
+        z = (prior or self.prior).sample(noise, condition)
         parameters = self._decode(z, condition)
         return portable.Sample(self.likelihood.sample(parameters, noise), self.likelihood.mean(parameters), z)
 

@@ -55,13 +55,13 @@ def print_evaluation(result: dict[str, Any]) -> None:
     for name in names:
         shown = f"{name} (bound, K = {result['protocol']['importance_samples']})" if name == "log_likelihood" else name
         table.add_row(shown, f"{result[name]:.3f}", three_digits(result[f"{name}_standard_error"]))
-    if len(result["kl_per_dimension"]) <= 10:
+    if 1 <= len(result.get("kl_per_dimension", ())) <= 10:
         pairs = zip(result["kl_per_dimension"], result["kl_per_dimension_standard_error"], strict=True)
         for dimension, (mean, error) in enumerate(pairs, start=1):
             table.add_row(f"  kl of z{dimension}", f"{mean:.3f}", three_digits(error))
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     console.print(table)
-    protocol = {**result["protocol"], "active_units": f"{result['active_units']} of {len(result['kl_per_dimension'])}"}
+    protocol = {**result["protocol"], "active_units": f"{result['active_units']} of {result['latent_dim']}"}
     console.print(
         "; ".join(f"{name}: {value}" for name, value in protocol.items() if value is not None), soft_wrap=True
     )

@@ -60,6 +60,7 @@ def load(
     streaming: bool = False,
     seed: int = 0,
     evaluation_seed: int = 0,
+    labels: bool = False,
 ) -> Data:
     """Opens a source and makes its pipelines.
 
@@ -78,6 +79,8 @@ def load(
         streaming: read from disk batch by batch (TFDS and `images:`), not from memory.
         seed: of the order and of the stochastic binarization of the training data; each epoch has its own draw.
         evaluation_seed: of the binarization of validation and test data.
+        labels: whether batches are (x, label) in place of x: the condition of a model with a `condition_shape`. Other
+            models ignore it.
 
     Returns:
         `Data` with `.train`, `.validation` (or None), `.test` (`tf.data.Dataset` of `[B, H, W, C]` float32) and
@@ -97,4 +100,5 @@ def load(
         drop_remainder=drop_remainder,
         seed=seed,
         evaluation_seed=evaluation_seed,
+        labels=labels,
     )

@@ -7,7 +7,7 @@ whoever resumes a training sets it (`kvae.callbacks.DataEpoch`).
 import numbers
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -64,7 +64,8 @@ class Data:
     """Three pipelines and what is known of them; made by `kvae.data.load`.
 
     Attributes:
-        train: `tf.data.Dataset` of `[B, H, W, C]` float32, in a new order at every iteration.
+        train: `tf.data.Dataset` of `[B, H, W, C]` float32, or of (x, label `[B]` int64) where labels were asked for, in
+            a new order at every iteration.
         validation: the same in a fixed order, or None.
         test: the same in a fixed order.
         info: `Info`.
@@ -79,21 +80,23 @@ class Data:
         evaluation: _Recipe,
         batch_size: int,
         drop_remainder: bool,
+        labels: bool = False,
     ) -> None:
         self.info = info
         self._splits = splits
         self._recipes = {"train": training, "validation": evaluation, "test": evaluation}
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
-        self.train = _training(splits["train"], training, self.epoch, batch_size, drop_remainder)
-        self.validation = _evaluation(splits["validation"], evaluation, batch_size) if "validation" in splits else None
-        self.test = _evaluation(splits["test"], evaluation, batch_size)
+        given = splits if labels else {part: replace(split, labels=None) for part, split in splits.items()}
+        self.train = _training(given["train"], training, self.epoch, batch_size, drop_remainder)
+        self.validation = _evaluation(given["validation"], evaluation, batch_size) if "validation" in splits else None
+        self.test = _evaluation(given["test"], evaluation, batch_size)
 
     @cached_property
     def pixel_mean(self) -> np.ndarray:
         """Mean of every pixel over the training images as the model sees them, `[H, W, C]` float32."""
         split, recipe = self._splits["train"], self._recipes["train"].frozen(self._recipes["train"].seed)
         total = np.zeros(split.image_shape, np.float64)
-        for batch in _evaluation(split, recipe, CHUNK):
+        for batch in _evaluation(replace(split, labels=None), recipe, CHUNK):
             total += np.asarray(batch, np.float64).sum(axis=0)
         return (total / split.count).astype(np.float32)
 
@@ -113,7 +116,7 @@ class Data:
         split = self._splits[part]
         split = split.slice(0, min(split.count if count is None else count, split.count))
         recipe = self._recipes[part].frozen(self._recipes[part].seed)
-        x = np.concatenate([batch.numpy() for batch in _evaluation(split, recipe, CHUNK)])
+        x = np.concatenate([batch.numpy() for batch in _evaluation(replace(split, labels=None), recipe, CHUNK)])
         return x, split.labels
 
     @property
@@ -146,6 +149,15 @@ class Data:
             return self.examples(part, int(index.max()) + 1)[0][index]
         recipe = self._recipes[part].frozen(self._recipes[part].seed)
         return recipe(tf.constant(split.images[index]), index + split.start).numpy()
+
+    def labels_at(self, part: str, places: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The labels at given places of a split, `[N]`; raises `UserError` for an unknown split, or one without labels."""
+        if part not in self._splits:
+            raise unknown("split", part, self._splits)
+        labels = self._splits[part].labels
+        if labels is None:
+            raise UserError(f"Expected {part} images with labels. These have none.")
+        return labels[np.asarray(places, np.int64)]
 
     def places_of(self, part: str, label: int | str, count: int = 1) -> np.ndarray:
         """Places of the first images of a class: at most `count`, from 0.
@@ -200,6 +212,7 @@ def make(
     drop_remainder: bool,
     seed: int,
     evaluation_seed: int,
+    labels: bool = False,
 ) -> Data:
     """Pipelines over a source; the arguments are those of `kvae.data.load`."""
     if binarize not in KINDS:
@@ -222,6 +235,8 @@ def make(
             f"Expected a batch_size of at most the {splits['train'].count} training images of {train!r}. "
             f"Received {batch_size}."
         )
+    if labels and any(split.labels is None for split in splits.values()):
+        raise UserError(f"Expected a dataset with labels for labels=True. {source.name} has none.")
     training = _Recipe(binarize, threshold, seed)
     evaluation = training.frozen(evaluation_seed)
     protocol: dict[str, Any] = {
@@ -243,7 +258,7 @@ def make(
         {part: splits[part].count if part in splits else 0 for part in ("train", "validation", "test")},
         protocol,
     )
-    return Data(info, splits, training, evaluation, batch_size, drop_remainder)
+    return Data(info, splits, training, evaluation, batch_size, drop_remainder, labels)
 
 
 def _options() -> tf.data.Options:
@@ -293,11 +308,18 @@ def _decoded(
     """Batches of model input from (index, encoded) in a stream."""
     decoded = elements.map(lambda index, encoded: (index, split.decode(encoded)), num_parallel_calls=_workers())
     batches = decoded.batch(batch_size, drop_remainder)
-    return batches.map(lambda index, images: recipe(images, index, epoch), num_parallel_calls=_workers())
+    labels = None if split.labels is None else tf.constant(split.labels)
+
+    def finish(index: tf.Tensor, images: tf.Tensor) -> Any:
+        x = recipe(images, index, epoch)
+        return x if labels is None else (x, tf.gather(labels, index - split.start))
+
+    return batches.map(finish, num_parallel_calls=_workers())
 
 
 def _resident(split: Split, recipe: _Recipe, batch_size: int, **options: Any) -> Resident:
-    return Resident(split.images, recipe, batch_size, start=split.start, binary=recipe.binary, **options)
+    options.update(start=split.start, binary=recipe.binary, condition=split.labels)
+    return Resident(split.images, recipe, batch_size, **options)
 
 
 def in_memory(resident: Resident) -> tf.data.Dataset:

@@ -13,7 +13,7 @@ SLICE = re.compile(r"(?P<name>\w+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])
 
 @dataclass(frozen=True)
 class Split:
-    """Images and what is known of them; `labels` are for plots only and never reach a model.
+    """Images and what is known of them; `labels` reach a model only where `kvae.data.load` was asked for them.
 
     Attributes:
         images: `[N, H, W, C]` uint8; None where the split streams from disk.

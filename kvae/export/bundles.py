@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kvae import files, likelihoods, portable, runs, runtime, training
+from kvae import files, likelihoods, portable, priors, runs, runtime, training
 from kvae.errors import UserError, unknown
 from kvae.export import endpoints, litert, parity, savedmodel
 from kvae.runs import Run
@@ -32,6 +32,13 @@ GUARANTEE = (
     "rounding of the means."
 )
 
+LEARNED_PRIOR = (
+    "The numbers that z and the pixels are drawn with are functions of (seed, place) alone, in integers, and the same bit "
+    "for bit on every runtime. z is made of them with the weights of the prior, and is the same within the tolerance "
+    "stated; the means and the pixels of a draw differ as stated for each variant. Image i depends on seed i alone, "
+    "whatever else is in the batch, but for rounding."
+)
+
 
 def bundle(
     vae: VAE,
@@ -46,6 +53,7 @@ def bundle(
     description: str | None = None,
     metrics: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
+    conditions: Any = None,
 ) -> dict[str, Any]:
     """Writes a bundle; it appears whole or not at all.
 
@@ -55,7 +63,7 @@ def bundle(
         formats: `savedmodel`, `savedmodel_decoder` (without the encoder's weights), `tflite`.
         variants: of the .tflite files: `float32`, `float16`, `int8`, `full_int8`.
         test: images to measure the change of the ELBO on, a `tf.data.Dataset` of batches or an array `[N, *image]`;
-            not measured by default.
+            not measured by default. For a model with a condition, batches (x, y) or the arrays (x, y).
         tolerances: by variant (and `saved_model`), the greatest error of the means at which the export fails, in place
             of `kvae.export.TOLERANCES`.
         overwrite: replace a bundle that stands there.
@@ -63,6 +71,8 @@ def bundle(
         description: in a sentence.
         metrics: such as what `kvae.evaluation.evaluate` returns.
         run: files that the model came from, and their SHA-256.
+        conditions: examples `[M, ...]` for a model with a condition, at most 100 of which are used to compare the
+            variants and stand in the model card; those of `test` by default.
 
     Returns:
         The model card.
@@ -79,7 +89,11 @@ def bundle(
     except (TypeError, ValueError) as error:
         raise UserError(f"Expected name, description, metrics and run that JSON can hold. {error}.") from error
     replace = folder.exists()
-    contents = litert.convert(vae, variants) if "tflite" in formats else {}
+    if vae.image_shape is not None:
+        conditions = endpoints.conditions_of(vae, conditions, test)
+    for limit in limits.values():
+        limit["z"] = 0.0 if vae.prior.exact else parity.Z_TOLERANCE
+    contents = litert.convert(vae, variants, conditions=conditions) if "tflite" in formats else {}
     with files.atomic_folder(folder, overwrite=replace) as partial:
         paths = {}
         for name, kept in (("savedmodel", endpoints.ENDPOINTS), ("savedmodel_decoder", endpoints.DECODER)):
@@ -90,8 +104,8 @@ def bundle(
             paths[variant].write_bytes(content)
         if contents:
             (partial / "sample.py").write_bytes(Path(__file__).with_name("standalone.py").read_bytes())
-        report = _report(vae, paths, test, limits)
-        card = {**_card(vae, said), "variants": report, "tolerances": {name: limits[kind_of(name)] for name in report}}
+        report = _report(vae, paths, test, limits, conditions)
+        card = {**_card(vae, said, conditions), "variants": report, "tolerances": {name: limits[kind_of(name)] for name in report}}
         written = sorted(path for path in partial.rglob("*") if path.is_file())
         card["files"] = {
             path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": files.digest(path)}
@@ -166,11 +180,13 @@ def kind_of(name: str) -> str:
     return "saved_model" if name.startswith("saved_model") else name
 
 
-def _report(vae: VAE, paths: Mapping[str, Path], test: Any, limits: Mapping[str, Any]) -> dict[str, Any]:
+def _report(
+    vae: VAE, paths: Mapping[str, Path], test: Any, limits: Mapping[str, Any], conditions: Any
+) -> dict[str, Any]:
     """The parity report of every variant; raises where one exceeds its tolerance."""
     decoders = {name: decoder_at(path) for name, path in paths.items()}
     keras_decoder = parity.KerasDecoder(vae)
-    report = {name: parity.errors(keras_decoder, decoder) for name, decoder in decoders.items()}
+    report = {name: parity.errors(keras_decoder, decoder, conditions) for name, decoder in decoders.items()}
     if test is not None:
         for name, change in parity.elbo_changes(vae, decoders, test).items():
             report[name]["elbo_change"] = change
@@ -183,9 +199,11 @@ def _report(vae: VAE, paths: Mapping[str, Path], test: Any, limits: Mapping[str,
     return {name: {**parity.costs(path), **report[name]} for name, path in paths.items()}
 
 
-def _card(vae: VAE, said: Mapping[str, Any]) -> dict[str, Any]:
+def _card(vae: VAE, said: Mapping[str, Any], conditions: Any) -> dict[str, Any]:
     """What the card says beside the report and the files."""
-    seeds = portable.seeds(REFERENCE, 0)
+    seeds, shown = portable.seeds(REFERENCE, 0), endpoints.cycled(conditions, 0, REFERENCE)
+    z = vae.sample_prior(REFERENCE, 0, shown).numpy().tolist()
+    also = "" if conditions is None else f", condition float32 [n{''.join(f', {n}' for n in vae.condition_shape)}]"
     return {
         "format": runtime.FORMAT,
         **said,
@@ -193,14 +211,20 @@ def _card(vae: VAE, said: Mapping[str, Any]) -> dict[str, Any]:
             "latent_dim": vae.latent_dim,
             "image_shape": list(vae.image_shape),
             "likelihood": likelihoods.name_of(vae.likelihood),
+            "prior": priors.name_of(vae.prior),
+            "condition_shape": None if conditions is None else list(vae.condition_shape),
             "decoder_weights": vae.decoder.count_params(),
         },
         "signatures": {
-            "decode": "z float32 [n, D] -> means, logits float32 [n, *image]",
-            "sample": "seed int32 [n] -> images uint8 [n, *image], means float32 [n, *image], z float32 [n, D]",
+            "decode": f"z float32 [n, D]{also} -> means, {endpoints.decoded_name(vae)} float32 [n, *image]",
+            "sample": f"seed int32 [n]{also} -> images uint8 [n, *image], means float32 [n, *image], z float32 [n, D]",
         },
-        "guarantee": GUARANTEE,
-        "reference": {"seeds": seeds.tolist(), "z": vae.latents(seeds).numpy().tolist()},
+        "guarantee": GUARANTEE if vae.prior.exact else LEARNED_PRIOR,
+        "reference": {
+            "seeds": seeds.tolist(),
+            "z": z,
+            **({} if conditions is None else {"conditions": conditions.tolist()}),
+        },
         "protocol": {
             "parity": f"against the Keras model: means at {parity.LATENTS:,} z of seed 0, samples of {parity.IMAGES:,} "
             "seeds of seed 0; elbo_change in nats per example over the whole test set, one draw of z each",

@@ -3,12 +3,16 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+
 from kvae.errors import UserError, unknown
+from kvae.fast_fit import layers_of
 from kvae.tensorflow import keras, tf
 from kvae.vae import VAE
 
 DECODER = ("decode", "sample")  # what needs the decoder alone
 ENDPOINTS = (*DECODER, "encode", "reconstruct", "elbo")
+EXAMPLES = 100  # of conditions, at most
 
 
 def traced(vae: VAE, names: Iterable[str] = ENDPOINTS, batch_sizes: Iterable[int | None] = (None,)) -> tuple[Any, dict]:
@@ -34,22 +38,58 @@ def traced(vae: VAE, names: Iterable[str] = ENDPOINTS, batch_sizes: Iterable[int
             raise unknown("endpoint", name, ENDPOINTS)
     vae = in_float32(vae)
     # Variables, not layers: a module that tracks Keras layers converts to LiteRT without their values.
-    networks = [vae.decoder, vae.likelihood] if set(names) <= set(DECODER) else [vae]
+    prior = vae.prior.frozen()
+    holders = [vae.decoder, vae.likelihood, prior] if set(names) <= set(DECODER) else [vae, prior]
+    weights = {id(variable): variable.value for part in holders for variable in part.variables if _is_weight(variable)}
     module, signatures = tf.Module(name="kvae"), {}
-    module.weights = [variable.value for network in networks for variable in network.variables if _is_weight(variable)]
+    module.weights = list(weights.values())
     for size in batch_sizes:
         for name in names:
-            function, inputs = _endpoint(vae, name, size)
+            function, inputs = _endpoint(vae, prior, name, size)
             graph = tf.function(function, autograph=False, input_signature=inputs)
-            signatures[name if size is None else f"{name}_{size}"] = graph.get_concrete_function()
+            try:
+                signatures[name if size is None else f"{name}_{size}"] = graph.get_concrete_function()
+            except NotImplementedError as error:
+                raise UserError(f"The model cannot be exported: {error}") from error
             if size is None:
                 setattr(module, name, graph)
     return module, signatures
 
 
+def decoded_name(vae: VAE) -> str:
+    """What the second output of `decode` is called: logits, or parameters where there is more than one a pixel."""
+    one_each = tuple(vae.likelihood.parameters_shape(vae.image_shape)) == tuple(vae.image_shape)
+    return "logits" if one_each else "parameters"
+
+
+def conditions_of(vae: VAE, conditions: Any, data: Any) -> np.ndarray | None:
+    """Examples of what the condition of a model may be, `[M, ...]`: those given, or the first that data have.
+
+    Raises:
+        UserError: the model needs some, and there are none; or they are of another shape.
+    """
+    if vae.condition_shape is None:
+        if conditions is not None:
+            raise UserError("Expected no conditions: this model has no condition_shape. Received some.")
+        return None
+    if conditions is None and data is not None:
+        conditions = data[1] if isinstance(data, tuple) else next(iter(data))[1]
+    if conditions is None:
+        raise UserError("Expected conditions=, examples [M, ...] of what this model's condition may be, or test=(x, y).")
+    examples = np.asarray(conditions, np.float32)[:EXAMPLES]
+    if examples.shape[1:] != vae.condition_shape or len(examples) == 0:
+        raise UserError(f"Expected conditions [M, {vae.condition_shape}]. Received shape {examples.shape}.")
+    return examples
+
+
+def cycled(conditions: np.ndarray | None, start: int, stop: int) -> np.ndarray | None:
+    """The condition of the images start .. stop - 1 of a set that goes through the examples again and again."""
+    return None if conditions is None else conditions[np.arange(start, stop) % len(conditions)]
+
+
 def in_float32(vae: VAE) -> VAE:
     """The model itself where it computes in float32, else a copy that does: what is exported is not for the trainer."""
-    layers = [layer for layer in vae._flatten_layers(include_self=True) if hasattr(layer, "compute_dtype")]
+    layers = [layer for layer in layers_of(vae) if hasattr(layer, "compute_dtype")]
     if all(layer.compute_dtype in (None, "float32") for layer in layers):
         return vae
     config = keras.saving.serialize_keras_object(vae)
@@ -74,28 +114,33 @@ def _is_weight(variable: Any) -> bool:
     return isinstance(variable.value, tf.Variable)
 
 
-def _endpoint(vae: VAE, name: str, size: int | None) -> tuple[Callable[..., dict[str, tf.Tensor]], list[tf.TensorSpec]]:
+def _endpoint(
+    vae: VAE, prior: Any, name: str, size: int | None
+) -> tuple[Callable[..., dict[str, tf.Tensor]], list[tf.TensorSpec]]:
     """An endpoint as a function of tensors, with the specifications of these."""
     x = tf.TensorSpec([size, *vae.image_shape], tf.float32, name="x")
     z = tf.TensorSpec([size, vae.latent_dim], tf.float32, name="z")
     seeds, seed = tf.TensorSpec([size], tf.int32, name="seed"), tf.TensorSpec([], tf.int32, name="seed")
+    conditions = []
+    if vae.condition_shape is not None:
+        conditions = [tf.TensorSpec([size, *vae.condition_shape], tf.float32, name="condition")]
 
-    def decode(z: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = vae.decode(z)
-        return {"means": vae.likelihood.means(logits), "logits": logits}
+    def decode(z: tf.Tensor, condition: Any = None) -> dict[str, tf.Tensor]:
+        parameters = vae.decode(z, condition)
+        return {"means": vae.likelihood.mean(parameters), decoded_name(vae): parameters}
 
-    def sample(seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        drawn = vae.sample_graph(seed)
-        return {"images": tf.cast(tf.round(drawn.images * 255), tf.uint8), "means": drawn.means, "z": drawn.z}
+    def sample(seed: tf.Tensor, condition: Any = None) -> dict[str, tf.Tensor]:
+        drawn = vae.sample_graph(seed, condition, prior)
+        return {"images": vae.likelihood.as_bytes(drawn.images), "means": drawn.means, "z": drawn.z}
 
-    def encode(x: tf.Tensor) -> dict[str, tf.Tensor]:
-        return vae.encode(x)._asdict()
+    def encode(x: tf.Tensor, condition: Any = None) -> dict[str, tf.Tensor]:
+        return vae.encode(x, condition).tensors()
 
-    def reconstruct(x: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"means": vae.reconstruct(x, seed)}
+    def reconstruct(x: tf.Tensor, seed: tf.Tensor, condition: Any = None) -> dict[str, tf.Tensor]:
+        return {"means": vae.reconstruct(x, seed, condition)}
 
-    def elbo(x: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        terms = vae.elbo_terms(x, seed)
+    def elbo(x: tf.Tensor, seed: tf.Tensor, condition: Any = None) -> dict[str, tf.Tensor]:
+        terms = vae.elbo_terms(x, seed, condition)
         return {"elbo": terms.elbo, "reconstruction": terms.reconstruction, "kl": terms.kl}
 
     inputs = {"decode": [z], "sample": [seeds], "encode": [x], "reconstruct": [x, seed], "elbo": [x, seed]}
@@ -106,4 +151,4 @@ def _endpoint(vae: VAE, name: str, size: int | None) -> tuple[Callable[..., dict
         "reconstruct": reconstruct,
         "elbo": elbo,
     }
-    return functions[name], inputs[name]
+    return functions[name], [*inputs[name], *conditions]

@@ -25,11 +25,14 @@ RANGES = 256  # latent points that fix the ranges of full-integer quantization
 BYTES_PER_WEIGHT = {"float32": 4, "float16": 2, "int8": 1, "full_int8": 1}
 
 
-def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS) -> dict[str, bytes]:
+def convert(
+    vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS, *, conditions: Any = None
+) -> dict[str, bytes]:
     """The decoder as .tflite files.
 
     Signatures: `decode(z [n, D]) -> means, logits` and `sample(seed int32 [n]) -> images uint8, means, z` of any batch,
-    and both with `_1` and `_64` after their names for these batches alone.
+    and both with `_1` and `_64` after their names for these batches alone. A model with a condition has it as a further
+    input, `condition`; a likelihood with several numbers a pixel has `parameters` in place of logits.
 
     Args:
         vae: a built model.
@@ -37,6 +40,7 @@ def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS) -> dict[str, b
             rounded so that outputs change least, with inputs quantized on the fly (dynamic range), while convolutions
             and small layers stay float32, for that is where the error comes from and not the size; `full_int8`,
             everything quantized, with fixed ranges.
+        conditions: examples `[M, ...]` for a model with a condition, which calibrate the int8 variants.
 
     Returns:
         The content of the file of each.
@@ -50,6 +54,8 @@ def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS) -> dict[str, b
             raise unknown("variant", variant, VARIANTS)
     if not variants:
         raise UserError(f"Expected at least one variant of {', '.join(VARIANTS)}. Received none.")
+    if vae.image_shape is not None:
+        conditions = endpoints.conditions_of(vae, conditions, None)
     with tempfile.TemporaryDirectory() as folder, silenced(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of the converter's own interpreter, and of debugging options
         module, signatures = endpoints.traced(vae, endpoints.DECODER, BATCH_SIZES)
@@ -59,10 +65,14 @@ def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS) -> dict[str, b
             variable.numpy().tobytes(): int(np.prod(variable.shape)) for variable in signatures["decode"].variables
         }
         weights = sum(needed.values())
-        contents = {variant: _convert(vae, folder, list(signatures), variant) for variant in variants}
+        names = list(signatures)
+        contents = {variant: _convert(vae, folder, names, variant, conditions) for variant in variants}
         if "int8" in variants:
-            whole = contents.get("float32") or _convert(vae, folder, list(signatures), "float32")
-            contents["int8"] = quantization.refined(contents["int8"], whole, vae.sample_prior(CALIBRATION, 1).numpy())
+            whole = contents.get("float32") or _convert(vae, folder, names, "float32", conditions)
+            shown = endpoints.cycled(conditions, 0, CALIBRATION)
+            inputs = {"z": vae.sample_prior(CALIBRATION, 1, shown).numpy()}
+            inputs |= {} if shown is None else {"condition": shown}
+            contents["int8"] = quantization.refined(contents["int8"], whole, inputs)
     for variant, content in contents.items():
         _check(content, variant, weights)
     return contents
@@ -80,7 +90,7 @@ def operators(content: bytes) -> list[str]:
     return sorted(found)
 
 
-def _convert(vae: VAE, folder: str, signatures: list[str], variant: str) -> bytes:
+def _convert(vae: VAE, folder: str, signatures: list[str], variant: str, conditions: Any) -> bytes:
     converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=signatures)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     if variant != "float32":
@@ -88,7 +98,7 @@ def _convert(vae: VAE, folder: str, signatures: list[str], variant: str) -> byte
     if variant == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if variant == "full_int8":
-        converter.representative_dataset = lambda: _calibration(vae)
+        converter.representative_dataset = lambda: _calibration(vae, conditions)
     try:
         return converter.convert()
     except Exception as error:  # the converter raises a type of its own, and others
@@ -98,15 +108,17 @@ def _convert(vae: VAE, folder: str, signatures: list[str], variant: str) -> byte
         ) from error
 
 
-def _calibration(vae: VAE) -> Iterator[tuple[str, dict[str, Any]]]:
+def _calibration(vae: VAE, conditions: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Inputs of every signature, as the converter asks for them."""
     seeds = portable.seeds(RANGES, 0)
-    z = vae.sample_prior(RANGES, 0).numpy()
+    z = vae.sample_prior(RANGES, 0, endpoints.cycled(conditions, 0, RANGES)).numpy()
     for size in BATCH_SIZES:
         tag, step = ("", 64) if size is None else (f"_{size}", size)
         for start in range(0, RANGES, step):
-            yield f"decode{tag}", {"z": z[start : start + step]}
-            yield f"sample{tag}", {"seed": seeds[start : start + step]}
+            own = endpoints.cycled(conditions, start, start + step)
+            further = {} if own is None else {"condition": own}
+            yield f"decode{tag}", {"z": z[start : start + step], **further}
+            yield f"sample{tag}", {"seed": seeds[start : start + step], **further}
 
 
 def _check(content: bytes, variant: str, weights: int) -> None:

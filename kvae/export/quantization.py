@@ -20,20 +20,20 @@ DAMPING = 0.01  # of the mean square of a layer's inputs, added to each: keeps t
 CHUNK = 256  # latent points at a time
 
 
-def refined(quantized: bytes, whole: bytes, latents: np.ndarray) -> bytes:
+def refined(quantized: bytes, whole: bytes, seen: dict[str, np.ndarray]) -> bytes:
     """The better int8 conversion.
 
     Args:
         quantized: the converter's, to int8.
         whole: the converter's, to float32: the same operations in the same order.
-        latents: `[N, D]`, examples of what the decoder sees.
+        seen: examples of what the decoder sees, by input: z `[N, D]`, and its condition where it has one.
 
     Returns:
         The content of a .tflite file.
     """
     model, original = (schema.ModelT.InitFromObj(schema.Model.GetRootAs(content)) for content in (quantized, whole))
     decode = next(entry.subgraphIndex for entry in original.signatureDefs if entry.signatureKey == b"decode")
-    inputs = _inputs_of_dense_layers(whole, original, decode, latents)
+    inputs = _inputs_of_dense_layers(whole, original, decode, seen)
     biases: dict[int, int | None] = {}  # by the buffer of rounded weights, that of the bias to go with them
     # The signatures share their weights. That of decode comes first: what its layers see is known.
     for number in sorted(range(len(model.subgraphs)), key=lambda number: number != decode):
@@ -127,20 +127,25 @@ def _floats(model: Any, tensor: Any) -> np.ndarray:
     return data.view(np.float32).reshape(tensor.shape)
 
 
-def _inputs_of_dense_layers(content: bytes, model: Any, decode: int, latents: np.ndarray) -> dict[int, np.ndarray]:
-    """What the dense layers of the signature decode see when it decodes `latents`: `[N, ...]` by place of operation."""
+def _inputs_of_dense_layers(
+    content: bytes, model: Any, decode: int, seen: dict[str, np.ndarray]
+) -> dict[int, np.ndarray]:
+    """What the dense layers of the signature decode see of its inputs `seen`: `[N, ...]` by place of operation."""
     if decode != 0:
         raise RuntimeError("The conversion does not begin with decode, so its layers cannot be looked into.")
     operators = enumerate(model.subgraphs[decode].operators)
     tensors = {place: int(operator.inputs[0]) for place, operator in operators if _is_dense(model, operator)}
     interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
-    entry = interpreter.get_input_details()[0]["index"]
+    signature = next(entry for entry in model.signatureDefs if entry.signatureKey == b"decode")
+    entries = {entry.name.decode(): entry.tensorIndex for entry in signature.inputs}
     parts = []
-    for start in range(0, len(latents), CHUNK):
-        z = latents[start : start + CHUNK]
-        interpreter.resize_tensor_input(entry, z.shape)
+    for start in range(0, len(seen["z"]), CHUNK):
+        piece = {entries[name]: values[start : start + CHUNK] for name, values in seen.items()}
+        for entry, values in piece.items():
+            interpreter.resize_tensor_input(entry, values.shape)
         interpreter.allocate_tensors()
-        interpreter.set_tensor(entry, z)
+        for entry, values in piece.items():
+            interpreter.set_tensor(entry, values)
         interpreter.invoke()
         parts.append([interpreter.get_tensor(tensor) for tensor in tensors.values()])
     return {place: np.concatenate(of_place) for place, of_place in zip(tensors, zip(*parts, strict=True), strict=True)}

@@ -11,7 +11,7 @@ from kvae import files, portable
 from kvae.errors import UserError
 from kvae.export import endpoints
 from kvae.quiet import silenced
-from kvae.runtime import Decoded, check_z
+from kvae.runtime import Decoded, check_condition, check_z
 from kvae.tensorflow import tf
 from kvae.vae import VAE
 
@@ -24,8 +24,9 @@ def saved_model(
     """Writes a SavedModel; it appears whole or not at all.
 
     Signatures, all of any batch: `decode(z [n, D]) -> means, logits`, `sample(seed int32 [n]) -> images uint8, means,
-    z`, `encode(x) -> mean, log_var`, `reconstruct(x, seed int32 []) -> means`, `elbo(x, seed int32 []) -> elbo,
-    reconstruction, kl`. The last two return what `VAE.reconstruct` and `VAE.elbo_terms` do with the same seed.
+    z`, `encode(x) ->` the parameters of q(z|x), `reconstruct(x, seed int32 []) -> means`, `elbo(x, seed int32 []) ->
+    elbo, reconstruction, kl`. The last two return what `VAE.reconstruct` and `VAE.elbo_terms` do with the same seed. A
+    model with a condition has it as a further input, `condition`.
 
     Args:
         vae: a built model.
@@ -62,22 +63,32 @@ class SavedModelDecoder:
                 self._model = tf.saved_model.load(str(folder))
             self._decode, self._sample = (self._model.signatures[name] for name in endpoints.DECODER)
             shapes = {name: tuple(spec.shape) for name, spec in self._decode.structured_outputs.items()}
-            self.latent_dim = int(self._decode.structured_input_signature[1]["z"].shape[1])
+            inputs = self._decode.structured_input_signature[1]
+            self.latent_dim = int(inputs["z"].shape[1])
+            self.condition_shape = tuple(inputs["condition"].shape[1:]) if "condition" in inputs else None
+            self._emitted = "parameters" if "parameters" in shapes else "logits"
         except Exception as error:
             raise UserError(f"{folder} is not a SavedModel that kvae exported ({_first_line(error)}).") from error
         self.image_shape = shapes["means"][1:]
 
-    def decode(self, z: Any) -> Decoded:
+    def decode(self, z: Any, condition: Any = None) -> Decoded:
         """Means and logits, as `kvae.runtime.Decoder.decode`."""
         z = check_z(z, self.latent_dim)
-        parts = [self._decode(z=tf.constant(z[start : start + CHUNK])) for start in range(0, len(z), CHUNK)]
-        return Decoded(*[np.concatenate([part[name] for part in parts]) for name in Decoded._fields])
+        parts = self._called(self._decode, "z", z, condition)
+        return Decoded(*[np.concatenate([part[name] for part in parts]) for name in ("means", self._emitted)])
 
-    def sample(self, seeds: Any) -> portable.Sample:
+    def sample(self, seeds: Any, condition: Any = None) -> portable.Sample:
         """One image a seed, as `kvae.runtime.Decoder.sample`."""
-        seeds = portable.check_seeds(seeds)
-        parts = [self._sample(seed=tf.constant(seeds[start : start + CHUNK])) for start in range(0, len(seeds), CHUNK)]
+        parts = self._called(self._sample, "seed", portable.check_seeds(seeds), condition)
         return portable.Sample(*[np.concatenate([part[name] for part in parts]) for name in portable.Sample._fields])
+
+    def _called(self, function: Any, name: str, values: np.ndarray, condition: Any) -> list[dict[str, Any]]:
+        inputs = {name: values, **check_condition(condition, self.condition_shape, len(values))}
+        starts = range(0, len(values), CHUNK)
+        return [
+            function(**{key: tf.constant(value[start : start + CHUNK]) for key, value in inputs.items()})
+            for start in starts
+        ]
 
 
 def _first_line(error: BaseException) -> str:
