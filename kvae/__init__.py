@@ -7,7 +7,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kvae.hooks import when_imported
+from kvae.hooks import after_imports, when_imported
 
 __version__ = "0.1.0"
 
@@ -67,16 +67,15 @@ def __dir__() -> list[str]:
 
 
 def _keras_imported(keras: Any) -> None:
-    # Where kvae itself is importing Keras, the hook below takes over once kvae.tensorflow is whole.
+    # Where kvae itself is importing Keras, the hook below takes over once that import has ended.
     if "kvae.tensorflow" not in sys.modules and keras.backend.backend() == "tensorflow":
         importlib.import_module("kvae.tensorflow")
 
 
-def _tensorflow_imported(_: Any) -> None:
-    # Where kvae.fast_fit is what imports TensorFlow, the model that derives of its class has to wait for it to be whole.
-    if not getattr(getattr(sys.modules.get("kvae.fast_fit"), "__spec__", None), "_initializing", False):
+def _module_imported() -> None:
+    if "kvae.tensorflow" in sys.modules and "kvae.vae" not in sys.modules:
         importlib.import_module("kvae.vae")
 
 
+after_imports("kvae", _module_imported)
 when_imported("keras", _keras_imported)
-when_imported("kvae.tensorflow", _tensorflow_imported)

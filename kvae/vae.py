@@ -4,7 +4,7 @@ Two methods compose the parts, and whatever kvae computes of a model goes throug
 `draw`, z ~ q(z|x) with all densities. Keras's steps come next, then what a user asks of a trained model.
 """
 
-from __future__ import annotations  # kvae/__init__.py may import this module while those below are half done
+from __future__ import annotations
 
 import math
 import random

@@ -9,6 +9,7 @@ from scipy import special, stats
 
 import kvae
 from kvae import distributions, likelihoods
+from kvae.streams import Stream
 
 
 class Normal(NamedTuple):
@@ -23,16 +24,14 @@ class LinearGaussian(likelihoods.Likelihood):
         super().__init__(**kwargs)
         self.s = s
 
-    def log_prob(self, x, logits):
-        return distributions.gaussian_log_density(x, logits, 2 * math.log(self.s))
+    def log_prob_of_pixels(self, x, parameters):
+        return distributions.gaussian_log_density(x, parameters, 2 * math.log(self.s))
 
-    def means(self, logits):
-        return logits
+    def mean(self, parameters):
+        return parameters
 
-    takes_normals = True
-
-    def draw(self, logits, numbers):
-        return logits + self.s * numbers
+    def sample(self, parameters, noise):
+        return parameters + self.s * noise.normal(tuple(parameters.shape[1:]), Stream.PIXELS)
 
 
 class LinearModel:

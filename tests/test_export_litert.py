@@ -138,7 +138,7 @@ def test_any_batch_decodes_to_the_means_and_logits_of_keras(made, variant, tmp_p
         z = rng.standard_normal((size, vae.latent_dim)).astype(np.float32)
         logits = vae.decode(z)
         found = lite.decode(z)
-        np.testing.assert_allclose(found.means, vae.likelihood.means(logits), rtol=0, atol=BOUNDS[variant])
+        np.testing.assert_allclose(found.means, vae.likelihood.mean(logits), rtol=0, atol=BOUNDS[variant])
         # Where the slope of the mean is greatest, a logit errs by 4 times as much, or 12 under a continuous Bernoulli.
         np.testing.assert_allclose(found.logits, logits, rtol=BOUNDS[variant], atol=12 * BOUNDS[variant])
 
@@ -261,7 +261,7 @@ def test_full_int8_runs_every_signature(small, tmp_path):
     drawn, z = lite.sample(seeds), vae.sample_prior(7, 0).numpy()
     assert drawn.images.dtype == np.uint8
     # Ranges are cut in 256 steps, one layer after the other; with logits of up to 10 a step is 0.08.
-    np.testing.assert_allclose(lite.decode(z).means, vae.likelihood.means(vae.decode(z)), rtol=0, atol=0.15)
+    np.testing.assert_allclose(lite.decode(z).means, vae.likelihood.mean(vae.decode(z)), rtol=0, atol=0.15)
     for size in (1, 64):
         runner = Interpreter(model_content=content).get_signature_runner(f"sample_{size}")
         assert runner(seed=portable.seeds(size, 0))["images"].shape == (size, 6, 5, 1)
@@ -306,7 +306,7 @@ def test_mixed_precision_exports_what_float32_computes(name, kind, policy, tmp_p
     assert not np.array_equal(logits, plain.decode(z))  # it does compute in 16 bits
     lite = decoder(convert(mixed, ["float32"])["float32"], tmp_path)
     assert not [name for name in operators(lite.path.read_bytes()) if "DEQUANTIZE" in name]
-    np.testing.assert_allclose(lite.decode(z).means, plain.likelihood.means(plain.decode(z)), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(lite.decode(z).means, plain.likelihood.mean(plain.decode(z)), rtol=0, atol=1e-5)
     computing = {layer.compute_dtype for layer in mixed.decoder._flatten_layers()}
     assert name.removeprefix("mixed_") in computing
     np.testing.assert_array_equal(mixed.decode(z), logits)

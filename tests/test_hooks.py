@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from kvae.hooks import when_imported
+from kvae import hooks
+from kvae.hooks import after_imports, when_imported
 
 
 @pytest.fixture
@@ -56,3 +57,39 @@ def test_the_module_keeps_its_spec_and_file(module, tmp_path):
     imported = importlib.import_module(module)
     assert imported.__spec__.name == module
     assert imported.__file__ == str(tmp_path / f"{module}.py")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package whose module `first` imports `second`, which fails where the package says so."""
+    folder = tmp_path / "a_package_of_this_test"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("fails = False\n")
+    (folder / "first.py").write_text("from a_package_of_this_test import second\nvalue = second.value + 1\n")
+    (folder / "second.py").write_text("import a_package_of_this_test as own\nvalue = 1 / (not own.fails)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(hooks._FINDER, "packages", dict(hooks._FINDER.packages))
+    yield folder.name
+    for name in [name for name in sys.modules if name.startswith(folder.name)]:
+        del sys.modules[name]
+
+
+def test_a_function_after_imports_sees_no_half_module(package):
+    seen = []
+    after_imports(package, lambda: seen.append(sys.modules[f"{package}.first"].value))
+    importlib.import_module(f"{package}.first")
+    assert seen == [2]  # once, not after `second` already
+    importlib.import_module(f"{package}.second")
+    assert seen == [2]
+
+
+def test_an_import_that_failed_is_followed_by_nothing_and_the_next_one_counts(package):
+    seen = []
+    after_imports(package, lambda: seen.append(True))
+    importlib.import_module(package).fails = True
+    with pytest.raises(ZeroDivisionError):
+        importlib.import_module(f"{package}.first")
+    assert seen == []
+    sys.modules[package].fails = False
+    importlib.import_module(f"{package}.first")
+    assert seen == [True]

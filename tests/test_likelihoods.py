@@ -130,7 +130,7 @@ SAMPLE_LOGITS = np.array([-1.0, -0.3, 0.0, 5e-4, 0.3, 1.0])
 def test_draws_have_the_means(name):
     likelihood = LIKELIHOODS[name]()
     x = draws(likelihood, SAMPLE_LOGITS)
-    difference = np.abs(x.mean(axis=0, dtype=float) - likelihood.means(SAMPLE_LOGITS))
+    difference = np.abs(x.mean(axis=0, dtype=float) - likelihood.mean(SAMPLE_LOGITS))
     # Four standard errors; the seed is fixed.
     np.testing.assert_array_less(difference, 4 * x.std(axis=0) / math.sqrt(DRAWS))
 

@@ -9,12 +9,13 @@ from scipy import stats
 
 from kvae import noise, portable
 from kvae.errors import UserError
+from kvae.streams import Stream
 from kvae.tensorflow import tf
 
 GOLDEN, MASK = 0x9E3779B9, 2**32 - 1
 EXTREME = [0, 1, -1, 2**31 - 1, -(2**31)]
 MANY = [*EXTREME, *np.random.default_rng(0).integers(-(2**31), 2**31, size=200).tolist()]
-STREAMS = {"latent": portable.LATENT, "pixels": portable.PIXELS}
+STREAMS = {"latent": Stream.LATENT, "pixels": Stream.PIXELS}
 streams = pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
 DRAWS = {"bits": portable.bits, "uniforms": portable.uniforms, "normals": portable.normals}
 each = pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
@@ -95,7 +96,7 @@ def test_seeds_of_every_type_stand_for_the_same_numbers(stream, draw, dtype):
 
 
 def test_the_words_are_pinned():
-    assert portable.bits(EXTREME, portable.LATENT, 3).tolist() == [
+    assert portable.bits(EXTREME, Stream.LATENT, 3).tolist() == [
         [597639387, 732720106, 2919608396],
         [2548969440, 1054890906, 1379205855],
         [168046078, 3044445001, 643045725],
@@ -105,7 +106,7 @@ def test_the_words_are_pinned():
 
 
 def test_the_normal_numbers_are_pinned():
-    assert portable.normals(EXTREME, portable.LATENT, 2).tolist() == [
+    assert portable.normals(EXTREME, Stream.LATENT, 2).tolist() == [
         [0.3561840057373047, 0.44156932830810547],
         [-0.23650074005126953, 0.6607418060302734],
         [0.09823226928710938, -0.5499992370605469],
@@ -115,7 +116,7 @@ def test_the_normal_numbers_are_pinned():
 
 
 def test_the_uniform_numbers_are_pinned():
-    assert portable.uniforms(EXTREME, portable.PIXELS, 2).tolist() == [
+    assert portable.uniforms(EXTREME, Stream.PIXELS, 2).tolist() == [
         [0.9317727088928223, 0.6213480234146118],
         [0.2592567801475525, 0.8700428605079651],
         [0.6155588030815125, 0.87686687707901],
@@ -163,7 +164,7 @@ def edge_words():
 
 
 def all_words():
-    hashed = np.int64(portable.bits(portable.seeds(100, 0), portable.LATENT, 2000)).ravel()
+    hashed = np.int64(portable.bits(portable.seeds(100, 0), Stream.LATENT, 2000)).ravel()
     return np.concatenate([edge_words(), edge_words() + 2**31, hashed])
 
 
@@ -235,14 +236,14 @@ def test_a_number_depends_on_its_place_and_not_on_how_many_follow(draw, stream, 
 
 @each
 def test_streams_have_other_numbers(draw):
-    first, second, third = (draw(MANY, stream, 20) for stream in (portable.LATENT, portable.PIXELS, portable.SEEDS))
+    first, second, third = (draw(MANY, stream, 20) for stream in (Stream.LATENT, Stream.PIXELS, Stream.SEEDS))
     # 4100 pairs; of 24 bits or more, so that one pair would be alike by chance in one of 4000 such tests.
     assert not ((first == second) | (second == third) | (first == third)).any()
 
 
 @each
 def test_other_seeds_have_other_numbers(draw):
-    drawn = draw(np.arange(-1000, 1000), portable.LATENT, 3)
+    drawn = draw(np.arange(-1000, 1000), Stream.LATENT, 3)
     assert len(np.unique(drawn, axis=0)) == 2000
 
 
@@ -356,16 +357,16 @@ def in_parts(draw, stream, seeds):
     return np.concatenate([draw(seeds[start : start + 1000], stream, PIXELS) for start in parts])
 
 
-def words(images, stream=portable.LATENT):
+def words(images, stream=Stream.LATENT):
     return in_parts(portable.bits, stream, portable.seeds(images, 0))
 
 
 def uniforms(images):
-    return in_parts(portable.uniforms, portable.PIXELS, portable.seeds(images, 0))
+    return in_parts(portable.uniforms, Stream.PIXELS, portable.seeds(images, 0))
 
 
 def normals(images):
-    return in_parts(portable.normals, portable.LATENT, portable.seeds(images, 0))
+    return in_parts(portable.normals, Stream.LATENT, portable.seeds(images, 0))
 
 
 def of_scores(scores):
@@ -451,15 +452,15 @@ def correlation_of_sets(images):
 
 
 def correlation_of_consecutive_seeds(images):
-    z = in_parts(portable.normals, portable.LATENT, np.arange(-images // 2, images // 2))
+    z = in_parts(portable.normals, Stream.LATENT, np.arange(-images // 2, images // 2))
     # Also with the next place: a generator that adds seed and place would have the same numbers there.
     return of_correlations([(z[:-1], z[1:]), (z[:-1, 1:], z[1:, :-1]), (spread(z[:-1]), spread(z[1:]))])
 
 
 def correlation_of_seeds_that_differ_in_a_bit(images):
     seeds = np.int64(portable.seeds(images // 32, 0)) & MASK
-    z = in_parts(portable.normals, portable.LATENT, seeds)
-    return of_correlations([(z, in_parts(portable.normals, portable.LATENT, seeds ^ 1 << bit)) for bit in range(32)])
+    z = in_parts(portable.normals, Stream.LATENT, seeds)
+    return of_correlations([(z, in_parts(portable.normals, Stream.LATENT, seeds ^ 1 << bit)) for bit in range(32)])
 
 
 def ones(words):
@@ -470,8 +471,8 @@ def ones(words):
 def avalanche(images):
     """A flipped bit of the seed flips every bit of the words half of the time."""
     seeds = np.int64(portable.seeds(images // 32, 0)) & MASK
-    before = in_parts(portable.bits, portable.LATENT, seeds)
-    flips = [ones(before ^ in_parts(portable.bits, portable.LATENT, seeds ^ 1 << bit)) for bit in range(32)]
+    before = in_parts(portable.bits, Stream.LATENT, seeds)
+    flips = [ones(before ^ in_parts(portable.bits, Stream.LATENT, seeds ^ 1 << bit)) for bit in range(32)]
     return of_scores((np.array(flips) - before.size / 2) / math.sqrt(before.size / 4))
 
 

@@ -18,6 +18,7 @@ import kvae
 from kvae import export, latent, portable, runtime
 from kvae.errors import UserError
 from kvae.footprint import footprint
+from kvae.streams import Stream
 from kvae.tensorflow import tf
 
 ROOT = Path(__file__).parent.parent
@@ -95,7 +96,7 @@ def test_decoded_points_are_those_of_the_model(pair, n, rng):
     logits = vae.decode(z)
     # Sums of 8 products of numbers up to about 10, float32 in another order; the means change by a quarter of that.
     np.testing.assert_allclose(decoded.logits, logits, rtol=1e-6, atol=1e-5)
-    np.testing.assert_allclose(decoded.means, vae.likelihood.means(logits), rtol=0, atol=3e-6)
+    np.testing.assert_allclose(decoded.means, vae.likelihood.mean(logits), rtol=0, atol=3e-6)
     assert (decoded.means.min() >= 0, decoded.means.max() <= 1) == (True, True)
 
 
@@ -133,7 +134,7 @@ def test_extreme_seeds_have_the_z_of_the_model(pair, seed):
     vae, decoder = pair
     z = decoder.sample([seed]).z
     assert np.array_equal(z, vae.sample([seed]).z)
-    assert np.array_equal(z, portable.normals([seed], portable.LATENT, vae.latent_dim))
+    assert np.array_equal(z, portable.normals([seed], Stream.LATENT, vae.latent_dim))
 
 
 @pytest.mark.parametrize("places", [[0], [299], [255, 256], [7, 3, 290, 7]])
@@ -175,7 +176,7 @@ def test_what_a_call_returned_is_not_changed_by_the_next(decoder):
 @pytest.mark.parametrize("threads", [None, 1, 2])
 def test_the_number_of_threads_changes_no_z(bundled, threads):
     decoder = runtime.load(bundled, threads=threads)
-    assert np.array_equal(decoder.sample(range(20)).z, portable.normals(range(20), portable.LATENT, 2))
+    assert np.array_equal(decoder.sample(range(20)).z, portable.normals(range(20), Stream.LATENT, 2))
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "two"])
@@ -190,7 +191,7 @@ def test_a_lattice_is_its_points_decoded_and_laid_out(pairs, n, extent):
     vae, decoder = pairs("bernoulli")
     picture = decoder.lattice(n, extent)
     assert (picture.shape, picture.dtype) == ((5 * n, 4 * n, 1), np.float32)
-    means = vae.likelihood.means(vae.decode(latent.lattice(n, extent))).numpy().reshape(n, n, 5, 4, 1)
+    means = vae.likelihood.mean(vae.decode(latent.lattice(n, extent))).numpy().reshape(n, n, 5, 4, 1)
     expected = means.transpose(0, 2, 1, 3, 4).reshape(5 * n, 4 * n, 1)
     np.testing.assert_allclose(picture, expected, rtol=0, atol=3e-6)  # as the means above
 

@@ -55,7 +55,7 @@ def test_named_densities_agree_with_scipy(vae, x, rng):
     np.testing.assert_allclose(vae.log_likelihood(x, z), likelihood, rtol=1e-5)
     np.testing.assert_allclose(vae.log_prior(z), prior, rtol=1e-5)
     np.testing.assert_allclose(vae.log_q(z, mean, log_var), posterior, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(vae.joint_log_density(x, z), likelihood + prior, rtol=1e-5)
+    np.testing.assert_allclose(vae.log_joint(x, z), likelihood + prior, rtol=1e-5)
 
 
 MASKS = {
@@ -79,12 +79,12 @@ def test_log_likelihood_of_observed_pixels_is_their_sum_in_scipy(vae, x, rng, ob
 
 
 @each_mask
-def test_joint_log_density_of_observed_pixels_adds_the_whole_prior(vae, x, rng, observed):
+def test_log_joint_of_observed_pixels_adds_the_whole_prior(vae, x, rng, observed):
     z = rng.standard_normal((len(x), 2)).astype(np.float32)
     p = 1 / (1 + np.exp(-np.asarray(vae.decode(z), np.float64)))
     likelihood = np.where(observed, scipy.stats.bernoulli.logpmf(x, p), 0).sum(axis=(1, 2, 3))
     expected = likelihood + scipy.stats.norm.logpdf(z).sum(-1)
-    np.testing.assert_allclose(vae.joint_log_density(x, z, observed), expected, rtol=1e-5)  # as above
+    np.testing.assert_allclose(vae.log_joint(x, z, observed), expected, rtol=1e-5)  # as above
 
 
 @each_mask

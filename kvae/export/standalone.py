@@ -60,6 +60,19 @@ def png(picture: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
+def conditions(wanted: dict | None, text: str | None) -> dict[str, np.ndarray]:
+    """The input `condition` of one image, [1, ...] float32; nothing for a model without one."""
+    if wanted is None:
+        if text is not None:
+            fail("expected no --condition: this model takes none")
+        return {}
+    shape = tuple(int(side) for side in wanted["shape"][1:])
+    try:
+        return {"condition": np.array([float(part) for part in (text or "").split(",")], np.float32).reshape(1, *shape)}
+    except ValueError:
+        fail(f"expected --condition with {math.prod(shape)} numbers, received {text!r}")
+
+
 def fail(message: str) -> NoReturn:
     print(f"sample.py: {message}", file=sys.stderr)
     sys.exit(2)
@@ -72,6 +85,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the set of images, from 0 to 2147483647")
     parser.add_argument("-o", dest="output", type=pathlib.Path, default=pathlib.Path("samples.png"), help="a PNG file")
     parser.add_argument("--means", action="store_true", help="grey means in place of draws")
+    parser.add_argument("--condition", help="numbers with commas, for a model with a condition: the same for all images")
     parser.add_argument("--model", type=pathlib.Path, default=None, help="a .tflite file of this bundle")
     given = parser.parse_args()
     if not 1 <= given.count <= MOST:
@@ -84,11 +98,13 @@ def main() -> None:
         draw = Interpreter(model_content=model.read_bytes()).get_signature_runner("sample")
     except (OSError, ValueError) as error:
         fail(f"could not load {model}: {error}")
+    condition = conditions(draw.get_input_details().get("condition"), given.condition)
     if len(draw.get_output_details()["images"]["shape"]) != 4:
         fail("expected a model of images, [height, width, channels]; this one is of vectors")
     seeds, images = image_seeds(given.count, given.seed), []
     for start in range(0, given.count, CHUNK):
-        drawn = draw(seed=seeds[start : start + CHUNK])
+        some = seeds[start : start + CHUNK]
+        drawn = draw(seed=some, **{name: value.repeat(len(some), axis=0) for name, value in condition.items()})
         images.append(np.rint(255 * drawn["means"]).astype(np.uint8) if given.means else drawn["images"])
     try:
         given.output.write_bytes(png(sheet(np.concatenate(images))))
