@@ -1,6 +1,7 @@
 """Functions of a model, compiled once a model and dropped with it, as Keras keeps its `predict_function`."""
 
 import functools
+import inspect
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,8 @@ def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -
     if function is None:
         return functools.partial(compiled, xla=xla)
     graphs: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+    signature = inspect.signature(function)
+    without_model = signature.replace(parameters=list(signature.parameters.values())[1:])
 
     @functools.wraps(function)
     def call(model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -32,8 +35,7 @@ def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -
             def of_this_model(*args: Any, **kwargs: Any) -> Any:
                 return function(reference(), *args, **kwargs)
 
-            # The signature that `wraps` copied still names the model, which TensorFlow would ask for.
-            del of_this_model.__wrapped__  # type: ignore[attr-defined]
+            of_this_model.__signature__ = without_model  # type: ignore[attr-defined]
             graph = tf.function(of_this_model, reduce_retracing=True, jit_compile=xla and model.xla_pays)
             graphs[model] = (model.objective, graph)
         return graph(*args, **kwargs)

@@ -8,8 +8,9 @@ import numpy as np
 from scipy import special, stats
 
 import kvae
-from kvae import distributions, likelihoods
+from kvae import distributions, likelihoods, priors
 from kvae.streams import Stream
+from kvae.tensorflow import tf
 
 
 class Normal(NamedTuple):
@@ -34,31 +35,69 @@ class LinearGaussian(likelihoods.Likelihood):
         return parameters + self.s * noise.normal(tuple(parameters.shape[1:]), Stream.PIXELS)
 
 
-class LinearModel:
-    """z ~ N(0, I), x = W z + b + s e: probabilistic PCA, Tipping and Bishop (1999), where all is Gaussian.
+class Moved(priors.Prior):
+    """p(z) = N(centre, scale^2), or N(centre + c, scale^2) in a model whose condition is a number c per image.
 
-    Images are flat here, `[P]`, and `pixels` `[P]` says which of them count; `vae` is the model of kvae.
+    The dimensions are independent; `centre` and `scale` are numbers or `[D]`.
     """
 
-    def __init__(self, weights, bias, s, image_shape):
+    def __init__(self, centre, scale, **kwargs):
+        super().__init__(**kwargs)
+        self.centre, self.scale = np.float32(centre), np.float32(scale)
+
+    def log_prob(self, z, condition=None):
+        log_density = distributions.gaussian_log_density(z, self._mean(condition), 2 * np.log(self.scale))
+        return tf.reduce_sum(log_density, axis=-1)
+
+    def sample(self, noise, condition=None):
+        return self._mean(condition) + self.scale * noise.normal((self.latent_dim,), Stream.LATENT)
+
+    def _mean(self, condition):
+        return self.centre if condition is None else self.centre + condition[:, None]
+
+
+class LinearModel:
+    """z ~ N(m, t^2 I), x = W z + b + s e, where all is Gaussian; with m = 0 and t = 1 probabilistic PCA, Tipping and
+    Bishop (1999).
+
+    Images are flat here, `[P]`, and `pixels` `[P]` says which of them count; `vae` is the model of kvae.
+
+    Args:
+        weights: W, `[P, D]`.
+        bias: b, `[P]`.
+        s: standard deviation of a pixel.
+        image_shape: of P pixels.
+        centre: m, a number or `[D]`.
+        scale: t.
+        **options: of `kvae.VAE`.
+    """
+
+    def __init__(self, weights, bias, s, image_shape, centre=0.0, scale=1.0, **options):
         # Rounded to float32, so that kvae computes with the very same numbers.
-        self.weights, self.bias = (np.asarray(part, np.float32).astype(np.float64) for part in (weights, bias))
-        self.s = s
-        self.vae = kvae.VAE(self.weights.shape[1], hidden_units=(), likelihood=LinearGaussian(s), seed=1)
+        self.weights, self.bias, centre = (
+            np.asarray(part, np.float32).astype(np.float64) for part in (weights, bias, centre)
+        )
+        latent_dim = self.weights.shape[1]
+        self.s, self.centre, self.scale = s, np.broadcast_to(centre, latent_dim), scale
+        if centre.any() or scale != 1:
+            options |= {"prior": Moved(self.centre, scale)}
+        self.vae = kvae.VAE(latent_dim, hidden_units=(), likelihood=LinearGaussian(s), seed=1, **options)
         self.vae.build((None, *image_shape))
         self.vae.decoder.set_weights([self.weights.T, self.bias])
 
     def log_evidence(self, x, pixels=slice(None)):
-        """log p(x_pixels) = log N(x; b, W W' + s^2 I), nats."""
+        """log p(x_pixels) = log N(x; W m + b, t^2 W W' + s^2 I), nats."""
         w = self.weights[pixels]
-        covariance = w @ w.T + self.s**2 * np.eye(len(w))
-        return stats.multivariate_normal(self.bias[pixels], covariance).logpdf(np.float64(x)[pixels])
+        covariance = self.scale**2 * w @ w.T + self.s**2 * np.eye(len(w))
+        mean = w @ self.centre + self.bias[pixels]
+        return stats.multivariate_normal(mean, covariance).logpdf(np.float64(x)[pixels])
 
     def posterior(self, x, pixels=slice(None)):
-        """p(z | x_pixels); Bishop, "Pattern Recognition and Machine Learning" (2006), equation 12.42."""
-        w, difference = self.weights[pixels], (np.float64(x) - self.bias)[pixels]
-        covariance = np.linalg.inv(np.eye(w.shape[1]) + w.T @ w / self.s**2)
-        return Normal(covariance @ w.T @ difference / self.s**2, covariance)
+        """p(z | x_pixels); Bishop, "Pattern Recognition and Machine Learning" (2006), equations 2.116 and 2.117."""
+        w = self.weights[pixels]
+        difference = (np.float64(x) - self.bias)[pixels] - w @ self.centre
+        covariance = np.linalg.inv(np.eye(w.shape[1]) / self.scale**2 + w.T @ w / self.s**2)
+        return Normal(self.centre + covariance @ w.T @ difference / self.s**2, covariance)
 
     def predictive(self, x, pixels):
         """p(the other pixels | x_pixels)."""

@@ -72,10 +72,14 @@ def test_the_command_line_offers_every_kind_and_refuses_others(call):
 def test_images_know_their_places(labels, in_set, places):
     x = np.arange(10.0)[:, None]
     batches = tf.data.Dataset.from_tensor_slices((x, x) if labels else x).batch(4)
-    found = list(cluster.placed(batches, in_set=in_set).as_numpy_iterator())
-    assert [place["place"].tolist() for _, place in found] == places
-    assert [place["of"].tolist() for _, place in found] == [[4] * 4, [4] * 4, [2] * 2]
-    np.testing.assert_array_equal(np.concatenate([images for images, _ in found]), x)
+    for conditional in {False, labels}:
+        found = list(cluster.placed(batches, in_set=in_set, conditional=conditional).as_numpy_iterator())
+        assert all(isinstance(batch, cluster.Placed) for batch in found)
+        assert [batch.place.tolist() for batch in found] == places
+        assert [batch.of.tolist() for batch in found] == [[4] * 4, [4] * 4, [2] * 2]
+        np.testing.assert_array_equal(np.concatenate([batch.x for batch in found]), x)
+        given = [batch.condition for batch in found]
+        assert np.array_equal(np.concatenate(given), x) if conditional else given == [()] * 3
 
 
 # --- real devices and processes

@@ -107,6 +107,8 @@ def test_the_card_says_what_the_model_is(whole):
         "latent_dim": 2,
         "image_shape": [6, 5, 1],
         "likelihood": "bernoulli",
+        "prior": "standard_normal",
+        "condition_shape": None,
         "decoder_weights": vae.decoder.count_params(),
     }
     assert set(card["signatures"]) == {"decode", "sample"}
@@ -234,10 +236,18 @@ def test_a_decoder_that_is_no_function_of_z_fails_the_export(tmp_path):
 
 
 def test_a_wrong_z_fails_whatever_the_tolerance_but_in_full_int8():
-    report = {"means_error_greatest": 0.0, "z_identical": False}
+    report = {"means_error_greatest": 0.0, "z_identical": False, "z_error_greatest": 1e-6}
     limits = {"means": 1.0, "elbo": 1.0}
-    assert parity.failures("int8", report, limits) == ["int8: its z are not those of the Keras model"]
+    said = "int8: its z are not those of the Keras model, but off by up to 1e-06"
+    assert parity.failures("int8", report, limits) == [said]
     assert parity.failures("full_int8", report, limits) == []
+
+
+@pytest.mark.parametrize(("error", "fails"), [(5e-5, False), (2e-4, True), (np.nan, True)])
+def test_z_of_a_prior_with_weights_may_be_off_by_its_tolerance(error, fails):
+    report = {"means_error_greatest": 0.0, "z_identical": False, "z_error_greatest": error}
+    limits = {"means": 1.0, "elbo": 1.0, "z": parity.Z_TOLERANCE}
+    assert bool(parity.failures("float32", report, limits)) == fails
 
 
 @pytest.mark.parametrize(("change", "fails"), [(0.5, False), (-0.5, False), (1.5, True), (-1.5, True), (np.nan, True)])
@@ -518,10 +528,10 @@ def test_a_tolerance_wider_than_the_usual_is_told(copied):
 def test_a_folder_that_appears_while_an_export_runs_is_not_replaced(tmp_path, monkeypatch):
     convert = litert.convert
 
-    def slow(*arguments):
+    def slow(*arguments, **options):
         (tmp_path / "bundle").mkdir()
         (tmp_path / "bundle" / "thesis.txt").write_text("all of it")
-        return convert(*arguments)
+        return convert(*arguments, **options)
 
     monkeypatch.setattr(litert, "convert", slow)
     with pytest.raises(UserError, match="Could not write"):

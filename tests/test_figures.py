@@ -4,13 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from oracles import Moved
+from own_parts import Gumbel
 from PIL import Image
 from scipy import special, stats
 
 import kvae
-from kvae import figures, inference
+from kvae import figures, inference, plots
 from kvae.config import RunConfig, load_values, recipes
 from kvae.errors import UserError
+from kvae.posteriors import Distribution, Gaussian
 
 HISTORY = {"epoch": [1, 2], "loss": [9.0, 8.0], "reconstruction": [8.0, 6.0], "kl": [1.0, 2.0]}
 FILES = {
@@ -387,6 +390,49 @@ def test_a_lattice_begins_at_the_upper_left_corner_of_its_square(digits_2d, opti
     np.testing.assert_allclose(picture[0, 3], decoded(digits_2d.vae, [reach, reach]), **ROUNDING)
 
 
+def test_a_lattice_is_by_default_that_of_extent_2(digits_2d):
+    default, expected = (figures.lattice(digits_2d, **options)["lattice"] for options in ({}, {"extent": 2.0}))
+    np.testing.assert_array_equal(default, expected)
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> figures.Subject:
+    """A model whose prior lies about (3, -50), with dimensions of scales 0.5 and 2."""
+    vae = kvae.VAE(2, hidden_units=(8,), prior=Moved([3.0, -50.0], [0.5, 2.0]), seed=1)
+    vae.build((None, 3, 4, 1))
+    return figures.Subject(vae)
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_lattice_is_by_default_of_the_middle_of_the_priors_region(elsewhere, n):
+    picture = cells(figures.lattice(elsewhere, n=n)["lattice"], (3, 4), gap=0)
+    low, high = elsewhere.vae.prior.region()
+    middle = (low + high) / 2
+    if n == 1:
+        np.testing.assert_allclose(picture[0, 0], decoded(elsewhere.vae, middle), **ROUNDING)
+        return
+    # Two in seven of it, as [-2, 2] is of [-7, 7].
+    low, high = middle + (low - middle) * 2 / 7, middle + (high - middle) * 2 / 7
+    corners = decoded(elsewhere.vae, [[[low[0], high[1]], high], [low, [high[0], low[1]]]])
+    np.testing.assert_allclose(picture[::3, ::3], corners, **ROUNDING)
+
+
+def test_a_lattice_by_quantiles_is_unsuitable_for_a_prior_without_them(elsewhere):
+    with pytest.raises(figures.Unsuitable, match=r"prior of independent dimensions for its quantiles\. Received Moved"):
+        figures.lattice(elsewhere, quantiles=True)
+
+
+def test_extent_and_quantiles_are_refused_together(digits_2d):
+    with pytest.raises(UserError, match=r"either extent or quantiles\. Received both"):
+        figures.lattice(digits_2d, extent=2.0, quantiles=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"extent": 2.0}, {"quantiles": True}], ids=["default", "extent", "quantiles"])
+def test_a_lattice_of_none_is_refused(digits_2d, options):
+    with pytest.raises(UserError, match="n to be a whole number of at least 1"):
+        figures.lattice(digits_2d, n=0, **options)
+
+
 # --- interpolation
 
 
@@ -558,7 +604,7 @@ def test_contour_panels_show_the_q_of_the_image_asked_for(tiny, monkeypatch):
     monkeypatch.setattr(figures, "CONTOUR_POINTS", 101)
     start, end = np.array([[3.0, 3.0], [-1.0, 2.0]]), np.array([[3.0, 3.0], [1.5, -0.5]])
     log_var = np.full((2, 2), np.log(0.25))
-    found = inference.Inferred(end, log_var, start, log_var, np.zeros((2, 1)), np.zeros(2))
+    found = inference.Inferred(Gaussian(end, log_var), Gaussian(start, log_var), np.zeros((2, 1)), np.zeros(2))
     x = tiny.data.images_at("test", [1])[0]
     figure = figures.contour_panels(tiny.vae, x, np.arange(12).reshape(3, 4, 1) < 6, found, number=1)
     # Half a step of the grid of 0.08.
@@ -574,9 +620,61 @@ def test_the_near_window_holds_all_of_q_and_is_a_square(tiny):
     assert right - left == pytest.approx(high - low, rel=1e-5)  # float32 grids
     x = tiny.data.images_at("test", [0])
     found = inference.infer(tiny.vae, x, "top")
-    reach = 2 * np.exp(0.5 * found.log_var[0])
+    reach = 2 * np.exp(0.5 * found.q.log_var[0])
     assert (found.mean[0] - reach > [left, low]).all()
     assert (found.mean[0] + reach < [right, high]).all()
+
+
+class Tilted(Distribution):
+    """A q of which only mean and covariance are known."""
+
+    def __init__(self, mean, covariance):
+        self._moments = np.asarray(mean), np.asarray(covariance)
+
+    @property
+    def mean(self):
+        return self._moments[0]
+
+    @property
+    def covariance(self):
+        return self._moments[1]
+
+
+def inferred_as(q) -> inference.Inferred:
+    """Inferences of three images that began at the standard normal and ended at q."""
+    return inference.Inferred(q, Gaussian(*np.zeros((2, 3, 2), np.float32)), np.zeros((3, 1)), np.zeros(3))
+
+
+def test_contour_panels_show_a_tilted_q_as_it_is(tiny, monkeypatch):
+    monkeypatch.setattr(figures, "CONTOUR_POINTS", 101)
+    covariances = [np.eye(2), [[1.0, -0.6], [-0.6, 0.8]], np.eye(2)]
+    found = inferred_as(Tilted([[0.0, 0.0], [0.5, -1.0], [0.0, 0.0]], covariances))
+    x = tiny.data.images_at("test", [1])[0]
+    figure = figures.contour_panels(tiny.vae, x, np.arange(12).reshape(3, 4, 1) < 6, found, number=1)
+    for axes in figure.axes[2:]:
+        for share, path in zip(plots.CONTOURS, axes.collections[-1].get_paths(), strict=True):
+            away = path.vertices - [0.5, -1.0]
+            distance = np.sqrt(np.einsum("ni,ij,nj->n", away, np.linalg.inv(covariances[1]), away))
+            # The grid is at 0.08, a seventh of the least deviation of 0.54: between its points the height errs by
+            # (1/7)^2 / 8 = 3e-3, which is 0.02 deviations at the innermost contour, where the slope is 0.14.
+            np.testing.assert_allclose(distance, np.sqrt(-2 * np.log(share)), atol=0.02)
+
+
+@pytest.mark.usefixtures("few_contour_points")
+def test_the_near_window_holds_three_deviations_of_a_tilted_q(tiny):
+    covariance = np.array([[4.0, 1.9], [1.9, 1.0]])
+    found = inferred_as(Tilted(np.zeros((3, 2)), [covariance] * 3))
+    x = tiny.data.images_at("test", [0])[0]
+    near = figures.contour_panels(tiny.vae, x, np.arange(12).reshape(3, 4, 1) < 6, found).axes[3]
+    assert (np.array(near.get_xlim()) * [-1, 1] >= 6 - 1e-5).all()  # float32 grids
+    assert (np.array(near.get_ylim()) * [-1, 1] >= 3 - 1e-5).all()
+
+
+def test_contours_are_unsuitable_for_a_q_whose_covariance_is_not_known(tiny):
+    found = inferred_as(Gumbel(np.zeros((3, 2), np.float32), np.zeros((3, 2), np.float32)))
+    x = tiny.data.images_at("test", [0])[0]
+    with pytest.raises(figures.Unsuitable, match=r"Expected a q whose covariance is known.*This one has none"):
+        figures.contour_panels(tiny.vae, x, np.arange(12).reshape(3, 4, 1) < 6, found)
 
 
 def test_posterior_contours_of_a_place_out_of_range_are_refused(tiny):

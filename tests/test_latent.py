@@ -56,6 +56,29 @@ def test_a_lattice_that_cannot_be_is_refused(n, extent):
         latent.lattice(n, extent)
 
 
+# --- what lattices are made of
+
+
+def test_rows_are_all_pairs_row_by_row_from_the_greatest_second_coordinate():
+    expected = [[1, 30], [2, 30], [1, 20], [2, 20], [1, 10], [2, 10]]
+    found = latent.rows(np.array([1, 2]), np.array([10, 20, 30]))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"), [(1, [1.0]), (2, [-2.0, 4.0]), (3, [-2.0, 1.0, 4.0]), (4, [-2.0, 0.0, 2.0, 4.0])]
+)
+def test_spaced_points_reach_both_ends_and_one_alone_is_the_middle(n, expected):
+    np.testing.assert_array_equal(latent.spaced(-2.0, 4.0, n), expected)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 50])
+def test_normal_quantiles_split_the_normal_into_parts_of_equal_mass(n):
+    found = latent.normal_quantiles(n)
+    np.testing.assert_allclose(found, norm.ppf((np.arange(n) + 0.5) / n), rtol=1e-12, atol=1e-15)  # float64
+
+
 # --- path, straight
 
 

@@ -1,5 +1,6 @@
 """`kvae.objectives` against arrays small enough to sum by hand, and SciPy."""
 
+import json
 import math
 
 import numpy as np
@@ -10,49 +11,97 @@ from kvae import objectives
 from kvae.errors import UserError
 from kvae.tensorflow import keras, tf
 
-# Two draws of three examples of 2 x 2 x 1 pixels, and of two latent dimensions.
-LOG_LIKELIHOOD = -tf.reshape(tf.range(24.0), (2, 3, 2, 2, 1))
-KL = tf.constant([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
 
 
-def terms():
-    return objectives.Terms(tf.constant([10.0, 20.0]), tf.constant([1.0, 2.0]))
+def draws(**fields):
+    """Two draws for each of three images, in numbers that are exact in float32."""
+    values = {
+        "z": tf.zeros([2, 3, 2]),
+        "log_likelihood": -tf.constant([[6.0, 22.0, 38.0], [54.0, 70.0, 86.0]]),
+        "log_prior": -tf.constant([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]),
+        "log_q": -tf.constant([[0.5, 1.0, 1.5], [2.0, 2.5, 3.0]]),
+        "kl": tf.constant([3.0, 7.0, 11.0]),
+        "kl_per_dimension": None,
+        "q": None,
+    }
+    return objectives.Draws(**{**values, **fields})
 
 
-# Sums and means: small whole numbers, exact in float32
+# The terms of the ELBO
 
 
-@pytest.mark.parametrize(("event_rank", "expected"), [(1, [[1.0, 5.0], [9.0, 13.0]]), (2, [6.0, 22.0]), (3, 28.0)])
-def test_sum_event_sums_the_last_axes(event_rank, expected):
-    assert np.array_equal(objectives.sum_event(tf.reshape(tf.range(8.0), (2, 2, 2)), event_rank), expected)
-
-
-def test_reconstruction_is_the_sum_over_pixels_and_the_mean_over_draws():
-    # Pixels of example 0: 0 + 1 + 2 + 3 = 6 in the first draw, 12 + 13 + 14 + 15 = 54 in the second.
-    assert objectives.elbo_terms(LOG_LIKELIHOOD, KL).reconstruction.numpy().tolist() == [30.0, 46.0, 62.0]
-
-
-def test_reconstruction_sums_images_of_any_rank():
-    flat = tf.reshape(LOG_LIKELIHOOD, (2, 3, 4))
-    assert objectives.elbo_terms(flat, KL).reconstruction.numpy().tolist() == [30.0, 46.0, 62.0]
-
-
-def test_analytic_kl_is_the_sum_over_dimensions():
-    assert objectives.elbo_terms(LOG_LIKELIHOOD, KL).kl.numpy().tolist() == [3.0, 7.0, 11.0]
-
-
-def test_sampled_kl_is_the_sum_over_dimensions_and_the_mean_over_draws():
-    draws = tf.stack([KL, KL + 1.0])  # sums 3, 7, 11 and 5, 9, 13
-    assert objectives.elbo_terms(LOG_LIKELIHOOD, draws).kl.numpy().tolist() == [4.0, 8.0, 12.0]
+def test_reconstruction_is_the_mean_over_draws():
+    assert draws().reconstruction.numpy().tolist() == [30.0, 46.0, 62.0]
 
 
 def test_elbo_is_minus_reconstruction_minus_kl():
-    assert terms().elbo.numpy().tolist() == [-11.0, -22.0]
+    assert draws().elbo.numpy().tolist() == [-33.0, -53.0, -73.0]
 
 
-@pytest.mark.parametrize(("beta", "expected"), [(0.0, [10.0, 20.0]), (1.0, [11.0, 22.0]), (4.0, [14.0, 28.0])])
-def test_beta_loss_weighs_the_kl(beta, expected):
-    assert objectives.beta_loss(terms(), beta).numpy().tolist() == expected
+def test_log_weights_are_those_of_importance_sampling():
+    assert draws().log_weights.numpy().tolist() == [[-6.5, -23.0, -39.5], [-56.0, -72.5, -89.0]]
+
+
+# The ELBO
+
+
+@pytest.mark.parametrize(
+    ("beta", "expected"), [(0.0, [30.0, 46.0, 62.0]), (1.0, [33.0, 53.0, 73.0]), (4.0, [42.0, 74.0, 106.0])]
+)
+def test_the_loss_weighs_the_kl_by_beta(beta, expected):
+    assert objectives.ELBO(beta).loss(draws(), 0).numpy().tolist() == expected
+
+
+@pytest.mark.parametrize(("step", "weight"), [(0, 0.0), (5, 1.0), (10, 2.0), (1000, 2.0)])
+def test_a_schedule_decides_beta_at_every_step(step, weight):
+    elbo = objectives.ELBO(objectives.LinearWarmup(2.0, steps=10))
+    assert elbo.loss(draws(), step).numpy().tolist() == [30 + 3 * weight, 46 + 7 * weight, 62 + 11 * weight]
+
+
+def test_evaluation_takes_the_final_value_of_a_schedule_that_has_one():
+    elbo = objectives.ELBO(objectives.LinearWarmup(2.0, steps=10), samples=3, kl="sampled")
+    ended = elbo.at_end()
+    assert (ended.beta, ended.samples, ended.kl) == (2.0, 3, "sampled")
+    assert callable(elbo.beta)
+
+
+def test_evaluation_takes_another_schedule_as_it_stands():
+    elbo = objectives.ELBO(keras.optimizers.schedules.ExponentialDecay(1.0, 10, 0.5))
+    assert float(elbo.at_end().loss(draws(), 20)[0]) == pytest.approx(30 + 3 * 0.25)
+
+
+@pytest.mark.parametrize(
+    "beta",
+    [0.5, objectives.LinearWarmup(2.0, steps=7, start=0.1), keras.optimizers.schedules.PolynomialDecay(1.0, 10)],
+    ids=["number", "warm-up", "of Keras"],
+)
+def test_an_elbo_is_what_it_was_after_serialization(beta):
+    elbo = objectives.ELBO(beta, samples=4, kl="sampled")
+    config = keras.saving.serialize_keras_object(elbo)
+    again = keras.saving.deserialize_keras_object(json.loads(json.dumps(config)))
+    assert (again.samples, again.kl) == (4, "sampled")
+    for step in (0, 3, 50):
+        assert float(again.loss(draws(), step)[1]) == pytest.approx(float(elbo.loss(draws(), step)[1]))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: objectives.ELBO(-1.0), "beta"),
+        (lambda: objectives.ELBO(samples=0), "samples"),
+        (lambda: objectives.ELBO(kl="analitic"), "Did you mean 'analytic'"),
+        (lambda: objectives.get("elb"), "Did you mean 'elbo'"),
+        (lambda: objectives.get(3), "Expected one of: elbo"),
+    ],
+)
+def test_objectives_that_cannot_be_are_refused(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_an_objective_without_a_loss_is_told_so():
+    with pytest.raises(NotImplementedError, match=r"Objective needs a method loss\(draws, step\)"):
+        objectives.Objective().loss(draws(), 0)
 
 
 # The importance-weighted bound

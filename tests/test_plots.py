@@ -101,7 +101,7 @@ def test_samples_show_means_above_draws(rng, shape):
 
 def test_samples_without_draws_show_means_alone(rng):
     (axes,) = plots.samples(rng.uniform(size=(2, 4, 4, 1))).axes
-    assert [text.get_text() for text in axes.texts] == ["means of p(x|z), z ~ N(0, I)"]
+    assert [text.get_text() for text in axes.texts] == ["means of p(x|z), z ~ p(z)"]
 
 
 def test_reconstructions_lie_below_their_inputs(rng):
@@ -384,8 +384,9 @@ STANDARD_NORMAL = -0.5 * np.add.outer(SIDE**2, SIDE**2)
 
 
 def panel(title="before", mean=(1.0, -1.0), sigma=(0.5, 0.8), shift=0.0) -> plots.ContourPanel:
-    """A posterior N(0, I), unnormalised by `shift` nats, and q."""
-    return plots.ContourPanel(title, (SIDE, SIDE, STANDARD_NORMAL + shift), (np.array(mean), 2 * np.log(sigma)))
+    """A posterior N(0, I), unnormalised by `shift` nats, and a q along the axes."""
+    q = plots.Ellipse(np.array(mean), np.diag(np.square(sigma)))
+    return plots.ContourPanel(title, (SIDE, SIDE, STANDARD_NORMAL + shift), q)
 
 
 def radii(contours) -> list[float]:
@@ -413,10 +414,29 @@ def test_contours_of_q_are_its_ellipses():
         np.testing.assert_allclose(distance, np.sqrt(-2 * np.log(share)), atol=CROSSING)
 
 
+@pytest.mark.parametrize("degrees", [30, 45, 120, -10])
+def test_contours_of_a_tilted_q_are_its_ellipses(degrees):
+    turn = np.deg2rad(degrees)
+    axes_of_q = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])  # in columns
+    q = plots.Ellipse(np.array([0.5, -1.0]), axes_of_q @ np.diag(np.square([1.1, 0.5])) @ axes_of_q.T)
+    _, axes = plots.posterior_contours(SEEN, [panel()._replace(q=q)]).axes
+    for share, path in zip(plots.CONTOURS, axes.collections[2].get_paths(), strict=True):
+        along = (path.vertices - [0.5, -1.0]) @ axes_of_q / [1.1, 0.5]
+        np.testing.assert_allclose(np.linalg.norm(along, axis=1), np.sqrt(-2 * np.log(share)), atol=CROSSING)
+
+
+def test_standard_deviations_of_an_ellipse_are_those_along_the_axes_of_the_plane(rng):
+    factor = rng.normal(size=(2, 2))
+    draws = rng.normal(size=(100000, 2)) @ factor.T
+    # A standard deviation is known from 100,000 draws to 1 / sqrt(200000) of it; four of those.
+    np.testing.assert_allclose(plots.Ellipse(np.zeros(2), factor @ factor.T).sigma, draws.std(axis=0), rtol=0.009)
+
+
 def test_contours_are_read_as_the_plane_the_first_coordinate_to_the_right():
     first, second = np.linspace(-4, 4, 401), np.linspace(-1, 3, 201)
     window = (first, second, -2.0 * np.add.outer((second - 1) ** 2, (first - 2) ** 2))
-    _, axes = plots.posterior_contours(SEEN, [plots.ContourPanel("", window, (np.zeros(2), np.zeros(2)))]).axes
+    q = plots.Ellipse(np.zeros(2), np.eye(2))
+    _, axes = plots.posterior_contours(SEEN, [plots.ContourPanel("", window, q)]).axes
     innermost = axes.collections[1].get_paths()[-1].vertices
     np.testing.assert_allclose(innermost.mean(axis=0), [2, 1], atol=CROSSING)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("$z_1$", "$z_2$")

@@ -186,6 +186,80 @@ def test_two_modes_are_both_counted():
     np.testing.assert_allclose(found.log_value, [math.log(expected)], rtol=0, atol=1e-3)  # the default tolerance
 
 
+# --- other priors: closed forms
+
+WEIGHTS = [[0.5, 0.1], [-0.2, 0.4], [0.3, 0.3], [0.0, -0.6]]
+PRIORS = {  # centre and scale
+    "wide": ([0.0, 0.0], 30.0),
+    "far from 0": ([200.0, -90.0], 1.0),
+    "narrow and far from 0": ([9.0, 1.0], 0.01),
+    "wide and far from 0": ([100.0, 0.0], 10.0),
+}
+
+
+def under_another_prior(centre, scale, **options):
+    """A linear model whose pixels are about 0.5 under its prior."""
+    bias = 0.5 - np.array(WEIGHTS) @ centre
+    return LinearModel(WEIGHTS, bias, 0.3, (2, 2, 1), centre, scale, **options)
+
+
+@pytest.mark.parametrize(("centre", "scale"), PRIORS.values(), ids=PRIORS)
+@pytest.mark.parametrize("observed", [(1, 1, 1, 1), (0, 1, 1, 0)], ids=str)
+def test_evidence_is_the_closed_form_whatever_the_prior(rng, centre, scale, observed):
+    linear, pixels, x = under_another_prior(centre, scale), np.array(observed, bool), rng.uniform(size=4)
+    found = quadrature.log_evidence(linear.vae, x.reshape(1, 2, 2, 1), pixels.reshape(2, 2, 1))
+    # Float32 rounds coordinates near 200, and W z + b there, by up to 8e-6, at random from point to point.
+    np.testing.assert_allclose(found.log_value, [linear.log_evidence(np.float32(x), pixels)], rtol=0, atol=2e-5)
+    assert found.error[0] < 1e-4
+
+
+@pytest.mark.parametrize(("centre", "scale"), PRIORS.values(), ids=PRIORS)
+def test_evidence_of_nothing_is_the_mass_of_any_prior(centre, scale):
+    found = quadrature.log_evidence(under_another_prior(centre, scale).vae, np.zeros((1, 2, 2, 1)), False)
+    np.testing.assert_allclose(found.log_value, [0.0], **ROUNDING)
+
+
+@pytest.mark.parametrize(("away", "inside"), [(45.0, True), (70.0, False)])
+def test_the_widest_plane_is_eight_times_the_region_of_the_prior(away, inside):
+    # The posterior of a prior of scale 1/8 about (40, 0), seen from its centre, in units of the scale: its region spans
+    # +-7.4 or so, the widest plane +-59.
+    scale = 0.125
+    linear, x = gaussian_posterior([away, 0.0], [0.5, 0.5])
+    bias = linear.bias - linear.weights @ [40.0 / scale, 0.0]
+    moved = LinearModel(linear.weights / scale, bias, linear.s, (2, 2, 1), [40.0, 0.0], scale)
+    found = quadrature.log_evidence(moved.vae, x.reshape(1, 2, 2, 1))
+    assert np.isfinite(found.error[0]) == inside
+
+
+@pytest.fixture(scope="module")
+def with_condition():
+    """A linear model with the prior N(centre + c, 2^2 I), c being the condition."""
+    return under_another_prior([3.0, -5.0], 2.0, condition_shape=())
+
+
+def test_every_image_has_the_evidence_of_its_condition(with_condition, rng):
+    x, conditions = rng.uniform(size=(3, 4)).astype(np.float32), np.array([0.0, 20.0, -4.0])
+    found = quadrature.log_evidence(with_condition.vae, x.reshape(3, 2, 2, 1), condition=conditions)
+    given = with_condition.weights, with_condition.bias, 0.3, (2, 2, 1)
+    expected = [
+        LinearModel(*given, with_condition.centre + c, 2.0).log_evidence(image)
+        for image, c in zip(x, conditions, strict=True)
+    ]
+    # Float32: log densities of some tens or hundreds of nats, whose eps is 1.2e-7 of them; eight times that.
+    np.testing.assert_array_less(np.abs(found.log_value - expected), found.error + 1e-5 + 1e-6 * np.abs(expected))
+
+
+def test_a_model_with_a_condition_needs_it(with_condition):
+    with pytest.raises(UserError, match=r"Expected a condition \[B\] for this model. Received none"):
+        quadrature.log_evidence(with_condition.vae, np.zeros((3, 2, 2, 1)))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_another_number_of_conditions_is_refused(with_condition, count):
+    with pytest.raises(UserError, match="condition"):
+        quadrature.log_evidence(with_condition.vae, np.zeros((3, 2, 2, 1)), condition=np.zeros(count))
+
+
 # --- the stated error
 
 
@@ -288,12 +362,33 @@ def test_a_model_that_was_not_built_is_refused():
         quadrature.log_evidence(kvae.VAE(2), IMAGES.reshape(-1, 2, 2, 1))
 
 
-# --- log_joint
+# --- the integrand
 
 
 @pytest.mark.parametrize("observed", [(1, 1, 1, 1), (1, 0, 0, 1), (0, 0, 0, 0)], ids=str)
 def test_log_joint_sums_the_prior_and_the_observed_pixels(model, rng, observed):
     z, x, observed = rng.normal(size=(50, 2)), IMAGES[9], np.array(observed, bool)
     expected = bernoulli_log_density(x, mlp(model)(z))[:, observed].sum(axis=1)
-    found = quadrature.log_joint(model, x.reshape(2, 2, 1), observed.reshape(2, 2, 1), np.float32(z))
+    integrand = quadrature.Integrand(model, x.reshape(2, 2, 1), observed.reshape(2, 2, 1))
+    found = integrand.log_value(np.float32(z))
     np.testing.assert_allclose(found, expected + stats.norm.logpdf(z).sum(axis=1), **ROUNDING)
+
+
+@pytest.mark.parametrize("chunk", [7, 25, 50])
+def test_log_joint_is_the_same_in_pieces_and_of_what_was_decoded_before(monkeypatch, model, rng, chunk):
+    z = np.float32(rng.normal(size=(50, 2)))
+    integrand = quadrature.Integrand(model, IMAGES[9].reshape(2, 2, 1), np.array([[[1], [0]], [[1], [1]]], bool))
+    expected = integrand.log_value(z)
+    assert (expected.shape, expected.dtype) == ((50,), np.float64)
+    monkeypatch.setattr(vae_, "VALUES_AT_ONCE", 4 * chunk)
+    np.testing.assert_allclose(integrand.log_value(z), expected, **ROUNDING)
+    decoded = [model.decode(z[start : start + chunk]) for start in range(0, 50, chunk)]
+    np.testing.assert_allclose(integrand.log_value(z, decoded), expected, **ROUNDING)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 255.0])
+def test_log_joint_does_not_look_at_missing_pixels(model, rng, value):
+    z, observed = np.float32(rng.normal(size=(50, 2))), np.array([[[1], [0]], [[1], [1]]], bool)
+    x = IMAGES[9].reshape(2, 2, 1)
+    found = quadrature.Integrand(model, np.where(observed, x, value), observed).log_value(z)
+    assert np.array_equal(found, quadrature.Integrand(model, x, observed).log_value(z))

@@ -1,9 +1,11 @@
 """The model: its objective against plain NumPy, and Keras's whole surface."""
 
+import gc
 import os
 import subprocess
 import sys
 import warnings
+import weakref
 from types import SimpleNamespace
 
 import keras
@@ -14,7 +16,10 @@ import tensorflow as tf
 
 import kvae
 from kvae import networks, objectives
+from kvae.compiled import compiled as compiled_once
 from kvae.errors import UserError
+from kvae.noise import Keyed
+from kvae.streams import Stream
 
 SHAPE = (6, 5, 1)
 
@@ -46,7 +51,8 @@ def vae(x):
 
 def test_named_densities_agree_with_scipy(vae, x, rng):
     z = rng.standard_normal((4, len(x), 2)).astype(np.float32)
-    mean, log_var = (np.asarray(part) for part in vae.encode(x))
+    q = vae.encode(x)
+    mean, log_var = (np.asarray(part) for part in q)
     p = 1 / (1 + np.exp(-np.asarray(vae.decode(z), np.float64)))
     likelihood = scipy.stats.bernoulli.logpmf(x, p).sum(axis=(2, 3, 4))
     prior = scipy.stats.norm.logpdf(z).sum(-1)
@@ -54,7 +60,7 @@ def test_named_densities_agree_with_scipy(vae, x, rng):
     # Sums of 30 and 2 float32 terms of size 1.
     np.testing.assert_allclose(vae.log_likelihood(x, z), likelihood, rtol=1e-5)
     np.testing.assert_allclose(vae.log_prior(z), prior, rtol=1e-5)
-    np.testing.assert_allclose(vae.log_q(z, mean, log_var), posterior, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(q.log_prob(z), posterior, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(vae.log_joint(x, z), likelihood + prior, rtol=1e-5)
 
 
@@ -84,7 +90,7 @@ def test_log_joint_of_observed_pixels_adds_the_whole_prior(vae, x, rng, observed
     p = 1 / (1 + np.exp(-np.asarray(vae.decode(z), np.float64)))
     likelihood = np.where(observed, scipy.stats.bernoulli.logpmf(x, p), 0).sum(axis=(1, 2, 3))
     expected = likelihood + scipy.stats.norm.logpdf(z).sum(-1)
-    np.testing.assert_allclose(vae.log_joint(x, z, observed), expected, rtol=1e-5)  # as above
+    np.testing.assert_allclose(vae.log_joint(x, z, observed=observed), expected, rtol=1e-5)  # as above
 
 
 @each_mask
@@ -116,7 +122,8 @@ def test_elbo_terms_leave_beta_and_penalties_out(x):
     for beta, regularizer in ((1.0, None), (4.0, penalty)):
         encoder = networks.MLPEncoder(2, (8,), kernel_regularizer=regularizer, seed=0)
         terms.append(kvae.VAE(encoder=encoder, beta=beta, seed=0).elbo_terms(x, seed=5))
-    np.testing.assert_array_equal(terms[0], terms[1])
+    np.testing.assert_array_equal(terms[0].reconstruction, terms[1].reconstruction)
+    np.testing.assert_array_equal(terms[0].kl, terms[1].kl)
 
 
 def test_elbo_is_minus_the_sum_of_its_terms_at_the_same_draws(vae, x):
@@ -171,9 +178,10 @@ def test_training_step_is_that_of_a_gradient_on_the_same_objective(x):
     vae.compile(optimizer=keras.optimizers.SGD(0.1))
     vae.build(x.shape)
     before = [weight.numpy() for weight in vae.trainable_variables]
-    noise = vae._noise(0, tf.constant(0, tf.int64), 0, tf.range(len(x)))
+    noise = Keyed(vae.seed, Stream.TRAINING, tf.constant(0, tf.int64), 0, tf.range(len(x)))
     with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(vae._objective(x, noise, 1.5, training=True)[1])
+        draws = vae.draw(x, noise, training=True)
+        loss = tf.reduce_mean(draws.reconstruction + 1.5 * draws.kl)
     gradients = tape.gradient(loss, vae.trainable_variables)
     vae.train_on_batch(x)
     for weight, old, gradient in zip(vae.trainable_variables, before, gradients, strict=True):
@@ -211,7 +219,7 @@ def test_batches_of_generated_images_are_those_of_generate(batch_size, vae):
 
 def test_batches_of_generated_images_are_drawn_when_asked_for(vae, monkeypatch):
     drawn = []
-    monkeypatch.setattr(vae, "sample", lambda seeds: drawn.append(len(seeds)) or SimpleNamespace(images=None))
+    monkeypatch.setattr(vae, "sample", lambda seeds, _: drawn.append(len(seeds)) or SimpleNamespace(images=None))
     batches = vae.generate_batches(10**6, seed=0, batch_size=4)
     next(batches)
     next(batches)
@@ -531,40 +539,60 @@ def test_sample_prior_gives_the_same_z_i_whatever_n_is(vae):
 # Graphs
 
 
-def test_graph_gives_one_function_a_key(vae):
-    first = vae.graph(("double", 2), lambda x: 2 * x)
-    assert vae.graph(("double", 2), lambda x: 3 * x) is first
-    assert vae.graph(("double", 3), lambda x: 3 * x) is not first
-
-
-def test_graphs_are_traced_once_though_their_function_is_made_anew(vae):
+@pytest.fixture
+def decoded():
+    """A compiled function of a model, and what it was traced with."""
     traces = []
 
-    def call(value):
-        def function(x):
-            traces.append(value)
-            return vae.decode(x)
+    @compiled_once
+    def decoded(vae, z, times=1):
+        traces.append(times)
+        return times * vae.decode(z)
 
-        return vae.graph("decode", function)(tf.constant([[value, 0.0]]))
-
-    results = [call(value) for value in (0.0, 1.0, 2.0)]
-    assert traces == [0.0]
-    np.testing.assert_allclose(results[2], vae.decode([[2.0, 0.0]]), atol=1e-6)  # the graph may fuse float32 operations
+    return decoded, traces
 
 
-def test_graphs_see_the_weights_as_they_are(vae):
+def test_compiled_functions_are_traced_once_a_model_and_python_argument(vae, x, decoded):
+    function, traces = decoded
+    for value in (0.0, 1.0, 2.0):
+        function(vae, tf.constant([[value, 0.0]]))
+    assert traces == [1]
+    function(vae, tf.constant([[1.0, 0.0]]), 2)
+    assert traces == [1, 2]
+    other = tiny(seed=1)
+    other.build(x.shape)
+    result = function(other, tf.constant([[1.0, 0.0]]))
+    assert traces == [1, 2, 1]
+    np.testing.assert_allclose(result, other.decode([[1.0, 0.0]]), atol=1e-6)  # a graph may fuse float32 operations
+
+
+def test_compiled_functions_see_the_weights_as_they_are(vae, decoded):
+    function, _ = decoded
     z = tf.constant([[1.0, 2.0]])
-    before = vae.graph("decode", vae.decode)(z)
+    before = function(vae, z)
     vae.decoder.set_weights([2 * weight for weight in vae.decoder.get_weights()])
-    after = vae.graph("decode", vae.decode)(z)
+    after = function(vae, z)
     np.testing.assert_allclose(after, vae.decode(z), atol=1e-5)  # as above, of logits up to 10
     assert not np.allclose(before, after)
 
 
-def test_graphs_belong_to_their_model_alone(vae, x):
-    other = tiny(seed=1)
-    other.build(x.shape)
-    assert vae.graph("decode", vae.decode) is not other.graph("decode", other.decode)
+def test_compiled_functions_are_made_anew_for_another_objective(vae, decoded):
+    function, traces = decoded
+    function(vae, tf.zeros([1, 2]))
+    vae.beta = 2.0
+    function(vae, tf.zeros([1, 2]))
+    assert traces == [1, 1]
+
+
+def test_compiled_functions_do_not_keep_a_model(x, decoded):
+    function, _ = decoded
+    vae = tiny()
+    vae.build(x.shape)
+    function(vae, tf.zeros([1, 2]))
+    gone = weakref.ref(vae)
+    del vae
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_model_with_graphs_is_saved_and_loaded(vae, x, tmp_path):

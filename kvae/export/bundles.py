@@ -91,8 +91,8 @@ def bundle(
     replace = folder.exists()
     if vae.image_shape is not None:
         conditions = endpoints.conditions_of(vae, conditions, test)
-    for limit in limits.values():
-        limit["z"] = 0.0 if vae.prior.exact else parity.Z_TOLERANCE
+    if not vae.prior.exact:
+        limits = {variant: {**limit, "z": parity.Z_TOLERANCE} for variant, limit in limits.items()}
     contents = litert.convert(vae, variants, conditions=conditions) if "tflite" in formats else {}
     with files.atomic_folder(folder, overwrite=replace) as partial:
         paths = {}

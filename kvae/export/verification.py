@@ -112,7 +112,7 @@ def _elbo(run: Run, card: dict[str, Any] | None, vae: Any, data: Any) -> Iterato
             use = Stream.TEST_ELBO if own_noise else Stream.TEST_ELBO_BEFORE_0_2
             of, how = protocol["dataset"], {"draws": protocol["elbo_draws"], "seed": protocol["seed"], "use": use}
             values = {name: float(stated[name]) for name in TERMS}
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             yield Check(f"{source}: elbo", False, f"it is not an evaluation of kvae ({error!r})")
             continue
         if of != own:
