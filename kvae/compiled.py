@@ -5,7 +5,6 @@ import inspect
 import weakref
 from collections.abc import Callable
 from typing import Any
-from typing import Any
 
 from kvae.tensorflow import tf
 

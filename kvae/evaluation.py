@@ -81,7 +81,7 @@ def elbo(vae: VAE, data: Any, *, draws: int = ELBO_DRAWS, seed: int = 0, use: St
     ]
     columns = list(zip(*parts, strict=True))
     mean, elbo_, reconstruction, kl = (np.concatenate(part) for part in columns[:4])
-    per_dimension = [] if columns[4][0] is None else np.concatenate(columns[4]).T
+    per_dimension: Any = () if columns[4][0] is None else np.concatenate(columns[4]).T
     return ElboTerms(
         Estimate(elbo_),
         Estimate(reconstruction),

@@ -60,8 +60,8 @@ class FastFit(keras.Model):
     take the ordinary path, and train alike; a warning says why where the model or a call is what leaves it.
 
     Attributes:
-        steps: training steps that the model has made, an integer variable. It decides noise, order and schedules, and is
-            saved with the model.
+        steps: training steps that the model has made, an integer variable. It decides noise, order and schedules, and
+            is saved with the model.
     """
 
     seed: int  # of the order of arrays
@@ -188,7 +188,7 @@ class FastFit(keras.Model):
             return super().evaluate(x, **options)
 
     def check_pixels(self, x: Any) -> None:
-        """Raises `UserError` for pixels that the likelihood has no density for, and warns of grey ones under a Bernoulli.
+        """Raises `UserError` for pixels that the likelihood has no density for; warns of grey ones under a Bernoulli.
 
         Looks at arrays, and at the first batch of a dataset that does not say itself whether it is binary.
         """
@@ -212,7 +212,7 @@ class FastFit(keras.Model):
             raise UserError("Expected compile(optimizer=...) without loss= and metrics=: a VAE brings its own.")
 
     def _batches(self, x: Any, held_out: Any, options: dict[str, Any]) -> tuple[tf.data.Dataset, Any, dict[str, Any]]:
-        """Batches of an array in an order that depends on the model's seed (Keras's on the global one), and the rest."""
+        """Batches of an array, in an order that the model's seed decides (Keras's: the global one), and the rest."""
         options = dict(options)
         y = options.pop("y", None)
         condition = None if self.condition_shape is None else y

@@ -106,8 +106,8 @@ def latent_scatter(subject: Subject, *, n: int = 5000) -> Drawings:
 
 
 def lattice(subject: Subject, *, n: int = 20, extent: float | None = None, quantiles: bool = False) -> Drawings:
-    """Decoded means of an n x n lattice: of [-extent, extent]^2, of equal prior probability, or by default of the middle
-    of the prior's region, which is [-2, 2]^2 for a standard normal."""
+    """Decoded means of an n x n lattice: of [-extent, extent]^2, of equal prior probability, or by default of the
+    middle of the prior's region, which is [-2, 2]^2 for a standard normal."""
     _check_plane(subject.vae)
     if quantiles and extent is not None:
         raise UserError("Expected either extent or quantiles. Received both.")
@@ -292,7 +292,9 @@ def draw(
     """
     check_kinds([kind])
     if subject.vae.condition_shape is not None and kind != "learning_curves":
-        raise Unsuitable(f"Expected a model without a condition for {kind}. This one needs a condition for every image.")
+        raise Unsuitable(
+            f"Expected a model without a condition for {kind}. This one needs a condition for every image."
+        )
     for option in options:
         if option not in options_of(kind):
             raise unknown(f"option of {kind}", option, options_of(kind))

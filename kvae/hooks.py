@@ -70,9 +70,7 @@ class _Loader(importlib.abc.Loader):
     With `before`, that is called first, and `function` is called with None where the module failed.
     """
 
-    def __init__(
-        self, loader: Any, function: Callable[[Any], None], before: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, loader: Any, function: Callable[[Any], None], before: Callable[[], None] | None = None) -> None:
         self._loader, self._function, self._before = loader, function, before
 
     def __getattr__(self, name: str) -> Any:  # such as get_data and get_source

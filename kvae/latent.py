@@ -33,7 +33,7 @@ def lattice(n: int, extent: float | None = 2.0) -> np.ndarray:
 
 
 def rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """All pairs of two coordinates, row by row from the greatest second one, `[len(second) * len(first), 2]` float32."""
+    """All pairs of two coordinates, row by row from the greatest second one, `[M * N, 2]` float32; `[N]` and `[M]`."""
     grid = np.meshgrid(first, second[::-1])
     return np.stack([part.ravel() for part in grid], axis=1).astype(np.float32)
 

@@ -43,7 +43,7 @@ class Likelihood(parts.Part):
         """Makes the likelihood's own weights, where it has some."""
 
     def parameters_shape(self, image_shape: Shape) -> Shape:
-        """What the decoder must emit for one image: one number a pixel by default, `(*image_shape, n)` for n of them."""
+        """Of what the decoder must emit for one image: a number a pixel by default, `(*image_shape, n)` for n of them."""
         return tuple(image_shape)
 
     def log_prob(self, x: tf.Tensor, parameters: tf.Tensor, observed: Any = None) -> tf.Tensor:
@@ -251,8 +251,8 @@ class Gaussian(Likelihood):
 class SquaredError(Gaussian):
     """Half the squared error, 1/2 (x - sigmoid(logits))^2: the Gaussian of variance 1 without its constant.
 
-    It is what many write-ups print. Its `log_prob` is no log density: it lacks -1/2 log 2 pi = -0.919 nats a pixel, which
-    changes no gradient but every reported `elbo` and `reconstruction`.
+    It is what many write-ups print. Its `log_prob` is no log density: it lacks -1/2 log 2 pi = -0.919 nats a pixel,
+    which changes no gradient but every reported `elbo` and `reconstruction`.
     """
 
     normalized = False

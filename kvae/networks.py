@@ -146,7 +146,7 @@ class _Encoder(_Network):
             head.build((None, fan_in))
 
     def _posterior(self, h: tf.Tensor) -> Any:
-        """The parameters of q(z|x) from the last hidden layer: a tensor or a tuple of them; mean and log_var as a rule."""
+        """The parameters of q(z|x) from the last hidden layer, a tensor or several: mean and log_var as a rule."""
         if self.sizes is not None:
             emitted = tuple(head(h) for head in self.heads)
             return emitted if len(emitted) > 1 else emitted[0]
@@ -165,9 +165,7 @@ class _Encoder(_Network):
 
 
 class _Decoder(_Network):
-    def __init__(
-        self, image_shape: Sequence[int], output_bias: Any, numbers_per_pixel: int = 1, **kwargs: Any
-    ) -> None:
+    def __init__(self, image_shape: Sequence[int], output_bias: Any, numbers_per_pixel: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.image_shape = _check_image_shape(image_shape)
         self.numbers_per_pixel = check_whole("numbers_per_pixel", numbers_per_pixel)
@@ -381,7 +379,7 @@ class ConvEncoder(_Encoder):
 
 @keras.saving.register_keras_serializable("kvae")
 class ConvDecoder(_Decoder):
-    """A dense stem and 3 x 3 transposed convolutions of stride 2, then a linear one that emits the parameters of p(x|z).
+    """A dense stem and 3 x 3 transposed convolutions of stride 2, then a linear one: it emits the parameters of p(x|z).
 
     The stem has ceil(side / 2^n) places a side, n the number of filters; what doubles past the image is cropped, so
     any height and width come out exactly.

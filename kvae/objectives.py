@@ -127,7 +127,9 @@ class ELBO(Objective):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "ELBO":
         beta = config["beta"]
-        return cls(**{**config, "beta": keras.saving.deserialize_keras_object(beta) if isinstance(beta, dict) else beta})
+        return cls(
+            **{**config, "beta": keras.saving.deserialize_keras_object(beta) if isinstance(beta, dict) else beta}
+        )
 
 
 OBJECTIVES: dict[str, type[Objective]] = {"elbo": ELBO}

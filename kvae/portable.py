@@ -4,7 +4,8 @@ A number is a function of (seed, stream, place) alone, made by uint32 and int32 
 and NumPy compute alike; only its last step, int32 -> float32 times a power of two, leaves the integers, and that is
 exact. So image i of a batch depends on its own seed alone, and one seed gives one z everywhere.
 
-The functions take an `Arithmetic`, NumPy's by default; `kvae.noise` has that of TensorFlow. This module needs only NumPy.
+The functions take an `Arithmetic`, NumPy's by default; `kvae.noise` has that of TensorFlow. This module needs NumPy
+alone.
 """
 
 import math
@@ -181,7 +182,9 @@ def seeds(n: int, seed: int, start: int = 0) -> np.ndarray:
     check_whole("n", n)
     check_whole("start", start, least=0)
     places = np.arange(start, start + n, dtype=np.int64) * GOLDEN
-    key = mix(mix(NUMPY.words(check_seed("seed", seed) ^ (2 * int(Stream.SEEDS) + 1) * GOLDEN % 2**32)))  # as scattered as a word
+    key = mix(
+        mix(NUMPY.words(check_seed("seed", seed) ^ (2 * int(Stream.SEEDS) + 1) * GOLDEN % 2**32))
+    )  # as scattered as a word
     return mix(NUMPY.words(places % 2**32) ^ key).view(np.int32)
 
 

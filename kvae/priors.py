@@ -61,7 +61,9 @@ class Prior(parts.Part):
         Raises:
             UserError: a prior whose dimensions are not independent and alike, which is the default.
         """
-        raise UserError(f"Expected a prior of independent dimensions for its quantiles. Received {type(self).__name__}.")
+        raise UserError(
+            f"Expected a prior of independent dimensions for its quantiles. Received {type(self).__name__}."
+        )
 
     def bind(self, encode: Any) -> None:
         """Called by `VAE.build` with x `[B, *image]` -> q(z|x), for a prior that is made of the encoder's answers."""

@@ -25,9 +25,7 @@ class Integral(NamedTuple):
     error: np.ndarray  # [B] nats
 
 
-def log_evidence(
-    vae: VAE, x: Any, observed: Any = None, condition: Any = None, *, tolerance: float = 1e-3
-) -> Integral:
+def log_evidence(vae: VAE, x: Any, observed: Any = None, condition: Any = None, *, tolerance: float = 1e-3) -> Integral:
     """log p(x_observed) = log of the integral of p(x_observed|z) p(z) over the latent plane.
 
     The trapezoidal rule, which converges exponentially for a smooth integrand that vanishes at the edges: on a coarse
@@ -37,7 +35,7 @@ def log_evidence(
 
     Args:
         vae: a built model with 2 latent dimensions.
-        x: `[B, *image]` in [0, 1].
+        x: `[B, *image]`.
         observed: `[B, *image]` or what broadcasts to it, True for the pixels that count; all by default.
         condition: `[B, ...]`, of a model that has one.
         tolerance: nats.
@@ -63,8 +61,7 @@ def log_evidence(
         ) from None
     if mask.any():
         vae.check_pixels(x[mask])
-    if condition is not None:
-        condition = np.asarray(condition, np.float32)
+    condition = vae.check_condition(condition, len(x))
     region = vae.prior.region() if condition is None else None
     plane = parameters = None
     if region is not None:  # the first grid is the same for every image, so it is decoded once, where that fits
@@ -73,8 +70,8 @@ def log_evidence(
             parameters = [vae.decode(piece) for piece in _pieces(vae, plane)]
     found = []
     for place, (image, seen) in enumerate(zip(x, mask, strict=True)):
-        own = None if condition is None else condition[place]
-        box = vae.prior.region(own[None]) if own is not None else region
+        own = None if condition is None else condition[place].numpy()
+        box = region or vae.prior.region(None if own is None else own[None])
         found.append(_integrate(Integrand(vae, image, seen, own), box, parameters, tolerance))
     return Integral(*(np.array(part) for part in zip(*found, strict=True)))
 

@@ -88,7 +88,9 @@ class Decoder:
         inputs = self._decode.get_input_details()
         self.latent_dim = int(inputs["z"]["shape"][1])
         self.condition_shape = tuple(map(int, inputs["condition"]["shape"][1:])) if "condition" in inputs else None
-        condition = {} if self.condition_shape is None else {"condition": np.zeros((1, *self.condition_shape), np.float32)}
+        condition = (
+            {} if self.condition_shape is None else {"condition": np.zeros((1, *self.condition_shape), np.float32)}
+        )
         try:
             drawn = self._sample(seed=np.zeros(1, np.int32), **condition)  # a dynamic batch has no shape before it ran
         except (ValueError, RuntimeError) as error:
@@ -264,7 +266,9 @@ def check_condition(condition: Any, shape: tuple[int, ...] | None, count: int) -
         raise UserError(f"Expected a condition of shape {wanted} for this decoder. Received none.")
     values = np.asarray(condition)
     if list(values.shape) != wanted or values.dtype.kind not in "fiub":
-        raise UserError(f"Expected a condition of shape {wanted}. Received {values.dtype} of shape {list(values.shape)}.")
+        raise UserError(
+            f"Expected a condition of shape {wanted}. Received {values.dtype} of shape {list(values.shape)}."
+        )
     return {"condition": values.astype(np.float32)}
 
 

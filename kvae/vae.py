@@ -153,10 +153,8 @@ class VAE(FastFit):
         image_shape = tuple(input_shape[1:])
         if not image_shape or None in image_shape:
             raise UserError(f"Expected images [B, ...] of a known shape. Received {tuple(input_shape)}.")
-        if self.condition_shape is not None:
-            condition = keras.KerasTensor((None, *self.condition_shape))
-        else:
-            condition = None
+        shape = self.condition_shape
+        condition = None if shape is None else keras.KerasTensor((None, *shape))
         self._build_encoder(image_shape, condition)
         sizes = {"latent_dim": self.latent_dim, "image_shape": image_shape, "condition_shape": self.condition_shape}
         for part in (self.posterior, self.prior, self.likelihood):
@@ -279,7 +277,7 @@ class VAE(FastFit):
             q: to draw from, in place of the encoder's q(z|x).
             training: what the networks' layers are called with. It decides nothing else.
         """
-        x, condition = self._check_x(x), self._check_condition(condition)
+        x, condition = self._check_x(x), self.check_condition(condition)
         q = self._approximate(x, condition, training) if q is None else q
         z, log_q = q.sample_and_log_prob(noise, samples)
         log_likelihood, log_prior = self._joint_terms(x, z, condition, observed, None, training)
@@ -295,7 +293,7 @@ class VAE(FastFit):
         self, x: Any, z: Any, condition: Any, observed: Any, parameters: Any, training: bool = False
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """log p(x|z) and log p(z), each `[B]` or `[K, B]`."""
-        x, z, condition = self._check_x(x), self._check_z(z), self._check_condition(condition)
+        x, z, condition = self._check_x(x), self._check_z(z), self.check_condition(condition)
         if z.shape.rank > 1 and None not in (x.shape[0], z.shape[-2]) and x.shape[0] not in (z.shape[-2], 1):
             raise UserError(f"Expected one z an image, z [..., {x.shape[0]}, D]. Received z {z.shape.as_list()}.")
         if parameters is None:
@@ -404,7 +402,7 @@ class VAE(FastFit):
         Raises:
             UserError: another shape.
         """
-        return self._approximate(self._check_x(x), self._check_condition(condition))
+        return self._approximate(self._check_x(x), self.check_condition(condition))
 
     def decode(self, z: Any, condition: Any = None) -> tf.Tensor:
         """The parameters of p(x|z): logits for a Bernoulli likelihood.
@@ -419,11 +417,11 @@ class VAE(FastFit):
         Raises:
             UserError: another latent size.
         """
-        return self._decode(self._check_z(z), self._check_condition(condition))
+        return self._decode(self._check_z(z), self.check_condition(condition))
 
     def reconstruct(self, x: Any, seed: int | None = None, condition: Any = None) -> tf.Tensor:
         """E[x|z] at one draw z ~ q(z|x) an image, or at the posterior mean where `seed` is None; `[B, *image]`."""
-        q, condition = self.encode(x, condition), self._check_condition(condition)
+        q, condition = self.encode(x, condition), self.check_condition(condition)
         if seed is None:
             z = q.mean
         else:
@@ -449,7 +447,7 @@ class VAE(FastFit):
             UserError: no list of int32, or none at all.
         """
         self._check_built()
-        seeds, condition, chunk = portable.check_seeds(seeds), self._check_condition(condition), self.images_at_once
+        seeds, condition, chunk = portable.check_seeds(seeds), self.check_condition(condition), self.images_at_once
         slices = [slice(start, start + chunk) for start in range(0, len(seeds), chunk)]
         drawn = [
             _sample(self, tf.constant(seeds[part]), None if condition is None else condition[part]) for part in slices
@@ -472,7 +470,7 @@ class VAE(FastFit):
         """n draws z ~ p(z), those from which `generate` makes its images with the same seed; `[n, D]`."""
         self._check_built()
         seeds = tf.constant(portable.seeds(n, _seed(seed)))
-        return self.prior.sample(Portable(seeds, TENSORFLOW), self._check_condition(condition))
+        return self.prior.sample(Portable(seeds, TENSORFLOW), self.check_condition(condition))
 
     def generate(self, n: int, seed: int | None = None, condition: Any = None) -> tf.Tensor:
         """n draws x ~ p(x|z), z ~ p(z).
@@ -506,7 +504,7 @@ class VAE(FastFit):
         """
         self._check_built()
         check_whole("batch_size", batch_size)
-        seeds, condition = portable.seeds(n, _seed(seed)), self._check_condition(condition)
+        seeds, condition = portable.seeds(n, _seed(seed)), self.check_condition(condition)
         slices = (slice(start, start + batch_size) for start in range(0, n, batch_size))
         return (self.sample(seeds[part], None if condition is None else condition[part]).images for part in slices)
 
@@ -517,7 +515,7 @@ class VAE(FastFit):
 
     def log_prior(self, z: Any, condition: Any = None) -> tf.Tensor:
         """log p(z), nats; z `[..., D]` -> `[...]`."""
-        return self.prior.log_prob(self._check_z(z), self._check_condition(condition))
+        return self.prior.log_prob(self._check_z(z), self.check_condition(condition))
 
     def log_likelihood(self, x: Any, z: Any, observed: Any = None, condition: Any = None) -> tf.Tensor:
         """log p(x|z), nats; x `[B, *image]`, z `[B, D]` or `[K, B, D]` -> `[B]` or `[K, B]`.
@@ -566,17 +564,31 @@ class VAE(FastFit):
             raise UserError(f"Expected z of shape [..., {self.latent_dim}]. Received {z.shape.as_list()}.")
         return z
 
-    def _check_condition(self, condition: Any) -> Any:
+    def check_condition(self, condition: Any, count: int | None = None) -> Any:
+        """A condition as the model takes it, `[B, ...]` float32, or None for a model without one.
+
+        Args:
+            condition: as it came.
+            count: B, where it is known.
+
+        Raises:
+            UserError: no condition for a model that has one, one for a model that has none, or another shape.
+        """
         if self.condition_shape is None:
             if condition is not None:
                 raise UserError("Expected no condition: this model was made without condition_shape=. Received one.")
             return None
-        wanted = f"[{_comma(('B', *self.condition_shape))}]"
+        wanted = f"[{_comma(('B' if count is None else count, *self.condition_shape))}]"
         if condition is None:
             raise UserError(f"Expected a condition {wanted} for this model. Received none.")
-        condition = tf.cast(tf.convert_to_tensor(condition), tf.float32)
-        if condition.shape.rank != 1 + len(self.condition_shape) or tuple(condition.shape[1:]) != self.condition_shape:
-            raise UserError(f"Expected a condition {wanted}. Received {condition.shape.as_list()}.")
+        try:
+            condition = tf.cast(tf.convert_to_tensor(condition), tf.float32)
+        except (TypeError, ValueError, tf.errors.OpError):
+            raise UserError(f"Expected numbers as a condition {wanted}. Received {condition!r}.") from None
+        shape = condition.shape
+        fits = shape.rank == 1 + len(self.condition_shape) and tuple(shape[1:]) == self.condition_shape
+        if not fits or (count is not None and shape[0] != count):
+            raise UserError(f"Expected a condition {wanted}. Received {shape.as_list()}.")
         return condition
 
 

@@ -12,7 +12,6 @@ from kvae.errors import UserError
 from kvae.tensorflow import keras, tf
 
 
-
 def draws(**fields):
     """Two draws for each of three images, in numbers that are exact in float32."""
     values = {

@@ -251,5 +251,5 @@ def test_the_two_gradients_of_piwae_are_those_of_two_trainings(data):
         pair, single = (getattr(after[name], part).get_weights() for name in ("pair", source))
         for ours, theirs in zip(pair, single, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
-    differ = [np.abs(a - b).max() for a, b in zip(*(after[n].encoder.get_weights() for n in ("pair", "second")))]
-    assert max(differ) > 1e-6
+    first, second = (after[name].encoder.get_weights() for name in ("pair", "second"))
+    assert max(np.abs(ours - theirs).max() for ours, theirs in zip(first, second, strict=True)) > 1e-6

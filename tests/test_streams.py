@@ -83,8 +83,10 @@ def test_numbered_draws_do_not_depend_on_how_many_are_made_at_once(kind):
     keyed = noise.Keyed(3, Stream.BOUND, np.arange(4, dtype=np.int32))
     whole = np.asarray(getattr(keyed.numbered(np.arange(6)), kind)((6, 5), Stream.POSTERIOR))
     assert whole.shape == (4, 6, 5)
+    pieces = [keyed.numbered(np.arange(2)), keyed.numbered(np.arange(2, 6))]
     parts = [
-        np.asarray(getattr(keyed.numbered(np.arange(a, b)), kind)((b - a, 5), Stream.POSTERIOR)) for a, b in ((0, 2), (2, 6))
+        np.asarray(getattr(piece, kind)((count, 5), Stream.POSTERIOR))
+        for piece, count in zip(pieces, (2, 4), strict=True)
     ]
     assert np.array_equal(np.concatenate(parts, axis=1), whole)
     assert len(np.unique(whole)) == whole.size

@@ -33,8 +33,8 @@ GUARANTEE = (
 )
 
 LEARNED_PRIOR = (
-    "The numbers that z and the pixels are drawn with are functions of (seed, place) alone, in integers, and the same bit "
-    "for bit on every runtime. z is made of them with the weights of the prior, and is the same within the tolerance "
+    "The numbers that z and the pixels are drawn with are functions of (seed, place) alone, in integers, and the same "
+    "bit for bit on every runtime. z is made of them with the weights of the prior, and is the same within the tolerance "
     "stated; the means and the pixels of a draw differ as stated for each variant. Image i depends on seed i alone, "
     "whatever else is in the batch, but for rounding."
 )
@@ -105,7 +105,11 @@ def bundle(
         if contents:
             (partial / "sample.py").write_bytes(Path(__file__).with_name("standalone.py").read_bytes())
         report = _report(vae, paths, test, limits, conditions)
-        card = {**_card(vae, said, conditions), "variants": report, "tolerances": {name: limits[kind_of(name)] for name in report}}
+        card = {
+            **_card(vae, said, conditions),
+            "variants": report,
+            "tolerances": {name: limits[kind_of(name)] for name in report},
+        }
         written = sorted(path for path in partial.rglob("*") if path.is_file())
         card["files"] = {
             path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": files.digest(path)}

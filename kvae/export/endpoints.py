@@ -39,7 +39,7 @@ def traced(vae: VAE, names: Iterable[str] = ENDPOINTS, batch_sizes: Iterable[int
     vae = in_float32(vae)
     # Variables, not layers: a module that tracks Keras layers converts to LiteRT without their values.
     prior = vae.prior.frozen()
-    holders = [vae.decoder, vae.likelihood, prior] if set(names) <= set(DECODER) else [vae, prior]
+    holders: list[Any] = [vae.decoder, vae.likelihood, prior] if set(names) <= set(DECODER) else [vae, prior]
     weights = {id(variable): variable.value for part in holders for variable in part.variables if _is_weight(variable)}
     module, signatures = tf.Module(name="kvae"), {}
     module.weights = list(weights.values())
@@ -75,7 +75,9 @@ def conditions_of(vae: VAE, conditions: Any, data: Any) -> np.ndarray | None:
     if conditions is None and data is not None:
         conditions = data[1] if isinstance(data, tuple) else next(iter(data))[1]
     if conditions is None:
-        raise UserError("Expected conditions=, examples [M, ...] of what this model's condition may be, or test=(x, y).")
+        raise UserError(
+            "Expected conditions=, examples [M, ...] of what this model's condition may be, or test=(x, y)."
+        )
     examples = np.asarray(conditions, np.float32)[:EXAMPLES]
     if examples.shape[1:] != vae.condition_shape or len(examples) == 0:
         raise UserError(f"Expected conditions [M, {vae.condition_shape}]. Received shape {examples.shape}.")

@@ -25,9 +25,7 @@ RANGES = 256  # latent points that fix the ranges of full-integer quantization
 BYTES_PER_WEIGHT = {"float32": 4, "float16": 2, "int8": 1, "full_int8": 1}
 
 
-def convert(
-    vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS, *, conditions: Any = None
-) -> dict[str, bytes]:
+def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS, *, conditions: Any = None) -> dict[str, bytes]:
     """The decoder as .tflite files.
 
     Signatures: `decode(z [n, D]) -> means, logits` and `sample(seed int32 [n]) -> images uint8, means, z` of any batch,

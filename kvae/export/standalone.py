@@ -85,7 +85,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the set of images, from 0 to 2147483647")
     parser.add_argument("-o", dest="output", type=pathlib.Path, default=pathlib.Path("samples.png"), help="a PNG file")
     parser.add_argument("--means", action="store_true", help="grey means in place of draws")
-    parser.add_argument("--condition", help="numbers with commas, for a model with a condition: the same for all images")
+    parser.add_argument(
+        "--condition", help="numbers with commas, for a model with a condition: the same for all images"
+    )
     parser.add_argument("--model", type=pathlib.Path, default=None, help="a .tflite file of this bundle")
     given = parser.parse_args()
     if not 1 <= given.count <= MOST:

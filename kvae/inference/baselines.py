@@ -36,7 +36,9 @@ def pixel_mean_baseline(vae: VAE, x: Any, observed: Any, pixel_mean: Any, count:
     """
     images = checked(vae, x, observed)
     if not has_pixel_means(vae):
-        raise UserError("Expected a likelihood of pixels in [0, 1] that a mean a pixel determines. This model has another.")
+        raise UserError(
+            "Expected a likelihood of pixels in [0, 1] that a mean a pixel determines. This model has another."
+        )
     mean = np.asarray(pixel_mean, np.float64)
     if mean.shape != vae.image_shape or not ((mean >= 0) & (mean <= 1)).all():
         raise UserError(f"Expected pixel_mean in [0, 1] of shape {vae.image_shape}. Received shape {mean.shape}.")

@@ -53,13 +53,13 @@ def checked(vae: VAE, x: Any, observed: Any, seed: int = 0, condition: Any = Non
     try:
         vae.check_pixels(x[~unknown])
     except UserError as error:
-        raise UserError(f"{error} NaN may stand for missing pixels that are not known, not for observed ones.") from None
-    if condition is not None:
-        condition = np.asarray(condition, np.float32)
-        if len(condition) != len(x):
-            raise UserError(f"Expected one condition an image: {len(x)}. Received {len(condition)}.")
+        raise UserError(
+            f"{error} NaN may stand for missing pixels that are not known, not for observed ones."
+        ) from None
+    condition = vae.check_condition(condition, len(x))
     known = ~unknown.reshape(len(x), -1).any(axis=1)
-    return Masked(np.where(unknown, 0, x).astype(np.float32), mask, known, condition)
+    own = None if condition is None else condition.numpy()
+    return Masked(np.where(unknown, 0, x).astype(np.float32), mask, known, own)
 
 
 def of_batch(condition: np.ndarray | None, batch: slice) -> np.ndarray | None:

@@ -49,7 +49,8 @@ def _predict_batch(
         log_w = log_joint.astype(np.float64) - some.log_proposal
         # A running maximum keeps the weights in range without a second pass over the draws.
         higher = np.maximum(highest, log_w.max(axis=0))
-        w, faded = np.exp(log_w - higher), np.exp(highest - higher)
+        scale = np.where(np.isneginf(higher), 0.0, higher)  # until the first draw of any weight
+        w, faded = np.exp(log_w - scale), np.exp(highest - scale)
         total, highest = total * faded + w.sum(axis=0), higher
         weighted = weighted * spread(faded) + np.einsum("kb,kb...->b...", w, vae.likelihood.mean(parameters).numpy())
         log_weights.append(log_w)

@@ -17,7 +17,7 @@ from kvae.tensorflow import tf
 from kvae.vae import VAE
 
 PRIOR_SHARE = 0.1  # of the draws
-FARTHEST = 1e3  # from 0, of a mean that is taken for one
+FARTHEST = 1e3  # from 0, of a mean that is taken for one, and of a standard deviation
 
 
 class Proposed(NamedTuple):
@@ -55,7 +55,7 @@ def draws(
         condition: `[B, ...]`, of a model that has one.
     """
     prior = _Prior(vae, seed, use, place, condition)
-    members = [*(_Sound(component, prior) for component in components), prior]
+    members: list[Any] = [*(_Sound(component, prior) for component in components), prior]
     share = counts(len(components), samples)
     ends = np.cumsum(share)
     log_share = np.log(np.array(share) / samples)
@@ -105,7 +105,8 @@ class _Sound:
         covariance = q.covariance
         if covariance is not None:
             variance = tf.linalg.diag_part(covariance)
-            sound &= tf.reduce_all((variance > 0) & tf.math.is_finite(variance), axis=-1)
+            sound &= tf.reduce_all((variance > 0) & (variance < FARTHEST**2), axis=-1)
+            sound &= tf.reduce_all(tf.math.is_finite(covariance), axis=[-2, -1])
         self._sound = sound
 
     def draw(self, numbers: np.ndarray) -> tf.Tensor:
