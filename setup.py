@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent
 
 setup(
     name="kvae",
-    version="0.1.0",
+    version="0.2.0",
     description="Variational autoencoders with Keras: trained with plain fit, measured honestly, loadable anywhere.",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from kvae.hooks import after_imports, when_imported
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # `kvae.VAE` and every module of the package, loaded on first use (PEP 562).
 _MODULES = (
+    "assembly",
     "callbacks",
     "cluster",
     "compiled",

@@ -54,7 +54,7 @@ class ModelConfig(_Section):
     dense_units: Whole = 128
     activation: str | None = None  # tanh for an MLP, relu for a convolutional network
     initialization: Literal["glorot", "fan_in"] = "glorot"
-    scale: Literal["log_var", "log_sigma"] = "log_var"  # what the encoder's second head predicts
+    scale: Literal["log_var", "log_sigma"] = "log_var"  # a Gaussian's second head
     output_bias: Literal["zero", "data"] = "zero"  # data: the logit of the training mean
     encoder_l2: Real = Field(0.0, ge=0)  # times the sum of squares of kernels and biases
     decoder_l2: Real = Field(0.0, ge=0)

@@ -43,7 +43,7 @@ class Likelihood(parts.Part):
         """Makes the likelihood's own weights, where it has some."""
 
     def parameters_shape(self, image_shape: Shape) -> Shape:
-        """Of what the decoder must emit for one image: a number a pixel by default, `(*image_shape, n)` for n of them."""
+        """Of what the decoder must emit for an image: one number a pixel by default, or n, `(*image_shape, n)`."""
         return tuple(image_shape)
 
     def log_prob(self, x: tf.Tensor, parameters: tf.Tensor, observed: Any = None) -> tf.Tensor:

@@ -92,7 +92,7 @@ class Posterior(parts.Part):
         """Makes the family's own weights, where it has some."""
 
     def parameters_size(self, latent_dim: int) -> int | tuple[int, ...]:
-        """Width of what the encoder emits for D = `latent_dim`: of its one tensor `[B, size]`, or of each of several."""
+        """Width of what the encoder emits for D = `latent_dim`: of its tensor `[B, size]`, or of each of several."""
         raise NotImplementedError(f"{type(self).__name__} needs a method parameters_size(latent_dim).")
 
     def distribution(self, parameters: Any) -> Distribution:

@@ -156,7 +156,7 @@ def test_log_likelihood_does_not_depend_on_the_batch_size(model_2d, batch_size):
 def test_log_likelihood_does_not_depend_on_the_chunk_size(monkeypatch, model_2d, chunk):
     vae, images = model_2d
     expected = evaluation.log_likelihood(vae, images, samples=30)
-    monkeypatch.setattr("kvae.vae.VALUES_AT_ONCE", chunk * int(np.prod(images.shape[1:])))
+    monkeypatch.setattr("kvae.assembly.VALUES_AT_ONCE", chunk * int(np.prod(images.shape[1:])))
     actual = evaluation.log_likelihood(vae, images, samples=30)
     np.testing.assert_allclose(actual.per_example, expected.per_example, **ROUNDING)
 

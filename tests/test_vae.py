@@ -512,7 +512,7 @@ def test_image_i_is_the_same_whatever_n_is(vae, monkeypatch):
     few, many = vae.generate(3, seed=5), vae.generate(40, seed=5)
     np.testing.assert_array_equal(few, many[:3])
     whole = vae.generate_means(40, seed=5)
-    monkeypatch.setattr("kvae.vae.VALUES_AT_ONCE", 7 * SHAPE[0] * SHAPE[1] * SHAPE[2])  # seven images at a time
+    monkeypatch.setattr("kvae.assembly.VALUES_AT_ONCE", 7 * SHAPE[0] * SHAPE[1] * SHAPE[2])  # seven images at a time
     np.testing.assert_allclose(vae.generate_means(40, seed=5), whole, atol=1e-6)  # a smaller matrix product
 
 

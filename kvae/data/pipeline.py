@@ -151,7 +151,7 @@ class Data:
         return recipe(tf.constant(split.images[index]), index + split.start).numpy()
 
     def labels_at(self, part: str, places: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The labels at given places of a split, `[N]`; raises `UserError` for an unknown one, or one without labels."""
+        """The labels at given places of a split, `[N]`; `UserError` for an unknown split, or one without labels."""
         if part not in self._splits:
             raise unknown("split", part, self._splits)
         labels = self._splits[part].labels

@@ -34,9 +34,9 @@ GUARANTEE = (
 
 LEARNED_PRIOR = (
     "The numbers that z and the pixels are drawn with are functions of (seed, place) alone, in integers, and the same "
-    "bit for bit on every runtime. z is made of them with the weights of the prior, and is the same within the tolerance "
-    "stated; the means and the pixels of a draw differ as stated for each variant. Image i depends on seed i alone, "
-    "whatever else is in the batch, but for rounding."
+    "bit for bit on every runtime. z is made of them with the weights of the prior, and is the same within the "
+    "tolerance stated; the means and the pixels of a draw differ as stated for each variant. Image i depends on seed i "
+    "alone, whatever else is in the batch, but for rounding."
 )
 
 
