@@ -59,6 +59,7 @@ class Likelihood(parts.Part):
         Returns:
             `[B]` or `[K, B]`.
         """
+        x, parameters = (tf.cast(tf.convert_to_tensor(part), tf.float32) for part in (x, parameters))
         image_shape = tuple(x.shape[1:])
         wanted = self.parameters_shape(image_shape)
         if observed is not None:

@@ -9,8 +9,7 @@ from oracles import LOG_DENSITIES, LinearModel, Plane, bernoulli_log_density, ml
 from scipy import integrate, special, stats
 
 import kvae
-from kvae import evaluation, quadrature
-from kvae import vae as vae_
+from kvae import assembly, evaluation, quadrature
 from kvae.errors import UserError
 
 IMAGES = np.array(list(itertools.product([0.0, 1.0], repeat=4)), np.float32)  # all that there are, [16, 4]
@@ -250,7 +249,7 @@ def test_every_image_has_the_evidence_of_its_condition(with_condition, rng):
 
 
 def test_a_model_with_a_condition_needs_it(with_condition):
-    with pytest.raises(UserError, match=r"Expected a condition \[B\] for this model. Received none"):
+    with pytest.raises(UserError, match=r"Expected a condition \[\d\] for this model. Received none"):
         quadrature.log_evidence(with_condition.vae, np.zeros((3, 2, 2, 1)))
 
 
@@ -326,7 +325,7 @@ def test_missing_pixels_are_not_looked_at(model, value):
 def test_evidence_does_not_depend_on_the_chunk_size(monkeypatch, model):
     images = IMAGES[:2].reshape(2, 2, 2, 1)
     expected = quadrature.log_evidence(model, images).log_value
-    monkeypatch.setattr(vae_, "VALUES_AT_ONCE", 4 * 1000)
+    monkeypatch.setattr(assembly, "VALUES_AT_ONCE", 4 * 1000)
     np.testing.assert_allclose(quadrature.log_evidence(model, images).log_value, expected, **ROUNDING)
 
 
@@ -380,7 +379,7 @@ def test_log_joint_is_the_same_in_pieces_and_of_what_was_decoded_before(monkeypa
     integrand = quadrature.Integrand(model, IMAGES[9].reshape(2, 2, 1), np.array([[[1], [0]], [[1], [1]]], bool))
     expected = integrand.log_value(z)
     assert (expected.shape, expected.dtype) == ((50,), np.float64)
-    monkeypatch.setattr(vae_, "VALUES_AT_ONCE", 4 * chunk)
+    monkeypatch.setattr(assembly, "VALUES_AT_ONCE", 4 * chunk)
     np.testing.assert_allclose(integrand.log_value(z), expected, **ROUNDING)
     decoded = [model.decode(z[start : start + chunk]) for start in range(0, 50, chunk)]
     np.testing.assert_allclose(integrand.log_value(z, decoded), expected, **ROUNDING)
