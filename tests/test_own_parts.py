@@ -12,6 +12,7 @@ from scipy import stats
 import kvae
 from kvae import evaluation, export, figures, inference, portable, quadrature, runtime
 from kvae.data import load
+from kvae.errors import UserError
 from kvae.loop import Loop
 from kvae.streams import Stream
 
@@ -253,3 +254,16 @@ def test_the_two_gradients_of_piwae_are_those_of_two_trainings(data):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
     first, second = (after[name].encoder.get_weights() for name in ("pair", "second"))
     assert max(np.abs(ours - theirs).max() for ours, theirs in zip(first, second, strict=True)) > 1e-6
+
+
+def test_pixels_outside_the_unit_interval_are_the_likelihoods_to_accept(rng):
+    x = rng.normal(3.0, 2.0, (40, 4, 4, 1)).astype(np.float32)
+    vae = kvae.VAE(2, hidden_units=(8,), seed=1, likelihood=TwoNumberGaussian())
+    vae.compile(keras.optimizers.Adam(1e-2))
+    vae.fit(x, batch_size=10, validation_data=x, verbose=0)
+    assert np.isfinite(evaluation.evaluate(vae, x, samples=10)["log_likelihood"])
+    assert np.isfinite(inference.complete(vae, x[:2], "top", samples=20, steps=5).score.log_density).all()
+    assert np.isfinite(quadrature.log_evidence(vae, x[:1]).log_value).all()
+    assert np.asarray(vae.likelihood.as_bytes(vae.generate(3, seed=0))).dtype == np.uint8
+    with pytest.raises(UserError, match="Received values from nan"):
+        vae.fit(np.full_like(x, np.nan), verbose=0)
