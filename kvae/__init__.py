@@ -33,6 +33,7 @@ _MODULES = (
     "networks",
     "noise",
     "objectives",
+    "parts",
     "pictures",
     "plots",
     "portable",

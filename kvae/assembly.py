@@ -41,12 +41,17 @@ class Assembly(FastFit):
 
     @property
     def beta(self) -> Any:
-        """Weight of the KL term: a number or a schedule. Setting it gives the model another `ELBO`."""
+        """Weight of the KL term of an `ELBO`, a number or a schedule; 1 for another objective.
+
+        It may be set between two calls of `fit`: the model then has another objective.
+        """
         return getattr(self.objective, "beta", 1.0)
 
     @beta.setter
     def beta(self, beta: Any) -> None:
-        self.objective = objectives.ELBO(beta, self.samples, self.kl)
+        if not isinstance(self.objective, objectives.ELBO):
+            raise UserError(f"Expected an ELBO to set its beta. This model has {type(self.objective).__name__}.")
+        self.objective = self.objective.with_beta(beta)
 
     @property
     def samples(self) -> int:

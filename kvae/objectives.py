@@ -114,11 +114,13 @@ class ELBO(Objective):
 
     def at_end(self) -> "ELBO":
         final = getattr(self.beta, "beta", None)
-        if final is None:
-            return self
-        ended = copy.copy(self)
-        ended.beta = final
-        return ended
+        return self if final is None else self.with_beta(final)
+
+    def with_beta(self, beta: Any) -> "ELBO":
+        """The same objective with another beta."""
+        other = copy.copy(self)
+        other.beta = beta if callable(beta) else check_beta(beta)
+        return other
 
     def get_config(self) -> dict[str, Any]:
         beta = keras.saving.serialize_keras_object(self.beta) if callable(self.beta) else self.beta

@@ -62,6 +62,39 @@ class TwoNumberGaussian(likelihoods.Likelihood):
         return 4.0 * tf.tanh(parameters[..., 1] / 4.0) - 2.0  # between -6 and 2
 
 
+@registered
+class Vamp(priors.Prior):
+    """p(z) = 1/M sum_m q(z|u_m) with learned pseudo-inputs u; Tomczak and Welling, "VAE with a VampPrior" (2018)."""
+
+    def __init__(self, components=4, **kwargs):
+        super().__init__(**kwargs)
+        self.components = components
+
+    def build(self, latent_dim, image_shape):
+        super().build(latent_dim)
+        start = keras.initializers.RandomUniform(0.0, 1.0, seed=1)
+        self.inputs = self.add_weight(name="inputs", shape=(self.components, *image_shape), initializer=start)
+
+    def bind(self, encode):
+        self.encode = encode
+
+    def log_prob(self, z, condition=None):
+        mean, log_var = self.encode(tf.clip_by_value(self.inputs.value, 0.0, 1.0))
+        each = distributions.gaussian_log_density(z[..., None, :], mean, log_var)
+        return tf.reduce_logsumexp(tf.reduce_sum(each, -1), -1) - np.log(self.components)
+
+    def sample(self, noise, condition=None):
+        return self.frozen().sample(noise, condition)
+
+    def frozen(self):
+        mixture = Mixture(self.components)
+        mixture.build(self.latent_dim)
+        mean, log_var = self.encode(tf.clip_by_value(self.inputs.value, 0.0, 1.0))
+        mixture.centres.assign(mean)
+        mixture.log_scales.assign(0.5 * log_var)
+        return mixture
+
+
 class Gumbel(posteriors.Distribution):
     """z = location - scale log(-log u): a q without a mean and a log variance, and with no covariance to ask for."""
 

@@ -202,3 +202,29 @@ def test_the_model_of_a_run_keeps_the_count(tmp_path):
     )
     training.train(config, tmp_path / "run", verbose=0)
     assert int(Run.open(tmp_path / "run").load_model().steps) == 6
+
+
+def test_an_objective_is_told_how_many_images_there_are(x):
+    told = []
+
+    class Told(kvae.objectives.ELBO):
+        def build(self, data_size):
+            told.append(data_size)
+
+    vae = small(objective=Told())
+    vae.fit(x, verbose=0)
+    vae.fit(tf.data.Dataset.from_tensor_slices(x).batch(30), verbose=0)
+    vae.fit(kvae.data.load("mnist5k", train="train[:50]", batch_size=10).train.map(lambda x: x[:, :6, :5]), verbose=0)
+    assert told == [60, None, None]
+
+
+def test_setting_beta_keeps_the_rest_of_the_objective(x):
+    class Own(kvae.objectives.ELBO):
+        pass
+
+    vae = small(objective=Own(1.0, samples=3, kl="sampled"))
+    vae.beta = 4.0
+    assert (type(vae.objective), vae.beta, vae.samples, vae.kl) == (Own, 4.0, 3, "sampled")
+    vae.objective = kvae.objectives.Objective()
+    with pytest.raises(kvae.errors.UserError, match=r"Expected an ELBO to set its beta\. This model has Objective"):
+        vae.beta = 2.0

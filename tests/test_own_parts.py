@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from own_parts import PIWAE, GumbelPosterior, Mixture, TwoNumberGaussian
+from own_parts import PIWAE, GumbelPosterior, Mixture, TwoNumberGaussian, Vamp
 from scipy import stats
 
 import kvae
@@ -267,3 +267,20 @@ def test_pixels_outside_the_unit_interval_are_the_likelihoods_to_accept(rng):
     assert np.asarray(vae.likelihood.as_bytes(vae.generate(3, seed=0))).dtype == np.uint8
     with pytest.raises(UserError, match="Received values from nan"):
         vae.fit(np.full_like(x, np.nan), verbose=0)
+
+
+def test_a_prior_made_of_the_encoders_answers_trains_and_is_exported_frozen(data, tmp_path):
+    vae = kvae.VAE(2, hidden_units=(8,), seed=1, prior=Vamp())
+    vae.compile(keras.optimizers.Adam(1e-2))
+    vae.build((None, 28, 28, 1))
+    before = np.array(vae.prior.inputs)
+    losses = vae.fit(data.train, epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    assert not np.array_equal(before, vae.prior.inputs)
+    content = export.convert(vae, ["float32"])["float32"]
+    (tmp_path / "decoder.tflite").write_bytes(content)
+    decoder, seeds = runtime.Decoder(tmp_path / "decoder.tflite"), portable.seeds(50, 0)
+    frozen = vae.prior.frozen().sample(portable.Portable(tf.constant(seeds), kvae.noise.TENSORFLOW))
+    np.testing.assert_allclose(decoder.sample(seeds).z, frozen, rtol=0, atol=1e-5)  # a product and a sum in float32
+    # Neither the encoder nor its pseudo-inputs are in the file: 12 numbers of the mixture beside the decoder.
+    assert len(content) < 4 * (vae.decoder.count_params() + 12) + 80_000
