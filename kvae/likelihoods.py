@@ -64,7 +64,7 @@ class Likelihood(parts.Part):
         wanted = self.parameters_shape(image_shape)
         if observed is not None:
             observed = tf.broadcast_to(observed, tf.shape(x))
-            x = tf.where(observed, x, tf.zeros_like(x))
+            x = tf.where(observed, x, _within(*self.support[:2]))  # whatever has a density, and so a finite gradient
         log_prob = self.log_prob_of_pixels(
             _flat(x, image_shape, image_shape), _flat(parameters, tuple(wanted), image_shape)
         )
@@ -132,7 +132,7 @@ class Likelihood(parts.Part):
                 f"Expected an array of at least one image. Received {values.dtype} of shape {values.shape}."
             )
         least, most = values.min(), values.max()
-        if not (low <= least and most <= high):  # also refuses NaN
+        if not (low <= least and most <= high and np.isfinite(least) and np.isfinite(most)):  # also refuses NaN
             hint = " Divide uint8 images by 255, or load them with kvae.data.load." if (low, high) == (0, 1) else ""
             raise UserError(f"Expected pixels in [{low:g}, {high:g}]. Received values from {least} to {most}.{hint}")
         if whole and values.dtype.kind == "f" and (values != np.rint(values)).any():
@@ -148,6 +148,13 @@ class Likelihood(parts.Part):
         else:
             text = f"Pixels that are no whole numbers under {type(self).__name__}, whose density is of whole numbers."
         warnings.warn(text, UserWarning, stacklevel=stacklevel + 1)
+
+
+def _within(low: float, high: float) -> float:
+    """A number between two, of which either may be infinite."""
+    if math.isfinite(low) and math.isfinite(high):
+        return (low + high) / 2
+    return low + 1.0 if math.isfinite(low) else high - 1.0 if math.isfinite(high) else 0.0
 
 
 def _flat(tensor: tf.Tensor, shape: Shape, image_shape: Shape) -> tf.Tensor:
