@@ -144,6 +144,7 @@ def readme_blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
 
 
+@pytest.mark.slow  # a process of its own for each
 @pytest.mark.parametrize("code", readme_blocks("python"), ids=lambda code: code.strip().splitlines()[0])
 def test_the_python_of_the_readme_runs_as_printed(code, tmp_path):
     (tmp_path / "saved_models").symlink_to(ROOT / "saved_models")
