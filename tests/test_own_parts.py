@@ -102,10 +102,10 @@ def test_quadrature_agrees_with_the_importance_weighted_bound(trained, data):
     x = data.examples("test", 5)[0]
     exact = quadrature.log_evidence(vae, x)
     assert (exact.error < 1e-2).all()
-    few, many = (evaluation.log_likelihood(vae, x, samples=samples).per_example for samples in (20, 4000))
-    # Bounds, never high but for chance; a q this young misses some of the mass, and the more so with few draws.
-    assert (many < exact.log_value + 0.2).all()
-    assert few.mean() < many.mean() < exact.log_value.mean() + 0.1
+    bound = evaluation.log_likelihood(vae, x, samples=4000).per_example
+    # A bound: never high but for chance, and above the ELBO, whose draws of a q this young are nats below it.
+    assert (bound < exact.log_value + 0.2).all()
+    assert evaluation.elbo(vae, x).elbo.mean < bound.mean() < exact.log_value.mean() + 0.1
 
 
 def test_images_are_completed_with_them(trained, data):
