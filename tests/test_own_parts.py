@@ -103,8 +103,8 @@ def test_quadrature_agrees_with_the_importance_weighted_bound(trained, data):
     exact = quadrature.log_evidence(vae, x)
     assert (exact.error < 1e-2).all()
     bound = evaluation.log_likelihood(vae, x, samples=4000).per_example
-    # By Markov's inequality the bound is more than t nats above log p(x) with a probability below e^-t, and a q this young
-    # leaves it a heavy tail; it is above the ELBO, whose draws are nats below.
+    # By Markov's inequality the bound is more than t nats above log p(x) with a probability below e^-t, and a q this
+    # young leaves it a heavy tail; it is above the ELBO, whose draws are nats below.
     assert (bound < exact.log_value + 5).all()
     assert evaluation.elbo(vae, x).elbo.mean < bound.mean() < exact.log_value.mean() + 1
 
