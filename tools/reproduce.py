@@ -134,7 +134,7 @@ def scripts_value(trained: Trained, terms: evaluation.ElboTerms) -> float:
 
 
 def one_batch(trained: Trained) -> list[tuple[str, str, str]]:
-    """The article's own protocol: one draw for one test batch of 100; and how much hangs on which batch."""
+    """The article's own protocol: one draw for one test batch of 100; and how much depends on the batch."""
     terms = evaluation.elbo(trained.vae, trained.data.test, draws=1)
     means = [
         -batch.mean() for batch in np.array_split(terms.elbo.per_example, max(1, len(terms.elbo.per_example) // BATCH))
