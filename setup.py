@@ -8,14 +8,18 @@ ROOT = Path(__file__).parent
 
 setup(
     name="kvae",
-    version="0.2.0",
+    version="0.3.0",
     description="Variational autoencoders with Keras: trained with plain fit, measured honestly, loadable anywhere.",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["kvae", "kvae.*"]),
-    package_data={"kvae": ["py.typed", "recipes/*.toml"], "kvae.data": ["mnist5k.npz", "mnist5k.md"]},
+    package_data={
+        "kvae": ["py.typed"],
+        "kvae.data": ["mnist5k.npz", "mnist5k.md"],
+        "kvae.training": ["recipes/*.toml"],
+    },
     install_requires=[
         "tensorflow>=2.20,<2.22",
         "keras>=3.13,<4",

@@ -17,7 +17,7 @@ def plain_graphs():
 
     Tests that start a process of their own have what users have.
     """
-    from kvae.fast_fit import FastFit
+    from kvae.model.fast_fit import FastFit
 
     chosen = FastFit.xla_pays
     FastFit.xla_pays = property(lambda self: False)
@@ -28,7 +28,7 @@ def plain_graphs():
 @pytest.fixture
 def with_xla(plain_graphs, monkeypatch):
     """kvae chooses by itself where to compile with XLA, as it does for users."""
-    from kvae.fast_fit import FastFit
+    from kvae.model.fast_fit import FastFit
 
     monkeypatch.setattr(FastFit, "xla_pays", plain_graphs)
 

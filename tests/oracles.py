@@ -8,9 +8,9 @@ import numpy as np
 from scipy import special, stats
 
 import kvae
-from kvae import distributions, likelihoods, priors
-from kvae.streams import Stream
-from kvae.tensorflow import tf
+from kvae.internal.tensorflow import tf
+from kvae.model import densities, likelihoods, priors
+from kvae.noise.streams import Stream
 
 
 class Normal(NamedTuple):
@@ -26,7 +26,7 @@ class LinearGaussian(likelihoods.Likelihood):
         self.s = s
 
     def log_prob_of_pixels(self, x, parameters):
-        return distributions.gaussian_log_density(x, parameters, 2 * math.log(self.s))
+        return densities.gaussian_log_density(x, parameters, 2 * math.log(self.s))
 
     def mean(self, parameters):
         return parameters
@@ -46,7 +46,7 @@ class Moved(priors.Prior):
         self.centre, self.scale = np.float32(centre), np.float32(scale)
 
     def log_prob(self, z, condition=None):
-        log_density = distributions.gaussian_log_density(z, self._mean(condition), 2 * np.log(self.scale))
+        log_density = densities.gaussian_log_density(z, self._mean(condition), 2 * np.log(self.scale))
         return tf.reduce_sum(log_density, axis=-1)
 
     def sample(self, noise, condition=None):

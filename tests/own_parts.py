@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvae import distributions, likelihoods, objectives, posteriors, priors
-from kvae.streams import Stream
+from kvae.model import densities, likelihoods, objectives, posteriors, priors
+from kvae.noise.streams import Stream
 
 registered = keras.saving.register_keras_serializable("own_parts")
 
@@ -26,7 +26,7 @@ class Mixture(priors.Prior):
         self.log_scales = self.add_weight(name="log_scales", shape=shape, initializer="zeros")
 
     def log_prob(self, z, condition=None):
-        each = distributions.gaussian_log_density(z[..., None, :], self.centres.value, 2 * self.log_scales.value)
+        each = densities.gaussian_log_density(z[..., None, :], self.centres.value, 2 * self.log_scales.value)
         return tf.reduce_logsumexp(tf.reduce_sum(each, -1), -1) - np.log(self.components)
 
     def sample(self, noise, condition=None):
@@ -49,7 +49,7 @@ class TwoNumberGaussian(likelihoods.Likelihood):
         return (*image_shape, 2)
 
     def log_prob_of_pixels(self, x, parameters):
-        return distributions.gaussian_log_density(x, parameters[..., 0], self._log_var(parameters))
+        return densities.gaussian_log_density(x, parameters[..., 0], self._log_var(parameters))
 
     def mean(self, parameters):
         return parameters[..., 0]
@@ -80,7 +80,7 @@ class Vamp(priors.Prior):
 
     def log_prob(self, z, condition=None):
         mean, log_var = self.encode(tf.clip_by_value(self.inputs.value, 0.0, 1.0))
-        each = distributions.gaussian_log_density(z[..., None, :], mean, log_var)
+        each = densities.gaussian_log_density(z[..., None, :], mean, log_var)
         return tf.reduce_logsumexp(tf.reduce_sum(each, -1), -1) - np.log(self.components)
 
     def sample(self, noise, condition=None):

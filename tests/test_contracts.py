@@ -1,4 +1,4 @@
-"""What DESIGN promises of the whole: rooms import downwards only, imports are cheap, the README's code runs."""
+"""What DESIGN promises of the whole: folders import downwards only, imports are cheap, the README's code runs."""
 
 import ast
 import os
@@ -12,61 +12,56 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "kvae"
 
-# Rooms from the ground up: a room imports rooms of lower levels only (and, within `data/`, its own modules).
-LEVELS = {
-    0: {"errors", "hooks", "streams"},
-    1: {"files", "tensorflow", "portable", "quiet"},
-    2: {"cluster", "pictures", "history", "config", "distributions", "noise", "latent", "masks", "compiled"},
-    3: {"plots", "runtime", "parts", "networks", "objectives", "data"},
-    4: {"likelihoods", "priors", "loop", "footprint"},
-    5: {"posteriors", "fast_fit"},
-    6: {"assembly"},
-    7: {"vae"},
-    8: {"evaluation", "quadrature"},
-    9: {"inference"},
-    10: {"figures"},
-    11: {"callbacks", "runs"},
-    12: {"training"},
-    13: {"export"},
-    14: {"cli"},
-    15: {"__main__"},
-}
-LEVEL = {room: level for level, rooms in LEVELS.items() for room in rooms}
-FREE_OF_TENSORFLOW = {
-    "cluster",
-    "errors",
-    "hooks",
-    "streams",
-    "files",
-    "pictures",
-    "history",
-    "config",
-    "plots",
-    "latent",
-    "masks",
-    "portable",
-    "quiet",
+# Folders from the ground up: a folder imports those before it only.
+FOLDERS = (
+    "internal",
+    "noise",
     "runtime",
-    "footprint",
-    "runs",
+    "data",
+    "model",
+    "evaluation",
+    "completion",
+    "plotting",
+    "training",
+    "export",
     "cli",
-}
+)
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
+# Modules that a process without TensorFlow may import: the folders that run on a device, and what the command line
+# needs before it knows that a command is right.
+FREE_OF_TENSORFLOW = [
+    path
+    for path in MODULES
+    if path.relative_to(PACKAGE).parts[0] in ("internal", "runtime", "cli")
+    or path.relative_to(PACKAGE).as_posix()
+    in (
+        "noise/__init__.py",
+        "noise/portable.py",
+        "noise/streams.py",
+        "plotting/plots.py",
+        "training/__init__.py",
+        "training/cluster.py",
+        "training/config.py",
+        "training/history.py",
+        "training/runs.py",
+    )
+]
 
 
-def room_of(path: Path) -> str:
-    parts = path.relative_to(PACKAGE).parts
-    return parts[0].removesuffix(".py")
+def name_of(path: Path) -> str:
+    """The dotted name of a module."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported_rooms(path: Path, top_level_only: bool = False) -> set[str]:
-    """Rooms of kvae that a module imports, also inside functions, but for type checkers alone."""
+def imported_folders(path: Path) -> set[str]:
+    """Folders of kvae that a module imports, also inside functions, but for type checkers alone."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             node.body = []
-    nodes = tree.body if top_level_only else ast.walk(tree)
     found = set()
-    for node in nodes:
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "kvae":
             found |= {alias.name for alias in node.names} - {"__version__"}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kvae."):
@@ -76,19 +71,21 @@ def imported_rooms(path: Path, top_level_only: bool = False) -> set[str]:
     return found
 
 
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_folder_imports_only_those_before_it(path):
+    folder = path.relative_to(PACKAGE).parts[0]
+    wrong = {other for other in imported_folders(path) if FOLDERS.index(other) > FOLDERS.index(folder)}
+    assert not wrong, f"{folder} imports {', '.join(wrong)}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_down_only(path):
-    room = room_of(path)
-    for other in imported_rooms(path) - {room}:
-        assert LEVEL[other] < LEVEL[room], f"{room} (level {LEVEL[room]}) imports {other} (level {LEVEL[other]})"
+def test_the_folders_are_those_of_the_package():
+    assert set(FOLDERS) == {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py"}
 
 
-@pytest.mark.parametrize("room", sorted(LEVEL))
-def test_every_room_exists(room):
-    assert (PACKAGE / f"{room}.py").is_file() or (PACKAGE / room / "__init__.py").is_file()
+@pytest.mark.parametrize("path", [*MODULES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "tools").rglob("*.py")], ids=str)
+def test_no_file_has_more_than_500_lines(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
@@ -97,10 +94,25 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize("room", sorted(FREE_OF_TENSORFLOW))
-def test_these_rooms_import_neither_tensorflow_nor_keras(room):
-    result = python(f"import kvae.{room}, sys; print([m for m in ('tensorflow', 'keras') if m in sys.modules])")
-    assert result.stdout.strip() == "[]", result.stderr
+def test_some_modules_import_neither_tensorflow_nor_keras():
+    """All of them in one process: the first that imports either is named."""
+    names = [name_of(path) for path in FREE_OF_TENSORFLOW if name_of(path) != "kvae.internal.tensorflow"]
+    code = f"""
+import importlib, sys
+for name in {names}:
+    importlib.import_module(name)
+    found = [heavy for heavy in ("tensorflow", "keras") if heavy in sys.modules]
+    assert not found, f"{{name}} imports {{found}}"
+"""
+    result = python(code)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+@pytest.mark.slow  # a process of its own for each
+def test_every_module_may_be_the_first_that_is_imported(path):
+    result = python(f"import {name_of(path)}")
+    assert result.returncode == 0, result.stderr
 
 
 def test_importing_kvae_loads_nothing_heavy():
@@ -114,6 +126,7 @@ def test_another_backend_fails_with_one_clear_line():
 import sys, types
 keras = types.ModuleType("keras")
 keras.backend = types.SimpleNamespace(backend=lambda: "jax")
+keras.saving = types.SimpleNamespace(get_custom_objects=dict)
 sys.modules["keras"] = keras
 import kvae
 try:
@@ -126,13 +139,13 @@ except ImportError as error:
     assert result.stdout.count("\n") == 1
 
 
-def test_every_public_room_is_an_attribute():
+def test_every_public_name_is_an_attribute():
     import kvae
 
     for name in kvae.__all__:
         assert getattr(kvae, name) is not None
     with pytest.raises(AttributeError):
-        _ = kvae.no_such_room
+        _ = kvae.no_such_name
 
 
 def test_no_module_imports_tools():

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import kvae
-from kvae import evaluation, inference, quadrature, streams, training
-from kvae.runs import Run
-from kvae.streams import Stream
+from kvae import completion, evaluation, training
+from kvae.evaluation import quadrature
+from kvae.noise import streams
+from kvae.noise.streams import Stream
+from kvae.training.runs import Run
 
 OLD = Path(__file__).parent / "fixtures" / "before_0_2"
 EXPECTED = json.loads((OLD / "expected.json").read_text())
@@ -80,7 +82,7 @@ def test_completion_differs_by_the_stream_that_moved_alone(finished, monkeypatch
     fresh = kvae.VAE.from_config(vae.get_config())  # nothing compiled with the words of now
     fresh.build((None, *vae.image_shape))
     fresh.set_weights(vae.get_weights())
-    found = inference.complete(fresh, data.examples("test", 6)[0], "top", seed=4, samples=40, steps=20)
+    found = completion.complete(fresh, data.examples("test", 6)[0], "top", seed=4, samples=40, steps=20)
     expected = EXPECTED["finished"]["completion"]
     np.testing.assert_allclose(found.inferred.losses[:, -1], expected["losses"], rtol=1e-4)
     np.testing.assert_allclose(found.inferred.mean, expected["mean"], rtol=0, atol=1e-3)  # twenty steps of Adam

@@ -30,8 +30,8 @@ from contenders.protocol import SIDE, Settings, initial_weights
 from contenders.rounds import Plan, measure
 from rich.console import Console
 
-from kvae import files
-from kvae.errors import UserError, unknown
+from kvae.internal import files
+from kvae.internal.errors import UserError, unknown
 
 ROOT = Path(__file__).parent.parent
 PROTOCOL = {

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from kvae import export
-from kvae.errors import UserError
-from kvae.runs import Run
+from kvae.internal.errors import UserError
+from kvae.training.runs import Run
 
 
 @click.command()

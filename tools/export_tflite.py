@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from kvae import export, files
-from kvae.errors import UserError
-from kvae.runs import Run
+from kvae import export
+from kvae.internal import files
+from kvae.internal.errors import UserError
+from kvae.training.runs import Run
 
 
 @click.command()

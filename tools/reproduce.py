@@ -23,10 +23,12 @@ import click
 import numpy as np
 import tensorflow as tf
 
-from kvae import evaluation, figures, files, inference, training
-from kvae.config import RunConfig, load_values, override
-from kvae.errors import UserError, unknown
-from kvae.runs import Run
+from kvae import completion, evaluation, training
+from kvae.internal import files
+from kvae.internal.errors import UserError, unknown
+from kvae.plotting import figures
+from kvae.training.config import RunConfig, load_values, override
+from kvae.training.runs import Run
 
 ROOT = Path(__file__).parent.parent
 BATCH = 100  # test images in the one batch whose value a write-up prints
@@ -150,8 +152,8 @@ def svi(trained: Trained) -> list[tuple[str, str, str]]:
     data = trained.data
     places = np.array([data.places_of("test", digit)[0] for digit in range(10)])
     places = np.concatenate([places, np.arange(trained.completed)])
-    found = inference.infer(
-        trained.vae, data.images_at("test", places), "top", **inference.article_options(trained.vae)
+    found = completion.infer(
+        trained.vae, data.images_at("test", places), "top", **completion.article_options(trained.vae)
     )
     last = found.losses[:, -10:].mean(axis=1)
     protocol = "top half observed, 200 plain steps from (2, -2), 10 draws a step; mean of the last 10 steps"
@@ -170,10 +172,10 @@ def completions(trained: Trained) -> list[tuple[str, str, str]]:
     data, vae = trained.data, trained.vae
     x, _ = data.examples("test", trained.completed)
     start = time.monotonic()
-    found = inference.complete(vae, x, "top", seed=0)
+    found = completion.complete(vae, x, "top", seed=0)
     seconds = time.monotonic() - start
     size = data.info.sizes["train"]
-    scores = inference.evaluate(
+    scores = completion.evaluate(
         vae, x, found, pixel_mean=data.pixel_mean, training_images=size, exact=vae.latent_dim == 2
     )
     names = {

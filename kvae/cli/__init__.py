@@ -11,7 +11,7 @@ import click
 from kvae import __version__
 from kvae.cli import exports, results, training
 from kvae.cli.shared import one_line
-from kvae.errors import UserError
+from kvae.internal.errors import UserError
 
 
 @click.group(

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from kvae.cli.shared import quiet_tensorflow
-from kvae.errors import UserError, check_seed, check_whole, unknown
+from kvae.internal.errors import UserError, check_seed, check_whole, unknown
 
 MOST = 10_000  # images of one picture
 
@@ -46,7 +46,7 @@ def export(
     no_evaluation: bool,
 ) -> None:
     """Turn a run into a bundle that samples anywhere: SavedModel, .tflite decoders, model card."""
-    from kvae.runs import Run
+    from kvae.training.runs import Run
 
     limits = dict(_tolerance(text) for text in tolerances)
     trained = Run.open(run_folder)
@@ -162,7 +162,8 @@ def write_samples(
     """Writes one picture: a sheet of means and, unless `means_only`, the sheet of draws at the same z beneath it."""
     import numpy as np
 
-    from kvae import pictures, portable
+    from kvae.internal import pictures
+    from kvae.noise import portable
 
     drawn = _decoder(path, variant).sample(portable.seeds(number, seed))
     columns = 10 if number <= 10 else None
@@ -184,7 +185,7 @@ def _decoder(path: Path, variant: str | None) -> Any:
         if variant is None and not _has_decoder(path):
             quiet_tensorflow()
             from kvae.export.parity import KerasDecoder
-            from kvae.runs import Run
+            from kvae.training.runs import Run
 
             return KerasDecoder(Run.open(path).load_model())
     elif saved_model is not None and variant is None:

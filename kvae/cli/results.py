@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from kvae.cli.shared import draw_plots, print_evaluation, quiet_tensorflow, subject_of, three_digits
-from kvae.errors import UserError, check_seed, check_whole
+from kvae.internal.errors import UserError, check_seed, check_whole
 
 
 @click.command()
@@ -20,7 +20,7 @@ from kvae.errors import UserError, check_seed, check_whole
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def evaluate(run_folder: Path, dataset: str | None, samples: int | None, seed: int, as_json: bool) -> None:
     """Test ELBO, its terms and their standard errors."""
-    from kvae.runs import Run
+    from kvae.training.runs import Run
 
     check_seed("--seed", seed)
     if samples is not None:
@@ -75,14 +75,14 @@ def plot(run_folder: Path, kinds: tuple[str, ...], suffix: str, **options: Any) 
     KIND: samples, reconstructions, latent_scatter, lattice, interpolation, learning_curves, completion,
     posterior_contours.
     """
-    from kvae.runs import Run
+    from kvae.training.runs import Run
 
     given = {name: value for name, value in options.items() if value not in (None, ())}
     for name in {"pairs", "between"} & given.keys():
         given[name] = [_pair(text, int if name == "between" else str) for text in given[name]]
     trained = Run.open(run_folder)
     quiet_tensorflow()
-    from kvae import figures
+    from kvae.plotting import figures
 
     figures.check_kinds(kinds)
     for name in given:
@@ -129,7 +129,7 @@ def complete(
     as_json: bool,
 ) -> None:
     """Complete test images from the pixels that a mask leaves, and score it: log p(missing | observed)."""
-    from kvae.runs import Run
+    from kvae.training.runs import Run
 
     check_seed("--seed", seed)
     check_whole("--samples", samples, least=3)
@@ -141,7 +141,9 @@ def complete(
     quiet_tensorflow()
     import numpy as np
 
-    from kvae import figures, files, inference, plots, training
+    from kvae import completion, training
+    from kvae.internal import files
+    from kvae.plotting import figures, plots
 
     subject = subject_of(trained)
     vae, data = subject.vae, subject.test()
@@ -152,11 +154,11 @@ def complete(
     else:
         places = np.arange(min(number or 100, data.info.sizes["test"]))
     x = data.images_at("test", places)
-    options = inference.article_options(vae) if plain else {}
+    options = completion.article_options(vae) if plain else {}
     start = time.monotonic()
-    found = inference.complete(vae, x, observed, samples=samples, seed=seed, **options)
+    found = completion.complete(vae, x, observed, samples=samples, seed=seed, **options)
     seconds = time.monotonic() - start
-    result = inference.evaluate(
+    result = completion.evaluate(
         vae,
         x,
         found,

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvae.quiet import silenced
+from kvae.internal.quiet import silenced
 
 if TYPE_CHECKING:
-    from kvae.figures import Subject
-    from kvae.runs import Run
+    from kvae.plotting.figures import Subject
+    from kvae.training.runs import Run
 
 SAVED_MODELS = Path("saved_models")
 
@@ -34,7 +34,7 @@ def quiet_tensorflow() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with silenced():
-        importlib.import_module("kvae.tensorflow")
+        importlib.import_module("kvae.internal.tensorflow")
 
 
 def verbosity() -> int:
@@ -73,7 +73,8 @@ def three_digits(value: float | None) -> str:
 
 def subject_of(trained: "Run") -> "Subject":
     """A run as a subject of pictures."""
-    from kvae import figures, training
+    from kvae import training
+    from kvae.plotting import figures
 
     held_out = "validation" if trained.config.data.validation else "test"
     data = training.load_data(trained.config)
@@ -82,7 +83,7 @@ def subject_of(trained: "Run") -> "Subject":
 
 def draw_plots(trained: "Run", subject: "Subject", kinds: Any, suffix: str, **options: Any) -> Iterator[Path]:
     """Draws the kinds named, or all that suit, into the run's plots."""
-    from kvae import figures
+    from kvae.plotting import figures
 
     for kind in kinds or figures.KINDS:
         taken = {name: value for name, value in options.items() if name in figures.options_of(kind)}

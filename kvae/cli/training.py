@@ -10,7 +10,7 @@ import click
 
 from kvae.cli.exports import print_variants, write_samples
 from kvae.cli.shared import SAVED_MODELS, draw_plots, print_evaluation, quiet_tensorflow, verbosity
-from kvae.errors import UserError
+from kvae.internal.errors import UserError
 
 
 @click.command()
@@ -18,10 +18,11 @@ from kvae.errors import UserError
 def demo(out: Path | None) -> None:
     """Train, evaluate, plot, export and sample on the embedded digits."""
     quiet_tensorflow()
-    from kvae import evaluation, export, figures, training
-    from kvae.config import RunConfig, load_values
-    from kvae.files import read_json
-    from kvae.runs import check_free
+    from kvae import evaluation, export, training
+    from kvae.internal.files import read_json
+    from kvae.plotting import figures
+    from kvae.training.config import RunConfig, load_values
+    from kvae.training.runs import check_free
 
     config = RunConfig.from_dict(load_values("digits_2d"))
     overwrite = out is None
@@ -52,8 +53,8 @@ def demo(out: Path | None) -> None:
 @click.command()
 def recipes() -> None:
     """List the recipes that ship."""
-    from kvae.config import RunConfig, load_values
-    from kvae.config import recipes as shipped
+    from kvae.training.config import RunConfig, load_values
+    from kvae.training.config import recipes as shipped
 
     width = max(len(name) for name in shipped())
     for name in shipped():
@@ -89,10 +90,10 @@ def train(
     **short: Any,
 ) -> None:
     """Train a model and leave a run folder."""
-    from kvae import cluster
-    from kvae.config import RunConfig, load_values, override, parse_setting
-    from kvae.files import read_json
-    from kvae.runs import Run, check_free
+    from kvae.internal.files import read_json
+    from kvae.training import cluster
+    from kvae.training.config import RunConfig, load_values, override, parse_setting
+    from kvae.training.runs import Run, check_free
 
     keys = {
         "epochs": "training.epochs",

@@ -4,10 +4,10 @@
 `scoring` tells log p(missing | observed), `baselines` what simpler predictors would score. `complete` is all of it.
 """
 
-from kvae.inference.baselines import pixel_mean_baseline, zero_filled_baseline
-from kvae.inference.completion import Completion, complete, evaluate
-from kvae.inference.scoring import Score, importance_estimate, quadrature_score, score
-from kvae.inference.variational import Inferred, article_options, infer
+from kvae.completion.baselines import pixel_mean_baseline, zero_filled_baseline
+from kvae.completion.completions import Completion, complete, evaluate
+from kvae.completion.scoring import Score, importance_estimate, quadrature_score, score
+from kvae.completion.variational import Inferred, article_options, infer
 
 __all__ = [
     "Completion",

@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from kvae.errors import UserError, check_whole
-from kvae.inference import proposals
-from kvae.inference.images import batches, checked, of_batch, places
-from kvae.inference.variational import Inferred, infer_whole
-from kvae.streams import Stream
-from kvae.tensorflow import tf
-from kvae.vae import VAE
+from kvae.completion import proposals
+from kvae.completion.masked import batches, checked, of_batch, places
+from kvae.completion.variational import Inferred, infer_whole
+from kvae.internal.errors import UserError, check_whole
+from kvae.internal.tensorflow import tf
+from kvae.model.vae import VAE
+from kvae.noise.streams import Stream
 
 
 def has_pixel_means(vae: VAE) -> bool:

@@ -4,14 +4,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae.errors import UserError, check_whole
+from kvae.completion.baselines import has_pixel_means, pixel_mean_baseline, zero_filled_baseline
+from kvae.completion.masked import checked
+from kvae.completion.prediction import predict
+from kvae.completion.scoring import Score, quadrature_score, score
+from kvae.completion.variational import Inferred, infer, infer_whole
 from kvae.evaluation import Estimate
-from kvae.inference.baselines import has_pixel_means, pixel_mean_baseline, zero_filled_baseline
-from kvae.inference.images import checked
-from kvae.inference.prediction import predict
-from kvae.inference.scoring import Score, quadrature_score, score
-from kvae.inference.variational import Inferred, infer, infer_whole
-from kvae.vae import VAE
+from kvae.internal.errors import UserError, check_whole
+from kvae.model.vae import VAE
 
 SAMPLES = 500  # of z an image
 
@@ -58,7 +58,7 @@ def complete(
         vae: a built model.
         x: `[B, *image]`. What stands in the missing pixels is used for the score alone; NaN where it is not known.
         observed: a mask, True where a pixel is observed: `[H, W]`, `[H, W, C]`, `[B, H, W, C]`, or a name that
-            `kvae.masks.named` knows, such as `"top"`.
+            `kvae.completion.masks.named` knows, such as `"top"`.
         draws: completions an image.
         samples: of z an image, for the means and again for the score.
         seed: of everything random; what an image gets is a function of (seed, its place in x) alone.

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae import masks
-from kvae.errors import UserError, check_seed
-from kvae.vae import VAE
+from kvae.completion import masks
+from kvae.internal.errors import UserError, check_seed
+from kvae.model.vae import VAE
 
 BATCH = 100  # images at a time, fewer where they are large
 
@@ -32,7 +32,7 @@ def checked(vae: VAE, x: Any, observed: Any, seed: int = 0, condition: Any = Non
     Args:
         vae: a built model.
         x: `[B, *image]`; NaN in missing pixels that are not known.
-        observed: a mask as in `kvae.inference.complete`.
+        observed: a mask as in `kvae.completion.complete`.
         seed: of a random mask.
         condition: `[B, ...]`, of a model that has one.
 

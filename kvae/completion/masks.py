@@ -6,7 +6,7 @@ import os
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kvae.errors import UserError, check_seed, unknown
+from kvae.internal.errors import UserError, check_seed, unknown
 
 REGIONS = ("top", "bottom", "left", "right", "random")
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from kvae.inference import proposals
-from kvae.inference.images import Masked, batches, of_batch, places
-from kvae.inference.variational import Inferred
-from kvae.noise import Keyed
-from kvae.posteriors import Distribution
-from kvae.streams import Stream
-from kvae.vae import VAE
+from kvae.completion import proposals
+from kvae.completion.masked import Masked, batches, of_batch, places
+from kvae.completion.variational import Inferred
+from kvae.model.posteriors import Distribution
+from kvae.model.vae import VAE
+from kvae.noise.keyed import Keyed
+from kvae.noise.streams import Stream
 
 
 def predict(

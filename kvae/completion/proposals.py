@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae.noise import Keyed
-from kvae.posteriors import Distribution
-from kvae.streams import Stream
-from kvae.tensorflow import tf
-from kvae.vae import VAE
+from kvae.internal.tensorflow import tf
+from kvae.model.posteriors import Distribution
+from kvae.model.vae import VAE
+from kvae.noise.keyed import Keyed
+from kvae.noise.streams import Stream
 
 PRIOR_SHARE = 0.1  # of the draws
 FARTHEST = 1e3  # from 0, of a mean that is taken for one, and of a standard deviation

@@ -4,12 +4,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae import quadrature
-from kvae.inference import proposals
-from kvae.inference.images import Masked, batches, checked, of_batch, places
-from kvae.inference.variational import Inferred
-from kvae.streams import Stream
-from kvae.vae import VAE
+from kvae.completion import proposals
+from kvae.completion.masked import Masked, batches, checked, of_batch, places
+from kvae.completion.variational import Inferred
+from kvae.evaluation import quadrature
+from kvae.model.vae import VAE
+from kvae.noise.streams import Stream
 
 
 class Score(NamedTuple):

@@ -6,15 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae import quadrature
-from kvae.compiled import compiled
-from kvae.errors import UserError, check_whole, unknown
-from kvae.inference.images import Masked, batches, checked, of_batch, places
-from kvae.noise import Keyed
-from kvae.posteriors import Gaussian
-from kvae.streams import Stream
-from kvae.tensorflow import tf
-from kvae.vae import VAE
+from kvae.completion.masked import Masked, batches, checked, of_batch, places
+from kvae.evaluation import quadrature
+from kvae.internal.errors import UserError, check_whole, unknown
+from kvae.internal.tensorflow import tf
+from kvae.model.compiled import compiled
+from kvae.model.posteriors import Gaussian
+from kvae.model.vae import VAE
+from kvae.noise.keyed import Keyed
+from kvae.noise.streams import Stream
 
 OPTIMIZERS = ("adam", "gradient_descent")
 CANDIDATES = 256  # draws of the prior among which a start is chosen

@@ -6,10 +6,10 @@ a binarization, and three `tf.data` pipelines with what is known of them.
 
 from pathlib import Path
 
-from kvae.data import delimited, folder, idx, npz, tfds
 from kvae.data.pipeline import Data, Info, make
+from kvae.data.sources import csv, idx, images, npz, tfds
 from kvae.data.split import Source
-from kvae.errors import UserError
+from kvae.internal.errors import UserError
 
 __all__ = ["Data", "Info", "load", "open_source"]
 
@@ -39,11 +39,11 @@ def open_source(source: str, streaming: bool = False) -> Source:
     if colon and kind == "idx":
         return idx.read(place)
     if colon and kind == "csv":
-        return delimited.read(place)
+        return csv.read(place)
     if colon and kind == "npz":
         return npz.read(place)
     if colon and kind == "images":
-        return folder.read(place, streaming)
+        return images.read(place, streaming)
     return tfds.read(source, streaming)
 
 

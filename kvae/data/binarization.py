@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from kvae import noise
-from kvae.streams import Stream
-from kvae.tensorflow import tf
+from kvae.internal.tensorflow import tf
+from kvae.noise.keyed import Keyed
+from kvae.noise.streams import Stream
 
 KINDS = ("threshold", "stochastic", "fixed", "none")
 
@@ -37,5 +37,5 @@ def binarize(
     grey = tf.cast(images, tf.float32) / 255
     if kind == "none":
         return grey
-    keyed = noise.Keyed(seed, Stream.BINARIZATION, 0 if kind == "fixed" else epoch, index)
-    return tf.cast(keyed.uniform(tuple(images.shape[1:]), Stream.PIXELS) < grey, tf.float32)
+    noise = Keyed(seed, Stream.BINARIZATION, 0 if kind == "fixed" else epoch, index)
+    return tf.cast(noise.uniform(tuple(images.shape[1:]), Stream.PIXELS) < grey, tf.float32)

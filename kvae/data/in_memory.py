@@ -1,7 +1,7 @@
 """Images in memory and the order in which an epoch visits them: what a compiled loop needs to make its own batches.
 
 `Resident.batches` is the ordinary `tf.data` pipeline; `Resident.visit` tells only which images come when, for
-`kvae.loop`, which gathers them on the device. Both visit the same images in the same order.
+`kvae.model.loop`, which gathers them on the device. Both visit the same images in the same order.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae.errors import UserError
-from kvae.tensorflow import tf
+from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import tf
 
 DEVICE_BYTES = 2**30  # images that may lie on an accelerator beside the model; host memory holds them anyway
 

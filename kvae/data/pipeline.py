@@ -1,7 +1,7 @@
 """The `tf.data` pipelines: shuffle over the whole set, batch, then gather and binarize a batch at a time.
 
 An epoch is a function of (seed, epoch number) alone. The number counts up by itself, one an iteration of `Data.train`;
-whoever resumes a training sets it (`kvae.callbacks.DataEpoch`).
+whoever resumes a training sets it (`kvae.training.callbacks.DataEpoch`).
 """
 
 import numbers
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from kvae.data.binarization import KINDS, binarize
-from kvae.data.resident import Resident, shuffled
+from kvae.data.in_memory import Resident, shuffled
 from kvae.data.split import Source, Split
-from kvae.errors import UserError, check_seed, check_whole, unknown
-from kvae.tensorflow import tf
+from kvae.internal.errors import UserError, check_seed, check_whole, unknown
+from kvae.internal.tensorflow import tf
 
 CHUNK = 1000  # images binarized at a time outside of training
 

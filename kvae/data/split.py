@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kvae.errors import UserError, unknown
+from kvae.internal.errors import UserError, unknown
 
 SLICE = re.compile(r"(?P<name>\w+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
 

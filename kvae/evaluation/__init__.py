@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae import likelihoods, objectives, posteriors, priors
-from kvae.compiled import compiled
-from kvae.errors import UserError, check_seed, check_whole
-from kvae.noise import Keyed
-from kvae.streams import Stream
-from kvae.tensorflow import keras, tf
-from kvae.vae import VAE
+from kvae.internal.errors import UserError, check_seed, check_whole
+from kvae.internal.tensorflow import keras, tf
+from kvae.model import likelihoods, objectives, posteriors, priors
+from kvae.model.compiled import compiled
+from kvae.model.vae import VAE
+from kvae.noise.keyed import Keyed
+from kvae.noise.streams import Stream
 
 ELBO_DRAWS = 8  # draws of z an example for the reconstruction term; unbiased for any number
 BATCH = 100  # examples at a time where an array came in

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae.errors import UserError
-from kvae.tensorflow import tf
-from kvae.vae import VAE
+from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import tf
+from kvae.model.vae import VAE
 
 DOUBLINGS = 3  # of the prior's region, where the integrand lives further out
 POINTS = 65  # a side, of the coarse grid and of the first fine one

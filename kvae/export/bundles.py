@@ -14,11 +14,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kvae import files, likelihoods, portable, priors, runs, runtime, training
-from kvae.errors import UserError, unknown
+from kvae import runtime, training
 from kvae.export import endpoints, litert, parity, savedmodel
-from kvae.runs import Run
-from kvae.vae import VAE
+from kvae.internal import files
+from kvae.internal.errors import UserError, unknown
+from kvae.model import likelihoods, priors
+from kvae.model.vae import VAE
+from kvae.noise import portable
+from kvae.training import runs
+from kvae.training.runs import Run
 
 FORMATS = {"savedmodel": "saved_model", "savedmodel_decoder": "saved_model_decoder", "tflite": "decoder.tflite"}
 DEFAULT_FORMATS = ("savedmodel", "tflite")

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from kvae.errors import UserError, unknown
-from kvae.fast_fit import layers_of
-from kvae.tensorflow import keras, tf
-from kvae.vae import VAE
+from kvae.internal.errors import UserError, unknown
+from kvae.internal.tensorflow import keras, tf
+from kvae.model.fast_fit import layers_of
+from kvae.model.vae import VAE
 
 DECODER = ("decode", "sample")  # what needs the decoder alone
 ENDPOINTS = (*DECODER, "encode", "reconstruct", "elbo")

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from kvae import portable
-from kvae.errors import UserError, unknown
 from kvae.export import endpoints, quantization
-from kvae.quiet import silenced
+from kvae.internal.errors import UserError, unknown
+from kvae.internal.quiet import silenced
+from kvae.internal.tensorflow import tf
+from kvae.model.vae import VAE
+from kvae.noise import portable
 from kvae.runtime import VARIANTS
-from kvae.tensorflow import tf
-from kvae.vae import VAE
 
 DEFAULT_VARIANTS = ("float32", "float16", "int8")
 # A dynamic batch does not run everywhere (in browsers it may return too few values), so these stand beside it.

@@ -9,15 +9,16 @@ from typing import Any, Union
 
 import numpy as np
 
-from kvae import evaluation, footprint, portable
-from kvae.errors import UserError, unknown
+from kvae import evaluation
 from kvae.export.endpoints import cycled
 from kvae.export.savedmodel import SavedModelDecoder
-from kvae.noise import Keyed
-from kvae.runtime import Decoded, Decoder
-from kvae.streams import Stream
-from kvae.tensorflow import tf
-from kvae.vae import VAE
+from kvae.internal.errors import UserError, unknown
+from kvae.internal.tensorflow import tf
+from kvae.model.vae import VAE
+from kvae.noise import portable
+from kvae.noise.keyed import Keyed
+from kvae.noise.streams import Stream
+from kvae.runtime import Decoded, Decoder, footprint
 
 LATENTS = 4096  # z ~ p(z) at which the means are compared
 IMAGES = 10_000  # samples whose pixels are compared
@@ -132,7 +133,7 @@ def elbo_changes(vae: VAE, decoders: Mapping[str, Any], data: Any) -> dict[str, 
 
 
 def costs(path: Path) -> dict[str, Any]:
-    """`bytes`, and what `kvae.footprint` measures at 1 and 2 threads, JSON-ready."""
+    """`bytes`, and what `kvae.runtime.footprint` measures at 1 and 2 threads, JSON-ready."""
     found = {threads: footprint.footprint(path, threads) for threads in THREADS}
     return {
         "bytes": size(path),

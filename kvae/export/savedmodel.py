@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from kvae import files, portable
-from kvae.errors import UserError
 from kvae.export import endpoints
-from kvae.quiet import silenced
+from kvae.internal import files
+from kvae.internal.errors import UserError
+from kvae.internal.quiet import silenced
+from kvae.internal.tensorflow import tf
+from kvae.model.vae import VAE
+from kvae.noise import portable
 from kvae.runtime import Decoded, check_condition, check_z
-from kvae.tensorflow import tf
-from kvae.vae import VAE
 
 CHUNK = 256  # images at a time
 

@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae import evaluation, files, portable, runtime, training
-from kvae.errors import UserError
+from kvae import evaluation, runtime, training
 from kvae.export import bundles, parity
 from kvae.export.endpoints import cycled
-from kvae.runs import Run
-from kvae.streams import Stream
+from kvae.internal import files
+from kvae.internal.errors import UserError
+from kvae.noise import portable
+from kvae.noise.streams import Stream
+from kvae.training.runs import Run
 
 ELBO_TOLERANCE = 0.02  # nats: rounding on another machine
 SLACK = 1.5  # times the stated error of the means that another machine may find

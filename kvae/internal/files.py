@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kvae.errors import UserError
+from kvae.internal.errors import UserError
 
 PARTIAL = ".partial-"  # how the names of unfinished files and folders begin
 

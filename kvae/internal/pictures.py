@@ -6,8 +6,8 @@ import os
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kvae.errors import UserError
-from kvae.files import atomic_file
+from kvae.internal.errors import UserError
+from kvae.internal.files import atomic_file
 
 
 def as_images(x: ArrayLike) -> np.ndarray:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kvae.errors import UserError
+from kvae.internal.errors import UserError
 
 _LOCK = threading.RLock()
 

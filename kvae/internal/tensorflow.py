@@ -1,4 +1,4 @@
-"""TensorFlow and Keras, imported in one place that checks the backend: `from kvae.tensorflow import keras, tf`."""
+"""TensorFlow and Keras, imported in one place that checks the backend of Keras."""
 
 import os
 

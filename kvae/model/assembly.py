@@ -1,6 +1,6 @@
 """How a model is put together from its parts, checks what it is given, and is saved.
 
-What the parts compute together stands in `kvae.vae`.
+What the parts compute together stands in `kvae.model.vae`.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from kvae import files, networks, objectives, parts, posteriors, priors
-from kvae.errors import UserError
-from kvae.fast_fit import FastFit, place_layer
-from kvae.noise import Keyed
-from kvae.streams import Stream
-from kvae.tensorflow import keras, tf
+from kvae.internal import files
+from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import keras, tf
+from kvae.model import networks, objectives, parts, posteriors, priors
+from kvae.model.fast_fit import FastFit, place_layer
+from kvae.noise.keyed import Keyed
+from kvae.noise.streams import Stream
 
 VALUES_AT_ONCE = 4096 * 784  # pixels decoded at a time
 PARTS = ("encoder", "decoder", "likelihood", "prior", "posterior", "objective")

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from kvae.tensorflow import tf
+from kvae.internal.tensorflow import tf
 
 
 def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -> Any:

@@ -8,7 +8,7 @@ summed; `kvae.objectives` sums.
 import math
 from typing import Any
 
-from kvae.tensorflow import tf
+from kvae.internal.tensorflow import tf
 
 LOG_2PI = math.log(2.0 * math.pi)
 TensorLike = Any

@@ -1,7 +1,7 @@
 """Keras `fit` and `evaluate` with a fast path, and what of Keras is private and needed for that.
 
 Everything here is about how batches reach `train_step` and `test_step`: which path they take, which places their images
-have, how a step's gradients are applied and counted. What a step computes stands in `kvae.vae`.
+have, how a step's gradients are applied and counted. What a step computes stands in `kvae.model.vae`.
 """
 
 import inspect
@@ -13,12 +13,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from kvae import cluster, networks
+from kvae.data.in_memory import Resident, as_it_is, shuffled
 from kvae.data.pipeline import in_memory
-from kvae.data.resident import Resident, as_it_is, shuffled
-from kvae.errors import UserError
-from kvae.loop import Loop
-from kvae.tensorflow import keras, tf
+from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import keras, tf
+from kvae.model import networks
+from kvae.model.loop import Loop
+from kvae.model.places import Placed, as_shared, placed
 
 STEPS_PER_EXECUTION = 50  # where the user leaves it to kvae
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -241,7 +242,7 @@ class FastFit(keras.Model):
             x = in_memory(Resident(x, as_it_is, batch_size, condition=y))
         if self._is_distributed() and isinstance(x, tf.data.Dataset):
             self._build_all(keras.utils.unpack_x_y_sample_weight(x.element_spec)[0].shape[1:])
-            return cluster.placed(x, in_set=kind == "test", conditional=self.condition_shape is not None)
+            return placed(x, in_set=kind == "test", conditional=self.condition_shape is not None)
         resident = getattr(x, "resident", None)
         if resident is None or not self.compiled or self.run_eagerly or tf.config.functions_run_eagerly():
             return x
@@ -258,7 +259,7 @@ class FastFit(keras.Model):
             return (
                 f"it has a {kind}_step of its own. To add a term to the loss or a metric, the methods added_losses and "
                 "added_metrics keep the path; a step that returns get_metrics_result() may be marked with "
-                "kvae.fast_fit.returns_metrics"
+                "kvae.model.fast_fit.returns_metrics"
             )
         if steps is not None:
             return "a number of steps was asked for, which Keras counts one by one"
@@ -294,7 +295,7 @@ class FastFit(keras.Model):
 
     def batch_of(self, data: Any, before: Any = None) -> Batch:
         """The images of a batch, and their places: within the batch, or in the set after `before` images."""
-        if isinstance(data, cluster.Placed):
+        if isinstance(data, Placed):
             condition = None if self.condition_shape is None else tf.cast(data.condition, tf.float32)
             return Batch(tf.cast(data.x, tf.float32), condition, 0, data.place, data.of)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -336,7 +337,7 @@ class FastFit(keras.Model):
 
     def shared_results(self) -> dict[str, tf.Tensor]:
         """`get_metrics_result()`, in the shape that Keras needs where several workers train."""
-        return cluster.as_shared(self.get_metrics_result())
+        return as_shared(self.get_metrics_result())
 
     # Saving the counter
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from kvae import distributions, parts
-from kvae.errors import UserError
-from kvae.noise import Noise
-from kvae.streams import Stream
-from kvae.tensorflow import keras, tf
+from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import keras, tf
+from kvae.model import densities, parts
+from kvae.noise.keyed import Noise
+from kvae.noise.streams import Stream
 
 Shape = tuple[int, ...]
 
@@ -174,7 +174,7 @@ class Bernoulli(Likelihood):
     support = (0.0, 1.0, True)
 
     def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
-        return distributions.bernoulli_log_density(x, parameters)
+        return densities.bernoulli_log_density(x, parameters)
 
     def mean(self, parameters: tf.Tensor) -> tf.Tensor:
         return tf.sigmoid(parameters)
@@ -188,7 +188,7 @@ class ContinuousBernoulli(Likelihood):
     """Grey pixels on [0, 1]; Loaiza-Ganem and Cunningham, "The continuous Bernoulli" (2019)."""
 
     def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
-        return distributions.continuous_bernoulli_log_density(x, parameters)
+        return densities.continuous_bernoulli_log_density(x, parameters)
 
     def mean(self, parameters: tf.Tensor) -> tf.Tensor:
         """E[x|z] = 1 / (1 - exp(-l)) - 1 / l (their equation 8 in logits l), 1/2 + l / 12 - l^3 / 720 near l = 0."""
@@ -240,7 +240,7 @@ class Gaussian(Likelihood):
         )
 
     def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
-        return distributions.gaussian_log_density(x, tf.sigmoid(parameters), tf.convert_to_tensor(self.log_variance))
+        return densities.gaussian_log_density(x, tf.sigmoid(parameters), tf.convert_to_tensor(self.log_variance))
 
     def mean(self, parameters: tf.Tensor) -> tf.Tensor:
         return tf.sigmoid(parameters)
@@ -248,7 +248,7 @@ class Gaussian(Likelihood):
     def sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
         """A draw of the Gaussian, clipped to [0, 1] as every picture is."""
         numbers = noise.normal(tuple(parameters.shape[1:]), Stream.PIXELS)
-        draw = distributions.reparameterize(tf.sigmoid(parameters), tf.convert_to_tensor(self.log_variance), numbers)
+        draw = densities.reparameterize(tf.sigmoid(parameters), tf.convert_to_tensor(self.log_variance), numbers)
         return tf.clip_by_value(draw, 0.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """Many steps in one compiled loop over images that lie on the device.
 
 Keras draws a batch, calls the compiled step, and comes back to the host for the next one. Where the images are in
-memory (`kvae.data.resident`), nothing but the places of the next images has to come from the host: the loop gathers and
-binarizes them itself, and runs the very `train_step` that the ordinary path runs.
+memory (`kvae.data.in_memory`), nothing but the places of the next images has to come from the host: the loop gathers
+and binarizes them itself, and runs the very `train_step` that the ordinary path runs.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from kvae.data.resident import Make, Resident
-from kvae.tensorflow import tf
+from kvae.data.in_memory import Make, Resident
+from kvae.internal.tensorflow import tf
 
 
 class Loop:

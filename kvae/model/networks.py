@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from kvae.errors import UserError, check_whole, unknown
-from kvae.tensorflow import keras, tf
+from kvae.internal.errors import UserError, check_whole, unknown
+from kvae.internal.tensorflow import keras, tf
 
 INITIALIZATIONS = ("glorot", "fan_in")
 SCALES = ("log_var", "log_sigma")

@@ -9,8 +9,8 @@ import math
 import numbers
 from typing import Any, NamedTuple
 
-from kvae.errors import UserError, check_whole, unknown
-from kvae.tensorflow import keras, tf
+from kvae.internal.errors import UserError, check_whole, unknown
+from kvae.internal.tensorflow import keras, tf
 
 KL_KINDS = ("analytic", "sampled")
 
@@ -24,7 +24,7 @@ class Draws(NamedTuple):
     log_q: tf.Tensor  # [K, B]  log q(z|x)
     kl: tf.Tensor  # [B]  KL(q || p): in closed form or log q - log p at the draws, as the objective's `kl` says
     kl_per_dimension: tf.Tensor | None  # [B, D]  in closed form, where q and p have one
-    q: Any  # kvae.posteriors.Distribution
+    q: Any  # kvae.model.posteriors.Distribution
 
     @property
     def reconstruction(self) -> tf.Tensor:

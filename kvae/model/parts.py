@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from kvae.errors import UserError, unknown
-from kvae.tensorflow import keras
+from kvae.internal.errors import UserError, unknown
+from kvae.internal.tensorflow import keras
 
 
 class Part(keras.layers.Layer):

@@ -2,12 +2,12 @@
 
 from typing import Any, NamedTuple
 
-from kvae import distributions, parts
-from kvae.errors import UserError
-from kvae.noise import Keyed, Noise
-from kvae.priors import Prior, StandardNormal
-from kvae.streams import Stream
-from kvae.tensorflow import keras, tf
+from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import keras, tf
+from kvae.model import densities, parts
+from kvae.model.priors import Prior, StandardNormal
+from kvae.noise.keyed import Keyed, Noise
+from kvae.noise.streams import Stream
 
 MEAN_DRAWS = 64  # of q, for a mean that has no closed form
 
@@ -64,16 +64,16 @@ class Gaussian(_MeanAndLogVar, Distribution):
     def sample_and_log_prob(self, noise: Noise, samples: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Kingma and Welling (2014), section 2.4: z = mean + exp(log_var / 2) * noise."""
         numbers = noise.normal((samples, self.mean.shape[-1]), Stream.POSTERIOR)
-        z = distributions.reparameterize(self.mean, self.log_var, tf.transpose(numbers, [1, 0, 2]))
+        z = densities.reparameterize(self.mean, self.log_var, tf.transpose(numbers, [1, 0, 2]))
         return z, self.log_prob(z)
 
     def log_prob(self, z: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(distributions.gaussian_log_density(z, self.mean, self.log_var), axis=-1)
+        return tf.reduce_sum(densities.gaussian_log_density(z, self.mean, self.log_var), axis=-1)
 
     def kl(self, prior: Prior) -> tf.Tensor | None:
         if not isinstance(prior, StandardNormal):
             return None
-        return distributions.gaussian_kl(self.mean, self.log_var)
+        return densities.gaussian_kl(self.mean, self.log_var)
 
     def stopped(self) -> "Gaussian":
         return Gaussian(*map(tf.stop_gradient, self))

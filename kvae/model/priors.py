@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from kvae import distributions, latent, noise, parts, portable
-from kvae.errors import UserError
-from kvae.noise import Noise
-from kvae.streams import Stream
-from kvae.tensorflow import keras, tf
+from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import keras, tf
+from kvae.model import densities, parts
+from kvae.noise import keyed, portable
+from kvae.noise.keyed import Noise
+from kvae.noise.streams import Stream
+from kvae.runtime import latent
 
 DRAWS = 4096  # that tell where a prior's mass lies
 REACH = 7.0  # standard deviations: beyond them a plane of the standard normal has 5e-12 of its mass
@@ -53,7 +55,7 @@ class Prior(parts.Part):
         if condition is not None:
             condition = tf.repeat(tf.convert_to_tensor(condition)[:1], count, axis=0)
         seeds = tf.constant(portable.seeds(count, 0, start))
-        return np.asarray(self.sample(portable.Portable(seeds, noise.TENSORFLOW), condition))
+        return np.asarray(self.sample(portable.Portable(seeds, keyed.TENSORFLOW), condition))
 
     def quantiles(self, n: int) -> np.ndarray:
         """The points (i + 1/2) / n of the distribution of one latent dimension, `[n]`: a lattice of equal probability.
@@ -80,7 +82,7 @@ class StandardNormal(Prior):
     exact = True
 
     def log_prob(self, z: tf.Tensor, condition: Any = None) -> tf.Tensor:
-        return tf.reduce_sum(distributions.standard_normal_log_density(z), axis=-1)
+        return tf.reduce_sum(densities.standard_normal_log_density(z), axis=-1)
 
     def sample(self, noise: Noise, condition: Any = None) -> tf.Tensor:
         # Within +-5.3 as it is. The clip keeps converters from folding the last factor, 2^-20, into float16 weights.

@@ -2,7 +2,8 @@
 
 Two methods compose the parts, and whatever kvae computes of a model goes through them: `log_joint`, log p(x, z), and
 `draw`, z ~ q(z|x) with all densities. Keras's steps come next, then what a user asks of a trained model. How the parts
-are put together, checked and saved stands in `kvae.assembly`; how batches reach the steps, in `kvae.fast_fit`.
+are put together, checked and saved stands in `kvae.model.assembly`; how batches reach the steps, in
+`kvae.model.fast_fit`.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from kvae import likelihoods, networks, objectives, portable, posteriors, priors
-from kvae.assembly import Assembly
-from kvae.compiled import compiled
-from kvae.errors import UserError, check_seed, check_whole
-from kvae.fast_fit import returns_metrics
-from kvae.noise import TENSORFLOW, Keyed, Noise
-from kvae.objectives import Draws
-from kvae.portable import Portable
-from kvae.posteriors import Distribution
-from kvae.streams import Stream
-from kvae.tensorflow import keras, tf
+from kvae.internal.errors import UserError, check_seed, check_whole
+from kvae.internal.tensorflow import keras, tf
+from kvae.model import likelihoods, networks, objectives, posteriors, priors
+from kvae.model.assembly import Assembly
+from kvae.model.compiled import compiled
+from kvae.model.fast_fit import returns_metrics
+from kvae.model.objectives import Draws
+from kvae.model.posteriors import Distribution
+from kvae.noise import portable
+from kvae.noise.keyed import TENSORFLOW, Keyed, Noise
+from kvae.noise.portable import Portable
+from kvae.noise.streams import Stream
 
 METRICS = ("loss", "elbo", "reconstruction", "kl")
 
@@ -299,12 +301,12 @@ class VAE(Assembly):
     def sample(self, seeds: Any, condition: Any = None) -> portable.Sample:
         """x ~ p(x|z), z ~ p(z), one image a seed: what the exported decoders draw from the same seeds.
 
-        By `kvae.portable`: image i is a function of seeds[i] alone; with a standard normal prior z is the same bit for
-        bit on every runtime, and a pixel of a Bernoulli likelihood is another one only where its mean rounds across its
-        uniform number, about once in 10^7.
+        By `kvae.noise.portable`: image i is a function of seeds[i] alone. With a standard normal prior z is the same
+        bit for bit on every runtime, and a pixel of a Bernoulli likelihood differs only where its mean rounds across
+        its uniform number, about once in 10^7.
 
         Args:
-            seeds: `[n]` int32; `kvae.portable.seeds(n, seed)` makes those of `generate`.
+            seeds: `[n]` int32; `kvae.noise.portable.seeds(n, seed)` makes those of `generate`.
             condition: `[n, ...]`, of a model that has one.
 
         Returns:

@@ -4,7 +4,7 @@ A draw is a hash of (seed, key..., element), so the pixel noise of image i in ep
 size, the order, the number of workers or the moment of a resume. Only builtin uint32 operations make the bits, so
 `uniform` is bit-identical eagerly, in a graph, under XLA and in NumPy. `normal` puts them through `erfinv`, whose
 kernels agree to 4 units in the last place, and under XLA to 3e-5 beyond three standard deviations. What must be the
-same on every runtime, the images that a seed stands for, comes from `kvae.portable`.
+same on every runtime, the images that a seed stands for, comes from `kvae.noise.portable`.
 """
 
 import math
@@ -12,15 +12,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kvae import portable, streams
-from kvae.streams import Stream
-from kvae.tensorflow import tf
+from kvae.internal.tensorflow import tf
+from kvae.noise import portable, streams
+from kvae.noise.streams import Stream
 
 
 class Noise(Protocol):
     """Random numbers for a batch of B images; whoever draws is given one.
 
-    `Keyed` below serves training and evaluation, `kvae.portable.Portable` the images that a seed stands for.
+    `Keyed` below serves training and evaluation, `kvae.noise.portable.Portable` the images that a seed stands for.
     """
 
     def normal(self, shape: tuple[int, ...], stream: Stream) -> Any:
@@ -31,7 +31,7 @@ class Noise(Protocol):
 
 
 class TensorFlow:
-    """`kvae.portable.Arithmetic` of TensorFlow, in operations that LiteRT has built in."""
+    """`kvae.noise.portable.Arithmetic` of TensorFlow, in operations that LiteRT has built in."""
 
     def words(self, value: Any) -> tf.Tensor:
         if isinstance(value, int | np.ndarray):

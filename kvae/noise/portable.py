@@ -4,8 +4,8 @@ A number is a function of (seed, stream, place) alone, made by uint32 and int32 
 and NumPy compute alike; only its last step, int32 -> float32 times a power of two, leaves the integers, and that is
 exact. So image i of a batch depends on its own seed alone, and one seed gives one z everywhere.
 
-The functions take an `Arithmetic`, NumPy's by default; `kvae.noise` has that of TensorFlow. This module needs NumPy
-alone.
+The functions take an `Arithmetic`, NumPy's by default; `kvae.noise.keyed` has that of TensorFlow. This module needs
+NumPy alone.
 """
 
 import math
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from kvae.errors import UserError, check_seed, check_whole
-from kvae.streams import Stream
+from kvae.internal.errors import UserError, check_seed, check_whole
+from kvae.noise.streams import Stream
 
 GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: consecutive multiples spread evenly over the 32-bit circle
 
@@ -145,7 +145,7 @@ def normals(seeds: Any, stream: Stream, count: int, ops: Arithmetic = NUMPY) -> 
 
 
 class Portable:
-    """The noise that draws the images of seeds: a `kvae.noise.Noise` whose image i depends on seeds[i] alone.
+    """The noise that draws the images of seeds: a `kvae.noise.keyed.Noise` whose image i depends on seeds[i] alone.
 
     Args:
         seeds: `[B]` int32.

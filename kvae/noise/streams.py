@@ -8,7 +8,7 @@ class Stream(enum.IntEnum):
 
     The first block names the parts of a model that draw: a part passes one of them to `normal` or `uniform` of the
     noise that it was given. The second block names the computations that need numbers of their own: it is what a
-    `kvae.noise.Keyed` is made with.
+    `kvae.noise.keyed.Keyed` is made with.
     """
 
     # The parts. The first three decide which image a seed stands for, so their values never change.

@@ -1,6 +1,6 @@
-"""What each kind of picture shows of a model: from a model and its data to the arrays that `kvae.plots` draws.
+"""What each kind of picture shows of a model: from a model and its data to the arrays that `kvae.plotting.plots` draws.
 
-`KINDS` names them all; `kvae plot RUN KIND` and `kvae.callbacks.Plots` draw by these names.
+`KINDS` names them all; `kvae plot RUN KIND` and `kvae.training.callbacks.Plots` draw by these names.
 """
 
 import inspect
@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from kvae import inference, latent, plots, quadrature
+from kvae.completion import Completion, Inferred, article_options, complete
 from kvae.data import Data
-from kvae.errors import UserError, check_whole, unknown
-from kvae.noise import Keyed
-from kvae.pictures import enlarge, tile
-from kvae.posteriors import Distribution
-from kvae.streams import Stream
-from kvae.tensorflow import tf
-from kvae.vae import VAE
+from kvae.evaluation import quadrature
+from kvae.internal.errors import UserError, check_whole, unknown
+from kvae.internal.pictures import enlarge, tile
+from kvae.internal.tensorflow import tf
+from kvae.model.posteriors import Distribution
+from kvae.model.vae import VAE
+from kvae.noise.keyed import Keyed
+from kvae.noise.streams import Stream
+from kvae.plotting import plots
+from kvae.runtime import latent
 
 Drawings = dict[str, plots.Drawing]  # by the name of the file, without its suffix
 SHOWN = 2 / 7  # of the prior's region, which a lattice spans
@@ -177,20 +180,20 @@ def completion(
 
     Args:
         subject: with data.
-        observed: a mask, as in `kvae.inference.complete`.
+        observed: a mask, as in `kvae.completion.complete`.
         places: of the test images.
         draws: completions an image.
-        plain: infer by the article's plain gradient descent, `kvae.inference.article_options`.
+        plain: infer by the article's plain gradient descent, `kvae.completion.article_options`.
         seed: of the inference and the draws.
     """
     data = subject.test()
     x = data.images_at("test", _one_a_class(data) if places is None else places)
     options = _article_options(subject.vae) if plain else {}
-    found = inference.complete(subject.vae, x, observed, draws=draws, seed=seed, **options)
+    found = complete(subject.vae, x, observed, draws=draws, seed=seed, **options)
     return {"completion": completion_rows(x, found)}
 
 
-def completion_rows(x: np.ndarray, found: inference.Completion) -> plots.Drawing:
+def completion_rows(x: np.ndarray, found: Completion) -> plots.Drawing:
     """Completions as a figure, a row an image, with its score."""
     titles = ["" if np.isnan(value) else f"{value:.1f}" for value in found.score.log_density]
     means = _clipped(found.means), _clipped(found.draw_means)
@@ -209,13 +212,11 @@ def posterior_contours(
         raise UserError(f"Expected one test image for posterior_contours. Received {len(places)}.")
     x = subject.test().images_at("test", places)
     options = _article_options(subject.vae) if plain else {}
-    found = inference.complete(subject.vae, x, observed, draws=1, samples=3, seed=seed, **options)
+    found = complete(subject.vae, x, observed, draws=1, samples=3, seed=seed, **options)
     return {"posterior_contours": contour_panels(subject.vae, x[0], found.observed[0], found.inferred)}
 
 
-def contour_panels(
-    vae: VAE, x: np.ndarray, observed: np.ndarray, inferred: inference.Inferred, number: int = 0
-) -> plots.Drawing:
+def contour_panels(vae: VAE, x: np.ndarray, observed: np.ndarray, inferred: Inferred, number: int = 0) -> plots.Drawing:
     """The observed image; the plane with q at the start and at the end of the inference; and the latter from near.
 
     Args:
@@ -343,7 +344,7 @@ def _ellipse(q: Distribution, number: int) -> plots.Ellipse:
 
 def _article_options(vae: VAE) -> dict[str, Any]:
     _check_plane(vae)
-    return inference.article_options(vae)
+    return article_options(vae)
 
 
 def _window(vae: VAE, x: np.ndarray, observed: np.ndarray, low: Any, high: Any) -> plots.Window:

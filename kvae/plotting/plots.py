@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
-from kvae.errors import UserError
-from kvae.files import atomic_file
-from kvae.pictures import as_images, save_picture, tile
+from kvae.internal.errors import UserError
+from kvae.internal.files import atomic_file
+from kvae.internal.pictures import as_images, save_picture, tile
 
 DPI = 200
 BITMAPS = ("png", "jpg", "jpeg", "webp", "tif", "tiff")
@@ -346,13 +346,13 @@ def _plane(mean: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, str, str]:
 
 
 def lattice(means: ArrayLike) -> np.ndarray:
-    """Decoded means of `kvae.latent.lattice` as one seamless picture.
+    """Decoded means of `kvae.runtime.latent.lattice` as one seamless picture.
 
     Args:
         means: `[n * n, H, W, C]`.
 
     Returns:
-        `[n * H, n * W, C]`, for `kvae.pictures.save_picture`.
+        `[n * H, n * W, C]`, for `kvae.internal.pictures.save_picture`.
 
     Raises:
         UserError: not a square number of images.

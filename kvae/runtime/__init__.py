@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kvae import files, latent
-from kvae.errors import UserError, check_whole, unknown
-from kvae.pictures import save_picture, tile
-from kvae.portable import Sample, check_seeds, seeds
-from kvae.quiet import silenced
+from kvae.internal import files
+from kvae.internal.errors import UserError, check_whole, unknown
+from kvae.internal.pictures import save_picture, tile
+from kvae.internal.quiet import silenced
+from kvae.noise.portable import Sample, check_seeds, seeds
+from kvae.runtime import latent
 
 CARD = "model_card.json"
 FORMAT = 1

@@ -1,4 +1,4 @@
-"""What an exported decoder costs in a process of its own: time to load, memory, latency. `python -m kvae.footprint`.
+"""What an exported decoder costs: time to load, memory, latency. `python -m kvae.runtime.footprint`.
 
 A process of its own, since memory and the number of threads belong to a process; no TensorFlow for a .tflite.
 """
@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from kvae import portable, runtime
-from kvae.errors import UserError
-from kvae.streams import Stream
+from kvae import runtime
+from kvae.internal.errors import UserError
+from kvae.noise import portable
+from kvae.noise.streams import Stream
 
 BATCHES = {1: 300, 64: 60}  # latents a call, and how often it is called
 
@@ -36,7 +37,7 @@ def footprint(path: Path, threads: int) -> dict[str, Any]:
         UserError: the decoder cannot be loaded or run there.
     """
     # With this process's path, and without the current folder, where any file may have the name of a module.
-    command = [sys.executable, "-P", "-m", "kvae.footprint", str(path), str(threads), str(time.time())]
+    command = [sys.executable, "-P", "-m", "kvae.runtime.footprint", str(path), str(threads), str(time.time())]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
@@ -48,7 +49,7 @@ def footprint(path: Path, threads: int) -> dict[str, Any]:
 def _measure(path: Path, threads: int, started: float) -> dict[str, Any]:
     decode: Any
     if path.is_dir():
-        from kvae.tensorflow import tf
+        from kvae.internal.tensorflow import tf
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)

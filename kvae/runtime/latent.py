@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kvae.errors import UserError, check_whole
+from kvae.internal.errors import UserError, check_whole
 
 
 def lattice(n: int, extent: float | None = 2.0) -> np.ndarray:

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from kvae import figures, files, history
 from kvae.data import Data
-from kvae.errors import UserError, check_whole
-from kvae.tensorflow import keras, tf
+from kvae.internal import files
+from kvae.internal.errors import UserError, check_whole
+from kvae.internal.tensorflow import keras, tf
+from kvae.plotting import figures
+from kvae.training import history
 
 
 class DataEpoch(keras.callbacks.Callback):
@@ -105,7 +107,7 @@ class Plots(keras.callbacks.Callback):
     Args:
         data: that the pictures show.
         folder: where they go: as `lattice_epoch_0010.png` while training, as `lattice.png` at its end.
-        kinds: names in `kvae.figures.KINDS`.
+        kinds: names in `kvae.plotting.figures.KINDS`.
         every: epochs; None draws at the end only.
         rows: the history of the epochs before this training, for `learning_curves`.
 

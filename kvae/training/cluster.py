@@ -5,23 +5,14 @@ the number of workers changes a training by rounding alone.
 """
 
 import os
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from kvae.errors import UserError, unknown
+from kvae.internal.errors import UserError, unknown
 
 KINDS = ("mirrored", "multiworker")
 EXAMPLE = '{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}'
-
-
-class Placed(NamedTuple):
-    """A batch whose images know their places, for a strategy that splits it among replicas."""
-
-    x: Any  # [B, *image]
-    condition: Any  # [B, ...], or () where the model takes none
-    place: Any  # [B] int32, of every image in the whole batch or set
-    of: Any  # [B] int32, images of the whole batch
 
 
 class _Cluster(BaseModel):
@@ -83,7 +74,7 @@ def strategy(kind: str | None) -> Any:
     Raises:
         UserError: an unknown kind, or a TF_CONFIG that cannot be used.
     """
-    from kvae.tensorflow import tf
+    from kvae.internal.tensorflow import tf
 
     if kind is None:
         return tf.distribute.get_strategy()
@@ -95,51 +86,9 @@ def strategy(kind: str | None) -> Any:
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
-def placed(dataset: Any, *, in_set: bool, conditional: bool) -> Any:
-    """A dataset of `Placed` batches.
-
-    Args:
-        dataset: of batches x, (x, y) or [x, y].
-        in_set: count the places through the whole set, as for evaluation; else within the batch, as for training.
-        conditional: keep y, the condition; it is dropped where the model has no use for it.
-    """
-    from kvae.tensorflow import tf
-
-    def place(start: Any, *batch: Any) -> Any:
-        images, *rest = batch
-        count = tf.shape(images)[0]
-        condition = rest[0] if conditional else ()
-        return start + count, Placed(images, condition, start + tf.range(count), tf.fill([count], count))
-
-    # Dataset.map and scan call a function of a tuple with its parts as arguments.
-    if in_set:
-        numbered = dataset.scan(0, lambda start, batch: place(start, *tf.nest.flatten(batch)))
-    else:
-        numbered = dataset.map(lambda *batch: place(0, *batch)[1])
-    policies = tf.data.experimental.AutoShardPolicy
-    if dataset.options().experimental_distribute.auto_shard_policy == policies.AUTO:
-        # Every worker reads all batches and works on its part of each; by files they would have other batches.
-        options = tf.data.Options()
-        options.experimental_distribute.auto_shard_policy = policies.DATA
-        numbered = numbered.with_options(options)
-    return numbered
-
-
-def as_shared(results: dict[str, Any]) -> dict[str, Any]:
-    """What a step returns, in the shape `[1]` where several workers train.
-
-    Keras reduces a step's results over the workers by a mean over axis 0, which scalars do not have.
-    """
-    from kvae.tensorflow import tf
-
-    if not isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
-        return results
-    return {name: tf.reshape(value, [1]) for name, value in results.items()}
-
-
 def lost_worker(strategy: Any, error: Exception) -> bool:
     """Whether an error in a multi-worker training means that another worker is gone, so far as TensorFlow tells."""
-    from kvae.tensorflow import tf
+    from kvae.internal.tensorflow import tf
 
     errors = tf.errors
     kinds = (

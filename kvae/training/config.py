@@ -10,7 +10,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from kvae.errors import UserError, unknown
+from kvae.internal.errors import UserError, unknown
 
 
 def _no_bool(value: Any) -> Any:
@@ -174,7 +174,7 @@ def keys(cls: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
 
 def recipes() -> dict[str, str]:
     """The recipes that ship: name -> TOML text."""
-    folder = resources.files("kvae") / "recipes"
+    folder = resources.files("kvae.training") / "recipes"
     found = [entry for entry in folder.iterdir() if entry.name.endswith(".toml")]
     return {entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8") for entry in sorted(found, key=str)}
 

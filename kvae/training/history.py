@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kvae import files
-from kvae.errors import UserError
+from kvae.internal import files
+from kvae.internal.errors import UserError
 
 
 def write(path: Path, rows: list[dict[str, float]]) -> None:

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvae import files, history
-from kvae.config import RunConfig
-from kvae.errors import UserError
+from kvae.internal import files
+from kvae.internal.errors import UserError
+from kvae.training import history
+from kvae.training.config import RunConfig
 
 if TYPE_CHECKING:
-    from kvae.vae import VAE
+    from kvae.model.vae import VAE
 
 PACKAGES = ("kvae", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 
@@ -114,8 +115,8 @@ class Run:
         Raises:
             UserError: the training has not finished, or model.keras is damaged.
         """
-        from kvae.tensorflow import keras
-        from kvae.vae import VAE
+        from kvae.internal.tensorflow import keras
+        from kvae.model.vae import VAE
 
         path = self.folder / "model.keras"
         if not path.is_file():

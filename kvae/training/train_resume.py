@@ -3,14 +3,18 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kvae import callbacks, cluster, evaluation, figures, files, history, likelihoods, networks, objectives
 from kvae import data as data_
-from kvae.config import RunConfig, TrainingConfig, with_absolute_source
+from kvae import evaluation
 from kvae.data import Data
-from kvae.errors import UserError
-from kvae.runs import Run, check_free
-from kvae.tensorflow import keras, tf
-from kvae.vae import VAE
+from kvae.internal import files
+from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import keras, tf
+from kvae.model import likelihoods, networks, objectives
+from kvae.model.vae import VAE
+from kvae.plotting import figures
+from kvae.training import callbacks, cluster, history
+from kvae.training.config import RunConfig, TrainingConfig, with_absolute_source
+from kvae.training.runs import Run, check_free
 
 
 def load_data(config: RunConfig) -> Data:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kvae import cli, figures, inference, training
-from kvae.config import RunConfig
-from kvae.runs import Run
+from kvae import cli, completion, training
+from kvae.plotting import figures
+from kvae.training.config import RunConfig
+from kvae.training.runs import Run
 
 SMALL = [
     "--set=data.train=train[:200]",
@@ -293,7 +294,7 @@ def test_complete_scores_as_the_library_does(completed, run):
     result = completed(run, "-n", 2, *FEW, "--seed", 4, "--observed", "left")
     trained = Run.open(run)
     x, _ = training.load_data(trained.config).examples("test", 2)
-    found = inference.complete(trained.load_model(), x, "left", samples=20, seed=4)
+    found = completion.complete(trained.load_model(), x, "left", samples=20, seed=4)
     assert result["kvae"]["per_image"] == found.score.log_density.tolist()
 
 
@@ -373,7 +374,7 @@ def test_sample_is_the_same_for_the_same_seed(call, run, tmp_path):
 def test_recipes_lists_every_recipe(call):
     status, out, _ = call("recipes")
     assert status == 0
-    shipped = sorted(path.stem for path in (Path(cli.__file__).parent.parent / "recipes").glob("*.toml"))
+    shipped = sorted(path.stem for path in (Path(cli.__file__).parent.parent / "training" / "recipes").glob("*.toml"))
     assert [line.split()[0] for line in out.splitlines()] == shipped
 
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from kvae import export, training
-from kvae.config import RunConfig
 from kvae.export import parity
+from kvae.training.config import RunConfig
 
 
 def pretended_costs(path: Path) -> dict:
@@ -201,8 +201,9 @@ SOURCES = {
 @pytest.fixture(scope="module")
 def expected(bare) -> dict[tuple, np.ndarray]:
     """Pictures by the model itself, made here of `VAE.sample`."""
-    from kvae import pictures, portable
-    from kvae.runs import Run
+    from kvae.internal import pictures
+    from kvae.noise import portable
+    from kvae.training.runs import Run
 
     vae, found = Run.open(bare).load_model(), {}
     for count in (10, 23):

@@ -1,4 +1,4 @@
-"""`kvae.inference` against closed forms of a linear model, and against a grid over the latent plane of others.
+"""`kvae.completion` against closed forms of a linear model, and against a grid over the latent plane of others.
 
 Every draw is fixed by its seed, so a test that allows four standard errors fails for a mistake alone.
 """
@@ -13,15 +13,16 @@ from own_parts import Gumbel, TwoNumberGaussian
 from scipy import optimize, special, stats
 
 import kvae
-from kvae import assembly, inference, masks, networks
-from kvae.errors import UserError
-from kvae.inference import images as images_
-from kvae.inference import proposals
-from kvae.inference.variational import CANDIDATES, OPTIMIZERS
-from kvae.noise import Keyed
-from kvae.posteriors import Gaussian
-from kvae.streams import Stream
-from kvae.tensorflow import tf
+from kvae import completion
+from kvae.completion import masked as images_
+from kvae.completion import masks, proposals
+from kvae.completion.variational import CANDIDATES, OPTIMIZERS
+from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import tf
+from kvae.model import assembly, networks
+from kvae.model.posteriors import Gaussian
+from kvae.noise.keyed import Keyed
+from kvae.noise.streams import Stream
 
 TOP = masks.named("top", (4, 4, 1))
 SHORT = {"steps": 20}  # where it is not the quality of q that is tested
@@ -76,7 +77,7 @@ def case(request):
 
 @pytest.fixture(scope="module")
 def completed(case):
-    return inference.complete(case.vae, case.x, case.mask)
+    return completion.complete(case.vae, case.x, case.mask)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def plane(vae, x):
 
 @pytest.fixture(scope="module")
 def inferred(vae, x):
-    return inference.infer(vae, x, TOP)
+    return completion.infer(vae, x, TOP)
 
 
 class LinearCase:
@@ -160,7 +161,7 @@ def assert_alike(found, expected):
 
 
 def test_q_is_the_posterior_where_that_is_factorized(linear):
-    found = inference.infer(linear.vae, linear.x, linear.observed)
+    found = completion.infer(linear.vae, linear.x, linear.observed)
     mean, precision = linear.posteriors()
     deviation = 1 / np.sqrt(np.diagonal(precision, axis1=1, axis2=2))
     # The gradient has no noise there: what is left is what 100 steps of Adam leave, a hundredth of a deviation.
@@ -170,7 +171,7 @@ def test_q_is_the_posterior_where_that_is_factorized(linear):
 
 def test_q_has_the_exact_mean_and_conditional_variances_where_the_posterior_is_correlated(linear):
     pixels = np.array([1, 1, 0, 1, 1, 0, 1, 1], bool)
-    found = inference.infer(linear.vae, repeated(linear.x, 25), pixels.reshape(4, 2, 1))
+    found = completion.infer(linear.vae, repeated(linear.x, 25), pixels.reshape(4, 2, 1))
     mean, precision = linear.posteriors(pixels)
     # Bishop, "Pattern Recognition and Machine Learning" (2006), equation 10.15.
     deviation = 1 / np.sqrt(np.diagonal(precision, axis1=1, axis2=2))
@@ -186,7 +187,7 @@ def test_q_has_the_exact_mean_and_conditional_variances_where_the_posterior_is_c
 
 def test_last_losses_are_minus_log_evidence_plus_what_a_factorized_q_lacks(linear):
     pixels = np.array([1, 1, 0, 1, 1, 0, 1, 1], bool)
-    found = inference.infer(linear.vae, linear.x, pixels.reshape(4, 2, 1))
+    found = completion.infer(linear.vae, linear.x, pixels.reshape(4, 2, 1))
     _, precision = linear.posteriors(pixels)
     # KL(q || posterior) of the best factorized q: half the log of the diagonal's product over the determinant.
     lacking = (np.log(np.diagonal(precision, axis1=1, axis2=2)).sum(axis=1) - np.linalg.slogdet(precision)[1]) / 2
@@ -197,14 +198,14 @@ def test_last_losses_are_minus_log_evidence_plus_what_a_factorized_q_lacks(linea
 def test_loss_of_the_exact_posterior_is_minus_log_evidence_at_every_draw(linear):
     mean, precision = linear.posteriors()
     start = mean, -np.log(np.diagonal(precision, axis1=1, axis2=2)) / 2
-    found = inference.infer(linear.vae, linear.x, linear.observed, start=start, **SHORT)
+    found = completion.infer(linear.vae, linear.x, linear.observed, start=start, **SHORT)
     np.testing.assert_allclose(found.losses[:, 0], -linear.log_evidence(), **ROUNDING)
 
 
 def test_gradients_leave_out_the_score_of_q_and_so_stay_at_the_exact_posterior(linear):
     mean, precision = linear.posteriors()
     log_sigma = -np.log(np.diagonal(precision, axis1=1, axis2=2)) / 2
-    found = inference.infer(
+    found = completion.infer(
         linear.vae,
         linear.x,
         linear.observed,
@@ -242,7 +243,7 @@ def test_last_losses_lie_just_above_minus_log_evidence(plane, inferred):
 
 def test_loss_is_the_negative_elbo_of_the_observed_pixels(vae, x, plane):
     mean, log_sigma = np.array([0.5, -1.0]), np.array([-0.5, 0.2])
-    first = inference.infer(vae, repeated(x, 50), TOP, start=(mean, log_sigma), **SHORT).losses[:, 0].reshape(6, 50)
+    first = completion.infer(vae, repeated(x, 50), TOP, start=(mean, log_sigma), **SHORT).losses[:, 0].reshape(6, 50)
     log_q = plane.log_q(mean[None], 2 * log_sigma[None])
     expected = (np.exp(log_q + plane.log_cell) * (log_q - plane.log_joint(TOP.ravel()))).sum(axis=1)
     assert_within_standard_errors(first.mean(axis=1), expected, stats.sem(first, axis=1))
@@ -251,7 +252,7 @@ def test_loss_is_the_negative_elbo_of_the_observed_pixels(vae, x, plane):
 def test_inference_in_one_dimension(rng):
     linear = LinearModel(rng.normal(size=(6, 1)), np.full(6, 0.5), 0.5, (3, 2, 1))
     x, pixels = rng.uniform(size=6).astype(np.float32), np.array([1, 0, 1, 0, 1, 1], bool)
-    found = inference.infer(linear.vae, x.reshape(1, 3, 2, 1), pixels.reshape(3, 2, 1))
+    found = completion.infer(linear.vae, x.reshape(1, 3, 2, 1), pixels.reshape(3, 2, 1))
     mean, covariance = linear.posterior(x, pixels)
     # As where the posterior is factorized: a hundredth of a deviation of 0.3.
     np.testing.assert_allclose(found.mean[0], mean, atol=0.01)
@@ -277,7 +278,7 @@ def test_default_start_is_the_encoders_guess_where_that_is_better(rng):
     x, pixels = np.array([0.8, 0.1, 0.5], np.float32), np.array([True, True, False])
     guess = linear.posterior(x, pixels).mean
     linear.vae.encoder.set_weights([np.zeros((3, 2)), guess, np.zeros((3, 2)), np.zeros(2)])
-    found = inference.infer(linear.vae, x.reshape(1, 3, 1, 1), pixels.reshape(3, 1, 1), **SHORT)
+    found = completion.infer(linear.vae, x.reshape(1, 3, 1, 1), pixels.reshape(3, 1, 1), **SHORT)
     assert np.array_equal(found.start.mean[0], np.float32(guess))
 
 
@@ -286,26 +287,26 @@ def test_default_start_has_log_sigma_minus_one(inferred):
 
 
 def test_default_start_does_not_look_at_missing_pixels(vae, x):
-    starts = [inference.infer(vae, np.where(TOP, x, value), TOP, **SHORT).start.mean for value in (0, 1)]
+    starts = [completion.infer(vae, np.where(TOP, x, value), TOP, **SHORT).start.mean for value in (0, 1)]
     assert np.array_equal(*starts)
 
 
 @pytest.mark.parametrize("shape", [(2,), (6, 2)], ids=str)
 def test_given_start_is_recorded(vae, x, rng, shape):
     mean, log_sigma = rng.normal(size=(2, *shape)).astype(np.float32)
-    found = inference.infer(vae, x, TOP, start=(mean, log_sigma), **SHORT)
+    found = completion.infer(vae, x, TOP, start=(mean, log_sigma), **SHORT)
     assert np.array_equal(found.start.mean, np.broadcast_to(mean, (6, 2)))
     assert np.array_equal(found.start.log_var, np.broadcast_to(2 * log_sigma, (6, 2)))
 
 
 def test_one_start_for_all_is_that_start_for_each(vae, x):
-    one = inference.infer(vae, x, TOP, start=([1.0, 2.0], [0.0, -1.0]), **SHORT)
-    each = inference.infer(vae, x, TOP, start=([[1.0, 2.0]] * 6, [[0.0, -1.0]] * 6), **SHORT)
+    one = completion.infer(vae, x, TOP, start=([1.0, 2.0], [0.0, -1.0]), **SHORT)
+    each = completion.infer(vae, x, TOP, start=([[1.0, 2.0]] * 6, [[0.0, -1.0]] * 6), **SHORT)
     assert np.array_equal(one.mean, each.mean)
 
 
 def test_losses_fall_from_a_start_far_away(vae, x):
-    losses = inference.infer(vae, x, TOP, start=([4.0, -4.0], [-2.0, -2.0]), **SHORT).losses
+    losses = completion.infer(vae, x, TOP, start=([4.0, -4.0], [-2.0, -2.0]), **SHORT).losses
     assert (losses[:, -5:].mean(axis=1) < losses[:, :5].mean(axis=1)).all()
 
 
@@ -322,13 +323,13 @@ def beside(linear):
 def test_gradient_descent_takes_the_gradient_times_the_rate(linear, beside):
     start, gradient = beside
     options = {"start": start, "learning_rate": 0.01, "optimizer": "gradient_descent", "steps": 1}
-    found = inference.infer(linear.vae, linear.x, linear.observed, **options)
+    found = completion.infer(linear.vae, linear.x, linear.observed, **options)
     np.testing.assert_allclose(found.mean, start[0] - 0.01 * gradient, rtol=0, atol=1e-5)  # float32
 
 
 def test_adam_takes_the_sign_of_the_gradient_times_the_rate_at_first(linear, beside):
     start, gradient = beside
-    found = inference.infer(linear.vae, linear.x, linear.observed, start=start, learning_rate=0.01, steps=1)
+    found = completion.infer(linear.vae, linear.x, linear.observed, start=start, learning_rate=0.01, steps=1)
     np.testing.assert_allclose(found.mean, start[0] - 0.01 * np.sign(gradient), rtol=0, atol=1e-5)  # float32
 
 
@@ -338,7 +339,7 @@ def test_a_zero_gradient_moves_nothing(optimizer):
     vae = untrained()
     vae.decoder.set_weights([np.zeros_like(weight) for weight in vae.decoder.get_weights()])
     start = ([0.0, 0.0], [0.0, 0.0])
-    found = inference.infer(vae, np.ones((1, 4, 4, 1)), TOP, start=start, optimizer=optimizer, **SHORT)
+    found = completion.infer(vae, np.ones((1, 4, 4, 1)), TOP, start=start, optimizer=optimizer, **SHORT)
     assert (found.mean.tolist(), found.q.log_var.tolist()) == ([[0.0, 0.0]], [[0.0, 0.0]])
 
 
@@ -383,30 +384,30 @@ def test_what_is_left_to_gain_is_what_the_loss_lacks_near_the_optimum(linear):
     # Half a standard deviation beside a Gaussian posterior, and as wide as it is: each dimension lacks 1/2 (1/2)^2.
     start = mean + 0.5 * deviation, np.log(deviation)
     options = {"learning_rate": 1e-9, "optimizer": "gradient_descent", "steps": 1}
-    found = inference.infer(linear.vae, linear.x, linear.observed, start=start, **options)
+    found = completion.infer(linear.vae, linear.x, linear.observed, start=start, **options)
     # 64 draws leave some noise in the gradient of log sigma, whose square adds a little.
     np.testing.assert_allclose(found.to_gain, 3 * 0.125, rtol=0.05)
 
 
 def test_an_inference_that_hardly_moved_has_not_converged(vae, x):
     # Some images start at the optimum, others far out; the steps are too short for either to move.
-    best = inference.infer(vae, x, TOP)
+    best = completion.infer(vae, x, TOP)
     mean = np.where(np.arange(6)[:, None] < 3, best.mean, [9.0, -9.0])
     options = {"start": (mean, best.q.log_var / 2), "learning_rate": 1e-6, "optimizer": "gradient_descent"}
-    assert inference.infer(vae, x, TOP, **options, **SHORT).converged.tolist() == [True] * 3 + [False] * 3
+    assert completion.infer(vae, x, TOP, **options, **SHORT).converged.tolist() == [True] * 3 + [False] * 3
 
 
 def test_losses_that_are_not_finite_have_not_converged(vae, x):
-    found = inference.infer(vae, x, TOP, learning_rate=1e6, optimizer="gradient_descent", **SHORT)
+    found = completion.infer(vae, x, TOP, learning_rate=1e6, optimizer="gradient_descent", **SHORT)
     assert not np.isfinite(found.losses[:, -1]).any()
     assert not found.converged.any()
 
 
 @pytest.mark.filterwarnings("error")
 def test_where_the_inference_diverged_the_prior_completes(vae, x):
-    found = inference.infer(vae, x, TOP, learning_rate=1e6, optimizer="gradient_descent", **SHORT)
-    completed = inference.complete(vae, x, TOP, inferred=found, samples=4000)
-    exact = inference.quadrature_score(vae, x, TOP).log_value
+    found = completion.infer(vae, x, TOP, learning_rate=1e6, optimizer="gradient_descent", **SHORT)
+    completed = completion.complete(vae, x, TOP, inferred=found, samples=4000)
+    exact = completion.quadrature_score(vae, x, TOP).log_value
     assert np.isfinite(completed.means).all()
     assert_within_standard_errors(completed.score.log_density, exact, completed.score.standard_error)
 
@@ -414,8 +415,8 @@ def test_where_the_inference_diverged_the_prior_completes(vae, x):
 def test_where_one_inference_diverged_the_prior_completes_that_image_alone(vae, x, plane, inferred):
     mean, log_var = (part.copy() for part in inferred.q)
     mean[1], log_var[4, 0] = math.nan, math.inf
-    found = inference.complete(vae, x, TOP, inferred=inferred._replace(q=Gaussian(mean, log_var)))
-    sound = inference.complete(vae, x, TOP, inferred=inferred)
+    found = completion.complete(vae, x, TOP, inferred=inferred._replace(q=Gaussian(mean, log_var)))
+    sound = completion.complete(vae, x, TOP, inferred=inferred)
     others = np.isin(np.arange(6), [1, 4], invert=True)
     assert np.array_equal(found.means[others], sound.means[others])
     assert np.array_equal(found.draws[:, others], sound.draws[:, others])
@@ -517,7 +518,7 @@ def test_a_component_whose_covariance_is_not_known_is_replaced_where_its_mean_is
 
 
 def test_plain_is_the_inference_of_the_article(vae):
-    assert inference.article_options(vae) == {
+    assert completion.article_options(vae) == {
         "start": ((2.0, -2.0), (0.5, 0.0)),
         "steps": 200,
         "learning_rate": 0.01,
@@ -528,7 +529,7 @@ def test_plain_is_the_inference_of_the_article(vae):
 
 @pytest.fixture(scope="module")
 def plainly(vae, x):
-    return inference.infer(vae, x, TOP, **inference.article_options(vae))
+    return completion.infer(vae, x, TOP, **completion.article_options(vae))
 
 
 def test_plain_start_is_recorded(plainly):
@@ -551,14 +552,14 @@ def test_plain_steps_approach_the_posterior(plane, plainly):
 @pytest.mark.parametrize("latent_dim", [1, 3])
 def test_plain_needs_a_plane(latent_dim):
     with pytest.raises(UserError, match=f"2 latent dimensions.*This model has {latent_dim}"):
-        inference.article_options(untrained(latent_dim=latent_dim))
+        completion.article_options(untrained(latent_dim=latent_dim))
 
 
 # --- complete: scores
 
 
 def test_score_is_the_closed_form_of_a_linear_model(linear):
-    score = inference.complete(linear.vae, linear.x, linear.observed).score
+    score = completion.complete(linear.vae, linear.x, linear.observed).score
     expected = [
         stats.multivariate_normal(*linear.model.predictive(flat, linear.pixels)).logpdf(flat[~linear.pixels])
         for flat in linear.flat
@@ -579,7 +580,7 @@ def test_standard_error_of_a_score_is_small(completed):
 @pytest.fixture(scope="module")
 def many_scores(vae, x):
     """50 independent scores of every image, and their standard errors: `[6, 50]` each."""
-    found = inference.complete(vae, repeated(x, 50), TOP, samples=300, draws=1, **SHORT).score
+    found = completion.complete(vae, repeated(x, 50), TOP, samples=300, draws=1, **SHORT).score
     return found.log_density.reshape(6, 50), found.standard_error.reshape(6, 50)
 
 
@@ -594,7 +595,7 @@ def test_stated_standard_error_is_the_spread_over_independent_estimates(many_sco
 
 def test_spread_over_seeds_is_the_stated_standard_error_too(vae, x, inferred):
     found = [
-        inference.complete(vae, x, TOP, inferred=inferred, samples=300, draws=1, seed=seed).score for seed in range(30)
+        completion.complete(vae, x, TOP, inferred=inferred, samples=300, draws=1, seed=seed).score for seed in range(30)
     ]
     spread = np.std([score.log_density for score in found], axis=0, ddof=1)
     ratio = spread / np.mean([score.standard_error for score in found], axis=0)
@@ -613,7 +614,7 @@ def test_mean_of_independent_scores_is_that_of_the_grid(many_scores, plane):
 
 def test_more_samples_halve_the_standard_error(vae, x, inferred):
     few, many = (
-        inference.complete(vae, x, TOP, inferred=inferred, draws=1, samples=samples).score.standard_error.mean()
+        completion.complete(vae, x, TOP, inferred=inferred, draws=1, samples=samples).score.standard_error.mean()
         for samples in (500, 2000)
     )
     # Both are estimates, each to some per cent.
@@ -622,7 +623,7 @@ def test_more_samples_halve_the_standard_error(vae, x, inferred):
 
 def test_a_q_that_misses_the_posterior_costs_samples_but_no_truth(vae, x, plane, inferred):
     far = inferred._replace(q=alike_for_all(6, 6.0, -6.0))
-    score = inference.complete(vae, x, TOP, inferred=far, draws=1).score
+    score = completion.complete(vae, x, TOP, inferred=far, draws=1).score
     expected = plane.log_evidence() - plane.log_evidence(TOP.ravel())
     assert_within_standard_errors(score.log_density, expected, score.standard_error)
     # The draws of that q, nine in twenty, are worth nothing.
@@ -639,7 +640,7 @@ def test_effective_samples_are_among_the_samples(completed):
 
 
 def test_means_are_the_closed_form_of_a_linear_model(linear):
-    found = inference.complete(linear.vae, linear.x, linear.observed)
+    found = completion.complete(linear.vae, linear.x, linear.observed)
     for i, flat in enumerate(linear.flat):
         expected = linear.model.predictive(flat, linear.pixels)
         # Deviation of the decoded z alone, without the pixel's own noise, over the root of the effective samples.
@@ -677,7 +678,7 @@ def test_draws_are_images_of_the_likelihood(case, completed):
 @pytest.fixture(scope="module")
 def many_draws(linear):
     """1000 draws of the missing pixels of the first image, `[1000, 4]`, 20 at each of 50 places."""
-    found = inference.complete(linear.vae, repeated(linear.x[:1], 50), linear.observed, draws=20)
+    found = completion.complete(linear.vae, repeated(linear.x[:1], 50), linear.observed, draws=20)
     return found.draws[:, :, ~linear.observed].reshape(1000, -1)
 
 
@@ -705,7 +706,7 @@ def test_missing_pixels_of_one_draw_belong_together(linear):
 def test_draws_are_of_the_posterior_of_their_image_whatever_was_proposed(vae, x, plane, inferred):
     # Proposed is the prior for all, so that only the weights of each image make its draws.
     prior = inferred._replace(q=alike_for_all(300, 0.0, 0.0))
-    found = inference.complete(vae, repeated(x, 50), TOP, inferred=prior, samples=300, draws=10)
+    found = completion.complete(vae, repeated(x, 50), TOP, inferred=prior, samples=300, draws=10)
     expected = (plane.posterior(TOP.ravel()) @ plane.means)[:, ~TOP.ravel()]
     share = found.draws[:, :, ~TOP].reshape(10, 6, 50, -1).mean(axis=(0, 2))
     # Ten of 300 weighted points at each of 50 places: nearly independent pixels.
@@ -717,11 +718,11 @@ def test_draws_of_one_image_differ(completed):
 
 
 def test_number_of_draws_is_that_asked_for(vae, x, inferred):
-    assert inference.complete(vae, x, TOP, inferred=inferred, draws=5).draws.shape == (5, 6, 4, 4, 1)
+    assert completion.complete(vae, x, TOP, inferred=inferred, draws=5).draws.shape == (5, 6, 4, 4, 1)
 
 
 def test_observed_pixels_are_returned_as_a_mask_of_every_image(vae, x):
-    found = inference.complete(vae, x, TOP[..., 0], **SHORT)
+    found = completion.complete(vae, x, TOP[..., 0], **SHORT)
     assert np.array_equal(found.observed, np.broadcast_to(TOP, x.shape))
 
 
@@ -764,7 +765,7 @@ def moved():
 
 @pytest.fixture(scope="module")
 def moved_completed(moved):
-    return inference.complete(moved.vae, moved.x, moved.observed, condition=moved.conditions)
+    return completion.complete(moved.vae, moved.x, moved.observed, condition=moved.conditions)
 
 
 def test_q_is_the_posterior_under_the_prior_of_the_condition(moved, moved_completed):
@@ -790,7 +791,7 @@ def test_score_is_the_closed_form_under_the_prior_of_the_condition(moved, moved_
 
 
 def test_quadrature_score_is_the_closed_form_under_the_prior_of_the_condition(moved):
-    found = inference.quadrature_score(moved.vae, moved.x, moved.observed, moved.conditions)
+    found = completion.quadrature_score(moved.vae, moved.x, moved.observed, moved.conditions)
     np.testing.assert_allclose(found.log_value, moved.log_missing(), rtol=0, atol=1e-4)  # as above
 
 
@@ -804,7 +805,7 @@ def test_means_are_the_closed_form_under_the_prior_of_the_condition(moved, moved
 
 def test_conditions_stay_with_their_images_in_batches(monkeypatch, moved, moved_completed):
     monkeypatch.setattr(images_, "BATCH", 2)
-    found = inference.complete(moved.vae, moved.x, moved.observed, condition=moved.conditions)
+    found = completion.complete(moved.vae, moved.x, moved.observed, condition=moved.conditions)
     np.testing.assert_allclose(found.inferred.mean, moved_completed.inferred.mean, **ROUNDING)
     np.testing.assert_allclose(found.means, moved_completed.means, **ROUNDING)
     np.testing.assert_allclose(found.draws, moved_completed.draws, **ROUNDING)
@@ -813,7 +814,7 @@ def test_conditions_stay_with_their_images_in_batches(monkeypatch, moved, moved_
 
 def test_zero_filled_baseline_is_the_closed_form_under_the_prior_of_the_condition(moved):
     given = repeated(moved.x, 20), moved.observed
-    estimates = inference.zero_filled_baseline(moved.vae, *given, condition=np.repeat(moved.conditions, 20))
+    estimates = completion.zero_filled_baseline(moved.vae, *given, condition=np.repeat(moved.conditions, 20))
     q = moved.vae.encode(np.where(moved.observed, moved.x, 0), moved.conditions)
     w, bias = moved.models[0].weights[~moved.pixels], moved.models[0].bias[~moved.pixels]
     expected = [
@@ -830,23 +831,23 @@ def test_zero_filled_baseline_is_the_closed_form_under_the_prior_of_the_conditio
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_another_number_of_conditions_is_refused(moved, count):
     with pytest.raises(UserError, match=rf"Expected a condition \[3\]\. Received \[{count}\]"):
-        inference.complete(moved.vae, moved.x, moved.observed, condition=np.zeros(count))
+        completion.complete(moved.vae, moved.x, moved.observed, condition=np.zeros(count))
 
 
 def test_a_model_with_a_condition_needs_it(moved):
     with pytest.raises(UserError, match=r"Expected a condition \[\d\] for this model. Received none"):
-        inference.complete(moved.vae, moved.x, moved.observed)
+        completion.complete(moved.vae, moved.x, moved.observed)
 
 
 @pytest.mark.parametrize("shape", [(3, 1), (3, 2)], ids=str)
 def test_a_condition_of_another_shape_is_refused(moved, shape):
     with pytest.raises(UserError, match=rf"Expected a condition \[3\]\. Received \[3, {shape[1]}\]"):
-        inference.complete(moved.vae, moved.x, moved.observed, condition=np.zeros(shape))
+        completion.complete(moved.vae, moved.x, moved.observed, condition=np.zeros(shape))
 
 
 def test_a_model_without_a_condition_refuses_one(vae, x):
     with pytest.raises(UserError, match="Expected no condition"):
-        inference.complete(vae, x, TOP, condition=np.zeros(6))
+        completion.complete(vae, x, TOP, condition=np.zeros(6))
 
 
 # --- what a result may not depend on
@@ -854,60 +855,60 @@ def test_a_model_without_a_condition_refuses_one(vae, x):
 
 @pytest.fixture(scope="module")
 def short(vae, x):
-    return inference.complete(vae, x, TOP, samples=50, **SHORT)
+    return completion.complete(vae, x, TOP, samples=50, **SHORT)
 
 
 def test_the_same_seed_gives_the_same_completions(vae, x, short):
-    again = inference.complete(vae, x, TOP, samples=50, **SHORT)
+    again = completion.complete(vae, x, TOP, samples=50, **SHORT)
     assert np.array_equal(again.draws, short.draws)
     assert np.array_equal(again.score.log_density, short.score.log_density)
     assert np.array_equal(again.inferred.losses, short.inferred.losses)
 
 
 def test_another_seed_gives_other_draws_everywhere(vae, x, short):
-    other = inference.complete(vae, x, TOP, samples=50, seed=1, **SHORT)
+    other = completion.complete(vae, x, TOP, samples=50, seed=1, **SHORT)
     assert not np.isin(other.score.log_density, short.score.log_density).any()
     assert not np.isin(other.inferred.losses, short.inferred.losses).any()
     assert not np.array_equal(other.draws, short.draws)
 
 
 def test_completions_do_not_depend_on_how_many_images_there_are(vae, x, short):
-    assert_alike(inference.complete(vae, x[:2], TOP, samples=50, **SHORT), short.head(2))
+    assert_alike(completion.complete(vae, x[:2], TOP, samples=50, **SHORT), short.head(2))
 
 
 def test_completions_do_not_depend_on_the_other_images(vae, x, short):
     others = np.concatenate([x[:2], 1 - x[2:]])
-    found = inference.complete(vae, others, TOP, samples=50, **SHORT)
+    found = completion.complete(vae, others, TOP, samples=50, **SHORT)
     assert_alike(found.head(2), short.head(2))
 
 
 def test_images_alike_get_draws_of_their_own(vae, x):
-    found = inference.complete(vae, repeated(x[:1], 3), TOP, samples=50, **SHORT).score.log_density
+    found = completion.complete(vae, repeated(x[:1], 3), TOP, samples=50, **SHORT).score.log_density
     assert len(set(found.tolist())) == 3
 
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_completions_do_not_depend_on_the_batch_size(monkeypatch, vae, x, short, batch):
     monkeypatch.setattr(images_, "BATCH", batch)
-    assert_alike(inference.complete(vae, x, TOP, samples=50, **SHORT), short)
+    assert_alike(completion.complete(vae, x, TOP, samples=50, **SHORT), short)
 
 
 def test_starts_and_masks_of_their_own_do_not_depend_on_the_batch_size(monkeypatch, vae, x, rng):
     start, mask = rng.normal(size=(2, 6, 2)), rng.uniform(size=x.shape) < 0.5
-    whole = inference.complete(vae, x, mask, samples=50, start=start, **SHORT)
+    whole = completion.complete(vae, x, mask, samples=50, start=start, **SHORT)
     monkeypatch.setattr(images_, "BATCH", 4)
-    assert_alike(inference.complete(vae, x, mask, samples=50, start=start, **SHORT), whole)
+    assert_alike(completion.complete(vae, x, mask, samples=50, start=start, **SHORT), whole)
 
 
 @pytest.mark.parametrize("chunk", [40, 100])
 def test_completions_do_not_depend_on_the_chunk_size(monkeypatch, vae, x, short, chunk):
     monkeypatch.setattr(assembly, "VALUES_AT_ONCE", 16 * chunk)
-    assert_alike(inference.complete(vae, x, TOP, samples=50, **SHORT), short)
+    assert_alike(completion.complete(vae, x, TOP, samples=50, **SHORT), short)
 
 
 @pytest.fixture(scope="module")
 def two_batches(vae, x):
-    return inference.complete(vae, np.tile(x, (17, 1, 1, 1)), TOP, samples=50, **SHORT)
+    return completion.complete(vae, np.tile(x, (17, 1, 1, 1)), TOP, samples=50, **SHORT)
 
 
 def test_more_images_than_a_batch_are_all_completed(two_batches):
@@ -925,7 +926,7 @@ def test_images_of_the_second_batch_have_the_scores_of_the_grid(two_batches, pla
 
 
 def test_missing_pixels_change_neither_means_nor_draws(vae, x, short):
-    found = inference.complete(vae, np.where(TOP, x, 1 - x), TOP, samples=50, **SHORT)
+    found = completion.complete(vae, np.where(TOP, x, 1 - x), TOP, samples=50, **SHORT)
     assert np.array_equal(found.means, short.means)
     assert np.array_equal(found.draws, short.draws)
 
@@ -935,7 +936,7 @@ def test_missing_pixels_change_neither_means_nor_draws(vae, x, short):
 
 @pytest.fixture(scope="module")
 def unknown(vae, x):
-    return inference.complete(vae, np.where(TOP, x, math.nan), TOP, samples=50, **SHORT)
+    return completion.complete(vae, np.where(TOP, x, math.nan), TOP, samples=50, **SHORT)
 
 
 def test_unknown_missing_pixels_have_no_score(unknown):
@@ -950,7 +951,7 @@ def test_unknown_missing_pixels_have_the_same_means_and_draws(unknown, short):
 def test_one_unknown_pixel_is_enough_for_no_score_of_that_image_alone(vae, x, short):
     images = x.copy()
     images[3, 3, 3, 0] = math.nan
-    found = inference.complete(vae, images, TOP, samples=50, **SHORT).score.log_density
+    found = completion.complete(vae, images, TOP, samples=50, **SHORT).score.log_density
     assert np.isnan(found).tolist() == [False, False, False, True, False, False]
     known = np.arange(6) != 3
     np.testing.assert_allclose(found[known], short.score.log_density[known], **ROUNDING)
@@ -961,7 +962,7 @@ def test_one_unknown_pixel_is_enough_for_no_score_of_that_image_alone(vae, x, sh
 
 @pytest.mark.parametrize("name", ["top", "bottom", "left", "right", "random", "random:0.3"])
 def test_mask_may_be_a_name(vae, x, name):
-    found = inference.complete(vae, x, name, samples=5, draws=1, seed=2, **SHORT)
+    found = completion.complete(vae, x, name, samples=5, draws=1, seed=2, **SHORT)
     assert np.array_equal(found.observed, np.broadcast_to(masks.named(name, (4, 4, 1), seed=2), x.shape))
 
 
@@ -976,14 +977,14 @@ MASKS = {
 
 @pytest.mark.parametrize("observed", MASKS.values(), ids=MASKS)
 def test_every_form_of_a_mask_gives_the_same(vae, x, short, observed):
-    assert np.array_equal(inference.complete(vae, x, observed, samples=50, **SHORT).draws, short.draws)
+    assert np.array_equal(completion.complete(vae, x, observed, samples=50, **SHORT).draws, short.draws)
 
 
 def test_every_image_has_its_own_mask(vae, x, short):
     observed = np.stack([TOP] * 3 + [~TOP] * 3)
-    found = inference.complete(vae, x, observed, samples=50, **SHORT)
+    found = completion.complete(vae, x, observed, samples=50, **SHORT)
     assert_alike(found.head(3), short.head(3))
-    bottom = inference.complete(vae, x, ~TOP, samples=50, **SHORT)
+    bottom = completion.complete(vae, x, ~TOP, samples=50, **SHORT)
     np.testing.assert_allclose(found.score.log_density[3:], bottom.score.log_density[3:], **ROUNDING)
 
 
@@ -991,12 +992,12 @@ def test_every_image_has_its_own_mask(vae, x, short):
 
 
 def test_inferred_is_returned_as_it_came(vae, x, inferred):
-    assert inference.complete(vae, x, TOP, inferred=inferred, samples=5).inferred is inferred
+    assert completion.complete(vae, x, TOP, inferred=inferred, samples=5).inferred is inferred
 
 
 def test_inferred_before_is_inferred_within(vae, x, short):
-    before = inference.infer(vae, x, TOP, **SHORT)
-    assert np.array_equal(inference.complete(vae, x, TOP, inferred=before, samples=50).draws, short.draws)
+    before = completion.infer(vae, x, TOP, **SHORT)
+    assert np.array_equal(completion.complete(vae, x, TOP, inferred=before, samples=50).draws, short.draws)
 
 
 def test_first_keeps_the_first_images_of_everything(short):
@@ -1016,7 +1017,7 @@ def test_first_keeps_the_first_images_of_everything(short):
 
 def test_an_inference_of_other_images_is_refused(vae, x, inferred):
     with pytest.raises(UserError, match=r"inferred= of these images.*Received \(6, 2\)"):
-        inference.complete(vae, x[:4], TOP, inferred=inferred)
+        completion.complete(vae, x[:4], TOP, inferred=inferred)
 
 
 # --- importance_estimate
@@ -1031,7 +1032,7 @@ def weighted(rng):
 def test_estimate_is_the_weighted_mean(weighted):
     w, f = (np.exp(part) for part in weighted)
     expected = np.log((w * f).sum(axis=0) / w.sum(axis=0))
-    np.testing.assert_allclose(inference.importance_estimate(*weighted).log_density, expected, rtol=1e-12)  # float64
+    np.testing.assert_allclose(completion.importance_estimate(*weighted).log_density, expected, rtol=1e-12)  # float64
 
 
 def test_standard_error_is_that_of_the_delta_method(weighted):
@@ -1039,25 +1040,27 @@ def test_standard_error_is_that_of_the_delta_method(weighted):
     weights = w / w.sum(axis=0)
     mean = (weights * f).sum(axis=0)
     expected = np.sqrt((weights**2 * (f - mean) ** 2).sum(axis=0)) / mean
-    np.testing.assert_allclose(inference.importance_estimate(*weighted).standard_error, expected, rtol=1e-10)  # float64
+    np.testing.assert_allclose(
+        completion.importance_estimate(*weighted).standard_error, expected, rtol=1e-10
+    )  # float64
 
 
 def test_effective_samples_are_the_fewer_of_both_sums(weighted):
     w, f = (np.exp(part) for part in weighted)
     sizes = [part.sum(axis=0) ** 2 / (part**2).sum(axis=0) for part in (w, w * f)]
-    np.testing.assert_allclose(inference.importance_estimate(*weighted).effective_samples, np.min(sizes, axis=0))
+    np.testing.assert_allclose(completion.importance_estimate(*weighted).effective_samples, np.min(sizes, axis=0))
 
 
 def test_estimate_over_all_values_of_a_discrete_latent_is_exact():
     # Four values, each proposed once, so w = p(observed, z): p(missing | observed) = sum p(missing, observed, z) / sum.
     prior, observed, missing = np.array([[0.1, 0.2, 0.3, 0.4], [0.5, 0.25, 0.125, 1.0], [0.2, 0.4, 0.6, 0.8]])
     expected = math.fsum(prior * observed * missing) / math.fsum(prior * observed)
-    found = inference.importance_estimate(np.log(prior * observed)[:, None], np.log(missing)[:, None])
+    found = completion.importance_estimate(np.log(prior * observed)[:, None], np.log(missing)[:, None])
     assert found.log_density[0] == pytest.approx(math.log(expected), rel=1e-14)
 
 
 def test_equal_weights_and_densities_are_known_exactly():
-    found = inference.importance_estimate(np.full((8, 1), -3.0), np.full((8, 1), -70.0))
+    found = completion.importance_estimate(np.full((8, 1), -3.0), np.full((8, 1), -70.0))
     assert found.log_density[0] == pytest.approx(-70.0, rel=1e-15)
     assert found.standard_error[0] == pytest.approx(0.0, abs=1e-12)
     assert found.effective_samples[0] == pytest.approx(8.0, rel=1e-12)
@@ -1065,7 +1068,7 @@ def test_equal_weights_and_densities_are_known_exactly():
 
 def test_one_weight_that_outweighs_all_is_one_effective_sample():
     log_weights = np.array([[0.0], [-100.0], [-200.0]])
-    found = inference.importance_estimate(log_weights, np.array([[-5.0], [-6.0], [-7.0]]))
+    found = completion.importance_estimate(log_weights, np.array([[-5.0], [-6.0], [-7.0]]))
     assert found.log_density[0] == pytest.approx(-5.0, abs=1e-12)
     assert found.effective_samples[0] == pytest.approx(1.0, rel=1e-12)
 
@@ -1073,8 +1076,8 @@ def test_one_weight_that_outweighs_all_is_one_effective_sample():
 @pytest.mark.parametrize("offset", [-1e4, 1e4])
 def test_estimate_does_not_depend_on_the_scale_of_the_weights(weighted, offset):
     log_weights, log_densities = weighted
-    expected = inference.importance_estimate(log_weights, log_densities)
-    found = inference.importance_estimate(log_weights + offset, log_densities)
+    expected = completion.importance_estimate(log_weights, log_densities)
+    found = completion.importance_estimate(log_weights + offset, log_densities)
     for part, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(part, other, rtol=1e-9)  # eps of float64 at 1e4 is 2e-12
 
@@ -1082,8 +1085,8 @@ def test_estimate_does_not_depend_on_the_scale_of_the_weights(weighted, offset):
 @pytest.mark.parametrize("offset", [-1e4, 1e4])
 def test_densities_may_have_any_scale(weighted, offset):
     log_weights, log_densities = weighted
-    expected = inference.importance_estimate(log_weights, log_densities)
-    found = inference.importance_estimate(log_weights, log_densities + offset)
+    expected = completion.importance_estimate(log_weights, log_densities)
+    found = completion.importance_estimate(log_weights, log_densities + offset)
     np.testing.assert_allclose(found.log_density, expected.log_density + offset, rtol=1e-12)
     np.testing.assert_allclose(found.standard_error, expected.standard_error, rtol=1e-9)
 
@@ -1093,7 +1096,7 @@ def test_estimate_is_that_of_a_gaussian_integral(rng):
     # p(missing | observed) = N(1; 1/2, 1 + 1/2).
     z = rng.normal(scale=2.0, size=(1000, 50))
     log_weights = stats.norm.logpdf(z) + stats.norm.logpdf(1, z) - stats.norm.logpdf(z, scale=2.0)
-    found = inference.importance_estimate(log_weights, stats.norm.logpdf(1, z))
+    found = completion.importance_estimate(log_weights, stats.norm.logpdf(1, z))
     expected = stats.norm.logpdf(1, 0.5, math.sqrt(1.5))
     assert_within_standard_errors(found.log_density.mean(), expected, stats.sem(found.log_density))
     # 50 estimates know their spread to 10 %: four of those.
@@ -1109,7 +1112,7 @@ def test_pixel_mean_baseline_is_that_of_independent_pixels_with_laplaces_rule(va
     mean[2, :2, 0], mean[3, :2, 0] = 0, 1  # pixels that were never on, or always
     on = (count * mean + 1) / (count + 2)
     expected = np.where(TOP, 0, x * np.log(on) + (1 - x) * np.log(1 - on)).sum(axis=(1, 2, 3))
-    found = inference.pixel_mean_baseline(vae, x, TOP, mean, count)
+    found = completion.pixel_mean_baseline(vae, x, TOP, mean, count)
     # Means near 1 are float32, eps 6e-8: relative to 1 - mean of 2e-4 at least, 3e-4 a pixel.
     np.testing.assert_allclose(found, expected, rtol=0, atol=8 * 3e-4)
 
@@ -1119,7 +1122,7 @@ def test_pixel_mean_baseline_of_a_gaussian_likelihood(rng):
     x, mean = rng.uniform(size=(5, 3, 4, 1)), rng.uniform(size=(3, 4, 1))
     mask = masks.named("left", (3, 4, 1))
     expected = np.where(mask, 0, stats.norm.logpdf(x, (100 * mean + 1) / 102)).sum(axis=(1, 2, 3))
-    found = inference.pixel_mean_baseline(vae, x, mask, mean, 100)
+    found = completion.pixel_mean_baseline(vae, x, mask, mean, 100)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)  # float32
 
 
@@ -1134,7 +1137,7 @@ def test_pixel_mean_baseline_of_a_continuous_bernoulli_likelihood(rng):
     logits = np.reshape([optimize.brentq(lacking_mean, -50, 50, args=(value,)) for value in smoothed], mean.shape)
     # The density by its definition: exp(l x) / integral of exp(l x) over [0, 1].
     expected = np.where(mask, 0, logits * x - np.log(np.expm1(logits) / logits)).sum(axis=(1, 2, 3))
-    found = inference.pixel_mean_baseline(vae, x, mask, mean, 100)
+    found = completion.pixel_mean_baseline(vae, x, mask, mean, 100)
     # The mean is a float32, 6e-8, and so the logit known to 1e-6 or so near the ends, where the mean hardly changes.
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
@@ -1147,14 +1150,14 @@ def test_pixel_mean_baseline_of_a_continuous_bernoulli_near_0_and_1(value):
     # Far out the density is exponential, of mean 1 / rate.
     edge = min(smoothed, 1 - smoothed)
     expected = 2 * (-math.log(edge) - min(value, 1 - value) / edge)
-    found = inference.pixel_mean_baseline(vae, x, mask, np.full((2, 2, 1), value), 1000)
+    found = completion.pixel_mean_baseline(vae, x, mask, np.full((2, 2, 1), value), 1000)
     np.testing.assert_allclose(found, [expected], rtol=1e-3)
 
 
 @pytest.mark.parametrize("mean", [np.zeros((4, 4)), np.zeros((3, 4, 1)), np.full((4, 4, 1), 1.5), 0.5], ids=np.shape)
 def test_pixel_mean_baseline_refuses_what_is_no_mean(vae, x, mean):
     with pytest.raises(UserError, match="Expected pixel_mean"):
-        inference.pixel_mean_baseline(vae, x, TOP, mean, 10)
+        completion.pixel_mean_baseline(vae, x, TOP, mean, 10)
 
 
 def two_numbers():
@@ -1176,12 +1179,12 @@ def any_real():
 @pytest.mark.parametrize("make", [two_numbers, any_real])
 def test_pixel_mean_baseline_needs_a_likelihood_that_means_determine(x, make):
     with pytest.raises(UserError, match=r"likelihood of pixels in \[0, 1\] that a mean a pixel determines"):
-        inference.pixel_mean_baseline(make(), x, TOP, PIXEL_MEAN, 10)
+        completion.pixel_mean_baseline(make(), x, TOP, PIXEL_MEAN, 10)
 
 
 def test_evaluate_leaves_out_the_pixel_means_where_they_determine_no_density(x):
     vae = two_numbers()
-    found = inference.complete(vae, x[:1], TOP, samples=20, draws=1, **SHORT)
+    found = completion.complete(vae, x[:1], TOP, samples=20, draws=1, **SHORT)
     assert set(evaluate(vae, x, found, 1)) == {"kvae", "zero_filled", "converged"}
 
 
@@ -1192,19 +1195,19 @@ def test_zero_filled_baseline_is_the_mean_density_under_the_encoders_guess(case)
     expected = special.logsumexp(log_q + density, axis=1)
     # At most the error of draws of that q alone, and twice it where the mixture gives it less than half of them.
     relative_variance = np.expm1(special.logsumexp(log_q + 2 * density, axis=1) - 2 * expected)
-    found = inference.zero_filled_baseline(case.vae, case.x, case.mask, samples=2000)
+    found = completion.zero_filled_baseline(case.vae, case.x, case.mask, samples=2000)
     assert_within_standard_errors(found, expected, 1.5 * np.sqrt(relative_variance / 2000) + 1e-3)
 
 
 def test_zero_filled_baseline_does_not_depend_on_batches_and_chunks(monkeypatch, vae, x):
-    expected = inference.zero_filled_baseline(vae, x, TOP, samples=50)
+    expected = completion.zero_filled_baseline(vae, x, TOP, samples=50)
     monkeypatch.setattr(images_, "BATCH", 4)
     monkeypatch.setattr(assembly, "VALUES_AT_ONCE", 16 * 30)
-    np.testing.assert_allclose(inference.zero_filled_baseline(vae, x, TOP, samples=50), expected, **ROUNDING)
+    np.testing.assert_allclose(completion.zero_filled_baseline(vae, x, TOP, samples=50), expected, **ROUNDING)
 
 
 def test_zero_filled_baseline_depends_on_its_seed(vae, x):
-    first, again, other = (inference.zero_filled_baseline(vae, x, TOP, samples=50, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (completion.zero_filled_baseline(vae, x, TOP, samples=50, seed=seed) for seed in (0, 0, 1))
     assert np.array_equal(first, again)
     assert not np.isin(other, first).any()
 
@@ -1212,7 +1215,7 @@ def test_zero_filled_baseline_depends_on_its_seed(vae, x):
 def test_quadrature_score_is_the_difference_of_evidences(case):
     expected = case.plane.log_evidence() - case.plane.log_evidence(case.flat_mask)
     # Two integrals, each good to 1e-3 nats and for such smooth ones far better.
-    found = inference.quadrature_score(case.vae, case.x, case.mask)
+    found = completion.quadrature_score(case.vae, case.x, case.mask)
     np.testing.assert_allclose(found.log_value, expected, rtol=0, atol=1e-4)
     assert found.error.max() < 1e-3
 
@@ -1220,7 +1223,7 @@ def test_quadrature_score_is_the_difference_of_evidences(case):
 def test_quadrature_score_needs_a_plane():
     vae = untrained(latent_dim=3)
     with pytest.raises(UserError, match="2 latent dimensions"):
-        inference.quadrature_score(vae, np.zeros((1, 4, 4, 1)), "top")
+        completion.quadrature_score(vae, np.zeros((1, 4, 4, 1)), "top")
 
 
 # --- evaluate
@@ -1233,7 +1236,7 @@ PIXEL_MEAN = np.full((4, 4, 1), 0.3)
 def evaluate(vae, x, found, count, **options):
     """The first `count` images evaluated."""
     first = found.head(count)
-    return inference.evaluate(vae, x[:count], first, pixel_mean=PIXEL_MEAN, training_images=50, samples=40, **options)
+    return completion.evaluate(vae, x[:count], first, pixel_mean=PIXEL_MEAN, training_images=50, samples=40, **options)
 
 
 @pytest.fixture(scope="module")
@@ -1274,9 +1277,9 @@ def test_monte_carlo_is_the_mean_error_and_the_median_of_the_effective_samples(e
 def test_evaluate_states_what_the_scores_are(vae, x, short, evaluated):
     expected = {
         "kvae": short.score.log_density[:3],
-        "pixel_means": inference.pixel_mean_baseline(vae, x[:3], TOP, PIXEL_MEAN, 50),
-        "zero_filled": inference.zero_filled_baseline(vae, x[:3], TOP, whole=short.head(3).whole, samples=40),
-        "quadrature": inference.quadrature_score(vae, x[:3], TOP).log_value,
+        "pixel_means": completion.pixel_mean_baseline(vae, x[:3], TOP, PIXEL_MEAN, 50),
+        "zero_filled": completion.zero_filled_baseline(vae, x[:3], TOP, whole=short.head(3).whole, samples=40),
+        "quadrature": completion.quadrature_score(vae, x[:3], TOP).log_value,
     }
     for name, values in expected.items():
         assert evaluated[name]["per_image"] == values.tolist()
@@ -1303,24 +1306,24 @@ def test_evaluate_needs_a_score(vae, x, unknown):
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float64, bool])
 def test_images_may_have_any_type(vae, x, short, kind):
-    assert np.array_equal(inference.complete(vae, x.astype(kind), TOP, samples=50, **SHORT).draws, short.draws)
+    assert np.array_equal(completion.complete(vae, x.astype(kind), TOP, samples=50, **SHORT).draws, short.draws)
 
 
 def test_images_may_be_a_tensor(vae, x, short):
-    assert np.array_equal(inference.complete(vae, tf.constant(x), TOP, samples=50, **SHORT).draws, short.draws)
+    assert np.array_equal(completion.complete(vae, tf.constant(x), TOP, samples=50, **SHORT).draws, short.draws)
 
 
 def test_grey_observed_pixels_under_a_bernoulli_likelihood_are_warned_of(vae, x):
     with pytest.warns(UserWarning, match="Grey pixels under a Bernoulli likelihood"):
-        inference.infer(vae, 0.5 * x, TOP, **SHORT)
+        completion.infer(vae, 0.5 * x, TOP, **SHORT)
 
 
 MEASURES = {
-    "complete": inference.complete,
-    "infer": inference.infer,
-    "pixel_mean_baseline": lambda vae, x, observed: inference.pixel_mean_baseline(vae, x, observed, 0.5, 10),
-    "zero_filled_baseline": inference.zero_filled_baseline,
-    "quadrature_score": inference.quadrature_score,
+    "complete": completion.complete,
+    "infer": completion.infer,
+    "pixel_mean_baseline": lambda vae, x, observed: completion.pixel_mean_baseline(vae, x, observed, 0.5, 10),
+    "zero_filled_baseline": completion.zero_filled_baseline,
+    "quadrature_score": completion.quadrature_score,
 }
 every_measure = pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
 
@@ -1384,36 +1387,36 @@ STARTS = {
 @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
 def test_a_start_of_another_shape_is_refused(vae, x, start):
     with pytest.raises(UserError, match=r"start=\(mean, log_sigma\), finite, each of shape \(2,\) or \(6, 2\)"):
-        inference.infer(vae, x, TOP, start=start)
+        completion.infer(vae, x, TOP, start=start)
 
 
 @pytest.mark.parametrize("name", ["steps", "gradient_samples"])
 @pytest.mark.parametrize("value", [0, -1, 2.5, True])
 def test_steps_and_their_draws_must_be_whole_numbers_of_at_least_one(vae, x, name, value):
     with pytest.raises(UserError, match=f"{name} to be a whole number of at least 1. Received {value!r}"):
-        inference.infer(vae, x, TOP, **{name: value})
+        completion.infer(vae, x, TOP, **{name: value})
 
 
 @pytest.mark.parametrize("value", [0, 2, -3, 10.5])
 def test_samples_must_be_a_whole_number_of_at_least_three(vae, x, inferred, value):
     with pytest.raises(UserError, match=f"samples to be a whole number of at least 3. Received {value!r}"):
-        inference.complete(vae, x, TOP, inferred=inferred, samples=value)
+        completion.complete(vae, x, TOP, inferred=inferred, samples=value)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5])
 def test_draws_must_be_a_whole_number_of_at_least_one(vae, x, inferred, value):
     with pytest.raises(UserError, match=f"draws to be a whole number of at least 1. Received {value!r}"):
-        inference.complete(vae, x, TOP, inferred=inferred, draws=value)
+        completion.complete(vae, x, TOP, inferred=inferred, draws=value)
 
 
 def test_three_samples_are_enough(vae, x, inferred):
-    found = inference.complete(vae, x, TOP, inferred=inferred, samples=3)
+    found = completion.complete(vae, x, TOP, inferred=inferred, samples=3)
     assert np.isfinite(found.score.log_density).all()
 
 
 def test_an_unknown_optimizer_is_refused_with_the_nearest(vae, x):
     with pytest.raises(UserError, match=r"Unknown optimizer 'adamm'\. Did you mean 'adam'"):
-        inference.infer(vae, x, TOP, optimizer="adamm")
+        completion.infer(vae, x, TOP, optimizer="adamm")
 
 
 @pytest.mark.parametrize("value", [-1, 255, math.inf])
@@ -1421,21 +1424,21 @@ def test_known_missing_pixels_that_cannot_be_are_refused(vae, x, value):
     images = np.where(TOP, x, value).astype(np.float32)
     message = r"Expected pixels in \[0, 1\].*NaN may stand for missing pixels that are not known, not for observed ones"
     with pytest.raises(UserError, match=message):
-        inference.complete(vae, images, TOP)
+        completion.complete(vae, images, TOP)
 
 
 @pytest.mark.parametrize("value", [0, -0.1, math.nan, math.inf, "0.1", None])
 def test_a_learning_rate_that_cannot_be_is_refused(vae, x, value):
     with pytest.raises(UserError, match=r"Expected a positive learning_rate\. Received"):
-        inference.infer(vae, x, TOP, learning_rate=value)
+        completion.infer(vae, x, TOP, learning_rate=value)
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5, 2**31])
 def test_a_seed_that_cannot_be_is_refused(vae, x, seed):
     with pytest.raises(UserError, match="Expected seed to be a whole number"):
-        inference.complete(vae, x, TOP, seed=seed)
+        completion.complete(vae, x, TOP, seed=seed)
 
 
 def test_inferred_and_options_of_infer_are_refused_together(vae, x, inferred):
     with pytest.raises(UserError, match=r"either inferred= or options of infer\. Received both: steps, optimizer"):
-        inference.complete(vae, x, TOP, inferred=inferred, steps=5, optimizer="adam")
+        completion.complete(vae, x, TOP, inferred=inferred, steps=5, optimizer="adam")

@@ -1,4 +1,4 @@
-"""`kvae.masks`: which pixels each name means, written out row by row, and what is refused."""
+"""`kvae.completion.masks`: which pixels each name means, written out row by row, and what is refused."""
 
 import math
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kvae import masks
-from kvae.errors import UserError
+from kvae.completion import masks
+from kvae.internal.errors import UserError
 
 
 def drawn(*rows):

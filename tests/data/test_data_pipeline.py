@@ -18,7 +18,7 @@ from PIL import Image
 import kvae.data
 from kvae.data.binarization import KINDS, binarize
 from kvae.data.split import Source, Split
-from kvae.errors import UserError
+from kvae.internal.errors import UserError
 
 TRAIN, TEST = 50, 20
 
@@ -170,7 +170,7 @@ def test_training_draws_differ_between_seeds(load, kind):
 
 @pytest.mark.parametrize(("grey", "noise"), [(0, 0.0), (255, 1 - 2.0**-24)])
 def test_black_and_white_survive_the_extreme_draws(monkeypatch, grey, noise):
-    monkeypatch.setattr("kvae.noise.uniform", lambda shape, *key: np.full((1, *shape), noise, np.float32))
+    monkeypatch.setattr("kvae.noise.keyed.uniform", lambda shape, *key: np.full((1, *shape), noise, np.float32))
     assert binarize("stochastic", np.full((1, 1, 1, 1), grey, np.uint8), [0], seed=0).numpy().item() == grey / 255
 
 
@@ -519,7 +519,7 @@ def test_a_class_that_the_slice_lacks_is_unknown(pets):
 TWO_DEVICES = """
 import json, sys
 import numpy as np
-from kvae.tensorflow import tf
+from kvae.internal.tensorflow import tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
@@ -544,7 +544,7 @@ def test_two_devices_share_every_image_once_an_epoch(archive):
         capture_output=True,
         text=True,
         env=environment,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -21,9 +21,9 @@ import kvae.data
 from kvae.data import open_source
 from kvae.data.binarization import binarize
 from kvae.data.split import Source
-from kvae.errors import UserError
+from kvae.internal.errors import UserError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 # Each example overwrites the files of the one before, so a shared tmp_path is safe. Derandomized: a build that was
 # green yesterday stays green; explore further with --hypothesis-seed and derandomize off.
 FUZZ = settings(

@@ -14,7 +14,7 @@ CAP = 1024  # MB more than a small training takes; the images are 1,659 MB
 CHILD = """
 import resource, sys, time
 import kvae
-from kvae.tensorflow import tf
+from kvae.internal.tensorflow import tf
 
 def load(train, streaming):
     return kvae.data.load("larger_than_memory", train=train, test="test", batch_size=100, streaming=streaming)

@@ -10,8 +10,8 @@ from scipy import special, stats
 
 import kvae
 from kvae import evaluation
-from kvae.errors import UserError
-from kvae.tensorflow import tf
+from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import tf
 
 IMAGES = np.array(list(itertools.product([0.0, 1.0], repeat=4)), np.float32)  # all that there are, [16, 4]
 SHAPES = {1: (4,), 2: (2, 2, 1)}  # latent dimensions: image shape
@@ -156,7 +156,7 @@ def test_log_likelihood_does_not_depend_on_the_batch_size(model_2d, batch_size):
 def test_log_likelihood_does_not_depend_on_the_chunk_size(monkeypatch, model_2d, chunk):
     vae, images = model_2d
     expected = evaluation.log_likelihood(vae, images, samples=30)
-    monkeypatch.setattr("kvae.assembly.VALUES_AT_ONCE", chunk * int(np.prod(images.shape[1:])))
+    monkeypatch.setattr("kvae.model.assembly.VALUES_AT_ONCE", chunk * int(np.prod(images.shape[1:])))
     actual = evaluation.log_likelihood(vae, images, samples=30)
     np.testing.assert_allclose(actual.per_example, expected.per_example, **ROUNDING)
 
@@ -270,7 +270,7 @@ def test_protocol_says_that_the_squared_error_lacks_its_constant():
 def test_squared_error_elbo_is_the_gaussians_without_its_constant():
     squared, gaussian = (
         evaluation.evaluate(*untrained(2, likelihood=likelihood))
-        for likelihood in ("squared_error", kvae.likelihoods.Gaussian(1.0))
+        for likelihood in ("squared_error", kvae.model.likelihoods.Gaussian(1.0))
     )
     constant = -4 * stats.norm.logpdf(0.0)  # of four pixels
     assert squared["elbo"] - gaussian["elbo"] == pytest.approx(constant, abs=1e-5)  # float32, nats up to 10

@@ -1,4 +1,4 @@
-"""`kvae.quadrature` against closed forms, brute force over all images of four pixels, and SciPy's own quadrature."""
+"""`kvae.evaluation.quadrature` against closed forms, all images of four pixels, and SciPy's quadrature."""
 
 import itertools
 import math
@@ -9,8 +9,10 @@ from oracles import LOG_DENSITIES, LinearModel, Plane, bernoulli_log_density, ml
 from scipy import integrate, special, stats
 
 import kvae
-from kvae import assembly, evaluation, quadrature
-from kvae.errors import UserError
+from kvae import evaluation
+from kvae.evaluation import quadrature
+from kvae.internal.errors import UserError
+from kvae.model import assembly
 
 IMAGES = np.array(list(itertools.product([0.0, 1.0], repeat=4)), np.float32)  # all that there are, [16, 4]
 

@@ -15,10 +15,12 @@ import tensorflow as tf
 from PIL import Image
 
 import kvae
-from kvae import export, files, pictures, portable, runtime, training
-from kvae.config import RunConfig
-from kvae.errors import UserError
+from kvae import export, runtime, training
 from kvae.export import litert, parity
+from kvae.internal import files, pictures
+from kvae.internal.errors import UserError
+from kvae.noise import portable
+from kvae.training.config import RunConfig
 
 REAL = {name: getattr(parity, name) for name in ("costs", "LATENTS", "IMAGES", "CHUNK")}
 LATENCY = {"1": 10.0, "64": 20.0}

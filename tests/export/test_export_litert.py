@@ -9,9 +9,11 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 import kvae
-from kvae import likelihoods, networks, portable, runtime
-from kvae.errors import UserError
+from kvae import runtime
 from kvae.export import DEFAULT_VARIANTS, convert, litert, operators, quantization
+from kvae.internal.errors import UserError
+from kvae.model import likelihoods, networks
+from kvae.noise import portable
 
 # The errors of the means, which lie in [0, 1]. None of these small models has a layer of 10,000 weights, so int8 is
 # float32: a sum of 16 float32 terms under a sigmoid errs by about 1e-6, and the mean of a continuous Bernoulli takes

@@ -10,9 +10,11 @@ import pytest
 import tensorflow as tf
 
 import kvae
-from kvae import export, likelihoods, networks, portable
-from kvae.errors import UserError
+from kvae import export
 from kvae.export import savedmodel
+from kvae.internal.errors import UserError
+from kvae.model import likelihoods, networks
+from kvae.noise import portable
 
 # Loads a SavedModel where kvae cannot be imported, and writes what its functions return.
 ALONE = """

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kvae.errors import UserError
-from kvae.files import (
+from kvae.internal.errors import UserError
+from kvae.internal.files import (
     PARTIAL,
     atomic_file,
     atomic_folder,
@@ -22,7 +22,7 @@ from kvae.files import (
     write_text,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
@@ -116,8 +116,8 @@ def test_a_full_disk_at_the_end_keeps_the_old_file(tmp_path, monkeypatch, call):
 
 LIMITED = """
 import resource, sys
-from kvae.errors import UserError
-from kvae.files import write_text
+from kvae.internal.errors import UserError
+from kvae.internal.files import write_text
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
     write_text(sys.argv[1], "new" * 100_000)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kvae.errors import UserError
-from kvae.pictures import as_images, save_picture, tile
+from kvae.internal.errors import UserError
+from kvae.internal.pictures import as_images, save_picture, tile
 
 
 def flat(*values: float, shape: tuple[int, ...] = (1, 1, 1)) -> np.ndarray:

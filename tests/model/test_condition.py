@@ -10,12 +10,16 @@ import pytest
 import tensorflow as tf
 
 import kvae
-from kvae import evaluation, export, figures, inference, portable, priors, quadrature, runtime
+from kvae import completion, evaluation, export, runtime
 from kvae.data import load
-from kvae.errors import UserError
+from kvae.evaluation import quadrature
 from kvae.export import parity
-from kvae.loop import Loop
-from kvae.streams import Stream
+from kvae.internal.errors import UserError
+from kvae.model import priors
+from kvae.model.loop import Loop
+from kvae.noise import portable
+from kvae.noise.streams import Stream
+from kvae.plotting import figures
 
 registered = keras.saving.register_keras_serializable("test_condition")
 CLASSES = 10
@@ -181,11 +185,11 @@ def test_evaluation_takes_it(vae, data, arrays):
 
 def test_completion_takes_it(vae, arrays):
     x, labels = arrays[0][:4], arrays[1][:4]
-    found = inference.complete(vae, x, "top", samples=200, steps=60, condition=labels)
-    exact = inference.quadrature_score(vae, x, "top", labels)
+    found = completion.complete(vae, x, "top", samples=200, steps=60, condition=labels)
+    exact = completion.quadrature_score(vae, x, "top", labels)
     allowed = 4 * found.score.standard_error + exact.error + 0.05
     assert (np.abs(found.score.log_density - exact.log_value) < allowed).all()
-    other = inference.complete(vae, x, "top", samples=200, steps=60, condition=(labels + 3) % CLASSES)
+    other = completion.complete(vae, x, "top", samples=200, steps=60, condition=(labels + 3) % CLASSES)
     assert not np.allclose(found.means, other.means)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 import kvae
 from kvae import export
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 UNREACHABLE = ("No matching distribution", "Connection", "connection", "timed out", "Temporary failure", "resolve")
 
 

@@ -1,4 +1,4 @@
-"""`kvae.distributions` against SciPy, mpmath, quadrature and sums over all images."""
+"""`kvae.model.densities` against SciPy, mpmath, quadrature and sums over all images."""
 
 import itertools
 import math
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-from kvae import distributions
-from kvae.tensorflow import tf
+from kvae.internal.tensorflow import tf
+from kvae.model import densities
 
 DTYPES = (np.float32, np.float64)
 DECADES = 10.0 ** np.arange(-4, 5)
@@ -19,20 +19,20 @@ NORMALIZER_LOGITS = [0.0, 1e-4, 0.01, 0.1, 0.19, 0.199999, 0.2, 0.200001, 0.21, 
 NORMALIZER_LOGITS = np.array([sign * logit for logit in NORMALIZER_LOGITS for sign in (1, -1)])
 
 OF_LOGITS = {
-    "bernoulli at 0": lambda logits: distributions.bernoulli_log_density(0, logits),
-    "bernoulli at 1": lambda logits: distributions.bernoulli_log_density(1, logits),
-    "bernoulli at 0.3": lambda logits: distributions.bernoulli_log_density(0.3, logits),
-    "continuous bernoulli at 0": lambda logits: distributions.continuous_bernoulli_log_density(0, logits),
-    "continuous bernoulli at 1": lambda logits: distributions.continuous_bernoulli_log_density(1, logits),
-    "continuous bernoulli at 0.3": lambda logits: distributions.continuous_bernoulli_log_density(0.3, logits),
-    "log normalizer": distributions.continuous_bernoulli_log_normalizer,
+    "bernoulli at 0": lambda logits: densities.bernoulli_log_density(0, logits),
+    "bernoulli at 1": lambda logits: densities.bernoulli_log_density(1, logits),
+    "bernoulli at 0.3": lambda logits: densities.bernoulli_log_density(0.3, logits),
+    "continuous bernoulli at 0": lambda logits: densities.continuous_bernoulli_log_density(0, logits),
+    "continuous bernoulli at 1": lambda logits: densities.continuous_bernoulli_log_density(1, logits),
+    "continuous bernoulli at 0.3": lambda logits: densities.continuous_bernoulli_log_density(0.3, logits),
+    "log normalizer": densities.continuous_bernoulli_log_normalizer,
 }
 # Each takes (x, mean, log_var): a place, noise or draw, and the two parameters.
 OF_LOG_VAR = {
-    "gaussian_log_density": distributions.gaussian_log_density,
-    "gaussian_kl": lambda _, mean, log_var: distributions.gaussian_kl(mean, log_var),
-    "sampled_kl": distributions.sampled_kl,
-    "reparameterize": lambda noise, mean, log_var: distributions.reparameterize(mean, log_var, noise),
+    "gaussian_log_density": densities.gaussian_log_density,
+    "gaussian_kl": lambda _, mean, log_var: densities.gaussian_kl(mean, log_var),
+    "sampled_kl": densities.sampled_kl,
+    "reparameterize": lambda noise, mean, log_var: densities.reparameterize(mean, log_var, noise),
 }
 
 
@@ -51,13 +51,13 @@ def test_gaussian_log_density_is_that_of_scipy(rng):
     x, mean, log_var = rng.normal(scale=3.0, size=(3, 1000))
     expected = stats.norm.logpdf(x, mean, np.exp(log_var / 2))
     # float64; both square (x - mean) / sd, so a relative error of a few eps is all that may differ.
-    np.testing.assert_allclose(distributions.gaussian_log_density(x, mean, log_var), expected, rtol=1e-12)
+    np.testing.assert_allclose(densities.gaussian_log_density(x, mean, log_var), expected, rtol=1e-12)
 
 
 def test_standard_normal_log_density_is_that_of_scipy(rng):
     z = rng.normal(scale=3.0, size=1000)
     # float64; a square and a sum: a few eps.
-    np.testing.assert_allclose(distributions.standard_normal_log_density(z), stats.norm.logpdf(z), rtol=1e-14)
+    np.testing.assert_allclose(densities.standard_normal_log_density(z), stats.norm.logpdf(z), rtol=1e-14)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -80,7 +80,7 @@ def test_bernoulli_log_density_is_that_of_scipy_for_moderate_logits(rng):
     x = rng.integers(0, 2, size=1000)
     expected = stats.bernoulli.logpmf(x, special.expit(logits))
     # float64; SciPy's 1 - p loses 1/(1 - p) = 150 eps = 3e-14 at a logit of 5.
-    np.testing.assert_allclose(distributions.bernoulli_log_density(x, logits), expected, rtol=1e-12)
+    np.testing.assert_allclose(densities.bernoulli_log_density(x, logits), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -94,16 +94,14 @@ def test_bernoulli_log_density_is_exact_for_extreme_logits(x, logit, dtype):
         expected = float(exact_x * log_p + (1 - exact_x) * log_not_p)
     info = np.finfo(dtype)
     # A product, two sums, exp and log1p round once each; what is below the smallest normal number may flush to 0.
-    np.testing.assert_allclose(
-        distributions.bernoulli_log_density(x, logit), expected, rtol=4 * info.eps, atol=info.tiny
-    )
+    np.testing.assert_allclose(densities.bernoulli_log_density(x, logit), expected, rtol=4 * info.eps, atol=info.tiny)
 
 
 def test_naive_bernoulli_log_density_fails_where_ours_does_not():
     x, logits = tf.constant([0.0, 1.0]), tf.constant([200.0, -200.0])
     p = tf.sigmoid(logits)
     naive = x * tf.math.log(p) + (1 - x) * tf.math.log(1 - p)
-    ours = distributions.bernoulli_log_density(x, logits).numpy()
+    ours = densities.bernoulli_log_density(x, logits).numpy()
     assert (np.isfinite(naive).tolist(), ours.tolist()) == ([False, False], [-200.0, -200.0])
 
 
@@ -111,7 +109,7 @@ def test_naive_bernoulli_log_density_fails_where_ours_does_not():
 def test_bernoulli_densities_of_all_three_pixel_images_sum_to_one(rng, scale):
     logits = rng.normal(scale=scale, size=3)
     images = np.array(list(itertools.product([0.0, 1.0], repeat=3)))
-    log_density = tf.reduce_sum(distributions.bernoulli_log_density(images, logits), axis=-1)
+    log_density = tf.reduce_sum(densities.bernoulli_log_density(images, logits), axis=-1)
     # float64; eight terms of at most 1, each good to a few times its log's eps.
     assert np.exp(log_density).sum() == pytest.approx(1.0, abs=1e-13)
 
@@ -119,12 +117,12 @@ def test_bernoulli_densities_of_all_three_pixel_images_sum_to_one(rng, scale):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("x", [0.0, 0.25, 1.0])
 def test_gradient_of_bernoulli_log_density_at_logit_zero_is_x_minus_half(x, dtype):
-    assert gradient(lambda logits: distributions.bernoulli_log_density(x, logits), np.zeros(1, dtype)) == x - 0.5
+    assert gradient(lambda logits: densities.bernoulli_log_density(x, logits), np.zeros(1, dtype)) == x - 0.5
 
 
 @pytest.mark.parametrize("x", [0.0, 0.25, 1.0])
 def test_gradient_of_bernoulli_log_density_is_x_minus_sigmoid(x):
-    actual = gradient(lambda logits: distributions.bernoulli_log_density(x, logits), EXTREME_LOGITS)
+    actual = gradient(lambda logits: densities.bernoulli_log_density(x, logits), EXTREME_LOGITS)
     # float64; x - p is a difference of numbers of at most 1, so a few eps absolute.
     np.testing.assert_allclose(actual, x - special.expit(EXTREME_LOGITS), rtol=0, atol=1e-15)
 
@@ -157,7 +155,7 @@ def test_continuous_bernoulli_log_normalizer_is_the_closed_form(dtype):
 
     with mpmath.workdps(100):  # at a logit of 100, lambda is 1 - 4e-44
         expected = [closed_form(logit) for logit in logits]
-    actual = distributions.continuous_bernoulli_log_normalizer(logits)
+    actual = densities.continuous_bernoulli_log_normalizer(logits)
     # A few roundings of numbers near 1, and the cut-off of the series, 2.2e-13 at |l| = 0.2.
     np.testing.assert_allclose(actual, expected, rtol=2 * np.finfo(dtype).eps, atol=3e-13)
 
@@ -167,7 +165,7 @@ def test_continuous_bernoulli_log_normalizer_is_the_closed_form(dtype):
 def test_continuous_bernoulli_log_normalizer_of_extreme_logits_is_log_of_their_magnitude(logit, dtype):
     # tanh(|l| / 2) is 1 - 1e-4343; one rounding of the logarithm.
     expected = pytest.approx(math.log(1e4), rel=2 * float(np.finfo(dtype).eps), abs=0)
-    assert float(distributions.continuous_bernoulli_log_normalizer(dtype(logit))) == expected
+    assert float(densities.continuous_bernoulli_log_normalizer(dtype(logit))) == expected
 
 
 # The quotient's gradient 1/l - 1/sinh(l) = l/6 is what remains of two numbers near 1/l = 5 at |l| = 0.2: one rounding
@@ -179,13 +177,13 @@ def test_gradient_of_continuous_bernoulli_log_normalizer_is_the_closed_form(dtyp
     with mpmath.workdps(50):
         exact = [mpmath.mpf(float(logit)) for logit in logits]
         expected = [float(1 / logit - 1 / mpmath.sinh(logit)) if logit else 0.0 for logit in exact]
-    actual = gradient(distributions.continuous_bernoulli_log_normalizer, logits)
+    actual = gradient(densities.continuous_bernoulli_log_normalizer, logits)
     np.testing.assert_allclose(actual, expected, rtol=rtol)
 
 
 @pytest.mark.parametrize("logit", [-30.0, -3.0, -0.2001, -0.1999, 0.0, 0.1999, 0.2001, 3.0, 30.0])
 def test_continuous_bernoulli_density_integrates_to_one(logit):
-    density = lambda x: np.exp(distributions.continuous_bernoulli_log_density(np.float64(x), np.float64(logit)))  # noqa: E731
+    density = lambda x: np.exp(densities.continuous_bernoulli_log_density(np.float64(x), np.float64(logit)))  # noqa: E731
     total, _ = integrate.quad(density, 0.0, 1.0)
     # The quadrature promises 1.5e-8 and reaches 1e-14; the series is cut off at 2.2e-13.
     assert total == pytest.approx(1.0, abs=1e-12)
@@ -193,7 +191,7 @@ def test_continuous_bernoulli_density_integrates_to_one(logit):
 
 @pytest.mark.parametrize("x", [0.0, 0.5, 1.0])
 def test_continuous_bernoulli_is_uniform_at_logit_zero(x):
-    log_density = distributions.continuous_bernoulli_log_density(np.float64(x), np.float64(0.0))
+    log_density = densities.continuous_bernoulli_log_density(np.float64(x), np.float64(0.0))
     assert float(log_density) == pytest.approx(0.0, abs=1e-15)  # log 2 - log 2, each rounded once
 
 
@@ -208,14 +206,14 @@ def test_gaussian_kl_is_the_integral_of_its_definition(mean, log_var):
         lambda z: q.pdf(z) * (q.logpdf(z) - p.logpdf(z)), *(q.mean() + q.std() * np.array([-12, 12]))
     )
     # What lies beyond 12 standard deviations weighs 1e-30; the quadrature promises 1.5e-8.
-    assert float(distributions.gaussian_kl(np.float64(mean), np.float64(log_var))) == pytest.approx(expected, abs=1e-8)
+    assert float(densities.gaussian_kl(np.float64(mean), np.float64(log_var))) == pytest.approx(expected, abs=1e-8)
 
 
 def test_gaussian_kl_is_the_closed_formula(rng):
     mean, log_var = rng.normal(scale=2.0, size=(2, 100))
     expected = [0.5 * (m * m + math.exp(v) - 1.0 - v) for m, v in zip(mean, log_var, strict=True)]
     # float64; where the terms cancel the plain formula is off by a few eps absolute.
-    np.testing.assert_allclose(distributions.gaussian_kl(mean, log_var), expected, rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(densities.gaussian_kl(mean, log_var), expected, rtol=1e-13, atol=1e-15)
 
 
 @pytest.mark.parametrize("log_var", [-1e-3, -1e-4, 1e-4, 1e-3])
@@ -224,36 +222,36 @@ def test_gaussian_kl_keeps_its_digits_near_the_prior(log_var):
     with mpmath.workdps(30):
         expected = float((mpmath.expm1(float(log_var)) - float(log_var)) / 2)
     # One rounding of expm1 is half a spacing of log_var; exp(log_var) - 1 would round 1000 times coarser, at 1.
-    actual = float(distributions.gaussian_kl(np.float32(0), log_var))
+    actual = float(densities.gaussian_kl(np.float32(0), log_var))
     assert actual == pytest.approx(expected, abs=float(np.spacing(abs(log_var))))
 
 
 def test_gaussian_kl_of_the_prior_is_zero():
-    assert float(distributions.gaussian_kl(0.0, 0.0)) == 0.0
+    assert float(densities.gaussian_kl(0.0, 0.0)) == 0.0
 
 
 def test_sampled_kl_is_the_log_ratio_of_scipy_densities(rng):
     z, mean, log_var = rng.normal(scale=2.0, size=(3, 100))
     expected = stats.norm.logpdf(z, mean, np.exp(log_var / 2)) - stats.norm.logpdf(z)
     # float64; a difference of log densities up to 1e3, so some eps of the larger.
-    np.testing.assert_allclose(distributions.sampled_kl(z, mean, log_var), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(densities.sampled_kl(z, mean, log_var), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_mean_of_sampled_kl_is_gaussian_kl(rng):
     mean, log_var = np.array([-1.0, 0.0, 0.5, 2.0]), np.array([-2.0, 0.0, 1.0, -0.5])
     z = mean + np.exp(log_var / 2) * rng.standard_normal((50_000, 4))
-    draws = distributions.sampled_kl(z, mean, log_var).numpy()
+    draws = densities.sampled_kl(z, mean, log_var).numpy()
     # Four standard errors: one seed in 5000 would fail, this one is fixed. 1e-12 is for the second dimension, where
     # q is the prior and every draw 0.
     error = 4 * stats.sem(draws) + 1e-12
-    np.testing.assert_array_less(np.abs(draws.mean(axis=0) - distributions.gaussian_kl(mean, log_var)), error)
+    np.testing.assert_array_less(np.abs(draws.mean(axis=0) - densities.gaussian_kl(mean, log_var)), error)
 
 
 # Reparameterization
 
 
 def test_reparameterized_draws_have_shape_draws_examples_dimensions():
-    z = distributions.reparameterize(np.zeros((3, 2)), np.zeros((3, 2)), np.zeros((5, 3, 2)))
+    z = densities.reparameterize(np.zeros((3, 2)), np.zeros((3, 2)), np.zeros((5, 3, 2)))
     assert z.shape == (5, 3, 2)
 
 
@@ -261,7 +259,7 @@ MEAN, LOG_VAR = np.array([[-2.0, 0.0], [0.5, 10.0]]), np.array([[-3.0, 0.0], [1.
 
 
 def reparameterized_draws(rng):
-    return distributions.reparameterize(MEAN, LOG_VAR, rng.standard_normal((50_000, 2, 2))).numpy()
+    return densities.reparameterize(MEAN, LOG_VAR, rng.standard_normal((50_000, 2, 2))).numpy()
 
 
 def test_reparameterized_draws_have_the_mean(rng):
@@ -292,15 +290,15 @@ def test_functions_of_log_variances_keep_the_type(function, dtype):
 
 
 def test_the_wider_of_two_types_wins():
-    assert distributions.gaussian_kl(tf.zeros(2, tf.float32), tf.zeros(2, tf.float64)).dtype == tf.float64
+    assert densities.gaussian_kl(tf.zeros(2, tf.float32), tf.zeros(2, tf.float64)).dtype == tf.float64
 
 
 def test_integer_data_is_cast_to_the_type_of_the_logits():
-    assert distributions.bernoulli_log_density(np.array([0, 1]), tf.zeros(2)).dtype == tf.float32
+    assert densities.bernoulli_log_density(np.array([0, 1]), tf.zeros(2)).dtype == tf.float32
 
 
 def test_python_numbers_keep_their_digits_beside_float64():
-    actual = distributions.gaussian_log_density(tf.constant(1.0, tf.float64), 0.1, 0.2)
+    actual = densities.gaussian_log_density(tf.constant(1.0, tf.float64), 0.1, 0.2)
     # Some float64 eps; 0.1 rounded to float32 on the way would show as 1e-9.
     assert float(actual) == pytest.approx(stats.norm.logpdf(1.0, 0.1, math.exp(0.1)), abs=1e-14)
 
@@ -317,9 +315,7 @@ def test_parameters_broadcast_over_leading_dimensions(rng, function):
     np.testing.assert_allclose(together, one_by_one, **VECTOR_TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    "function", [distributions.bernoulli_log_density, distributions.continuous_bernoulli_log_density]
-)
+@pytest.mark.parametrize("function", [densities.bernoulli_log_density, densities.continuous_bernoulli_log_density])
 def test_data_broadcast_over_leading_dimensions_of_logits(rng, function):
     x, logits = rng.uniform(size=(3, 2, 2, 1)), rng.normal(size=(5, 3, 2, 2, 1))
     one_by_one = np.stack([function(x, draw) for draw in logits])

@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 
 import kvae
-from kvae import fast_fit
-from kvae.loop import Loop
-from kvae.noise import Keyed
-from kvae.runs import Run
-from kvae.streams import Stream
+from kvae.model import fast_fit
+from kvae.model.loop import Loop
+from kvae.noise.keyed import Keyed
+from kvae.noise.streams import Stream
+from kvae.training.runs import Run
 
 
 @pytest.fixture
@@ -123,13 +123,13 @@ def test_added_terms_train_on_both_paths_alike(x):
 
 
 def test_another_objective_brings_and_takes_its_metrics(x):
-    class Weighed(kvae.objectives.ELBO):
+    class Weighed(kvae.model.objectives.ELBO):
         def terms(self, draws):
             return {"weight": draws.log_weights[0]}
 
     vae = small(objective=Weighed())
     assert "weight" in vae.fit(x, verbose=0).history
-    vae.objective = kvae.objectives.ELBO(2.0)
+    vae.objective = kvae.model.objectives.ELBO(2.0)
     history = vae.fit(x, verbose=0).history
     assert "weight" not in history
     assert history["loss"][0] == pytest.approx(history["reconstruction"][0] + 2 * history["kl"][0], rel=1e-5)
@@ -151,7 +151,7 @@ def test_every_path_counts_every_step(x):
 
 
 def test_compiling_again_does_not_repeat_noise_order_or_schedule(x):
-    warmup = kvae.objectives.LinearWarmup(1.0, steps=4)
+    warmup = kvae.model.objectives.LinearWarmup(1.0, steps=4)
     vae = small(beta=warmup)
     vae.fit(x, batch_size=15, verbose=0)
     vae.compile(keras.optimizers.Adam(1e-2))
@@ -191,7 +191,7 @@ def test_the_count_is_no_weight_and_is_saved_all_the_same(x, tmp_path):
 
 def test_the_model_of_a_run_keeps_the_count(tmp_path):
     from kvae import training
-    from kvae.config import RunConfig
+    from kvae.training.config import RunConfig
 
     config = RunConfig.from_dict(
         {
@@ -207,7 +207,7 @@ def test_the_model_of_a_run_keeps_the_count(tmp_path):
 def test_an_objective_is_told_how_many_images_there_are(x):
     told = []
 
-    class Told(kvae.objectives.ELBO):
+    class Told(kvae.model.objectives.ELBO):
         def build(self, data_size):
             told.append(data_size)
 
@@ -219,12 +219,14 @@ def test_an_objective_is_told_how_many_images_there_are(x):
 
 
 def test_setting_beta_keeps_the_rest_of_the_objective(x):
-    class Own(kvae.objectives.ELBO):
+    class Own(kvae.model.objectives.ELBO):
         pass
 
     vae = small(objective=Own(1.0, samples=3, kl="sampled"))
     vae.beta = 4.0
     assert (type(vae.objective), vae.beta, vae.samples, vae.kl) == (Own, 4.0, 3, "sampled")
-    vae.objective = kvae.objectives.Objective()
-    with pytest.raises(kvae.errors.UserError, match=r"Expected an ELBO to set its beta\. This model has Objective"):
+    vae.objective = kvae.model.objectives.Objective()
+    with pytest.raises(
+        kvae.internal.errors.UserError, match=r"Expected an ELBO to set its beta\. This model has Objective"
+    ):
         vae.beta = 2.0

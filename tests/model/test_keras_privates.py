@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import kvae
-from kvae import fast_fit
+from kvae.model import fast_fit
 
 
 def small():
@@ -77,7 +77,7 @@ def test_all_layers_within_a_model_are_found():
 
 
 def test_the_weights_of_a_mirrored_decoder_stand_where_those_of_a_given_one_do(x):
-    options = {"likelihood": kvae.likelihoods.Gaussian("learned"), "seed": 0}
+    options = {"likelihood": kvae.model.likelihoods.Gaussian("learned"), "seed": 0}
     mirrored = kvae.VAE(2, hidden_units=(4,), **options)
     mirrored.build(x.shape)
     given = kvae.VAE.from_config(mirrored.get_config())
@@ -90,7 +90,7 @@ def test_a_mirrored_model_with_a_learned_variance_goes_on_after_loading(x, tmp_p
     """Its optimizer's state is saved in the order of the weights, which a mirrored decoder used to change."""
     losses = []
     for loads in (False, True):
-        vae = kvae.VAE(2, hidden_units=(4,), likelihood=kvae.likelihoods.Gaussian("learned"), seed=0)
+        vae = kvae.VAE(2, hidden_units=(4,), likelihood=kvae.model.likelihoods.Gaussian("learned"), seed=0)
         vae.compile(keras.optimizers.Adam(1e-2))
         vae.fit(x, batch_size=4, verbose=0)
         if loads:

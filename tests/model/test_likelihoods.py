@@ -8,11 +8,11 @@ import pytest
 from scipy import integrate, special, stats
 
 import kvae
-from kvae import likelihoods
-from kvae.errors import UserError
-from kvae.noise import Keyed
-from kvae.streams import Stream
-from kvae.tensorflow import keras, tf
+from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import keras, tf
+from kvae.model import likelihoods
+from kvae.noise.keyed import Keyed
+from kvae.noise.streams import Stream
 
 LIKELIHOODS = {
     "bernoulli": likelihoods.Bernoulli,
@@ -551,7 +551,7 @@ def test_get_refuses_what_is_neither_name_nor_likelihood(other):
         likelihoods.get(other)
     assert str(refusal.value) == (
         "Expected likelihood= to be one of bernoulli, continuous_bernoulli, gaussian, squared_error, or a "
-        f"kvae.likelihoods.Likelihood. Received {other!r}."
+        f"kvae.model.likelihoods.Likelihood. Received {other!r}."
     )
 
 

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 import kvae
-from kvae.errors import UserError
-from kvae.loop import Loop
+from kvae.internal.errors import UserError
+from kvae.model.loop import Loop
 
 IMAGES, BATCH = 70, 16  # five steps, the last of 6 images
 
@@ -89,7 +89,7 @@ def test_an_epoch_visits_every_image_once_and_counts_it_once(looped):
     vae.build((None, *data.info.image_shape))
     x, _ = data.examples("train")
     mean, log_var = vae.encode(x)
-    kl = kvae.distributions.gaussian_kl(mean, log_var).numpy().sum(axis=-1).mean()
+    kl = kvae.model.densities.gaussian_kl(mean, log_var).numpy().sum(axis=-1).mean()
     history = vae.fit(data.train, epochs=2, verbose=0).history
     np.testing.assert_allclose(history["kl"], [kl, kl], rtol=1e-5)  # a sum of 70 float32
     assert looped["fast"] == 2 * 3
@@ -153,7 +153,7 @@ def test_a_diverging_training_is_stopped_by_terminate_on_nan():
 
 def test_schedules_and_a_learning_rate_that_a_callback_sets_reach_the_loop():
     def histories(route):
-        beta = kvae.objectives.LinearWarmup(2.0, 12)
+        beta = kvae.model.objectives.LinearWarmup(2.0, 12)
         vae = compiled(vae=kvae.VAE(2, hidden_units=(8,), beta=beta, seed=1))
         schedule = keras.callbacks.LearningRateScheduler(lambda epoch: 0.01 / (1 + epoch))
         return vae.fit(route(load().train), epochs=3, callbacks=[schedule], verbose=0).history
@@ -254,7 +254,7 @@ def test_nothing_is_kept_of_the_data_after_fit():
     ],
 )
 def test_what_compile_chooses_and_that_a_saved_model_keeps_it(encoder, options, expected, tmp_path, with_xla):
-    networks = kvae.networks
+    networks = kvae.model.networks
     make = {"mlp": lambda: networks.MLPEncoder(2, (8,)), "conv": lambda: networks.ConvEncoder(2, (2,), 4)}
     if encoder == "conv" and tf.config.list_logical_devices("GPU"):
         pytest.skip("on a GPU convolutions are compiled too")
@@ -271,7 +271,7 @@ def test_what_compile_chooses_and_that_a_saved_model_keeps_it(encoder, options, 
 
 
 def test_images_that_do_not_fit_on_an_accelerator_stay_on_the_host(monkeypatch, looped):
-    from kvae.data import resident
+    from kvae.data.sources import resident
 
     monkeypatch.setattr(resident, "DEVICE_BYTES", IMAGES * 784 - 1)
     data, vae = load(), compiled()

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from kvae import networks
-from kvae.errors import UserError
+from kvae.internal.errors import UserError
+from kvae.model import networks
 
 SHAPES = [(28, 28, 1), (13, 17, 1), (9, 6, 3)]
 FAMILIES = {

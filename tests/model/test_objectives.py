@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import special
 
-from kvae import objectives
-from kvae.errors import UserError
-from kvae.tensorflow import keras, tf
+from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import keras, tf
+from kvae.model import objectives
 
 
 def draws(**fields):

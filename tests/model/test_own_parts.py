@@ -10,12 +10,15 @@ from own_parts import PIWAE, GumbelPosterior, Mixture, TwoNumberGaussian, Vamp
 from scipy import stats
 
 import kvae
-from kvae import evaluation, export, figures, inference, portable, quadrature, runtime
+from kvae import completion, evaluation, export, runtime
 from kvae.data import load
-from kvae.errors import UserError
+from kvae.evaluation import quadrature
 from kvae.export import parity
-from kvae.loop import Loop
-from kvae.streams import Stream
+from kvae.internal.errors import UserError
+from kvae.model.loop import Loop
+from kvae.noise import portable
+from kvae.noise.streams import Stream
+from kvae.plotting import figures
 
 OPTIONS = {
     "prior": lambda: {"prior": Mixture()},
@@ -112,13 +115,13 @@ def test_quadrature_agrees_with_the_importance_weighted_bound(trained, data):
 def test_images_are_completed_with_them(trained, data):
     name, vae, _, _ = trained
     x = data.examples("test", 6)[0]
-    found = inference.complete(vae, x, "top", samples=200, steps=60)
+    found = completion.complete(vae, x, "top", samples=200, steps=60)
     assert np.isfinite(found.score.log_density).all()
-    exact = inference.quadrature_score(vae, x, "top")
+    exact = completion.quadrature_score(vae, x, "top")
     # Four standard errors of the mean, and what the quadrature may err.
     allowed = 4 * np.sqrt(np.square(found.score.standard_error).sum()) / 6 + exact.error.max() + 0.01
     assert found.score.log_density.mean() == pytest.approx(exact.log_value.mean(), abs=allowed)
-    result = inference.evaluate(vae, x, found, pixel_mean=data.pixel_mean, training_images=120)
+    result = completion.evaluate(vae, x, found, pixel_mean=data.pixel_mean, training_images=120)
     assert ("pixel_means" in result) == (name not in ("likelihood", "all"))
 
 
@@ -266,7 +269,7 @@ def test_pixels_outside_the_unit_interval_are_the_likelihoods_to_accept(rng):
     vae.compile(keras.optimizers.Adam(1e-2))
     vae.fit(x, batch_size=10, validation_data=x, verbose=0)
     assert np.isfinite(evaluation.evaluate(vae, x, samples=10)["log_likelihood"])
-    assert np.isfinite(inference.complete(vae, x[:2], "top", samples=20, steps=5).score.log_density).all()
+    assert np.isfinite(completion.complete(vae, x[:2], "top", samples=20, steps=5).score.log_density).all()
     assert np.isfinite(quadrature.log_evidence(vae, x[:1]).log_value).all()
     assert np.asarray(vae.likelihood.as_bytes(vae.generate(3, seed=0))).dtype == np.uint8
     with pytest.raises(UserError, match="Received values from nan"):
@@ -284,7 +287,7 @@ def test_a_prior_made_of_the_encoders_answers_trains_and_is_exported_frozen(data
     content = export.convert(vae, ["float32"])["float32"]
     (tmp_path / "decoder.tflite").write_bytes(content)
     decoder, seeds = runtime.Decoder(tmp_path / "decoder.tflite"), portable.seeds(50, 0)
-    frozen = vae.prior.frozen().sample(portable.Portable(tf.constant(seeds), kvae.noise.TENSORFLOW))
+    frozen = vae.prior.frozen().sample(portable.Portable(tf.constant(seeds), kvae.noise.keyed.TENSORFLOW))
     np.testing.assert_allclose(decoder.sample(seeds).z, frozen, rtol=0, atol=1e-5)  # a product and a sum in float32
     # Neither the encoder (25 kB) nor its pseudo-inputs (13 kB) are in the file: it is that of a mixture.
     mixture = kvae.VAE(2, hidden_units=(8,), seed=1, prior=Mixture(4))

@@ -15,11 +15,11 @@ import scipy.stats
 import tensorflow as tf
 
 import kvae
-from kvae import networks, objectives
-from kvae.compiled import compiled as compiled_once
-from kvae.errors import UserError
-from kvae.noise import Keyed
-from kvae.streams import Stream
+from kvae.internal.errors import UserError
+from kvae.model import networks, objectives
+from kvae.model.compiled import compiled as compiled_once
+from kvae.noise.keyed import Keyed
+from kvae.noise.streams import Stream
 
 SHAPE = (6, 5, 1)
 
@@ -201,7 +201,7 @@ def test_beta_warm_up_follows_the_optimizer_step_and_ends_at_beta(x):
 @pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli", "gaussian", "squared_error", "learned"])
 def test_every_likelihood_learns(likelihood, x):
     if likelihood == "learned":
-        likelihood = kvae.likelihoods.Gaussian("learned")
+        likelihood = kvae.model.likelihoods.Gaussian("learned")
     vae = compiled(tiny(likelihood=likelihood))
     losses = vae.fit(x, epochs=8, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
@@ -348,7 +348,7 @@ def test_configuration_round_trip(built, x):
     vae = kvae.VAE(
         encoder=networks.ConvEncoder(3, (4,), 8, seed=5),
         output_bias=0.25,
-        likelihood=kvae.likelihoods.Gaussian(0.5),
+        likelihood=kvae.model.likelihoods.Gaussian(0.5),
         beta=objectives.LinearWarmup(2.0, 10),
         samples=3,
         kl="sampled",
@@ -370,7 +370,7 @@ def test_loaded_model_goes_on_as_the_saved_one(x, tmp_path):
     assert logs[0] == logs[1]
 
 
-@pytest.mark.parametrize("first", ["kvae, keras", "keras, kvae", "kvae.distributions, kvae.networks, keras"])
+@pytest.mark.parametrize("first", ["kvae, keras", "keras, kvae", "kvae.model.densities, kvae.model.networks, keras"])
 def test_a_fresh_process_that_imports_kvae_loads_a_model(first, vae, x, tmp_path):
     vae.save(tmp_path / "vae.keras")
     np.save(tmp_path / "expected.npy", vae.predict(x, verbose=0))
@@ -512,7 +512,9 @@ def test_image_i_is_the_same_whatever_n_is(vae, monkeypatch):
     few, many = vae.generate(3, seed=5), vae.generate(40, seed=5)
     np.testing.assert_array_equal(few, many[:3])
     whole = vae.generate_means(40, seed=5)
-    monkeypatch.setattr("kvae.assembly.VALUES_AT_ONCE", 7 * SHAPE[0] * SHAPE[1] * SHAPE[2])  # seven images at a time
+    monkeypatch.setattr(
+        "kvae.model.assembly.VALUES_AT_ONCE", 7 * SHAPE[0] * SHAPE[1] * SHAPE[2]
+    )  # seven images at a time
     np.testing.assert_allclose(vae.generate_means(40, seed=5), whole, atol=1e-6)  # a smaller matrix product
 
 
@@ -597,7 +599,7 @@ def test_compiled_functions_do_not_keep_a_model(x, decoded):
 
 def test_a_model_with_graphs_is_saved_and_loaded(vae, x, tmp_path):
     kvae.evaluation.evaluate(vae, x, samples=2)
-    kvae.inference.infer(vae, x[:2], "top", steps=2)
+    kvae.completion.infer(vae, x[:2], "top", steps=2)
     vae.save(tmp_path / "vae.keras")
     loaded = keras.saving.load_model(tmp_path / "vae.keras")
     np.testing.assert_array_equal(loaded.elbo(x, seed=0), vae.elbo(x, seed=0))

@@ -1,4 +1,4 @@
-"""`kvae.portable`: the same bits in NumPy and TensorFlow, a slow oracle of whole numbers, and tests of randomness."""
+"""`kvae.noise.portable`: the same bits in NumPy and TensorFlow, a slow oracle, and tests of randomness."""
 
 import hashlib
 import math
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kvae import noise, portable
-from kvae.errors import UserError
-from kvae.streams import Stream
-from kvae.tensorflow import tf
+from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import tf
+from kvae.noise import keyed, portable
+from kvae.noise.streams import Stream
 
 GOLDEN, MASK = 0x9E3779B9, 2**32 - 1
 EXTREME = [0, 1, -1, 2**31 - 1, -(2**31)]
@@ -57,7 +57,7 @@ RUNTIMES = {"eager": lambda f: f, "graph": tf.function, "xla": lambda f: tf.func
 @streams
 @pytest.mark.parametrize("count", [1, 2, 784])
 def test_tensorflow_has_the_bits_of_numpy(runtime, stream, count):
-    drawn = runtime(lambda seeds: [draw(seeds, stream, count, noise.TENSORFLOW) for draw in DRAWS.values()])
+    drawn = runtime(lambda seeds: [draw(seeds, stream, count, keyed.TENSORFLOW) for draw in DRAWS.values()])
     for actual, draw in zip(drawn(tf.constant(MANY)), DRAWS.values(), strict=True):
         expected = draw(MANY, stream, count)
         assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)

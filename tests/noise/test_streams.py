@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from kvae import noise, portable, streams
-from kvae.streams import Stream
+from kvae.noise import keyed, portable, streams
+from kvae.noise.streams import Stream
 
 PARTS = (Stream.LATENT, Stream.PIXELS, Stream.SEEDS, Stream.CHOICE, Stream.POSTERIOR)
 USES = tuple(use for use in Stream if use not in (*PARTS, Stream.BINARIZATION))
@@ -46,9 +46,9 @@ def drawn():
         if use in NUMBERED and part is Stream.LATENT:
             continue
         for key in keys(use):
-            found[use.name, part.name, key[1:]] = np.asarray(noise.Keyed(7, use, *key).uniform((4,), part)).ravel()
+            found[use.name, part.name, key[1:]] = np.asarray(keyed.Keyed(7, use, *key).uniform((4,), part)).ravel()
     for epoch in (*range(8), 100, 101, 200, 204, 300, 2**31 - 1):
-        binarized = noise.Keyed(7, Stream.BINARIZATION, epoch, np.arange(3))
+        binarized = keyed.Keyed(7, Stream.BINARIZATION, epoch, np.arange(3))
         found["binarization", epoch] = np.asarray(binarized.uniform((4,), Stream.PIXELS)).ravel()
     return found
 
@@ -63,14 +63,14 @@ def test_no_two_streams_share_numbers():
 
 def test_a_stream_of_version_0_1_would_have_shared_them():
     """What moved: the evaluation's numbers were those of the binarization of epoch 100."""
-    old = noise.Keyed(7, Stream.TEST_ELBO_BEFORE_0_2, np.arange(3)).uniform((4,), Stream.POSTERIOR)
-    binarized = noise.Keyed(7, Stream.BINARIZATION, 100, np.arange(3)).uniform((4,), Stream.PIXELS)
+    old = keyed.Keyed(7, Stream.TEST_ELBO_BEFORE_0_2, np.arange(3)).uniform((4,), Stream.POSTERIOR)
+    binarized = keyed.Keyed(7, Stream.BINARIZATION, 100, np.arange(3)).uniform((4,), Stream.PIXELS)
     assert np.array_equal(old, binarized)
 
 
 def test_keyed_noise_depends_on_seed_use_part_and_key():
     def numbers(seed=0, use=Stream.TRAINING, part=Stream.POSTERIOR, step=0):
-        return np.asarray(noise.Keyed(seed, use, step, 0, np.arange(2)).normal((3,), part))
+        return np.asarray(keyed.Keyed(seed, use, step, 0, np.arange(2)).normal((3,), part))
 
     base = numbers()
     assert np.array_equal(base, numbers())
@@ -80,8 +80,8 @@ def test_keyed_noise_depends_on_seed_use_part_and_key():
 
 @pytest.mark.parametrize("kind", ["normal", "uniform"])
 def test_numbered_draws_do_not_depend_on_how_many_are_made_at_once(kind):
-    keyed = noise.Keyed(3, Stream.BOUND, np.arange(4, dtype=np.int32))
-    whole = np.asarray(getattr(keyed.numbered(np.arange(6)), kind)((6, 5), Stream.POSTERIOR))
+    noise = keyed.Keyed(3, Stream.BOUND, np.arange(4, dtype=np.int32))
+    whole = np.asarray(getattr(noise.numbered(np.arange(6)), kind)((6, 5), Stream.POSTERIOR))
     assert whole.shape == (4, 6, 5)
     pieces = [keyed.numbered(np.arange(2)), keyed.numbered(np.arange(2, 6))]
     parts = [
@@ -92,7 +92,7 @@ def test_numbered_draws_do_not_depend_on_how_many_are_made_at_once(kind):
     assert len(np.unique(whole)) == whole.size
 
 
-@pytest.mark.parametrize("ops", [portable.NUMPY, noise.TENSORFLOW], ids=["NumPy", "TensorFlow"])
+@pytest.mark.parametrize("ops", [portable.NUMPY, keyed.TENSORFLOW], ids=["NumPy", "TensorFlow"])
 def test_portable_noise_is_the_portable_sampler(ops):
     seeds = np.array([3, -5], np.int32)
     found = portable.Portable(seeds, ops)

@@ -10,10 +10,11 @@ from PIL import Image
 from scipy import special, stats
 
 import kvae
-from kvae import figures, inference, plots
-from kvae.config import RunConfig, load_values, recipes
-from kvae.errors import UserError
-from kvae.posteriors import Distribution, Gaussian
+from kvae import completion
+from kvae.internal.errors import UserError
+from kvae.model.posteriors import Distribution, Gaussian
+from kvae.plotting import figures, plots
+from kvae.training.config import RunConfig, load_values, recipes
 
 HISTORY = {"epoch": [1, 2], "loss": [9.0, 8.0], "reconstruction": [8.0, 6.0], "kl": [1.0, 2.0]}
 FILES = {
@@ -544,14 +545,14 @@ def test_completion_has_a_column_a_draw_and_keeps_what_is_observed_in_each(tiny)
 
 def test_completion_says_the_score_of_every_row(tiny):
     figure = figures.completion(tiny, places=[7, 2], seed=3)["completion"]
-    found = inference.complete(tiny.vae, tiny.data.images_at("test", [7, 2]), "top", seed=3)
+    found = completion.complete(tiny.vae, tiny.data.images_at("test", [7, 2]), "top", seed=3)
     assert texts(figure)[-2:] == [f"{value:.1f}" for value in found.score.log_density]
 
 
 def test_completion_rows_of_unknown_pixels_have_no_score(tiny):
     x = tiny.data.images_at("test", [0])
     x[:, 2] = np.nan
-    figure = figures.completion_rows(x, inference.complete(tiny.vae, x, "top"))
+    figure = figures.completion_rows(x, completion.complete(tiny.vae, x, "top"))
     assert not [text for text in texts(figure) if "log p" in text]
     assert texts(figure)[-1] == ""
 
@@ -604,7 +605,7 @@ def test_contour_panels_show_the_q_of_the_image_asked_for(tiny, monkeypatch):
     monkeypatch.setattr(figures, "CONTOUR_POINTS", 101)
     start, end = np.array([[3.0, 3.0], [-1.0, 2.0]]), np.array([[3.0, 3.0], [1.5, -0.5]])
     log_var = np.full((2, 2), np.log(0.25))
-    found = inference.Inferred(Gaussian(end, log_var), Gaussian(start, log_var), np.zeros((2, 1)), np.zeros(2))
+    found = completion.Inferred(Gaussian(end, log_var), Gaussian(start, log_var), np.zeros((2, 1)), np.zeros(2))
     x = tiny.data.images_at("test", [1])[0]
     figure = figures.contour_panels(tiny.vae, x, np.arange(12).reshape(3, 4, 1) < 6, found, number=1)
     # Half a step of the grid of 0.08.
@@ -619,7 +620,7 @@ def test_the_near_window_holds_all_of_q_and_is_a_square(tiny):
     (left, right), (low, high) = near.get_xlim(), near.get_ylim()
     assert right - left == pytest.approx(high - low, rel=1e-5)  # float32 grids
     x = tiny.data.images_at("test", [0])
-    found = inference.infer(tiny.vae, x, "top")
+    found = completion.infer(tiny.vae, x, "top")
     reach = 2 * np.exp(0.5 * found.q.log_var[0])
     assert (found.mean[0] - reach > [left, low]).all()
     assert (found.mean[0] + reach < [right, high]).all()
@@ -640,9 +641,9 @@ class Tilted(Distribution):
         return self._moments[1]
 
 
-def inferred_as(q) -> inference.Inferred:
+def inferred_as(q) -> completion.Inferred:
     """Inferences of three images that began at the standard normal and ended at q."""
-    return inference.Inferred(q, Gaussian(*np.zeros((2, 3, 2), np.float32)), np.zeros((3, 1)), np.zeros(3))
+    return completion.Inferred(q, Gaussian(*np.zeros((2, 3, 2), np.float32)), np.zeros((3, 1)), np.zeros(3))
 
 
 def test_contour_panels_show_a_tilted_q_as_it_is(tiny, monkeypatch):

@@ -12,10 +12,10 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from kvae import plots
-from kvae.errors import UserError
+from kvae.internal.errors import UserError
+from kvae.plotting import plots
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHAPES = [(28, 28, 1), (13, 17, 1), (16, 16, 3)]
 HISTORY = {"epoch": [1, 2, 3], "loss": [9.0, 8.0, 7.0], "reconstruction": [8.0, 6.0, 5.0], "kl": [1.0, 2.0, 2.0]}
 VALIDATION = {f"val_{name}": [value + 1 for value in HISTORY[name]] for name in ("loss", "reconstruction", "kl")}
@@ -497,6 +497,6 @@ def test_a_picture_with_an_unknown_suffix_is_refused_and_nothing_is_left(tmp_pat
 
 
 def test_importing_plots_imports_neither_pyplot_nor_tensorflow():
-    code = "import sys, kvae.plots; print({'matplotlib.pyplot', 'tensorflow', 'keras'} & set(sys.modules))"
+    code = "import sys, kvae.plotting.plots; print({'matplotlib.pyplot', 'tensorflow', 'keras'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "set()\n"

@@ -1,4 +1,4 @@
-"""`kvae.latent` against SciPy: quantiles of the normal, and points of great circles."""
+"""`kvae.runtime.latent` against SciPy: quantiles of the normal, and points of great circles."""
 
 import math
 import subprocess
@@ -10,10 +10,10 @@ import pytest
 from scipy.spatial import geometric_slerp
 from scipy.stats import norm
 
-from kvae import latent
-from kvae.errors import UserError
+from kvae.internal.errors import UserError
+from kvae.runtime import latent
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 # Results are computed in float64 and rounded once to float32, of relative precision 6e-8. The points below lie within
 # 10 of the origin: 1e-6 is above their rounding, and far below any mistake.
 ROUNDING = {"rtol": 0, "atol": 1e-6}
@@ -209,6 +209,6 @@ def test_fewer_than_two_steps_are_refused(steps):
 
 
 def test_importing_latent_imports_no_tensorflow():
-    code = "import sys, kvae.latent; print({'tensorflow', 'keras', 'scipy'} & set(sys.modules))"
+    code = "import sys, kvae.runtime.latent; print({'tensorflow', 'keras', 'scipy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "set()\n"

@@ -9,7 +9,7 @@ import pytest
 
 from kvae import export, runtime
 
-SAVED_MODELS = Path(__file__).parent.parent / "saved_models"
+SAVED_MODELS = Path(__file__).parents[2] / "saved_models"
 SHIPPED = ("mnist_2d", "fashion_2d", "mnist_10d")
 
 pytestmark = pytest.mark.parametrize("name", SHIPPED)
@@ -20,7 +20,7 @@ def card_of(name):
 
 
 def test_it_was_trained_by_the_recipe_of_its_name(name):
-    from kvae.config import RunConfig, load_values
+    from kvae.training.config import RunConfig, load_values
 
     trained = json.loads((SAVED_MODELS / name / "config.json").read_text())["config"]
     recipe = RunConfig.from_dict(load_values(name)).to_dict()

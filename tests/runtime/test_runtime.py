@@ -1,4 +1,4 @@
-"""`kvae.runtime` and `kvae.footprint`: exported decoders against the Keras model, and files that are none."""
+"""`kvae.runtime` and `kvae.runtime.footprint`: exported decoders against the Keras model, and files that are none."""
 
 import hashlib
 import json
@@ -15,17 +15,19 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 import kvae
-from kvae import export, latent, portable, runtime
-from kvae.errors import UserError
-from kvae.footprint import footprint
-from kvae.streams import Stream
-from kvae.tensorflow import tf
+from kvae import export, runtime
+from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import tf
+from kvae.noise import portable
+from kvae.noise.streams import Stream
+from kvae.runtime import latent
+from kvae.runtime.footprint import footprint
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MODELS = {
     "bernoulli": {"latent_dim": 2, "likelihood": "bernoulli", "image_shape": (5, 4, 1)},
     "continuous_bernoulli": {"latent_dim": 2, "likelihood": "continuous_bernoulli", "image_shape": (5, 4, 1)},
-    "gaussian": {"latent_dim": 3, "likelihood": kvae.likelihoods.Gaussian(0.05), "image_shape": (4, 3, 3)},
+    "gaussian": {"latent_dim": 3, "likelihood": kvae.model.likelihoods.Gaussian(0.05), "image_shape": (4, 3, 3)},
 }
 SIZES = [1, 7, 64, 300]  # also a runtime's own batch of 64, and more than CHUNK
 sizes = pytest.mark.parametrize("n", SIZES)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from kvae.config import recipes
+from kvae.training.config import recipes
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OURS = ("digits_2d", "mnist_2d", "fashion_2d", "mnist_10d")
 EXPERIMENTS = [name for name in recipes() if name not in OURS]  # those of others' write-ups
 

@@ -21,7 +21,7 @@ from contenders.protocol import Settings
 from contenders.rounds import Plan, measure
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HERE = Environment("no such environment", ("numpy",))  # so the interpreter that runs the tests
 SETTINGS = Settings("mlp", batch=10, latent=2, width=3, data="none", weights="none")
 

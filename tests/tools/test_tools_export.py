@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kvae import portable, runtime, training
-from kvae.config import RunConfig
-from kvae.runs import Run
+from kvae import runtime, training
+from kvae.noise import portable
+from kvae.training.config import RunConfig
+from kvae.training.runs import Run
 
 pytestmark = pytest.mark.slow  # a TensorFlow process each
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def tool(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:

@@ -13,8 +13,10 @@ from PIL import Image
 from scipy import special
 
 import kvae
-from kvae import callbacks, figures, history, networks, objectives
-from kvae.errors import UserError
+from kvae.internal.errors import UserError
+from kvae.model import networks, objectives
+from kvae.plotting import figures
+from kvae.training import callbacks, history
 
 
 def test_data_epoch_makes_initial_epoch_train_on_that_epochs_order():

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kvae import cluster, history
 from kvae.cli.training import train
-from kvae.errors import UserError
+from kvae.internal.errors import UserError
+from kvae.training import cluster, history
 
 WORKERS = ["10.0.0.1:2222", "10.0.0.2:2222"]
 
@@ -73,8 +73,8 @@ def test_images_know_their_places(labels, in_set, places):
     x = np.arange(10.0)[:, None]
     batches = tf.data.Dataset.from_tensor_slices((x, x) if labels else x).batch(4)
     for conditional in {False, labels}:
-        found = list(cluster.placed(batches, in_set=in_set, conditional=conditional).as_numpy_iterator())
-        assert all(isinstance(batch, cluster.Placed) for batch in found)
+        found = list(places.placed(batches, in_set=in_set, conditional=conditional).as_numpy_iterator())
+        assert all(isinstance(batch, places.Placed) for batch in found)
         assert [batch.place.tolist() for batch in found] == places
         assert [batch.of.tolist() for batch in found] == [[4] * 4, [4] * 4, [2] * 2]
         np.testing.assert_array_equal(np.concatenate([batch.x for batch in found]), x)
@@ -100,7 +100,7 @@ LOSSES = ("loss", "kl", "val_loss", "val_kl")
 # Trains as `kvae train` does and leaves this process's own history and weights.
 DUMP = """
 import sys
-from kvae.tensorflow import keras, tf
+from kvae.internal.tensorflow import keras, tf
 cpus, kind, settings, out, dump = int(sys.argv[1]), sys.argv[2], sys.argv[3].split(";"), sys.argv[4], sys.argv[5]
 if cpus > 1:
     (cpu,) = tf.config.list_physical_devices("CPU")
@@ -108,7 +108,7 @@ if cpus > 1:
     tf.distribute.MirroredStrategy = lambda make=tf.distribute.MirroredStrategy: make(["CPU:0", "CPU:1"])
 import numpy as np
 from kvae import training
-from kvae.config import RunConfig, parse_setting, override
+from kvae.training.config import RunConfig, parse_setting, override
 class Dump(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         np.savez(dump, *self.model.get_weights(), **logs)

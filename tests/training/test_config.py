@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvae.config import RunConfig, keys, load_values, override, parse_setting, recipes
-from kvae.errors import UserError
+from kvae.internal.errors import UserError
+from kvae.training.config import RunConfig, keys, load_values, override, parse_setting, recipes
 
 WHOLE = st.integers(1, 10**6)
 SEED = st.integers(0, 2**31 - 1)

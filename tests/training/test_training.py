@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from kvae import training
-from kvae.config import RunConfig
-from kvae.errors import UserError
-from kvae.runs import Run
+from kvae.internal.errors import UserError
+from kvae.training.config import RunConfig
+from kvae.training.runs import Run
 
 SMALL = {
     "data": {"source": "mnist5k", "train": "train[:300]", "test": "test[:100]", "binarize": "stochastic"},

@@ -13,7 +13,7 @@ class KvaeFit:
         if settings.network == "mlp":
             self.vae = kvae.VAE(settings.latent, hidden_units=(settings.width,), activation="tanh", seed=settings.seed)
         else:
-            encoder = kvae.networks.ConvEncoder(settings.latent, filters=FILTERS, dense_units=settings.width)
+            encoder = kvae.model.networks.ConvEncoder(settings.latent, filters=FILTERS, dense_units=settings.width)
             self.vae = kvae.VAE(encoder=encoder, seed=settings.seed)
         self.vae.build((None, *self.data.info.image_shape))
         self.set_initial_weights()
@@ -34,7 +34,7 @@ class KvaeFit:
         self.set_initial_weights()
         x, _ = self.data.examples("train", self.settings.batch)
         mean, log_var = self.vae.encode(x)
-        kl = kvae.distributions.gaussian_kl(mean, log_var).numpy().reshape(len(x), -1).sum(axis=1)
+        kl = kvae.model.densities.gaussian_kl(mean, log_var).numpy().reshape(len(x), -1).sum(axis=1)
         return float((kl - self.vae.log_likelihood(x, mean).numpy()).mean())
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kvae.data.split import Source, Split, as_bytes, as_labels, hold_out
-from kvae.errors import UserError
+from kvae.internal.errors import UserError
 
 
 def _first_line(path: Path) -> list[str]:

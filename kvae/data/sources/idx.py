@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from kvae.data.split import Source, Split, hold_out
-from kvae.errors import UserError
+from kvae.internal.errors import UserError
 
 UNSIGNED_BYTE = 8
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid"), "test": ("t10k", "test")}

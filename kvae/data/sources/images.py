@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kvae.data.split import Source, Split, hold_out
-from kvae.errors import UserError
+from kvae.internal.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 STREAMABLE = {".png", ".jpg", ".jpeg", ".bmp"}  # what TensorFlow decodes
@@ -64,7 +64,7 @@ def _read_all(paths: list[Path]) -> np.ndarray:
 
 
 def _streamed(folder: Path, paths: list[Path], names: tuple[str, ...]) -> Split:
-    from kvae.tensorflow import tf
+    from kvae.internal.tensorflow import tf
 
     undecodable = [path.name for path in paths if path.suffix.lower() not in STREAMABLE]
     if undecodable:

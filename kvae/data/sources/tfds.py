@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from kvae.data.split import Source, Split, hold_out
-from kvae.errors import UserError
-from kvae.tensorflow import tf
+from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import tf
 
 
 def _builder(name: str) -> Any:

@@ -1,0 +1,1 @@
+"""What every folder may use: errors, files, quiet output, pictures, and the one import of TensorFlow."""

@@ -1,0 +1,79 @@
+"""Import paths of kvae 0.1 and 0.2, which work for one more version with a `DeprecationWarning`."""
+
+import importlib
+import sys
+import types
+import warnings
+from typing import Any
+
+MOVED = {
+    "assembly": "model.assembly",
+    "callbacks": "training.callbacks",
+    "cluster": "training.cluster",
+    "compiled": "model.compiled",
+    "config": "training.config",
+    "data.delimited": "data.sources.csv",
+    "data.folder": "data.sources.images",
+    "data.idx": "data.sources.idx",
+    "data.npz": "data.sources.npz",
+    "data.resident": "data.in_memory",
+    "data.tfds": "data.sources.tfds",
+    "distributions": "model.densities",
+    "errors": "internal.errors",
+    "fast_fit": "model.fast_fit",
+    "figures": "plotting.figures",
+    "files": "internal.files",
+    "footprint": "runtime.footprint",
+    "history": "training.history",
+    "inference": "completion",
+    "inference.baselines": "completion.baselines",
+    "inference.completion": "completion.completions",
+    "inference.images": "completion.masked",
+    "inference.prediction": "completion.prediction",
+    "inference.proposals": "completion.proposals",
+    "inference.scoring": "completion.scoring",
+    "inference.variational": "completion.variational",
+    "latent": "runtime.latent",
+    "likelihoods": "model.likelihoods",
+    "loop": "model.loop",
+    "masks": "completion.masks",
+    "networks": "model.networks",
+    "objectives": "model.objectives",
+    "parts": "model.parts",
+    "pictures": "internal.pictures",
+    "plots": "plotting.plots",
+    "portable": "noise.portable",
+    "posteriors": "model.posteriors",
+    "priors": "model.priors",
+    "quadrature": "evaluation.quadrature",
+    "quiet": "internal.quiet",
+    "runs": "training.runs",
+    "streams": "noise.streams",
+    "tensorflow": "internal.tensorflow",
+    "vae": "model.vae",
+}
+
+
+class _Moved(types.ModuleType):
+    """A module at its old path: every name of it is that of the new one, with a warning."""
+
+    def __init__(self, old: str, new: str) -> None:
+        super().__init__(old, f"Moved to {new}.")
+        self.__dict__["_new"] = new
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what Python itself asks a module for is not a use of it
+            raise AttributeError(name)
+        value = getattr(importlib.import_module(self._new), name)
+        warnings.warn(
+            f"{self.__name__} has moved: use {self._new}. The old path goes with kvae 0.4.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return value
+
+
+def keep_old_paths() -> None:
+    """Makes `import kvae.vae` and its like work: the modules stand in `sys.modules`, and import nothing until used."""
+    for old, new in MOVED.items():
+        sys.modules[f"kvae.{old}"] = _Moved(f"kvae.{old}", f"kvae.{new}")
