@@ -45,7 +45,8 @@ class _KerasFinder(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         if fullname != "keras":
             return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        others = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next((found for found in others if found is not None), None)
         if spec is not None and spec.loader is not None:
             run = spec.loader.exec_module
 
