@@ -246,7 +246,7 @@ def _fit(
             q = Gaussian(mean, 2 * log_sigma)
             draws = vae.draw(x, noise, samples, condition, mask, q)
             log_joint = draws.log_likelihood + draws.log_prior
-            losses = tf.reduce_mean(q.stopped().log_prob(draws.z) - log_joint, axis=0)
+            losses = tf.reduce_mean(q.stop_gradient().log_prob(draws.z) - log_joint, axis=0)
         return losses, tape.gradient(losses, parameters)
 
     parameters = tf.stack([mean, log_sigma])  # [2, B, D]
