@@ -162,7 +162,7 @@ def resume(
     chief = cluster.is_chief(distribute)
     run = Run.open(folder)
     if chief:
-        files.sweep(run.folder)
+        files.remove_unfinished(run.folder)
     checkpoint = callbacks.latest_checkpoint(run.checkpoints)
     longer = config is not None and config != run.config
     if config is not None and longer:
