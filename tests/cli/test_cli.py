@@ -267,14 +267,14 @@ def test_complete_writes_the_object_that_it_prints(completed, run, tmp_path):
     assert json.loads((tmp_path / "scores" / "complete.json").read_text()) == result
 
 
-def test_complete_writes_its_pictures_where_it_is_told(complete, run, tmp_path):
+def test_complete_writes_its_pictures_to_the_given_folder(complete, run, tmp_path):
     status, _, _ = complete(run, "-n", 1, *FEW, "--out", "new/pictures")
     assert status == 0
     names = {path.name for path in (tmp_path / "new" / "pictures").iterdir()}
     assert names == {"complete.png", "complete_contours.png", "complete.json"}
 
 
-def test_complete_of_a_model_without_a_plane_draws_no_contours(complete, odd, tmp_path):
+def test_complete_draws_contours_only_for_two_latent_dimensions(complete, odd, tmp_path):
     status, _, _ = complete(odd, *FEW, "--out", "pictures")
     assert status == 0
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"complete.png", "complete.json"}

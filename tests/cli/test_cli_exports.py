@@ -114,7 +114,7 @@ def test_a_tolerance_that_is_exceeded_ends_in_status_2_and_no_bundle(call, bare,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_export_without_its_data_says_how_to_do_without(call, copied):
+def test_export_without_its_data_says_how_to_export_without_evaluation(call, copied):
     config = json.loads((copied / "config.json").read_text())
     config["config"]["data"]["source"] = "npz:nowhere.npz"
     (copied / "config.json").write_text(json.dumps(config))
@@ -155,7 +155,7 @@ def test_export_without_its_data_says_how_to_do_without(call, copied):
         (["sample", "{run}", "--variant", "full_int8"], "has no full_int8 decoder. It has: float32, float16, int8"),
         (["sample", "{bare}", "--variant", "int8"], "kvae export RUN"),
         (["sample", "{run}", "-o", "full/file/x.png"], "full/file/x.png"),
-        (["sample", "{run}", "-o", "x.xyz"], "expected a picture's name"),
+        (["sample", "{run}", "-o", "x.xyz"], "Expected the name of a picture"),
         (["verify", "nowhere"], "Expected a run or a bundle"),
         (["verify", "full"], "Expected a run or a bundle"),
     ],

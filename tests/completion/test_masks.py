@@ -71,7 +71,7 @@ def test_random_pixels_are_independent_of_their_neighbours():
         assert alike.mean() == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(9900))
 
 
-def test_random_mask_hangs_on_the_seed_alone():
+def test_random_mask_depends_on_the_seed_alone():
     first, again = (masks.named("random", (8, 8, 1), seed=3) for _ in range(2))
     assert np.array_equal(first, again)
 
@@ -86,13 +86,13 @@ def test_more_pixels_are_observed_at_a_larger_fraction_of_one_seed():
 
 
 @pytest.mark.parametrize("fraction", ["", "0", "1", "1.5", "-0.1", "nan", "inf", "half", "0.5:0.5"])
-def test_a_fraction_that_is_none_is_refused(fraction):
+def test_an_invalid_fraction_is_refused(fraction):
     with pytest.raises(UserError, match=rf"random:FRACTION .*between 0 and 1\. Received '{fraction}'"):
         masks.named(f"random:{fraction}", (4, 4, 1))
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5, 2**31])
-def test_a_seed_that_is_none_is_refused(seed):
+def test_an_invalid_mask_seed_is_refused(seed):
     with pytest.raises(UserError, match="Expected seed to be a whole number"):
         masks.named("random", (4, 4, 1), seed=seed)
 
@@ -140,7 +140,7 @@ def test_a_picture_of_16_bits_is_split_at_its_middle(tmp_path):
     assert np.array_equal(masks.named(str(path), (3, 2, 1)), drawn("..", ".#", "##"))
 
 
-def test_a_picture_too_large_to_be_honest_is_refused(tmp_path, monkeypatch):
+def test_a_picture_with_too_many_pixels_is_refused(tmp_path, monkeypatch):
     path = picture(tmp_path / "mask.png", np.full((10, 10), 255))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(UserError, match="Could not read the mask"):
@@ -183,7 +183,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(name, near):
         masks.named(name, (4, 4, 1))
 
 
-def test_an_unknown_name_is_told_what_there_is():
+def test_an_unknown_name_is_refused_with_the_list_of_names():
     with pytest.raises(UserError, match=r"FILE\.png, bottom, left, random, right, top"):
         masks.named("xyz", (4, 4, 1))
 
@@ -198,8 +198,8 @@ def test_named_masks_need_images_of_height_width_and_channels(shape):
 
 
 HALF = drawn("##", "..", "..")  # of images of 3 x 2 pixels
-COLOUR = np.concatenate([HALF, ~HALF, HALF], axis=-1)  # of which another half a channel is observed
-EACH = np.stack([HALF, ~HALF, HALF, ~HALF])  # another half an image
+COLOUR = np.concatenate([HALF, ~HALF, HALF], axis=-1)  # each channel has another observed half
+EACH = np.stack([HALF, ~HALF, HALF, ~HALF])  # each image has another observed half
 
 SHAPES = {
     "[H, W]": (HALF[..., 0], np.broadcast_to(HALF, (4, 3, 2, 3))),

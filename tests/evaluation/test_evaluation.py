@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy import special, stats
+from small_models import scaled_decoder, tiny
 
 import kvae
 from kvae import evaluation
@@ -19,9 +20,7 @@ SHAPES = {1: (4,), 2: (2, 2, 1)}  # latent dimensions: image shape
 
 def untrained(latent_dim, **options):
     """A model whose pixels depend visibly on z and whose posterior is not the true one, and all its images."""
-    vae = kvae.VAE(latent_dim, hidden_units=(8,), seed=1, **options)
-    vae.build((None, *SHAPES[latent_dim]))
-    vae.decoder.set_weights([3.0 * weight for weight in vae.decoder.get_weights()])
+    vae = scaled_decoder(tiny(latent_dim=latent_dim, seed=1, **options), SHAPES[latent_dim], 3.0)
     return vae, IMAGES.reshape(-1, *SHAPES[latent_dim])
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from oracles import LOG_DENSITIES, LinearModel, Plane, bernoulli_log_density, mlp
 from scipy import integrate, special, stats
+from small_models import scaled_decoder, tiny
 
 import kvae
 from kvae import evaluation
@@ -23,10 +24,7 @@ ROUNDING = {"rtol": 0, "atol": 1e-5}
 
 def untrained(image_shape=(2, 2, 1), **options):
     """A model of 2 latent dimensions whose pixels depend visibly, but smoothly, on z."""
-    vae = kvae.VAE(2, **{"hidden_units": (8,), "seed": 1} | options)
-    vae.build((None, *image_shape))
-    vae.decoder.set_weights([1.5 * weight for weight in vae.decoder.get_weights()])
-    return vae
+    return scaled_decoder(tiny(**{"seed": 1} | options), image_shape, 1.5)
 
 
 def gaussian_posterior(mean, sigmas, degrees=0.0):
@@ -154,7 +152,7 @@ def test_evidence_is_the_closed_form_wherever_the_posterior_lies(mean, sigmas, d
 
 
 @pytest.mark.parametrize(("mean", "sigmas", "degrees"), PLACES.values(), ids=PLACES)
-def test_the_posterior_of_that_test_lies_there(mean, sigmas, degrees):
+def test_the_posteriors_of_the_test_above_have_the_stated_place_and_width(mean, sigmas, degrees):
     linear, x = gaussian_posterior(mean, sigmas, degrees)
     found = linear.posterior(x)
     # Float32 weights: a relative 6e-8, which the ridges' condition number of 400 and more makes 1e-4.
@@ -206,7 +204,7 @@ def under_another_prior(centre, scale, **options):
 
 @pytest.mark.parametrize(("centre", "scale"), PRIORS.values(), ids=PRIORS)
 @pytest.mark.parametrize("observed", [(1, 1, 1, 1), (0, 1, 1, 0)], ids=str)
-def test_evidence_is_the_closed_form_whatever_the_prior(rng, centre, scale, observed):
+def test_evidence_is_the_closed_form_for_every_prior(rng, centre, scale, observed):
     linear, pixels, x = under_another_prior(centre, scale), np.array(observed, bool), rng.uniform(size=4)
     found = quadrature.log_evidence(linear.vae, x.reshape(1, 2, 2, 1), pixels.reshape(2, 2, 1))
     # Float32 rounds coordinates near 200, and W z + b there, by up to 8e-6, at random from point to point.
@@ -293,7 +291,7 @@ def test_error_of_ordinary_posteriors_is_rounding(model):
 # --- what comes in and goes out
 
 
-def test_one_value_and_one_error_an_image(model):
+def test_there_is_one_value_and_one_error_per_image(model):
     found = quadrature.log_evidence(model, IMAGES[:3].reshape(3, 2, 2, 1))
     assert (found.log_value.shape, found.error.shape) == ((3,), (3,))
 
@@ -353,7 +351,7 @@ def test_a_mask_of_another_shape_is_refused(model, shape):
 
 
 @pytest.mark.parametrize("value", [math.nan, -0.1, 255])
-def test_observed_pixels_that_cannot_be_are_refused(model, value):
+def test_invalid_observed_pixels_are_refused(model, value):
     with pytest.raises(UserError, match=r"pixels in \[0, 1\]"):
         quadrature.log_evidence(model, np.full((1, 2, 2, 1), value))
 

@@ -237,7 +237,7 @@ def test_a_decoder_that_is_no_function_of_z_fails_the_export(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_z_fails_whatever_the_tolerance_but_in_full_int8():
+def test_a_wrong_z_fails_with_every_tolerance_except_in_full_int8():
     report = {"means_error_greatest": 0.0, "z_identical": False, "z_error_greatest": 1e-6}
     limits = {"means": 1.0, "elbo": 1.0}
     said = "int8: its z are not those of the Keras model, but off by up to 1e-06"
@@ -283,7 +283,7 @@ def test_an_elbo_that_changes_too_much_in_either_direction_fails(change, fails):
         ({"tolerances": {"saved_model": -1.0}}, "means of saved_model. Received -1.0"),
     ],
 )
-def test_options_that_cannot_be(tmp_path, options, message):
+def test_invalid_options_are_refused(tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         export.bundle(built(), tmp_path / "bundle", **options)
     assert list(tmp_path.iterdir()) == []
@@ -296,7 +296,7 @@ def test_a_model_that_was_not_built_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_that_stands_there_is_refused_and_replaced_on_request(lite_copy, tmp_path):
+def test_an_existing_bundle_is_refused_and_replaced_on_request(lite_copy, tmp_path):
     before = tree(lite_copy)
     with pytest.raises(UserError, match=r"exists\. Replace it with overwrite"):
         export.bundle(built(), lite_copy, formats=["tflite"], variants=["float32"])
@@ -504,7 +504,7 @@ def forget(*names: str):
         (lambda card: card.update(reference={}), "reference z", ""),
     ],
 )
-def test_a_card_that_says_too_little_or_too_much_is_found_out(copied, edit, claim, words):
+def test_a_wrong_or_incomplete_card_does_not_verify(copied, edit, claim, words):
     card = runtime.read_card(copied / "bundle")
     edit(card)
     (copied / "bundle" / "model_card.json").write_text(json.dumps(card))
@@ -518,7 +518,7 @@ def test_a_file_that_the_card_does_not_list_is_named(copied):
     assert found == {"more.py": "model_card.json does not list it"}
 
 
-def test_a_tolerance_wider_than_the_usual_is_told(copied):
+def test_verification_reports_a_tolerance_wider_than_usual(copied):
     card = runtime.read_card(copied / "bundle")
     card["tolerances"]["float32"]["means"] = 0.9
     (copied / "bundle" / "model_card.json").write_text(json.dumps(card))
@@ -546,12 +546,12 @@ def test_neither_the_current_folder_nor_a_link_is_replaced(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "target").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "target")
-    with pytest.raises(UserError, match="Expected a folder to make"):
+    with pytest.raises(UserError, match="Expected a folder to create"):
         export.bundle(built(), place, formats=["tflite"], variants=["float32"])
 
 
 @pytest.mark.parametrize("source", ["evaluation.json", "model_card.json"])
-def test_an_elbo_that_was_made_up_does_not_come_out_again(copied, source):
+def test_a_wrong_elbo_does_not_verify(copied, source):
     path = copied / source if source == "evaluation.json" else copied / "bundle" / source
     values = json.loads(path.read_text())
     metrics = values if source == "evaluation.json" else values["metrics"]
@@ -570,7 +570,7 @@ def test_an_evaluation_of_something_else_is_a_claim_that_fails(copied, content):
     assert "not an evaluation of kvae" in found["evaluation.json: elbo"]
 
 
-def test_the_decoder_of_another_model_is_found_out_though_the_card_fits(copied, tmp_path):
+def test_the_decoder_of_another_model_does_not_verify_although_the_card_fits(copied, tmp_path):
     vae = built(hidden_units=(4,), seed=9)
     export.bundle(vae, tmp_path / "other", formats=["tflite"], variants=["float32"])
     shutil.copy(tmp_path / "other" / "decoder.tflite", copied / "bundle" / "decoder.tflite")
@@ -580,7 +580,7 @@ def test_the_decoder_of_another_model_is_found_out_though_the_card_fits(copied, 
     assert "its means are off by" in found["float32 parity"]
 
 
-def test_reference_z_that_were_made_up_are_found_out(copied):
+def test_wrong_reference_z_do_not_verify(copied):
     card = runtime.read_card(copied / "bundle")
     card["reference"]["z"][0][0] += 2.0**-20  # one step of the sampler
     (copied / "bundle" / "model_card.json").write_text(json.dumps(card))
@@ -613,7 +613,7 @@ def test_a_card_of_something_else_is_refused(tmp_path):
         list(export.verify(tmp_path))
 
 
-def test_a_bundle_verifies_whatever_the_order_of_its_variants(tmp_path):
+def test_a_bundle_verifies_with_its_variants_in_any_order(tmp_path):
     vae = built(hidden_units=(100, 110))  # 11,000 weights: a layer that int8 quantizes
     export.bundle(vae, tmp_path / "bundle", formats=["tflite"], variants=["int8", "float32"])
     assert [check for check in export.verify(tmp_path / "bundle") if not check.passed] == []
@@ -683,13 +683,13 @@ def test_sample_py_draws_what_the_runtime_draws(request, tmp_path, name, count, 
     np.testing.assert_array_equal(found.reshape(expected.shape), expected)
 
 
-def test_sample_py_takes_the_decoder_that_it_is_told(colour, lite, tmp_path):
+def test_sample_py_uses_the_decoder_that_was_asked_for(colour, lite, tmp_path):
     assert alone(colour, "-n", 4, "-o", tmp_path / "a.png", "--model", lite / "decoder.tflite").returncode == 0
     assert alone(lite, "-n", 4, "-o", tmp_path / "b.png").returncode == 0
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_sample_py_draws_with_what_there_is_where_float32_was_left_out(colour, tmp_path):
+def test_sample_py_uses_another_variant_where_float32_was_left_out(colour, tmp_path):
     folder = Path(shutil.copytree(colour, tmp_path / "bundle"))
     (folder / "decoder.tflite").unlink()
     result = alone(folder, "-n", 2)
@@ -733,7 +733,7 @@ def test_a_mistake_in_calling_sample_py_ends_in_status_2_and_one_line(lite, monk
     assert expected in last
 
 
-def test_sample_py_says_in_words_that_vectors_are_no_pictures(tmp_path):
+def test_sample_py_refuses_to_draw_vectors_with_a_clear_message(tmp_path):
     vae = kvae.VAE(2, hidden_units=(8,), seed=0)
     vae.build((None, 12))
     export.bundle(vae, tmp_path / "bundle", formats=["tflite"], variants=["float32"])

@@ -167,7 +167,7 @@ def test_static_signatures_compute_the_same(made, variant, size):
 
 
 @pytest.mark.parametrize("seeds", [[0, -1, 1, -(2**31), 2**31 - 1], [5, 5, 5]], ids=["extremes", "alike"])
-def test_a_seed_decides_its_image_wherever_it_stands(made, seeds, tmp_path):
+def test_a_seed_gives_the_same_image_at_every_place(made, seeds, tmp_path):
     vae, contents = made
     lite = decoder(contents["float32"], tmp_path)
     together = lite.sample(seeds)
@@ -348,7 +348,7 @@ def test_an_operation_that_litert_lacks_is_named(layer, operation):
         ([], "at least one variant of float32, float16, int8, full_int8. Received none"),
     ],
 )
-def test_variants_that_cannot_be(variants, message):
+def test_invalid_variants_are_refused(variants, message):
     with pytest.raises(UserError, match=message):
         convert(built((6, 5, 1), latent_dim=2, hidden_units=(8,)), variants)
 

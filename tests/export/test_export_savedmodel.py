@@ -154,7 +154,7 @@ def test_signatures_take_and_give_named_tensors_of_any_batch(made):
             assert spec.dtype == (tf.int32 if key == "seed" else tf.float32)
 
 
-def test_savedmodel_decoder_has_the_doors_of_a_litert_decoder(made):
+def test_savedmodel_decoder_has_the_interface_of_a_litert_decoder(made):
     vae, folder, given, found = made
     decoder = export.SavedModelDecoder(folder)
     assert (decoder.latent_dim, decoder.image_shape) == (vae.latent_dim, vae.image_shape)
@@ -269,7 +269,7 @@ def test_a_failure_leaves_nothing_half_written(small, tmp_path, monkeypatch, the
     ("names", "message"),
     [(["decoed"], "Unknown endpoint 'decoed'. Did you mean 'decode'"), (["decode", "train"], "Unknown endpoint")],
 )
-def test_an_unknown_endpoint_names_those_there_are(small, tmp_path, names, message):
+def test_an_unknown_endpoint_is_refused_with_the_list_of_endpoints(small, tmp_path, names, message):
     with pytest.raises(UserError, match=message):
         export.saved_model(small, tmp_path / "model", names)
     assert list(tmp_path.iterdir()) == []
@@ -281,7 +281,7 @@ def test_a_model_that_was_not_built_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_kvae_did_not_export_is_no_decoder(tmp_path):
+def test_a_savedmodel_that_kvae_did_not_export_is_refused(tmp_path):
     class Other(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
         def double(self, x):

@@ -118,7 +118,7 @@ def test_output_bias_makes_the_untrained_mlp_predict_the_training_mean(mean):
     np.testing.assert_allclose(predicted, np.broadcast_to(mean, (6, 6, 1)), rtol=1e-5)  # float32 sigmoid and logit
 
 
-def test_output_bias_of_a_convolutional_decoder_is_one_a_channel():
+def test_output_bias_of_a_convolutional_decoder_has_one_number_per_channel():
     decoder = networks.ConvEncoder(2).mirror((6, 6, 3), [-1.0, 0.0, 1.0])
     decoder.build((None, 2))
     np.testing.assert_array_equal(decoder.head.bias, [-1, 0, 1])

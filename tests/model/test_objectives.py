@@ -93,12 +93,12 @@ def test_an_elbo_is_what_it_was_after_serialization(beta):
         (lambda: objectives.get(3), "Expected one of: elbo"),
     ],
 )
-def test_objectives_that_cannot_be_are_refused(make, message):
+def test_invalid_objectives_are_refused(make, message):
     with pytest.raises(UserError, match=message):
         make()
 
 
-def test_an_objective_without_a_loss_is_told_so():
+def test_the_error_of_an_objective_without_a_loss_says_so():
     with pytest.raises(NotImplementedError, match=r"Objective needs a method loss\(draws, step\)"):
         objectives.Objective().loss(draws(), 0)
 

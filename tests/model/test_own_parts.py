@@ -78,7 +78,7 @@ def test_all_their_weights_train(data):
         assert not np.array_equal(old, new), new.path
 
 
-def test_keras_evaluates_them_whatever_the_batch_size(trained, data):
+def test_keras_evaluates_them_with_every_batch_size(trained, data):
     _, vae, _, _ = trained
     sets = [data.test.unbatch().batch(size) for size in (7, 30)]
     results = [vae.evaluate(images, return_dict=True, verbose=0) for images in sets]

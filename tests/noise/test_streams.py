@@ -25,7 +25,7 @@ def test_the_streams_of_what_a_seed_stands_for_never_change():
     assert (Stream.LATENT, Stream.PIXELS, Stream.SEEDS) == (0, 1, 2)
 
 
-def test_every_pair_of_a_use_and_a_part_has_a_word_of_its_own():
+def test_every_pair_of_a_use_and_a_part_has_a_different_word():
     pairs = itertools.product(USES, PARTS)
     words = {}
     for use, part in pairs:

@@ -51,7 +51,7 @@ def test_lattice_without_extent_is_spaced_by_equal_prior_probability(n):
 @pytest.mark.parametrize(
     ("n", "extent"), [(0, 2.0), (-1, None), (3, 0.0), (3, -1.0), (3, float("nan")), (3, float("inf"))]
 )
-def test_a_lattice_that_cannot_be_is_refused(n, extent):
+def test_an_invalid_lattice_is_refused(n, extent):
     with pytest.raises(UserError, match=r"positive, finite extent|n to be a whole number of at least 1"):
         latent.lattice(n, extent)
 
@@ -98,7 +98,7 @@ def test_path_has_its_steps_first(rng, shape, spherical):
     assert (points.shape, points.dtype) == ((6, *shape), np.float32)
 
 
-def test_path_has_ten_steps_unless_told_otherwise():
+def test_path_has_ten_steps_by_default():
     assert latent.path([0.0], [1.0]).shape == (10, 1)
 
 

@@ -71,7 +71,7 @@ def two(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_page_has_a_section_and_a_row_an_experiment(two):
+def test_the_page_has_one_section_and_one_row_per_experiment(two):
     assert list(sections(two)) == ["flux_beta", "fashion_mlp"]
     for name in sections(two):
         assert f"| [`{name}`](#{name}) |" in page(two)

@@ -76,7 +76,7 @@ def alive(pid: int) -> bool:
     return "Z" not in subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
 
 
-def test_all_train_an_epoch_a_round_in_the_order_that_is_reported(fake, tmp_path):
+def test_each_round_trains_every_model_for_one_epoch_in_the_reported_order(fake, tmp_path):
     found = measure([fake("one"), fake("two")], SETTINGS, Plan(rounds=3, timeout=30), tmp_path)
     assert [sorted(names) for names in found["order"]] == [["one", "two"]] * 3
     warm_up = ["one", "two"]

@@ -301,7 +301,7 @@ def test_learning_curves_with_gaps_in_the_validation_are_a_picture(small, tmp_pa
     ],
     ids=["one", "one of two", "every"],
 )
-def test_plots_that_cannot_be_are_refused_before_the_training(small, tmp_path, options, message):
+def test_invalid_plots_are_refused_before_the_training(small, tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         callbacks.Plots(small, tmp_path, **options)
 

@@ -35,7 +35,7 @@ def tf_config(addresses, index, kind="worker"):
         (tf_config(WORKERS, 0, kind="chief"), "among the 0 of type worker"),
     ],
 )
-def test_a_tf_config_that_cannot_be_used_is_explained(text, said, monkeypatch):
+def test_an_invalid_tf_config_is_explained(text, said, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UserError, match="TF_CONFIG") as error:
         cluster.workers()

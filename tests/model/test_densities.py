@@ -97,7 +97,7 @@ def test_bernoulli_log_density_is_exact_for_extreme_logits(x, logit, dtype):
     np.testing.assert_allclose(densities.bernoulli_log_density(x, logit), expected, rtol=4 * info.eps, atol=info.tiny)
 
 
-def test_naive_bernoulli_log_density_fails_where_ours_does_not():
+def test_naive_bernoulli_log_density_fails_where_that_of_kvae_is_finite():
     x, logits = tf.constant([0.0, 1.0]), tf.constant([200.0, -200.0])
     p = tf.sigmoid(logits)
     naive = x * tf.math.log(p) + (1 - x) * tf.math.log(1 - p)
@@ -289,7 +289,7 @@ def test_functions_of_log_variances_keep_the_type(function, dtype):
     assert function(*tf.zeros((3, 2), dtype)).dtype == dtype
 
 
-def test_the_wider_of_two_types_wins():
+def test_the_result_has_the_wider_of_two_types():
     assert densities.gaussian_kl(tf.zeros(2, tf.float32), tf.zeros(2, tf.float64)).dtype == tf.float64
 
 

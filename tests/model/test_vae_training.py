@@ -1,0 +1,201 @@
+"""`fit`, `evaluate` and `predict` of Keras: data in every form, options of `compile`, callbacks, seeds."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_models import compiled, tiny
+
+import kvae
+from kvae.internal.errors import UserError
+from kvae.model import networks
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli", "gaussian", "squared_error", "learned"])
+def test_every_likelihood_learns(likelihood, x):
+    if likelihood == "learned":
+        likelihood = kvae.model.likelihoods.Gaussian("learned")
+    vae = compiled(tiny(likelihood=likelihood))
+    losses = vae.fit(x, epochs=8, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"jit_compile": True},
+        {"run_eagerly": True},
+        {"steps_per_execution": 3},
+        {"jit_compile": True, "steps_per_execution": 3},
+    ],
+    ids=str,
+)
+def test_every_way_to_run_gives_the_same_training(options, x):
+    plain, other = (compiled(tiny(), **each) for each in ({"jit_compile": False}, options))
+    histories = [vae.fit(x, batch_size=8, epochs=3, shuffle=False, verbose=0).history for vae in (plain, other)]
+    # Nine float32 steps in another order of operations.
+    np.testing.assert_allclose(histories[0]["loss"], histories[1]["loss"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "as_data",
+    [
+        lambda x: {"x": x},
+        lambda x: {"x": x, "y": np.zeros(len(x))},
+        lambda x: {"x": tf.data.Dataset.from_tensor_slices(x).batch(8)},
+        lambda x: {"x": tf.data.Dataset.from_tensor_slices((x, x)).batch(8)},
+        lambda x: {"x": tf.constant(x)},
+        lambda x: {"x": x[..., 0] > 0, "batch_size": 7},
+    ],
+    ids=["array", "array and labels", "dataset", "dataset of pairs", "tensor", "booleans without channels"],
+)
+def test_fit_takes_images_in_every_form(as_data, x):
+    data = as_data(x)
+    held_out = data["x"] if "batch_size" in data else (x, x)
+    history = compiled(tiny()).fit(**data, validation_data=held_out, epochs=2, verbose=0).history
+    names = {"loss", "elbo", "reconstruction", "kl"}
+    assert set(history) == names | {f"val_{name}" for name in names}
+
+
+@pytest.mark.parametrize("weights", [{"sample_weight": np.ones(23)}, {"class_weight": {0: 1.0}, "y": np.zeros(23)}])
+def test_weights_are_refused(weights, x):
+    with pytest.raises(UserError, match="sample_weight"):
+        compiled(tiny()).fit(x, verbose=0, **weights)
+
+
+@pytest.mark.parametrize("options", [{"loss": "mse"}, {"metrics": ["mae"]}])
+def test_a_loss_or_metric_of_the_users_is_refused(options, x):
+    vae = tiny()
+    vae.compile(optimizer="adam", **options)
+    with pytest.raises(UserError, match="without loss= and metrics="):
+        vae.fit(x, verbose=0)
+
+
+@pytest.mark.parametrize("pixels", [255.0, -0.5, np.nan])
+def test_pixels_outside_the_unit_interval_are_refused(pixels, x):
+    x[3, 2, 1, 0] = pixels
+    with pytest.raises(UserError, match=r"pixels in \[0, 1\]"):
+        compiled(tiny()).fit(x, verbose=0)
+
+
+@pytest.mark.parametrize("wrap", [np.asarray, lambda x: tf.data.Dataset.from_tensor_slices(x).batch(8)])
+def test_grey_pixels_under_a_bernoulli_warn(wrap, x):
+    with pytest.warns(UserWarning, match="Grey pixels under a Bernoulli"):
+        compiled(tiny()).fit(wrap(x * 0.5), verbose=0)
+
+
+def test_grey_pixels_under_a_continuous_likelihood_do_not_warn(x):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compiled(tiny(likelihood="continuous_bernoulli")).fit(x * 0.5, verbose=0)
+
+
+def test_predict_is_the_reconstruction_at_the_posterior_mean(vae, x):
+    np.testing.assert_allclose(vae.predict(x, verbose=0), vae.reconstruct(x), atol=1e-6)  # float32 in (0, 1)
+
+
+def test_callbacks_of_keras_work(x, tmp_path):
+    pytest.importorskip("tensorboard")
+    vae = compiled(tiny())
+    callbacks = [
+        keras.callbacks.EarlyStopping(monitor="val_elbo", mode="max", patience=1, restore_best_weights=True),
+        keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", monitor="val_elbo", mode="max", save_best_only=True),
+        keras.callbacks.TensorBoard(tmp_path / "logs"),
+        keras.callbacks.TerminateOnNaN(),
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+    ]
+    vae.fit(x, validation_data=x, epochs=3, callbacks=callbacks, verbose=0)
+    best = keras.saving.load_model(tmp_path / "best.keras")
+    assert isinstance(best, kvae.VAE)
+    assert list((tmp_path / "logs").rglob("events*"))
+
+
+def test_terminate_on_nan_stops_a_diverging_training(x):
+    vae = tiny()
+    vae.compile(optimizer=keras.optimizers.SGD(1e30))
+    history = vae.fit(x, batch_size=8, epochs=5, callbacks=[keras.callbacks.TerminateOnNaN()], verbose=0).history
+    assert len(history["loss"]) < 5
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_with_float32_densities(policy, x):
+    encoder = networks.MLPEncoder(2, (8,), seed=0, dtype=policy)
+    vae = compiled(kvae.VAE(encoder=encoder, seed=0, dtype=policy))
+    losses = vae.fit(x, epochs=8, verbose=0).history["loss"]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+    assert vae.elbo(x, seed=0).dtype == tf.float32
+
+
+def test_one_seed_gives_the_same_weights_bit_for_bit(x):
+    trained = []
+    for _ in range(2):
+        vae = compiled(tiny(seed=3))
+        vae.fit(x, batch_size=8, epochs=2, verbose=0)
+        trained.append(vae.get_weights())
+    for first, second in zip(*trained, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_without_a_seed_the_global_one_counts():
+    seeds = []
+    for _ in range(2):
+        keras.utils.set_random_seed(12)
+        seeds.append(kvae.VAE().seed)
+    assert seeds[0] == seeds[1]
+    assert kvae.VAE().seed != seeds[0]
+
+
+def test_validation_does_not_change_the_training(x):
+    with_, without = (compiled(tiny()) for _ in range(2))
+    with_.fit(x, validation_data=x, epochs=3, verbose=0)
+    without.fit(x, epochs=3, verbose=0)
+    for first, second in zip(with_.get_weights(), without.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_positional_arguments_of_fit_are_those_of_keras(x):
+    by_place, by_name = (compiled(tiny()) for _ in range(2))
+    by_place.fit(x, x, 10, 2, 0)
+    by_name.fit(x, y=x, batch_size=10, epochs=2, verbose=0)
+    assert by_place.history.history == by_name.history.history
+    assert int(by_place.optimizer.iterations) == 6
+
+
+def test_fit_before_compile_says_so(x):
+    with pytest.raises(ValueError, match="compile"):
+        tiny().fit(x)
+
+
+def test_an_array_is_shuffled_anew_every_epoch_and_each_image_seen_once(x):
+    vae = compiled(tiny())
+    dataset, _, options = vae._batches(x, None, {"batch_size": 10, "y": None})
+    epochs = [np.concatenate(list(dataset.as_numpy_iterator())) for _ in range(2)]
+    assert options == {"validation_batch_size": 10}
+    assert not np.array_equal(epochs[0], epochs[1])
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.sort(epoch.reshape(23, -1), axis=0), np.sort(x.reshape(23, -1), axis=0))
+
+
+def test_validation_split_takes_the_last_images_as_in_keras(x):
+    vae = compiled(tiny())
+    dataset, held_out, _ = vae._batches(x, None, {"validation_split": 0.25})
+    np.testing.assert_array_equal(held_out, x[17:])  # floor(23 * 0.75)
+    assert sum(len(batch) for batch in dataset) == 17
+
+
+def test_beta_may_change_between_two_fits(x):
+    vae = compiled(tiny(beta=1.0))
+    vae.fit(x, verbose=0)
+    vae.beta = 100.0
+    logs = vae.fit(x, verbose=0).history
+    assert logs["loss"][0] == pytest.approx(logs["reconstruction"][0] + 100 * logs["kl"][0], rel=1e-5)
+
+
+def test_the_precision_policy_reaches_the_networks():
+    vae = kvae.VAE(2, dtype="mixed_bfloat16")
+    vae.build((None, 4))
+    assert vae.encoder.hidden[0].compute_dtype == vae.decoder.hidden[0].compute_dtype == "bfloat16"

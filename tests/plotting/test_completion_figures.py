@@ -1,0 +1,178 @@
+"""The figures of completions and of contours of the posterior."""
+
+import numpy as np
+import pytest
+from figure_cases import first_places
+from figure_parts import cells, shown, texts
+from own_parts import Gumbel
+
+import kvae
+from kvae import completion
+from kvae.internal.errors import UserError
+from kvae.model.posteriors import Distribution, Gaussian
+from kvae.plotting import figures, plots
+
+# --- completion
+
+
+def test_completion_is_by_default_of_the_first_image_of_each_of_six_classes(digits_2d):
+    figure = figures.completion(digits_2d)["completion"]
+    with np.load(kvae.data.MNIST5K) as archive:
+        places = [first_places(archive["y_test"])[digit] for digit in range(6)]
+        x = (archive["x_test"][places, ..., None] > 127.5).astype(np.float32)
+    np.testing.assert_array_equal(cells(shown(figure), (28, 28))[:, 0], x.repeat(3, axis=-1))
+
+
+def test_completion_without_labels_is_of_the_first_six_images(subject_of):
+    subject = subject_of("unlabelled")
+    picture = cells(shown(figures.completion(subject)["completion"]), (3, 4))
+    np.testing.assert_array_equal(picture[:, 0, ..., :1], subject.data.examples("test", 6)[0])
+
+
+def test_completion_has_one_column_per_draw_and_keeps_the_observed_pixels_in_each(tiny):
+    mask = np.array([[1, 0, 1, 0]] * 3, bool)
+    picture = cells(shown(figures.completion(tiny, observed=mask, draws=4, places=[7, 2])["completion"]), (3, 4))
+    assert picture.shape[:2] == (2, 3 + 2 * 4)
+    x = tiny.data.examples("test")[0][[7, 2]]
+    for column in range(11):
+        np.testing.assert_array_equal(picture[:, column, :, ::2, :1], x[:, :, ::2])
+
+
+def test_completion_says_the_score_of_every_row(tiny):
+    figure = figures.completion(tiny, places=[7, 2], seed=3)["completion"]
+    found = completion.complete(tiny.vae, tiny.data.images_at("test", [7, 2]), "top", seed=3)
+    assert texts(figure)[-2:] == [f"{value:.1f}" for value in found.score.log_density]
+
+
+def test_completion_rows_of_unknown_pixels_have_no_score(tiny):
+    x = tiny.data.images_at("test", [0])
+    x[:, 2] = np.nan
+    figure = figures.completion_rows(x, completion.complete(tiny.vae, x, "top"))
+    assert not [text for text in texts(figure) if "log p" in text]
+    assert texts(figure)[-1] == ""
+
+
+@pytest.mark.parametrize("kind", ["completion", "posterior_contours"])
+def test_inference_with_the_options_of_the_article_needs_two_latent_dimensions(subject_of, kind):
+    with pytest.raises(figures.Unsuitable, match="Expected 2 latent dimensions"):
+        figures.KINDS[kind](subject_of("tiny", 3), plain=True)
+
+
+def test_completion_with_the_options_of_the_article_differs(tiny):
+    default, plain = (shown(figures.completion(tiny, places=[0], plain=plain)["completion"]) for plain in (False, True))
+    assert not np.array_equal(default, plain)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"observed": "topp"}, "Unknown mask 'topp'. Did you mean 'top'"),
+        ({"observed": np.ones((4, 4), bool)}, "Expected a mask of shape"),
+        ({"places": [8]}, "among the 8 test images, from 0. Received 8"),
+        ({"draws": 0}, "draws to be a whole number of at least 1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_an_invalid_completion_is_refused(tiny, options, message):
+    with pytest.raises(UserError, match=message):
+        figures.completion(tiny, **options)
+
+
+# --- posterior_contours
+
+
+def centre_of_q(axes) -> np.ndarray:
+    """The middle of the innermost contour of q, the last of the contours on the axes."""
+    innermost = axes.collections[-1].get_paths()[-1].vertices
+    return (innermost.min(axis=0) + innermost.max(axis=0)) / 2
+
+
+def test_posterior_contours_with_the_options_of_the_article_begin_at_its_start(tiny):
+    figure = figures.posterior_contours(tiny, plain=True)["posterior_contours"]
+    titles = ["observed", "q before the first step", "q after 200 steps", "the same, closer"]
+    assert [axes.get_title() for axes in figure.axes] == titles
+    # The contour is at 0.14 standard deviations of 1.6 and 1, the grid at 0.04: half of a step.
+    np.testing.assert_allclose(centre_of_q(figure.axes[1]), [2.0, -2.0], atol=0.02)
+    assert np.linalg.norm(centre_of_q(figure.axes[2]) - [2.0, -2.0]) > 0.1
+
+
+def test_contour_panels_show_the_q_of_the_image_asked_for(tiny, monkeypatch):
+    monkeypatch.setattr(figures, "CONTOUR_POINTS", 101)
+    start, end = np.array([[3.0, 3.0], [-1.0, 2.0]]), np.array([[3.0, 3.0], [1.5, -0.5]])
+    log_var = np.full((2, 2), np.log(0.25))
+    found = completion.Inferred(Gaussian(end, log_var), Gaussian(start, log_var), np.zeros((2, 1)), np.zeros(2))
+    x = tiny.data.images_at("test", [1])[0]
+    figure = figures.contour_panels(tiny.vae, x, np.arange(12).reshape(3, 4, 1) < 6, found, index=1)
+    # Half a step of the grid of 0.08.
+    np.testing.assert_allclose(centre_of_q(figure.axes[1]), [-1.0, 2.0], atol=0.04)
+    np.testing.assert_allclose(centre_of_q(figure.axes[2]), [1.5, -0.5], atol=0.04)
+    np.testing.assert_allclose(centre_of_q(figure.axes[3]), [1.5, -0.5], atol=0.04)
+
+
+@pytest.mark.usefixtures("few_contour_points")
+def test_the_near_window_holds_all_of_q_and_is_a_square(tiny):
+    near = figures.posterior_contours(tiny)["posterior_contours"].axes[3]
+    (left, right), (low, high) = near.get_xlim(), near.get_ylim()
+    assert right - left == pytest.approx(high - low, rel=1e-5)  # float32 grids
+    x = tiny.data.images_at("test", [0])
+    found = completion.infer(tiny.vae, x, "top")
+    reach = 2 * np.exp(0.5 * found.q.log_var[0])
+    assert (found.mean[0] - reach > [left, low]).all()
+    assert (found.mean[0] + reach < [right, high]).all()
+
+
+class Tilted(Distribution):
+    """A q of which only mean and covariance are known."""
+
+    def __init__(self, mean, covariance):
+        self._moments = np.asarray(mean), np.asarray(covariance)
+
+    @property
+    def mean(self):
+        return self._moments[0]
+
+    @property
+    def covariance(self):
+        return self._moments[1]
+
+
+def inferred_as(q) -> completion.Inferred:
+    """Inferences of three images that began at the standard normal and ended at q."""
+    return completion.Inferred(q, Gaussian(*np.zeros((2, 3, 2), np.float32)), np.zeros((3, 1)), np.zeros(3))
+
+
+def test_contour_panels_show_a_tilted_q_as_it_is(tiny, monkeypatch):
+    monkeypatch.setattr(figures, "CONTOUR_POINTS", 101)
+    covariances = [np.eye(2), [[1.0, -0.6], [-0.6, 0.8]], np.eye(2)]
+    found = inferred_as(Tilted([[0.0, 0.0], [0.5, -1.0], [0.0, 0.0]], covariances))
+    x = tiny.data.images_at("test", [1])[0]
+    figure = figures.contour_panels(tiny.vae, x, np.arange(12).reshape(3, 4, 1) < 6, found, index=1)
+    for axes in figure.axes[2:]:
+        for share, path in zip(plots.CONTOURS, axes.collections[-1].get_paths(), strict=True):
+            away = path.vertices - [0.5, -1.0]
+            distance = np.sqrt(np.einsum("ni,ij,nj->n", away, np.linalg.inv(covariances[1]), away))
+            # The grid is at 0.08, a seventh of the least deviation of 0.54: between its points the height errs by
+            # (1/7)^2 / 8 = 3e-3, which is 0.02 deviations at the innermost contour, where the slope is 0.14.
+            np.testing.assert_allclose(distance, np.sqrt(-2 * np.log(share)), atol=0.02)
+
+
+@pytest.mark.usefixtures("few_contour_points")
+def test_the_near_window_holds_three_deviations_of_a_tilted_q(tiny):
+    covariance = np.array([[4.0, 1.9], [1.9, 1.0]])
+    found = inferred_as(Tilted(np.zeros((3, 2)), [covariance] * 3))
+    x = tiny.data.images_at("test", [0])[0]
+    near = figures.contour_panels(tiny.vae, x, np.arange(12).reshape(3, 4, 1) < 6, found).axes[3]
+    assert (np.array(near.get_xlim()) * [-1, 1] >= 6 - 1e-5).all()  # float32 grids
+    assert (np.array(near.get_ylim()) * [-1, 1] >= 3 - 1e-5).all()
+
+
+def test_contours_are_unsuitable_for_a_q_whose_covariance_is_not_known(tiny):
+    found = inferred_as(Gumbel(np.zeros((3, 2), np.float32), np.zeros((3, 2), np.float32)))
+    x = tiny.data.images_at("test", [0])[0]
+    with pytest.raises(figures.Unsuitable, match=r"Expected a q whose covariance is known.*This q has none"):
+        figures.contour_panels(tiny.vae, x, np.arange(12).reshape(3, 4, 1) < 6, found)
+
+
+def test_posterior_contours_of_a_place_out_of_range_are_refused(tiny):
+    with pytest.raises(UserError, match="among the 8 test images"):
+        figures.posterior_contours(tiny, places=(8,))
