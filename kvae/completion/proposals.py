@@ -1,6 +1,6 @@
 """Draws of z from a mixture of several q and the prior, for importance sampling.
 
-The tails of a single q may be too light, and it may miss a mode; the variance of the weights is then infinite. With
+The tails of a single q may be too light, and it may miss a mode; the variance of the weights may then be infinite. With
 the prior in the mixture no weight exceeds p(x|z) divided by the prior's share of the draws: Hesterberg, "Weighted
 average importance sampling and defensive mixture distributions" (1995). The sampling is stratified: the number of draws
 from each component is fixed, not random.

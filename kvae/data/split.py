@@ -157,13 +157,13 @@ def hold_out(name: str, splits: dict[str, Split], label_names: tuple[str, ...] |
     return Source(name, {**splits, **held}, label_names, notes)
 
 
-def as_bytes(pixels: np.ndarray, where: str) -> np.ndarray:
+def as_bytes(pixels: np.ndarray, description: str) -> np.ndarray:
     """Pixels of any numeric type as uint8 in 0..255.
 
     Args:
         pixels: an array whose first axis counts images. Whole numbers, of any type, must be in 0..255; if all are 0 or
             1, they become 0 and 255. Other numbers must be in [0, 1]; they are multiplied by 255.
-        where: a description of the array for error messages, such as a file name.
+        description: a description of the array for error messages, such as a file name.
 
     Raises:
         UserError: if a value is NaN, infinite, out of range, or not a number; the message names its position.
@@ -173,10 +173,10 @@ def as_bytes(pixels: np.ndarray, where: str) -> np.ndarray:
     if pixels.dtype == bool:
         return pixels.astype(np.uint8) * np.uint8(255)
     if pixels.dtype.kind not in "iuf":
-        raise UserError(f"Expected numbers as pixels in {where}. Received {pixels.dtype}.")
+        raise UserError(f"Expected numbers as pixels in {description}. Received {pixels.dtype}.")
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         index = _first_index(~np.isfinite(pixels))
-        raise UserError(f"Expected finite pixels in {where}. Received {pixels[index]} at {_describe(index)}.")
+        raise UserError(f"Expected finite pixels in {description}. Received {pixels[index]} at {_describe(index)}.")
     fractions = pixels != np.rint(pixels)
     whole = not fractions.any()
     outside = (pixels < 0) | (pixels > 255) | (fractions & (pixels > 1))
@@ -185,7 +185,7 @@ def as_bytes(pixels: np.ndarray, where: str) -> np.ndarray:
     if outside.any():
         index = _first_index(outside)
         raise UserError(
-            f"Expected pixels in {where} to be whole numbers 0..255, or fractions 0..1. "
+            f"Expected pixels in {description} to be whole numbers 0..255, or fractions 0..1. "
             f"Received {pixels[index]} at {_describe(index)}."
         )
     if whole and not (pixels.size and pixels.max() <= 1):
@@ -202,21 +202,21 @@ def _describe(index: tuple[int, ...]) -> str:
     return f"image {index[0]}, pixel {list(index[1:])}"
 
 
-def as_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
+def as_labels(labels: np.ndarray, count: int, description: str) -> np.ndarray:
     """Labels as int64 `[N]`.
 
     Args:
         labels: whole numbers of any type, `[N]` or `[N, 1]`.
         count: the number of images, N.
-        where: a description of the array for error messages, such as a file name.
+        description: a description of the array for error messages, such as a file name.
 
     Raises:
         UserError: if the labels are not whole numbers, or if there is not one label per image.
     """
     if labels.shape not in ((count,), (count, 1)):
-        raise UserError(f"Expected one label per image in {where}: {count}. Received shape {labels.shape}.")
+        raise UserError(f"Expected one label per image in {description}: {count}. Received shape {labels.shape}.")
     labels = labels.reshape(-1)
     # Above 2^53 float64 does not represent every whole number; the limit also excludes infinity.
     if labels.dtype.kind not in "iufb" or not ((labels == np.rint(labels)) & (np.abs(labels) < 2**53)).all():
-        raise UserError(f"Expected whole numbers as labels in {where}. Received {labels.dtype}.")
+        raise UserError(f"Expected whole numbers as labels in {description}. Received {labels.dtype}.")
     return labels.astype(np.int64)

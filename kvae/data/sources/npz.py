@@ -29,17 +29,17 @@ def _split(arrays: dict[str, np.ndarray], part: str, path: str) -> Split | None:
     if image_key is None:
         return None
     images = arrays[image_key]
-    where = f"{path} ({image_key})"
+    description = f"{path} ({image_key})"
     if images.ndim == 2:  # every row has the pixels of a square image
         side = round(images.shape[1] ** 0.5)
         if side == 0 or side * side != images.shape[1]:
-            raise UserError(f"Expected {where} to be [N, H, W] or [N, H, W, C]. Received {images.shape}.")
+            raise UserError(f"Expected {description} to be [N, H, W] or [N, H, W, C]. Received {images.shape}.")
         images = images.reshape(-1, side, side)
     if images.ndim not in (3, 4) or images.size == 0:
-        raise UserError(f"Expected {where} to be [N, H, W] or [N, H, W, C]. Received {images.shape}.")
+        raise UserError(f"Expected {description} to be [N, H, W] or [N, H, W, C]. Received {images.shape}.")
     label_key = next((key for key in LABELS[part] if key in arrays), None)
     labels = None if label_key is None else as_labels(arrays[label_key], len(images), f"{path} ({label_key})")
-    return Split.from_arrays(as_bytes(images, where), labels)
+    return Split.from_arrays(as_bytes(images, description), labels)
 
 
 def read(path: str) -> Source:
