@@ -51,6 +51,11 @@ def import_file(path: str | Path) -> ModuleType:
     return module
 
 
+def files() -> list[Path]:
+    """The files that were imported."""
+    return [Path(str(module.__file__)) for module in _MODULES.values()]
+
+
 def find(name: str) -> Any:
     """What `module:Name` stands for in a file that was imported.
 

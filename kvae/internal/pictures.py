@@ -1,4 +1,4 @@
-"""Arrays of images to one picture and to a PNG file; NumPy and Pillow only."""
+"""Arrays of images as one picture, and as a file. This module needs only NumPy and Pillow."""
 
 import math
 import os
@@ -11,16 +11,16 @@ from kvae.internal.files import atomic_file
 
 
 def as_images(x: ArrayLike) -> np.ndarray:
-    """Gives images their channel axis.
+    """Adds the channel axis to images that have none.
 
     Args:
-        x: `[N, H, W]` or `[N, H, W, C]` with C = 1 or 3, any numeric type.
+        x: images, `[N, H, W]` or `[N, H, W, C]` with C = 1 or 3, of any numeric type.
 
     Returns:
         `[N, H, W, C]`.
 
     Raises:
-        UserError: another shape.
+        UserError: if the array has another shape.
     """
     x = np.asarray(x)
     if x.ndim == 3:
@@ -31,56 +31,70 @@ def as_images(x: ArrayLike) -> np.ndarray:
 
 
 def tile(x: ArrayLike, columns: int | None = None, *, gap: int = 0, background: float = 1.0) -> np.ndarray:
-    """Lays images out in rows, left to right and top to bottom.
+    """Arranges images in rows, from left to right and from top to bottom.
 
     Args:
-        x: `[N, H, W]` or `[N, H, W, C]`, values in [0, 1].
-        columns: images in a row; the smallest square that holds them by default.
-        gap: pixels between neighbours.
-        background: the value of gaps and of places left over.
+        x: images, `[N, H, W]` or `[N, H, W, C]`, with values in [0, 1], or uint8.
+        columns: the number of images per row. By default it is that of the smallest square that holds all images.
+        gap: the distance between neighbouring images, in pixels.
+        background: the value of the gaps and of the unused cells, in [0, 1].
 
     Returns:
-        `[rows * H + (rows - 1) * gap, columns * W + (columns - 1) * gap, C]`.
+        `[rows * H + (rows - 1) * gap, columns * W + (columns - 1) * gap, C]`, uint8 if x is, else float32.
 
     Raises:
-        UserError: no image, fewer than one column, or a shape that is not one of images.
+        UserError: if there is no image, if there is less than one column, or if x has another shape.
     """
     x = as_images(x)
-    number, height, width, channels = x.shape
-    if number == 0:
-        raise UserError("Expected at least one image to lay out. Received none.")
-    columns = math.ceil(math.sqrt(number)) if columns is None else columns
+    count, height, width, channels = x.shape
+    if count == 0:
+        raise UserError("Expected at least one image to arrange. Received none.")
+    columns = math.ceil(math.sqrt(count)) if columns is None else columns
     if columns < 1:
         raise UserError(f"Expected at least 1 column. Received {columns}.")
-    columns = min(columns, number)
-    rows = math.ceil(number / columns)
-    cells = np.full((rows * columns, height + gap, width + gap, channels), background, np.float32)
-    cells[:number, :height, :width] = x
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    filled, dtype = (round(255 * background), np.uint8) if x.dtype == np.uint8 else (background, np.float32)
+    cells = np.full((rows * columns, height + gap, width + gap, channels), filled, dtype)
+    cells[:count, :height, :width] = x
     sheet = cells.reshape(rows, columns, height + gap, width + gap, channels).swapaxes(1, 2)
     sheet = sheet.reshape(rows * (height + gap), columns * (width + gap), channels)
     return sheet[: rows * (height + gap) - gap, : columns * (width + gap) - gap]
 
 
-def enlarge(picture: ArrayLike, least_width: int = 800) -> np.ndarray:
-    """Repeats the pixels of a picture `[H, W, C]` a whole number of times, up to a width that is easy to look at."""
+def as_bytes(picture: ArrayLike) -> np.ndarray:
+    """Values in [0, 1], clipped to them, as uint8; uint8 as it is."""
     picture = np.asarray(picture)
-    times = max(1, least_width // picture.shape[1])
-    return picture.repeat(times, axis=0).repeat(times, axis=1)
+    if picture.dtype == np.uint8:
+        return picture
+    return np.rint(np.clip(picture.astype(np.float32), 0, 1) * 255).astype(np.uint8)
+
+
+def enlarge(picture: ArrayLike, width: int = 800) -> np.ndarray:
+    """Repeats every pixel of a picture so that small images are easy to see.
+
+    Args:
+        picture: a picture, `[H, W, C]`.
+        width: the largest width of the enlarged picture, in pixels. A wider picture is returned as it is.
+    """
+    picture = np.asarray(picture)
+    factor = max(1, width // picture.shape[1])
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def save_picture(path: str | os.PathLike[str], picture: ArrayLike) -> None:
-    """Writes one picture, pixel for pixel, in the format that the suffix names.
+    """Writes a picture without scaling, in the format that the suffix of the path names.
 
     Args:
-        path: e.g. `samples.png`.
-        picture: `[H, W, C]` with C = 1 or 3, values in [0, 1] (clipped).
+        path: the file to write, for example `samples.png`.
+        picture: a picture, `[H, W, C]` with C = 1 or 3: values that are clipped to [0, 1], or uint8.
 
     Raises:
-        UserError: an unknown suffix, or the file cannot be written.
+        UserError: if the suffix is not that of a known format, or if the file cannot be written.
     """
     from PIL import Image
 
-    pixels = np.rint(np.clip(np.asarray(picture, np.float32), 0, 1) * 255).astype(np.uint8)
+    pixels = as_bytes(picture)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     try:
         with atomic_file(path) as partial:
@@ -88,4 +102,4 @@ def save_picture(path: str | os.PathLike[str], picture: ArrayLike) -> None:
     except UserError:
         raise
     except (ValueError, KeyError) as error:
-        raise UserError(f"Could not write {path}: expected a picture's name such as samples.png.") from error
+        raise UserError(f"Could not write {path}. Expected the name of a picture such as samples.png.") from error
