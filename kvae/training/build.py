@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from kvae.data import Data
 from kvae.internal import imported
@@ -26,37 +26,55 @@ OF_EVERY_NETWORK: dict[str, Any] = {"output_bias": "zero", "encoder_l2": 0.0, "d
 OUTPUT_BIASES = ("zero", "data")
 
 
-def build_model(config: RunConfig, data: Data) -> VAE:
+class Parts(NamedTuple):
+    """The parts of a model, made of their tables before the data are known."""
+
+    encoder: Any
+    likelihood: likelihoods.Likelihood
+    prior: priors.Prior
+    posterior: posteriors.Posterior
+    objective: Any
+
+
+def make_parts(config: RunConfig) -> Parts:
+    """The parts that a configuration asks for, so that a mistake in an option is found before the data are loaded.
+
+    Raises:
+        UserError: if a kind or an option is unknown, or a part refuses a value.
+    """
+    names = [name for name in Parts._fields if name != "encoder"]
+    return Parts(_encoder(config), **{name: part(name, getattr(config.model, name)) for name in names})
+
+
+def build_model(config: RunConfig, data: Data, parts: Parts | None = None) -> VAE:
     """An untrained model for these data, built.
+
+    Args:
+        config: the configuration of the run.
+        data: the data of the run.
+        parts: what `make_parts` returned for the configuration; made here by default.
 
     Raises:
         UserError: if a part refuses one of its options, or the networks cannot take the images.
     """
-    model, training = config.model, config.training
-    encoder, decoder = _networks(config, data.info.image_shape, data.pixel_mean)
-    objective = part("objective", model.objective)
+    training = config.training
+    parts = make_parts(config) if parts is None else parts
+    objective = parts.objective
     if training.beta_warmup_epochs > 0:
         steps = max(1, round(training.beta_warmup_epochs * steps_an_epoch(data)))
         objective = objective.with_beta(objectives.LinearWarmup(objective.beta, steps))
     vae = VAE(
-        encoder=encoder,
-        decoder=decoder,
+        encoder=parts.encoder,
+        decoder=_decoder(config, parts.encoder, data),
         objective=objective,
-        **{name: part(name, getattr(model, name)) for name in ("likelihood", "prior", "posterior")},
+        likelihood=parts.likelihood,
+        prior=parts.prior,
+        posterior=parts.posterior,
         seed=config.seed,
         dtype=training.precision,
     )
     vae.build((None, *data.info.image_shape))
     return vae
-
-
-def check_model(config: RunConfig) -> None:
-    """Raises `UserError` if a part refuses its options; without data, so that a mistake is found at once."""
-    for name in TABLES:
-        if name == "network":
-            _encoder(config)
-        else:
-            part(name, getattr(config.model, name))
 
 
 def resolved(config: RunConfig) -> RunConfig:
@@ -142,37 +160,43 @@ def _class_of(name: str, kind: str) -> type:
     return found
 
 
-def _encoder(config: RunConfig) -> tuple[Any, dict[str, Any]]:
-    """The encoder that a configuration names, and the options that every network has."""
-    table = config.model.network
-    common = {**OF_EVERY_NETWORK, **{key: value for key, value in table.options.items() if key in OF_EVERY_NETWORK}}
+def _common(config: RunConfig) -> dict[str, Any]:
+    """The options that every network has, checked."""
+    options = config.model.network.options
+    common = {name: options.get(name, default) for name, default in OF_EVERY_NETWORK.items()}
     if common["output_bias"] not in OUTPUT_BIASES:
         raise unknown("model.network.output_bias", common["output_bias"], OUTPUT_BIASES)
-    for key in ("encoder_l2", "decoder_l2"):
-        if isinstance(common[key], bool) or not isinstance(common[key], int | float) or common[key] < 0:
-            raise UserError(f"Expected model.network.{key} to be a number of at least 0. Received {common[key]!r}.")
-    own = {key: value for key, value in table.options.items() if key not in OF_EVERY_NETWORK}
+    for name in ("encoder_l2", "decoder_l2"):
+        if isinstance(common[name], bool) or not isinstance(common[name], int | float) or common[name] < 0:
+            raise UserError(f"Expected model.network.{name} to be a number of at least 0. Received {common[name]!r}.")
+    return common
+
+
+def _encoder(config: RunConfig) -> Any:
+    """The encoder that a configuration asks for."""
+    table, common = config.model.network, _common(config)
+    own = {name: value for name, value in table.options.items() if name not in OF_EVERY_NETWORK}
     named, passes_on = _arguments(_class_of("network", table.kind))
     further: dict[str, Any] = {"seed": config.seed} if "seed" in named else {}
     if passes_on or "dtype" in named:
         further["dtype"] = config.training.precision
     if common["encoder_l2"] > 0:
         further.update(_l2(common["encoder_l2"]))
-    kind = PartConfig.model_validate({"kind": table.kind, **own})
-    return part("network", kind, latent_dim=config.model.latent_dim, **further), common
-
-
-def _networks(config: RunConfig, image_shape: tuple[int, ...], pixel_mean: Any) -> tuple[Any, Any]:
-    """An encoder and the decoder that mirrors it."""
-    encoder, common = _encoder(config)
+    encoder = part("network", PartConfig(kind=table.kind, **own), latent_dim=config.model.latent_dim, **further)
     if not hasattr(encoder, "mirror"):
         raise UserError(
-            f"Expected model.network {config.model.network.kind!r} to have a method mirror(image_shape, output_bias, "
-            "**options) that returns the decoder."
+            f"Expected model.network {table.kind!r} to have a method mirror(image_shape, output_bias, **options) that "
+            "returns the decoder."
         )
-    bias = networks.logit_of_mean(pixel_mean) if common["output_bias"] == "data" else None
+    return encoder
+
+
+def _decoder(config: RunConfig, encoder: Any, data: Data) -> Any:
+    """The decoder that mirrors an encoder."""
+    common = _common(config)
+    bias = networks.logit_of_mean(data.pixel_mean) if common["output_bias"] == "data" else None
     penalized = common["encoder_l2"] > 0 or common["decoder_l2"] > 0  # a decoder takes the encoder's over by default
-    return encoder, encoder.mirror(image_shape, bias, **(_l2(common["decoder_l2"]) if penalized else {}))
+    return encoder.mirror(data.info.image_shape, bias, **(_l2(common["decoder_l2"]) if penalized else {}))
 
 
 def _l2(strength: float) -> dict[str, Any]:

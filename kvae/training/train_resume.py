@@ -12,7 +12,7 @@ from kvae.internal.tensorflow import keras, tf
 from kvae.model.vae import VAE
 from kvae.plotting import figures
 from kvae.training import callbacks, cluster, history
-from kvae.training.build import build_model, build_optimizer, check_model, resolved, steps_an_epoch
+from kvae.training.build import build_model, build_optimizer, make_parts, resolved, steps_an_epoch
 from kvae.training.config import RunConfig, TrainingConfig, with_absolute_source
 from kvae.training.runs import Run, check_free
 
@@ -52,11 +52,12 @@ def train(
     if chief:
         check_free(folder, overwrite)
     figures.check_kinds(config.training.plots)
-    check_model(config)
     strategy = cluster.strategy(distribute)
+    with strategy.scope():
+        parts = make_parts(config)
     data = load_data(config)
     with strategy.scope():
-        vae = build_model(config, data)
+        vae = build_model(config, data, parts)
         vae.compile(optimizer=build_optimizer(config, steps_an_epoch(data)), **_compile_options(config))
     run = Run.create(folder, config, data.info.protocol, overwrite) if chief else Run(Path(folder), config)
     return _fit(_Fit(run, data, vae, None, verbose, extra, chief))
