@@ -78,7 +78,7 @@ def test_a_finished_run_integrates_to_the_same_evidence(finished):
 def test_completion_differs_by_the_stream_that_moved_alone(finished, monkeypatch):
     """The start of an inference shared numbers with the binarization of epoch 200, and so has others now."""
     _, vae, data = finished
-    monkeypatch.setitem(streams._KEPT, (Stream.START, Stream.LATENT), 200)
+    monkeypatch.setitem(streams._WORDS_OF_VERSION_0_1, (Stream.START, Stream.LATENT), 200)
     fresh = kvae.VAE.from_config(vae.get_config())  # nothing compiled with the words of now
     fresh.build((None, *vae.image_shape))
     fresh.set_weights(vae.get_weights())

@@ -1,7 +1,10 @@
-"""Conditional completion: what the missing pixels of an image may be, given those that are observed.
+"""Conditional completion: the distribution of the missing pixels of an image, given the observed ones.
 
-`variational` fits q(z | observed) for many images at once, `prediction` draws the missing pixels and their mean,
-`scoring` tells log p(missing | observed), `baselines` what simpler predictors would score. `complete` is all of it.
+- `variational` fits q(z | observed) for many images at once.
+- `prediction` computes the mean of the missing pixels and draws them.
+- `scoring` estimates log p(missing | observed).
+- `baselines` gives the same score for simpler predictors.
+- `complete` does the first three in one call, and `evaluate` compares its score with the baselines.
 """
 
 from kvae.completion.baselines import pixel_mean_baseline, zero_filled_baseline

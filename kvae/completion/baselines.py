@@ -1,56 +1,72 @@
-"""What simpler predictors score on the same missing pixels."""
+"""Scores of simpler predictors on the same missing pixels."""
 
 from typing import Any
 
 import numpy as np
 
 from kvae.completion import proposals
-from kvae.completion.masked import batches, checked, of_batch, places
+from kvae.completion.masked import batches, check_images, indices, select_condition
 from kvae.completion.variational import Inferred, infer_whole
 from kvae.internal.errors import UserError, check_whole
 from kvae.internal.tensorflow import tf
+from kvae.model.likelihoods import Likelihood
 from kvae.model.vae import VAE
 from kvae.noise.streams import Stream
 
+BISECTIONS = 90  # halvings of the interval of logits, enough for the precision of float64
+
 
 def has_pixel_means(vae: VAE) -> bool:
-    """Whether the likelihood has a density of pixels that is told by its mean in [0, 1] alone."""
+    """Whether the mean of a pixel, in [0, 1], determines its density under the model's likelihood."""
     image_shape = tuple(vae.image_shape)
     return tuple(vae.likelihood.parameters_shape(image_shape)) == image_shape and vae.likelihood.support[:2] == (0, 1)
 
 
 def pixel_mean_baseline(vae: VAE, x: Any, observed: Any, pixel_mean: Any, count: int) -> np.ndarray:
-    """log p(missing) where every pixel is independent with its training mean, `[B]` nats.
+    """log p(missing) if every pixel is independent of the others and has its mean over the training images.
 
     Args:
-        vae: whose likelihood is taken.
-        x: `[B, *image]`.
+        vae: a built model, whose likelihood is used.
+        x: images, `[B, *image]`, with the true values of the missing pixels.
         observed: a mask as in `complete`.
-        pixel_mean: of the training images, `[*image]`; smoothed by Laplace's rule, (n mean + 1) / (n + 2), so that a
-            pixel that was never on has a probability.
-        count: n, of the training images.
+        pixel_mean: the mean of the training images, `[*image]`, in [0, 1]. Laplace's rule of succession smooths it to
+            (n mean + 1) / (n + 2), so that a pixel that is always 0 in training still has a probability.
+        count: n, the number of training images.
+
+    Returns:
+        `[B]`, nats.
 
     Raises:
-        UserError: a pixel_mean of another shape or outside [0, 1], a likelihood that needs more than a mean a pixel, or
-            whatever `complete` refuses.
+        UserError: if `pixel_mean` has another shape or a value outside [0, 1], if a mean does not determine the
+            likelihood of a pixel, or if `complete` does not accept the images or the mask.
     """
-    images = checked(vae, x, observed)
+    images = check_images(vae, x, observed)
     if not has_pixel_means(vae):
         raise UserError(
-            "Expected a likelihood of pixels in [0, 1] that a mean a pixel determines. This model has another."
+            "Expected a likelihood of pixels in [0, 1] that one mean per pixel determines. Received a model with "
+            "another likelihood."
         )
     mean = np.asarray(pixel_mean, np.float64)
     if mean.shape != vae.image_shape or not ((mean >= 0) & (mean <= 1)).all():
         raise UserError(f"Expected pixel_mean in [0, 1] of shape {vae.image_shape}. Received shape {mean.shape}.")
     mean = (check_whole("count", count) * mean + 1) / (count + 2)
-    # The continuous Bernoulli has the mean 1/n at logit -n, the others at log 1/n.
-    low, high = np.full(mean.shape, -1.1 * (count + 2)), np.full(mean.shape, 1.1 * (count + 2))
-    for _ in range(90):  # the mean grows with the logit under every likelihood
-        middle = (low + high) / 2
-        below = vae.likelihood.mean(tf.constant(middle, tf.float32)).numpy() < mean
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    parameters = tf.constant(np.broadcast_to(middle, images.x.shape), tf.float32)
+    logits = _logits_of_means(vae.likelihood, mean, bound=1.1 * (count + 2))
+    parameters = tf.constant(np.broadcast_to(logits, images.x.shape), tf.float32)
     return vae.likelihood.log_prob(tf.constant(images.x), parameters, ~images.observed).numpy()
+
+
+def _logits_of_means(likelihood: Likelihood, mean: np.ndarray, bound: float) -> np.ndarray:
+    """The logits in [-bound, bound] at which the likelihood has the given means, by bisection.
+
+    The mean increases with the logit under every likelihood. For the least mean, 1 / n, the logit of a continuous
+    Bernoulli is about -n, and that of the other likelihoods is about -log n.
+    """
+    low, high = np.full(mean.shape, -bound), np.full(mean.shape, bound)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        below = likelihood.mean(tf.constant(middle, tf.float32)).numpy() < mean
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return middle
 
 
 def zero_filled_baseline(
@@ -63,30 +79,38 @@ def zero_filled_baseline(
     seed: int = 0,
     condition: Any = None,
 ) -> np.ndarray:
-    """log E[p(missing|z)] over the encoder's q(z|x), which is shown 0 for every missing pixel; `[B]` nats.
+    """log E[p(missing|z)] over the encoder's q(z|x) for the image with 0 in place of every missing pixel.
 
-    Few draws of such a q come near the true image, so the plain mean would be too low, in favour of `complete`; the
-    proposal has q(z | the whole image) and the prior beside it.
+    Few draws of this q lie where p(missing|z) is large, so the plain mean over its draws would usually be too low,
+    which would favour `complete`. The estimate therefore uses importance sampling: the proposal is a mixture of this
+    q, of q(z | the whole image) and of the prior.
 
     Args:
         vae: a built model.
-        x: `[B, *image]`, the missing pixels known.
+        x: images, `[B, *image]`, with the true values of the missing pixels.
         observed: a mask as in `complete`.
-        whole: q(z | the whole image), as a `Completion` has it; inferred here by default.
-        samples: draws of z an image.
-        seed: of the draws.
-        condition: `[B, ...]`, of a model that has one.
+        whole: q(z | the whole image), as in a `Completion`. By default it is inferred here.
+        samples: the number of draws of z per image, at least 3.
+        seed: the seed of the draws.
+        condition: conditions, `[B, ...]`, for a model that takes one.
+
+    Returns:
+        `[B]`, nats.
+
+    Raises:
+        UserError: if `complete` does not accept an argument.
     """
-    images = checked(vae, x, observed, seed, condition)
+    images = check_images(vae, x, observed, seed, condition)
     check_whole("samples", samples, least=3)
     whole = infer_whole(vae, images, seed) if whole is None else whole
     results = []
     for batch in batches(vae, len(images.x)):
-        mask, condition_, terms = images.observed[batch], of_batch(images.condition, batch), []
-        q = vae.encode(images.seen[batch], condition_)
-        components = [q, whole.of(batch).q]
-        for some in proposals.draws(vae, components, places(batch), samples, seed, Stream.BASELINE, condition_):
-            log_missing = vae.log_likelihood(images.x[batch], some.z, ~mask, condition_).numpy()
-            terms.append(log_missing + q.log_prob(some.z).numpy() - some.log_proposal)
-        results.append(np.logaddexp.reduce(np.concatenate(terms), axis=0) - np.log(samples))
+        mask, batch_condition = images.observed[batch], select_condition(images.condition, batch)
+        q = vae.encode(images.zero_filled[batch], batch_condition)
+        components = [q, whole.select(batch).q]
+        log_terms = []
+        for drawn in proposals.draws(vae, components, indices(batch), samples, seed, Stream.BASELINE, batch_condition):
+            log_missing = vae.log_likelihood(images.x[batch], drawn.z, ~mask, batch_condition).numpy()
+            log_terms.append(log_missing + q.log_prob(drawn.z).numpy() - drawn.log_proposal)
+        results.append(np.logaddexp.reduce(np.concatenate(log_terms), axis=0) - np.log(samples))
     return np.concatenate(results)

@@ -1,11 +1,11 @@
-"""`complete`: infer, predict, score; and `evaluate`: that score beside the baselines."""
+"""`complete` infers, predicts and scores; `evaluate` compares the score with the baselines."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kvae.completion.baselines import has_pixel_means, pixel_mean_baseline, zero_filled_baseline
-from kvae.completion.masked import checked
+from kvae.completion.masked import check_images
 from kvae.completion.prediction import predict
 from kvae.completion.scoring import Score, quadrature_score, score
 from kvae.completion.variational import Inferred, infer, infer_whole
@@ -13,26 +13,26 @@ from kvae.evaluation import Estimate
 from kvae.internal.errors import UserError, check_whole
 from kvae.model.vae import VAE
 
-SAMPLES = 500  # of z an image
+SAMPLES = 500  # the default number of draws of z per image
 
 
 class Completion(NamedTuple):
-    """Completions of a batch of images."""
+    """Completions of a batch of images. In `means`, `draw_means` and `draws` the observed pixels keep their values."""
 
     observed: np.ndarray  # [B, *image]  bool
     inferred: Inferred  # q(z | observed)
-    whole: Inferred  # q(z | the whole image), for the scores alone
-    means: np.ndarray  # [B, *image]  E[x | observed]; observed pixels as they were, as in the next two
+    whole: Inferred  # q(z | the whole image), which only the scores use
+    means: np.ndarray  # [B, *image]  E[x | observed]
     draw_means: np.ndarray  # [n, B, *image]  E[x|z] at n draws of z given the observed pixels
     draws: np.ndarray  # [n, B, *image]  draws of p(x|z) at the same z
-    score: Score  # of the true missing pixels; NaN for images where they are not known
+    score: Score  # of the true missing pixels; NaN for an image whose missing pixels are not known
 
     def head(self, count: int) -> "Completion":
-        """Those of the first `count` images."""
+        """The completions of the first `count` images."""
         return Completion(
             self.observed[:count],
-            self.inferred.of(slice(count)),
-            self.whole.of(slice(count)),
+            self.inferred.select(slice(count)),
+            self.whole.select(slice(count)),
             self.means[:count],
             self.draw_means[:, :count],
             self.draws[:, :count],
@@ -56,29 +56,31 @@ def complete(
 
     Args:
         vae: a built model.
-        x: `[B, *image]`. What stands in the missing pixels is used for the score alone; NaN where it is not known.
-        observed: a mask, True where a pixel is observed: `[H, W]`, `[H, W, C]`, `[B, H, W, C]`, or a name that
-            `kvae.completion.masks.named` knows, such as `"top"`.
-        draws: completions an image.
-        samples: of z an image, for the means and again for the score.
-        seed: of everything random; what an image gets is a function of (seed, its place in x) alone.
-        condition: `[B, ...]`, of a model that has one.
-        inferred: q(z | observed) of an earlier `infer` on the same images; inferred here by default.
-        **options: of `infer`.
+        x: images, `[B, *image]`. The values of the missing pixels are used only for the score; NaN stands for a value
+            that is not known.
+        observed: a mask, True for every observed pixel, `[H, W]`, `[H, W, C]` or `[B, H, W, C]`; or a name that
+            `kvae.completion.masks.named` accepts, such as `"top"`.
+        draws: the number of completions per image, n.
+        samples: the number of draws of z per image for the means, and again for the score; at least 3.
+        seed: the seed of all random numbers. Those of an image depend only on the seed and on its index in x.
+        condition: conditions, `[B, ...]`, for a model that takes one.
+        inferred: q(z | observed), as `infer` returned it for the same images. By default it is inferred here.
+        **options: keyword arguments of `infer`.
 
     Raises:
-        UserError: a mask that does not fit, observes nothing or everything, or another argument that cannot be.
+        UserError: if the mask does not fit the images, if nothing or everything of an image is observed, or if another
+            argument is not valid.
     """
-    images = checked(vae, x, observed, seed, condition)
+    images = check_images(vae, x, observed, seed, condition)
     check_whole("draws", draws)
     check_whole("samples", samples, least=3)
     if inferred is None:
-        inferred = infer(vae, images.seen, images.observed, seed=seed, condition=images.condition, **options)
+        inferred = infer(vae, images.zero_filled, images.observed, seed=seed, condition=images.condition, **options)
     elif options:
         raise UserError(f"Expected either inferred= or options of infer. Received both: {', '.join(options)}.")
     elif np.shape(inferred.mean) != (len(images.x), vae.latent_dim):
         raise UserError(
-            f"Expected inferred= of these images, mean {(len(images.x), vae.latent_dim)}. "
+            f"Expected inferred= of these images, with a mean of shape {(len(images.x), vae.latent_dim)}. "
             f"Received {np.shape(inferred.mean)}."
         )
     whole = infer_whole(vae, images, seed) if images.known.any() else inferred
@@ -90,7 +92,7 @@ def complete(
 def evaluate(
     vae: VAE,
     x: Any,
-    found: Completion,
+    completion: Completion,
     *,
     pixel_mean: Any,
     training_images: int,
@@ -99,39 +101,41 @@ def evaluate(
     exact: bool = False,
     condition: Any = None,
 ) -> dict[str, Any]:
-    """The score of completions beside that of both baselines, JSON-ready, in nats per image.
+    """Compares the score of completions with those of both baselines. All scores are in nats per image.
 
     Args:
-        vae: that made them.
+        vae: the model that made the completions.
         x: the whole images, `[B, *image]`.
-        found: what `complete` returned for them.
-        pixel_mean: of the training images, `[*image]`.
-        training_images: how many there were.
-        samples: of the baseline that draws z.
-        seed: likewise.
-        exact: add the value by quadrature, for 2 latent dimensions.
-        condition: `[B, ...]`, of a model that has one.
+        completion: what `complete` returned for these images.
+        pixel_mean: the mean of the training images, `[*image]`.
+        training_images: the number of training images.
+        samples: the number of draws of z per image for the zero-filled baseline; at least 3.
+        seed: the seed of these draws.
+        exact: whether to add the score by quadrature, for models with 2 latent dimensions.
+        condition: conditions, `[B, ...]`, for a model that takes one.
 
     Returns:
-        `kvae`, `pixel_means` where the likelihood is told by means, `zero_filled` and, where asked for, `quadrature`:
-        each with `mean`, its
-        `standard_error` over the images, and `per_image`. Of `kvae` also the mean `monte_carlo_standard_error` of an
-        image and its median `effective_samples`; of `quadrature` the greatest `error`. `converged`: how many.
+        A dictionary that can be written as JSON. Its entries `kvae`, `pixel_means` (if means determine the
+        likelihood), `zero_filled` and `quadrature` (if `exact`) each have the `mean` over the images, its
+        `standard_error`, and the score `per_image`. `kvae` also has `monte_carlo_standard_error`, the mean over the
+        images, and `effective_samples`, the median; `quadrature` also has `error`, the largest. `converged` is the
+        number of images whose inference has converged.
 
     Raises:
-        UserError: a missing pixel is not known.
+        UserError: if the value of a missing pixel is not known, or if a baseline or the quadrature does not accept
+            an argument.
     """
-    if np.isnan(found.score.log_density).any():
-        raise UserError("Expected the true values of all missing pixels to score by. Received NaN.")
-    values = {"kvae": found.score.log_density}
+    if np.isnan(completion.score.log_density).any():
+        raise UserError("Expected the true values of all missing pixels, to compute a score. Received NaN.")
+    values = {"kvae": completion.score.log_density}
     if has_pixel_means(vae):
-        values["pixel_means"] = pixel_mean_baseline(vae, x, found.observed, pixel_mean, training_images)
+        values["pixel_means"] = pixel_mean_baseline(vae, x, completion.observed, pixel_mean, training_images)
     values["zero_filled"] = zero_filled_baseline(
-        vae, x, found.observed, whole=found.whole, samples=samples, seed=seed, condition=condition
+        vae, x, completion.observed, whole=completion.whole, samples=samples, seed=seed, condition=condition
     )
     errors = np.zeros(1)
     if exact:
-        values["quadrature"], errors = quadrature_score(vae, x, found.observed, condition)
+        values["quadrature"], errors = quadrature_score(vae, x, completion.observed, condition)
     result: dict[str, Any] = {}
     for name, per_image in values.items():
         estimate = Estimate(np.asarray(per_image, np.float64))
@@ -140,9 +144,9 @@ def evaluate(
             "standard_error": estimate.standard_error,
             "per_image": estimate.per_example.tolist(),
         }
-    result["kvae"]["monte_carlo_standard_error"] = float(found.score.standard_error.mean())
-    result["kvae"]["effective_samples"] = float(np.median(found.score.effective_samples))
+    result["kvae"]["monte_carlo_standard_error"] = float(completion.score.standard_error.mean())
+    result["kvae"]["effective_samples"] = float(np.median(completion.score.effective_samples))
     if exact:
         result["quadrature"]["error"] = float(errors.max())
-    result["converged"] = int(found.inferred.converged.sum())
+    result["converged"] = int(completion.inferred.converged.sum())
     return result

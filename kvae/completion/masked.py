@@ -1,4 +1,4 @@
-"""Images with a mask, checked; and how many of them are worked on at a time."""
+"""Images with a mask of the observed pixels: validation, and division into batches."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -9,35 +9,37 @@ from kvae.completion import masks
 from kvae.internal.errors import UserError, check_seed
 from kvae.model.vae import VAE
 
-BATCH = 100  # images at a time, fewer where they are large
+BATCH = 100  # the largest number of images in a batch; large images come in smaller batches
 
 
-class Masked(NamedTuple):
-    """Images and what is observed of them."""
+class MaskedImages(NamedTuple):
+    """Images, and which of their pixels are observed."""
 
-    x: np.ndarray  # [B, *image]  0 where a missing pixel is not known
+    x: np.ndarray  # [B, *image]  0 where the value of a missing pixel is not known
     observed: np.ndarray  # [B, *image]  bool
-    known: np.ndarray  # [B]  bool, whether the missing pixels are known
-    condition: np.ndarray | None  # [B, ...]  of a model that has one
+    known: np.ndarray  # [B]  bool, whether the values of all missing pixels are known
+    condition: np.ndarray | None  # [B, ...]  None for a model without a condition
 
     @property
-    def seen(self) -> np.ndarray:
-        """The images with 0 in place of every missing pixel."""
+    def zero_filled(self) -> np.ndarray:
+        """The images with 0 in place of every missing pixel, `[B, *image]`."""
         return np.where(self.observed, self.x, 0).astype(np.float32)
 
 
-def checked(vae: VAE, x: Any, observed: Any, seed: int = 0, condition: Any = None) -> Masked:
-    """Images with their mask.
+def check_images(vae: VAE, x: Any, observed: Any, seed: int = 0, condition: Any = None) -> MaskedImages:
+    """Validates images and their mask, and converts them to arrays.
 
     Args:
         vae: a built model.
-        x: `[B, *image]`; NaN in missing pixels that are not known.
+        x: images, `[B, *image]`; NaN stands for a missing pixel whose value is not known.
         observed: a mask as in `kvae.completion.complete`.
-        seed: of a random mask.
-        condition: `[B, ...]`, of a model that has one.
+        seed: the seed of a random mask.
+        condition: conditions, `[B, ...]`, for a model that takes one.
 
     Raises:
-        UserError: whatever does not fit.
+        UserError: if the model is not built, if the images, the mask or the condition have another shape, if nothing
+            or everything of an image is observed, if a pixel has a value that the likelihood does not accept, or if
+            the seed is not a whole number in 0..2^31 - 1.
     """
     check_seed("seed", seed)
     if vae.image_shape is None:
@@ -58,22 +60,22 @@ def checked(vae: VAE, x: Any, observed: Any, seed: int = 0, condition: Any = Non
         ) from None
     condition = vae.check_condition(condition, len(x))
     known = ~unknown.reshape(len(x), -1).any(axis=1)
-    own = None if condition is None else condition.numpy()
-    return Masked(np.where(unknown, 0, x).astype(np.float32), mask, known, own)
+    conditions = None if condition is None else condition.numpy()
+    return MaskedImages(np.where(unknown, 0, x).astype(np.float32), mask, known, conditions)
 
 
-def of_batch(condition: np.ndarray | None, batch: slice) -> np.ndarray | None:
-    """The conditions of a batch, where there are some."""
+def select_condition(condition: np.ndarray | None, batch: slice) -> np.ndarray | None:
+    """The conditions of a batch of images, or None for a model without a condition."""
     return None if condition is None else condition[batch]
 
 
 def batches(vae: VAE, count: int, samples: int = 1) -> Iterator[slice]:
-    """Images 0..count - 1, some at a time: so many that `samples` decodes of each stay within memory."""
+    """Slices that divide `count` images into batches, small enough that `samples` decodes per image fit in memory."""
     size = min(BATCH, max(1, vae.images_at_once // samples))
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 
 
-def places(batch: slice) -> np.ndarray:
-    """The places of a batch's images within the call: what their noise depends on, `[B]` int32."""
+def indices(batch: slice) -> np.ndarray:
+    """The indices of a batch's images among all images of the call, `[B]` int32; their noise depends on these."""
     return np.arange(batch.start, batch.stop, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Which pixels are observed: boolean masks that broadcast to images `[B, H, W, C]`, True where a pixel is seen."""
+"""Masks of the observed pixels: booleans that broadcast to images `[B, H, W, C]`, True for every observed pixel."""
 
 import math
 import os
@@ -12,19 +12,21 @@ REGIONS = ("top", "bottom", "left", "right", "random")
 
 
 def named(name: str, image_shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """A mask by its name.
+    """Makes the mask that a name stands for.
 
     Args:
-        name: `top`, `bottom`, `left`, `right` (a half, rounded down), `random` or `random:FRACTION` (each pixel
-            observed with that probability, 0.5 by default), or the path of a picture, white where observed.
-        image_shape: `(H, W, C)`.
-        seed: of a random mask.
+        name: `top`, `bottom`, `left` or `right` for the half of the image that is observed, rounded down; `random` or
+            `random:FRACTION` for pixels that are each observed with this probability, 0.5 by default; or the path of a
+            picture whose white pixels are observed.
+        image_shape: the shape of one image, `(H, W, C)`.
+        seed: the seed of a random mask, a whole number in 0..2^31 - 1.
 
     Returns:
         `[H, W, 1]` bool.
 
     Raises:
-        UserError: none of these, a fraction outside (0, 1), or a picture that cannot be read or has another size.
+        UserError: if the name is none of these, if the fraction is not in (0, 1), if the picture cannot be read or has
+            another size, or if the images are not `[H, W, C]`.
     """
     if len(image_shape) != 3:
         raise UserError(f"Expected images [H, W, C] for the mask {name!r}. Received images of shape {image_shape}.")
@@ -32,7 +34,7 @@ def named(name: str, image_shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     mask = np.zeros((height, width, 1), bool)
     kind, colon, fraction = name.partition(":")
     if kind != "random" and kind in REGIONS and colon:
-        raise UserError(f"Expected {kind!r} without a fraction: random alone takes one. Received {name!r}.")
+        raise UserError(f"Expected {kind!r} without a fraction: only random takes one. Received {name!r}.")
     if kind == "random":
         return _random(mask.shape, fraction if colon else "0.5", seed)
     if name == "top":
@@ -65,33 +67,34 @@ def _from_picture(path: str, height: int, width: int) -> np.ndarray:
 
     try:
         with Image.open(path) as image:
-            deep = image.mode.startswith(("I", "F"))  # 16 and 32 bits, which Pillow would clip
-            pixels = np.asarray(image if deep else image.convert("L"))
+            high_depth = image.mode.startswith(("I", "F"))  # 16 or 32 bits, which Pillow would clip to 8
+            pixels = np.asarray(image if high_depth else image.convert("L"))
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
-            f"Could not read the mask {path}: {error}. Expected a picture, white where observed."
+            f"Could not read the mask {path}: {error}. Expected a picture whose white pixels are observed."
         ) from error
     if pixels.shape != (height, width):
         raise UserError(
             f"Expected a mask of {height} x {width} pixels. {path} has {pixels.shape[0]} x {pixels.shape[1]}."
         )
-    white = 2**15 if deep and pixels.max() > 255 else 128
-    return pixels[..., None] >= white
+    threshold = 2**15 if high_depth and pixels.max() > 255 else 128
+    return pixels[..., None] >= threshold
 
 
 def check(observed: ArrayLike, images_shape: tuple[int, ...]) -> np.ndarray:
-    """A mask for every image.
+    """Validates a mask and gives every image its own.
 
     Args:
-        observed: booleans, or numbers that are 0 or 1, of shape `[H, W]`, `[H, W, C]`, `[B, H, W, C]` or any that
-            broadcasts to the images.
-        images_shape: `(B, *image)`.
+        observed: a mask of booleans, or of the numbers 0 and 1, `[H, W]`, `[H, W, C]`, `[B, H, W, C]` or another shape
+            that broadcasts to the images.
+        images_shape: the shape of the images, `(B, *image)`.
 
     Returns:
         `[B, *image]` bool.
 
     Raises:
-        UserError: no image, another shape, other values, or an image of which nothing or everything is observed.
+        UserError: if there is no image, if the mask has another shape or other values, or if nothing or everything of
+            an image is observed.
     """
     if images_shape[0] == 0:
         raise UserError("Expected at least one image to mask. Received none.")
@@ -108,10 +111,11 @@ def check(observed: ArrayLike, images_shape: tuple[int, ...]) -> np.ndarray:
         raise UserError(
             f"Expected a mask of shape {images_shape[1:]} or {images_shape}. Received {np.shape(observed)}."
         ) from None
-    share = mask.reshape(len(mask), -1).mean(axis=1)
-    for wrong, what in ((share == 0, "nothing"), (share == 1, "everything")):
+    fraction = mask.reshape(len(mask), -1).mean(axis=1)
+    for wrong, amount in ((fraction == 0, "nothing"), (fraction == 1, "everything")):
         if wrong.any():
             raise UserError(
-                f"Expected some pixels observed and some missing. Of image {int(wrong.argmax())} {what} is observed."
+                "Expected both observed and missing pixels in every image. "
+                f"In image {int(wrong.argmax())}, {amount} is observed."
             )
     return mask

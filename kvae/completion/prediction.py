@@ -1,9 +1,14 @@
-"""The missing pixels, given the observed ones: their mean and draws. What stands in them is not looked at."""
+"""Prediction of the missing pixels from the observed ones: their mean, and draws of them.
+
+The values that the images have in their missing pixels are never used.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
 
 from kvae.completion import proposals
-from kvae.completion.masked import Masked, batches, of_batch, places
+from kvae.completion.masked import MaskedImages, batches, indices, select_condition
 from kvae.completion.variational import Inferred
 from kvae.model.posteriors import Distribution
 from kvae.model.vae import VAE
@@ -11,74 +16,101 @@ from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 
 
-def predict(
-    vae: VAE, images: Masked, inferred: Inferred, draws: int, samples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """E[x | observed] `[B, *image]`, and for each of the draws E[x|z] and a draw of p(x|z), `[n, B, *image]`.
+class Prediction(NamedTuple):
+    """Predicted images. The observed pixels keep their values."""
 
-    Importance sampling from q and the prior: the mean is weighted, the draws take a z with the probability of its
-    weight. Observed pixels are as they were.
+    means: np.ndarray  # [B, *image]  E[x | observed]
+    draw_means: np.ndarray  # [n, B, *image]  E[x|z] at n draws of z
+    draws: np.ndarray  # [n, B, *image]  draws of p(x|z) at the same z
+
+
+class _Batch(NamedTuple):
+    """What the prediction of a batch of images depends on."""
+
+    x: np.ndarray  # [B, *image]  0 in place of every missing pixel
+    observed: np.ndarray  # [B, *image]  bool
+    condition: np.ndarray | None  # [B, ...]
+    q: Distribution  # q(z | observed)
+    image_index: np.ndarray  # [B]  int32, among all images of the call
+
+
+def predict(vae: VAE, images: MaskedImages, inferred: Inferred, draws: int, samples: int, seed: int) -> Prediction:
+    """Predicts the missing pixels by importance sampling, with a mixture of q and the prior as the proposal.
+
+    `means` is the mean over the draws of z, weighted by their importance weights. Each of the `draws` takes one of
+    these z with a probability proportional to its weight (sampling importance resampling; Rubin, "Using the SIR
+    algorithm to simulate posterior distributions", 1988).
+
+    Args:
+        vae: a built model.
+        images: images with their mask.
+        inferred: q(z | observed).
+        draws: the number of completions per image, n.
+        samples: the number of draws of z per image.
+        seed: the seed of all random numbers.
     """
     parts = []
     for batch in batches(vae, len(images.x)):
-        seen = images.seen[batch], images.observed[batch], of_batch(images.condition, batch)
-        parts.append(_predict_batch(vae, *seen, inferred.of(batch).q, places(batch), draws, samples, seed))
+        condition = select_condition(images.condition, batch)
+        q = inferred.select(batch).q
+        given = _Batch(images.zero_filled[batch], images.observed[batch], condition, q, indices(batch))
+        parts.append(_predict_batch(vae, given, draws, samples, seed))
     means, draw_means, completions = zip(*parts, strict=True)
-    return np.concatenate(means), np.concatenate(draw_means, axis=1), np.concatenate(completions, axis=1)
+    return Prediction(np.concatenate(means), np.concatenate(draw_means, axis=1), np.concatenate(completions, axis=1))
 
 
-def _predict_batch(
-    vae: VAE,
-    seen: np.ndarray,
-    mask: np.ndarray,
-    condition: np.ndarray | None,
-    q: Distribution,
-    place: np.ndarray,
-    draws: int,
-    samples: int,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    def spread(of_images: np.ndarray) -> np.ndarray:
-        return of_images.reshape(-1, *[1] * (seen.ndim - 1))
-
-    log_weights, points = [], []
-    highest, total, weighted = np.full(len(place), -np.inf), np.zeros(len(place)), np.zeros(seen.shape)
-    for some in proposals.draws(vae, [q], place, samples, seed, Stream.PREDICTION, condition):
-        parameters = vae.decode(some.z, condition)
-        log_joint = vae.log_joint(seen, some.z, condition, mask, parameters=parameters).numpy()
-        log_w = log_joint.astype(np.float64) - some.log_proposal
-        # A running maximum keeps the weights in range without a second pass over the draws.
-        higher = np.maximum(highest, log_w.max(axis=0))
-        scale = np.where(np.isneginf(higher), 0.0, higher)  # until the first draw of any weight
-        w, faded = np.exp(log_w - scale), np.exp(highest - scale)
-        total, highest = total * faded + w.sum(axis=0), higher
-        weighted = weighted * spread(faded) + np.einsum("kb,kb...->b...", w, vae.likelihood.mean(parameters).numpy())
-        log_weights.append(log_w)
-        points.append(some.z.numpy())
-    uniform = Keyed(seed, Stream.RESAMPLING, place).uniform((draws,), Stream.CHOICE).numpy()
-    chosen = _resampled(np.concatenate(log_weights), np.concatenate(points), uniform)
-    parameters = vae.decode(chosen, condition)
+def _predict_batch(vae: VAE, given: _Batch, draws: int, samples: int, seed: int) -> Prediction:
+    means, log_weights, points = _weighted_mean(vae, given, samples, seed)
+    uniform = Keyed(seed, Stream.RESAMPLING, given.image_index).uniform((draws,), Stream.CHOICE).numpy()
+    parameters = vae.decode(_resample(log_weights, points, uniform), given.condition)
     pixels = [
-        vae.likelihood.sample(parameters[number], Keyed(seed, Stream.COMPLETION, place, number)).numpy()
+        vae.likelihood.sample(parameters[number], Keyed(seed, Stream.COMPLETION, given.image_index, number)).numpy()
         for number in range(draws)
     ]
-    missing = (weighted / spread(total), vae.likelihood.mean(parameters).numpy(), np.stack(pixels))
-    means, draw_means, completions = (np.where(mask, seen, part).astype(np.float32) for part in missing)
-    return means, draw_means, completions
+    predicted = means, vae.likelihood.mean(parameters).numpy(), np.stack(pixels)
+    return Prediction(*(np.where(given.observed, given.x, part).astype(np.float32) for part in predicted))
 
 
-def _resampled(log_weights: np.ndarray, points: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Some of the draws an image, each with the probability of its weight.
+def _weighted_mean(vae: VAE, given: _Batch, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """E[x | observed] by importance sampling, `[B, *image]`; log weights `[K, B]`; draws of z `[K, B, D]`."""
+
+    def per_pixel(values: np.ndarray) -> np.ndarray:
+        """Values per image `[B]`, in a shape that broadcasts to the images."""
+        return values.reshape(-1, *[1] * (given.x.ndim - 1))
+
+    log_weights, points = [], []
+    count = len(given.image_index)
+    maximum, total, weighted = np.full(count, -np.inf), np.zeros(count), np.zeros(given.x.shape)
+    for drawn in proposals.draws(vae, [given.q], given.image_index, samples, seed, Stream.PREDICTION, given.condition):
+        parameters = vae.decode(drawn.z, given.condition)
+        log_joint = vae.log_joint(given.x, drawn.z, given.condition, given.observed, parameters=parameters).numpy()
+        log_w = log_joint.astype(np.float64) - drawn.log_proposal
+        # The sums are relative to a running maximum, so that the weights stay in range in a single pass.
+        new_maximum = np.maximum(maximum, log_w.max(axis=0))
+        reference = np.where(np.isneginf(new_maximum), 0.0, new_maximum)  # as long as every weight is 0
+        w, rescale = np.exp(log_w - reference), np.exp(maximum - reference)
+        total, maximum = total * rescale + w.sum(axis=0), new_maximum
+        pixel_means = vae.likelihood.mean(parameters).numpy()
+        weighted = weighted * per_pixel(rescale) + np.einsum("kb,kb...->b...", w, pixel_means)
+        log_weights.append(log_w)
+        points.append(drawn.z.numpy())
+    return weighted / per_pixel(total), np.concatenate(log_weights), np.concatenate(points)
+
+
+def _resample(log_weights: np.ndarray, points: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Chooses some of the draws of every image, each with a probability proportional to its weight.
 
     Args:
-        log_weights: `[K, B]`.
-        points: `[K, B, D]`.
-        uniform: `[B, count]`, which decide.
+        log_weights: the logarithms of the weights, `[K, B]`.
+        points: the draws of z, `[K, B, D]`.
+        uniform: uniform random numbers, `[B, count]`; each chooses one draw by inverting the cumulative distribution.
 
     Returns:
         `[count, B, D]`.
     """
-    ladder = np.cumsum(np.exp(log_weights - np.logaddexp.reduce(log_weights, axis=0)), axis=0)
-    picks = [np.searchsorted(ladder[:, b] / ladder[-1, b], uniform[b], side="right") for b in range(len(uniform))]
-    index = np.minimum(np.stack(picks, axis=1), len(points) - 1)  # [count, B]
+    cumulative = np.cumsum(np.exp(log_weights - np.logaddexp.reduce(log_weights, axis=0)), axis=0)
+    chosen = [
+        np.searchsorted(cumulative[:, b] / cumulative[-1, b], uniform[b], side="right") for b in range(len(uniform))
+    ]
+    index = np.minimum(np.stack(chosen, axis=1), len(points) - 1)  # [count, B]
     return points[index, np.arange(points.shape[1])]

@@ -1,8 +1,9 @@
 """Draws of z from a mixture of several q and the prior, for importance sampling.
 
-A single q has tails that are too light and may miss a mode, and then the weights have no variance; with the prior in
-the mixture no weight exceeds p(x|z) over the prior's share. Hesterberg, "Weighted average importance sampling and
-defensive mixture distributions" (1995). Each component gets its share of the draws exactly (stratified).
+The tails of a single q may be too light, and it may miss a mode; the variance of the weights is then infinite. With
+the prior in the mixture no weight exceeds p(x|z) divided by the prior's share of the draws: Hesterberg, "Weighted
+average importance sampling and defensive mixture distributions" (1995). The sampling is stratified: the number of draws
+from each component is fixed, not random.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,103 +17,108 @@ from kvae.model.vae import VAE
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 
-PRIOR_SHARE = 0.1  # of the draws
-FARTHEST = 1e3  # from 0, of a mean that is taken for one, and of a standard deviation
+PRIOR_SHARE = 0.1  # the fraction of the draws that come from the prior
+MAX_MAGNITUDE = 1e3  # a q with a larger mean or standard deviation is taken as diverged
 
 
-class Proposed(NamedTuple):
-    """Some draws an image, and the density that they were drawn from."""
+class ProposalDraws(NamedTuple):
+    """Some draws of z per image, and the density of the mixture at each."""
 
     z: tf.Tensor  # [k, B, D]
     log_proposal: np.ndarray  # [k, B]  nats
 
 
-def counts(components: int, samples: int) -> list[int]:
-    """How many draws each component gets, the prior last."""
+def draws_per_component(components: int, samples: int) -> list[int]:
+    """The number of draws from each component; the last entry is that of the prior."""
     prior = min(max(1, round(PRIOR_SHARE * samples)), samples - components)
-    share, rest = divmod(samples - prior, components)
-    return [share + (number < rest) for number in range(components)] + [prior]
+    count, remainder = divmod(samples - prior, components)
+    return [count + (number < remainder) for number in range(components)] + [prior]
 
 
 def draws(
     vae: VAE,
     components: Sequence[Distribution],
-    place: np.ndarray,
+    index: np.ndarray,
     samples: int,
     seed: int,
-    use: Stream,
+    stream: Stream,
     condition: Any = None,
-) -> Iterator[Proposed]:
-    """`samples` draws an image, some at a time.
+) -> Iterator[ProposalDraws]:
+    """Yields `samples` draws per image, in chunks that fit in memory.
 
     Args:
-        vae: whose prior takes part, and stands in for a component where its inference diverged.
-        components: of B images each.
-        place: of every image, `[B]`.
-        samples: at least one more than there are components.
-        seed: of the noise.
-        use: of the noise.
-        condition: `[B, ...]`, of a model that has one.
+        vae: a built model. Its prior is the last component; it also replaces the other components for an image whose
+            inference diverged.
+        components: distributions q, each of B images.
+        index: the indices of the images, `[B]` int32, which their noise depends on.
+        samples: the number of draws per image, at least one more than there are components.
+        seed: the seed of the noise.
+        stream: the use of the noise.
+        condition: conditions, `[B, ...]`, for a model that takes one.
     """
-    prior = _Prior(vae, seed, use, place, condition)
-    members: list[Any] = [*(_Sound(component, prior) for component in components), prior]
-    share = counts(len(components), samples)
-    ends = np.cumsum(share)
-    log_share = np.log(np.array(share) / samples)
-    size = max(1, vae.images_at_once // len(place))
+    prior = _Prior(vae, seed, stream, index, condition)
+    mixture: list[Any] = [*(_WithPriorFallback(component, prior) for component in components), prior]
+    counts = draws_per_component(len(components), samples)
+    ends = np.cumsum(counts)
+    log_weights = np.log(np.array(counts) / samples)
+    size = max(1, vae.images_at_once // len(index))
     for start in range(0, samples, size):
         stop, parts = min(start + size, samples), []
-        for member, first, last in zip(members, ends - share, ends, strict=True):
+        for component, first, last in zip(mixture, ends - counts, ends, strict=True):
             numbers = np.arange(max(start, first), min(stop, last), dtype=np.int32)
             if len(numbers):
-                parts.append(member.draw(numbers))
+                parts.append(component.draw(numbers))
         z = tf.concat(parts, axis=0)
-        densities = [np.asarray(member.log_prob(z)) for member in members]
-        log_proposal = np.logaddexp.reduce([a + b for a, b in zip(log_share, densities, strict=True)])
-        yield Proposed(z, log_proposal.astype(np.float64))
+        log_densities = [np.asarray(component.log_prob(z)) for component in mixture]
+        log_proposal = np.logaddexp.reduce([a + b for a, b in zip(log_weights, log_densities, strict=True)])
+        yield ProposalDraws(z, log_proposal.astype(np.float64))
 
 
 class _Prior:
-    """The prior as a member of the mixture; draw k of an image is a function of its place and k."""
+    """The prior as a component of the mixture. A draw depends only on the index of its image and on its own number."""
 
-    def __init__(self, vae: VAE, seed: int, use: Stream, place: np.ndarray, condition: Any) -> None:
-        self._vae, self._seed, self._use, self._place, self._condition = vae, seed, use, place, condition
+    def __init__(self, vae: VAE, seed: int, stream: Stream, index: np.ndarray, condition: Any) -> None:
+        self._vae, self._seed, self._stream, self._index, self._condition = vae, seed, stream, index, condition
 
     @property
     def noise(self) -> Keyed:
-        return Keyed(self._seed, self._use, self._place)
+        return Keyed(self._seed, self._stream, self._index)
 
     def draw(self, numbers: np.ndarray) -> tf.Tensor:
-        """z `[k, B, D]` of the draws with these numbers."""
-        shape = (len(numbers), len(self._place))
-        key = (np.tile(self._place, shape[0]), np.repeat(numbers, shape[1]))
+        """The draws of z with the given numbers, `[k, B, D]`."""
+        shape = (len(numbers), len(self._index))
+        key = (np.tile(self._index, shape[0]), np.repeat(numbers, shape[1]))
         condition = self._condition
         if condition is not None:
             condition = tf.tile(condition, [shape[0], *[1] * (np.ndim(condition) - 1)])
-        z = self._vae.prior.sample(Keyed(self._seed, self._use, *key), condition)
+        z = self._vae.prior.sample(Keyed(self._seed, self._stream, *key), condition)
         return tf.reshape(z, [*shape, self._vae.latent_dim])
 
     def log_prob(self, z: tf.Tensor) -> tf.Tensor:
         return self._vae.log_prior(z, self._condition)
 
 
-class _Sound:
-    """A component with the prior in place of it for every image whose q is NaN, infinite or absurdly far off."""
+class _WithPriorFallback:
+    """A q as a component of the mixture; the prior replaces it for every image whose inference diverged.
+
+    An inference has diverged if the mean or covariance of q is NaN or infinite, if a mean or standard deviation exceeds
+    `MAX_MAGNITUDE`, or if a variance is 0.
+    """
 
     def __init__(self, q: Distribution, prior: _Prior) -> None:
         self._q, self._prior = q, prior
-        sound = tf.reduce_all(tf.abs(q.mean) < FARTHEST, axis=-1)
+        usable = tf.reduce_all(tf.abs(q.mean) < MAX_MAGNITUDE, axis=-1)
         covariance = q.covariance
         if covariance is not None:
             variance = tf.linalg.diag_part(covariance)
-            sound &= tf.reduce_all((variance > 0) & (variance < FARTHEST**2), axis=-1)
-            sound &= tf.reduce_all(tf.math.is_finite(covariance), axis=[-2, -1])
-        self._sound = sound
+            usable &= tf.reduce_all((variance > 0) & (variance < MAX_MAGNITUDE**2), axis=-1)
+            usable &= tf.reduce_all(tf.math.is_finite(covariance), axis=[-2, -1])
+        self._usable = usable  # [B]
 
     def draw(self, numbers: np.ndarray) -> tf.Tensor:
         z, _ = self._q.sample_and_log_prob(self._prior.noise.numbered(numbers), len(numbers))
-        return z if tf.reduce_all(self._sound) else tf.where(self._sound[:, None], z, self._prior.draw(numbers))
+        return z if tf.reduce_all(self._usable) else tf.where(self._usable[:, None], z, self._prior.draw(numbers))
 
     def log_prob(self, z: tf.Tensor) -> tf.Tensor:
         log_q = self._q.log_prob(z)
-        return log_q if tf.reduce_all(self._sound) else tf.where(self._sound, log_q, self._prior.log_prob(z))
+        return log_q if tf.reduce_all(self._usable) else tf.where(self._usable, log_q, self._prior.log_prob(z))

@@ -1,11 +1,11 @@
-"""log p(missing | observed): by importance sampling, and exact by quadrature where the latent space is a plane."""
+"""log p(missing | observed): estimated by importance sampling, or by quadrature for 2 latent dimensions."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kvae.completion import proposals
-from kvae.completion.masked import Masked, batches, checked, of_batch, places
+from kvae.completion.masked import MaskedImages, batches, check_images, indices, select_condition
 from kvae.completion.variational import Inferred
 from kvae.evaluation import quadrature
 from kvae.model.vae import VAE
@@ -13,37 +13,39 @@ from kvae.noise.streams import Stream
 
 
 class Score(NamedTuple):
-    """log p(missing | observed) of every image, in nats, and how well it is known; NaN where the truth is not."""
+    """log p(missing | observed) per image, in nats, with its uncertainty; NaN if the missing pixels are not known."""
 
     log_density: np.ndarray  # [B]
-    standard_error: np.ndarray  # [B]  of the Monte-Carlo estimate
-    effective_samples: np.ndarray  # [B]  of all the draws, how many equally weighted ones would be worth the same
+    standard_error: np.ndarray  # [B]  of the Monte Carlo estimate
+    effective_samples: np.ndarray  # [B]  the number of equally weighted draws that would be as precise
 
     def head(self, count: int) -> "Score":
-        """Those of the first `count` images."""
+        """The scores of the first `count` images."""
         return Score(*[part[:count] for part in self])
 
 
-def score(vae: VAE, images: Masked, inferred: Inferred, whole: Inferred, samples: int, seed: int) -> Score:
-    """The score by importance sampling.
+def score(vae: VAE, images: MaskedImages, inferred: Inferred, whole: Inferred, samples: int, seed: int) -> Score:
+    """Estimates the score by importance sampling.
 
     Args:
         vae: a built model.
-        images: with the true missing pixels.
+        images: images with their mask and the true values of the missing pixels.
         inferred: q(z | observed).
-        whole: q(z | the whole image). The posterior of the whole image carries the numerator and is narrower, so it is
-            a part of the proposal beside q(z | observed) and the prior.
-        samples: draws of z an image.
-        seed: of the draws.
+        whole: q(z | the whole image). Nearly all of the numerator of the estimate comes from where the posterior of
+            the whole image has its mass, and that posterior is narrower; so the proposal is a mixture of this q, of
+            q(z | observed) and of the prior.
+        samples: the number of draws of z per image.
+        seed: the seed of the draws.
     """
     parts = []
     for batch in batches(vae, len(images.x)):
-        x, mask, condition = images.x[batch], images.observed[batch], of_batch(images.condition, batch)
-        components, log_weights, log_densities = [found.of(batch).q for found in (inferred, whole)], [], []
-        for some in proposals.draws(vae, components, places(batch), samples, seed, Stream.SCORE, condition):
-            parameters = vae.decode(some.z, condition)
-            log_joint = vae.log_joint(x, some.z, condition, mask, parameters=parameters).numpy()
-            log_weights.append(log_joint.astype(np.float64) - some.log_proposal)
+        x, mask, condition = images.x[batch], images.observed[batch], select_condition(images.condition, batch)
+        components = [inferred.select(batch).q, whole.select(batch).q]
+        log_weights, log_densities = [], []
+        for drawn in proposals.draws(vae, components, indices(batch), samples, seed, Stream.SCORE, condition):
+            parameters = vae.decode(drawn.z, condition)
+            log_joint = vae.log_joint(x, drawn.z, condition, mask, parameters=parameters).numpy()
+            log_weights.append(log_joint.astype(np.float64) - drawn.log_proposal)
             log_densities.append(vae.likelihood.log_prob(x, parameters, ~mask).numpy().astype(np.float64))
         parts.append(importance_estimate(np.concatenate(log_weights), np.concatenate(log_densities)))
     result = Score(*[np.concatenate(part) for part in zip(*parts, strict=True)])
@@ -51,35 +53,46 @@ def score(vae: VAE, images: Masked, inferred: Inferred, whole: Inferred, samples
 
 
 def importance_estimate(log_weights: np.ndarray, log_densities: np.ndarray) -> Score:
-    """log of the self-normalized estimate sum_k w_k f_k / sum_k w_k, with its standard error.
+    """The logarithm of the self-normalized estimate r = sum_k w_k f_k / sum_k w_k, with its standard error.
 
-    The delta method: Var(r) = sum_k W_k^2 (f_k - r)^2 with W = w / sum w, and the error of log r is that over r; Owen,
-    "Monte Carlo theory, methods and examples" (2013), equation 9.9.
+    The error is that of the delta method: Var(r) = sum_k W_k^2 (f_k - r)^2 with W = w / sum w, and the standard error
+    of log r is the square root of Var(r), divided by r; Owen, "Monte Carlo theory, methods and examples" (2013),
+    equation 9.9.
 
     Args:
-        log_weights: log w_k = log p(x_observed, z_k) - log proposal(z_k), `[K, B]`.
-        log_densities: log f_k = log p(missing|z_k), `[K, B]`.
+        log_weights: log w_k = log p(x_observed, z_k) - log proposal(z_k), `[K, B]`, nats.
+        log_densities: log f_k = log p(missing|z_k), `[K, B]`, nats.
 
     Returns:
-        With the smaller of the two effective sample sizes, 1 / sum W^2 (Owen, equation 9.13), of w and of w f, since
-        the few draws that carry either sum limit the estimate.
+        The estimate. Its `effective_samples` is the smaller of two effective sample sizes, 1 / sum W^2 (Owen, equation
+        9.13): that of w and that of w f. The few draws that dominate either sum limit the precision of the estimate.
     """
-    w = log_weights - np.logaddexp.reduce(log_weights, axis=0)
-    joint = w + log_densities
-    log_ratio = np.logaddexp.reduce(joint, axis=0)
-    relative = np.exp(joint - log_ratio) - np.exp(w)  # W_k (f_k - r) / r
-    effective = [np.exp(-np.logaddexp.reduce(2 * part, axis=0)) for part in (w, joint - log_ratio)]
+    log_w = log_weights - np.logaddexp.reduce(log_weights, axis=0)
+    log_terms = log_w + log_densities
+    log_ratio = np.logaddexp.reduce(log_terms, axis=0)
+    relative = np.exp(log_terms - log_ratio) - np.exp(log_w)  # W_k (f_k - r) / r
+    effective = [np.exp(-np.logaddexp.reduce(2 * part, axis=0)) for part in (log_w, log_terms - log_ratio)]
     return Score(log_ratio, np.sqrt(np.square(relative).sum(axis=0)), np.minimum(*effective))
 
 
 def quadrature_score(vae: VAE, x: Any, observed: Any, condition: Any = None) -> quadrature.Integral:
-    """log p(missing | observed) = log p(x) - log p(x_observed), by quadrature, `[B]` nats, and its error.
+    """log p(missing | observed) = log p(x) - log p(x_observed) by quadrature, with its error.
+
+    Args:
+        vae: a built model with 2 latent dimensions.
+        x: images, `[B, *image]`, with the true values of the missing pixels.
+        observed: a mask as in `complete`.
+        condition: conditions, `[B, ...]`, for a model that takes one.
+
+    Returns:
+        The score and the sum of the errors of both integrals, each `[B]`, nats.
 
     Raises:
-        UserError: a model whose latent space is no plane.
+        UserError: if the model has another number of latent dimensions, or if `complete` does not accept the images,
+            the mask or the condition.
     """
     quadrature.check_plane(vae)
-    images = checked(vae, x, observed, condition=condition)
+    images = check_images(vae, x, observed, condition=condition)
     whole = quadrature.log_evidence(vae, images.x, condition=images.condition)
-    part = quadrature.log_evidence(vae, images.x, images.observed, images.condition)
-    return quadrature.Integral(whole.log_value - part.log_value, whole.error + part.error)
+    observed_part = quadrature.log_evidence(vae, images.x, images.observed, images.condition)
+    return quadrature.Integral(whole.log_value - observed_part.log_value, whole.error + observed_part.error)

@@ -1,12 +1,13 @@
-"""Images from where they lie to batches that a model trains on.
+"""Reads images from a source and makes batches for training and evaluation.
 
-`load` is the door: a source (`mnist5k`, any TFDS image dataset, `idx:DIR`, `csv:FILE`, `npz:FILE`, `images:DIR`),
-a binarization, and three `tf.data` pipelines with what is known of them.
+The interface is `load`. It takes a source (`mnist5k`, any TFDS image dataset, `idx:DIR`, `csv:FILE`, `npz:FILE`,
+`images:DIR`) and a binarization, and returns `tf.data` pipelines for training, validation and testing, with facts about
+the data.
 """
 
 from pathlib import Path
 
-from kvae.data.pipeline import Data, Info, make
+from kvae.data.pipeline import Data, Info, build_data
 from kvae.data.sources import csv, idx, images, npz, tfds
 from kvae.data.split import Source
 from kvae.internal.errors import UserError
@@ -18,10 +19,18 @@ MNIST5K = Path(__file__).parent / "mnist5k.npz"
 
 
 def open_source(source: str, streaming: bool = False) -> Source:
-    """The splits of a source, in memory, or streaming from disk where `streaming` (TFDS and `images:` only).
+    """Opens a source.
+
+    Args:
+        source: name of the source, as for `load`.
+        streaming: whether to read the images from disk batch by batch instead of into memory; only for TFDS datasets
+            and `images:DIR`.
+
+    Returns:
+        The splits of the source.
 
     Raises:
-        UserError: an unknown source, or one whose content cannot be read; each reader says what it expects.
+        UserError: if the source is unknown, or its content cannot be read. Each reader says what it expects.
     """
     if not isinstance(source, str):
         raise UserError(f"Expected the name of a dataset such as mnist5k, mnist or csv:FILE. Received {source!r}.")
@@ -31,7 +40,8 @@ def open_source(source: str, streaming: bool = False) -> Source:
     streamable = not (source == "mnist5k" or kind in ("idx", "csv", "npz"))
     if streaming and not streamable:
         raise UserError(
-            f"Expected a TFDS dataset or images:DIR for streaming. {source!r} is read into memory as a whole."
+            f"Expected a TFDS dataset or images:DIR for streaming. Received {source!r}, which cannot be streamed. "
+            "Leave streaming out to read it into memory."
         )
     if source == "mnist5k":
         digits = npz.read(str(MNIST5K))
@@ -65,31 +75,32 @@ def load(
     """Opens a source and makes its pipelines.
 
     Args:
-        source: `mnist5k` (embedded, no network), a TFDS image dataset, `idx:DIR`, `csv:FILE` or `csv:TRAIN,TEST`,
-            `npz:FILE`, `images:DIR`.
-        train: a split or a slice of one: `train`, `train[:10000]`, `train[:90%]`.
-        validation: likewise, e.g. `train[90%:]`; no validation data by default.
-        test: likewise.
-        binarize: `threshold`, `stochastic` (a fresh draw every epoch), `fixed` (one draw) or `none`; see
-            `kvae.data.binarization`. Validation and test data under `stochastic` are drawn once, from
+        source: `mnist5k` (part of kvae, needs no network), the name of a TFDS image dataset, `idx:DIR`, `csv:FILE`,
+            `csv:TRAIN,TEST`, `npz:FILE` or `images:DIR`.
+        train: split for training, or a slice of a split: `train`, `train[:10000]`, `train[:90%]`.
+        validation: split or slice for validation, e.g. `train[90%:]`. None by default.
+        test: split or slice for testing.
+        binarize: kind of binarization: `threshold`, `stochastic` (drawn anew in every epoch), `fixed` (drawn once) or
+            `none`; see `kvae.data.binarization`. For `stochastic`, validation and test data are drawn once, from
             `evaluation_seed`.
-        threshold: in [0, 1), for `binarize="threshold"`.
-        batch_size: images a batch, over all replicas where a `tf.distribute` strategy is in use.
-        drop_remainder: leave the ragged last batch of every training epoch out.
-        streaming: read from disk batch by batch (TFDS and `images:`), not from memory.
-        seed: of the order and of the stochastic binarization of the training data; each epoch has its own draw.
-        evaluation_seed: of the binarization of validation and test data.
-        labels: whether batches are (x, label) in place of x: the condition of a model with a `condition_shape`. Other
-            models ignore it.
+        threshold: grey value in [0, 1) above which a pixel becomes 1, for `binarize="threshold"`.
+        batch_size: number of images per batch; under a `tf.distribute` strategy, over all replicas together.
+        drop_remainder: whether to leave out the last batch of each training epoch if it is not full.
+        streaming: whether to read the images from disk batch by batch instead of into memory; only for TFDS datasets
+            and `images:DIR`.
+        seed: seed for the order and the stochastic binarization of the training data, which differ in every epoch.
+        evaluation_seed: seed for the binarization of validation and test data.
+        labels: whether batches are (x, label) instead of x. The label is the condition of a model with a
+            `condition_shape`; other models ignore it.
 
     Returns:
-        `Data` with `.train`, `.validation` (or None), `.test` (`tf.data.Dataset` of `[B, H, W, C]` float32) and
-        `.info`.
+        `Data` with `.train`, `.validation` (or None) and `.test`, each a `tf.data.Dataset` of `[B, H, W, C]` float32,
+        and `.info`.
 
     Raises:
-        UserError: whatever is wrong with the source or an argument.
+        UserError: if the source cannot be read, or an argument is not as described.
     """
-    return make(
+    return build_data(
         open_source(source, streaming),
         train=train,
         validation=validation,

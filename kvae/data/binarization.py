@@ -1,4 +1,4 @@
-"""uint8 pixels to the float32 that a model sees. One function, for training and evaluation alike."""
+"""Conversion of uint8 pixels to the float32 input of a model, the same for training and evaluation."""
 
 from typing import Any
 
@@ -12,22 +12,22 @@ KINDS = ("threshold", "stochastic", "fixed", "none")
 def binarize(
     kind: str, images: tf.Tensor, index: Any, *, seed: int, epoch: Any = 0, threshold: float = 0.5
 ) -> tf.Tensor:
-    """Turns grey bytes into model input.
+    """Converts bytes to model input; a byte b has the grey value b / 255.
 
-    - `threshold`: 1 where the grey value (0..1) is above the threshold.
-    - `stochastic`: 1 with the grey value as probability, drawn anew every epoch; Salakhutdinov and Murray, "On the
-      quantitative analysis of deep belief networks" (2008).
-    - `fixed`: the same, drawn once: epoch 0 for ever.
-    - `none`: the grey value itself.
+    - `threshold`: a pixel is 1 if its grey value is above the threshold, else 0.
+    - `stochastic`: a pixel is 1 with its grey value as the probability, and is drawn again in every epoch;
+      Salakhutdinov and Murray, "On the quantitative analysis of deep belief networks" (2008).
+    - `fixed`: as `stochastic`, but every epoch has the draws of epoch 0.
+    - `none`: a pixel is its grey value.
 
     Args:
-        kind: one of `KINDS`.
-        images: `[B, H, W, C]` uint8.
-        index: place of every image in its split, `[B]`: a pixel's draw is a function of (seed, epoch, index, pixel)
-            and so the same in every order and batch size.
-        seed: of the draws.
-        epoch: scalar.
-        threshold: in [0, 1).
+        kind: the kind of binarization, one of `KINDS`.
+        images: images, `[B, H, W, C]` uint8.
+        index: the index of every image in its split, `[B]`. The draw of a pixel depends only on (seed, epoch, index,
+            pixel), so it is the same for every order and batch size.
+        seed: the seed of the draws.
+        epoch: the number of the epoch, a scalar.
+        threshold: the threshold for `threshold`, in [0, 1).
 
     Returns:
         `[B, H, W, C]` float32 in [0, 1].

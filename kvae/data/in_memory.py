@@ -1,9 +1,10 @@
-"""Images in memory and the order in which an epoch visits them: what a compiled loop needs to make its own batches.
+"""Dataset classes that tell `fit` and `evaluate` about their images, and the images that are held in memory.
 
-`Resident.batches` is the ordinary `tf.data` pipeline; `Resident.visit` tells only which images come when, for
-`kvae.model.loop`, which gathers them on the device. Both visit the same images in the same order.
+An `ImageDataset` is an ordinary `tf.data.Dataset` of batches. If its images are in memory, its attribute `in_memory`
+holds them, and `kvae.model.loop` can make the same batches on the device, in the same order.
 """
 
+import os
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,36 +14,111 @@ import numpy as np
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import tf
 
-DEVICE_BYTES = 2**30  # images that may lie on an accelerator beside the model; host memory holds them anyway
+DEVICE_BYTES = 2**30  # Larger sets of images are not copied to a GPU, which also has to hold the model.
+WORKERS = max(2, os.cpu_count() or 2)
 
 Prepare = Callable[[tf.Tensor, tf.Tensor, Any], tf.Tensor]
 
 
-class Make(NamedTuple):
-    """How a batch comes from all images: gathered, then prepared, with their conditions beside them."""
+class _DatasetWithAttributes(tf.data.Dataset):
+    """The same elements as another dataset; subclasses add attributes.
+
+    A dataset that is derived from this one, for example by `map` or `take`, is an ordinary `tf.data.Dataset` without
+    these attributes.
+    """
+
+    def __init__(self, dataset: tf.data.Dataset) -> None:
+        self._wrapped = dataset
+        super().__init__(tf.data.experimental.to_variant(dataset))
+
+    @property
+    def element_spec(self) -> Any:
+        return self._wrapped.element_spec
+
+    def _inputs(self) -> list[tf.data.Dataset]:
+        # TensorFlow's only private name here: every dataset must define it, and it passes the options on.
+        # tests/model/test_keras_privates.py fails if TensorFlow changes it.
+        return [self._wrapped]
+
+
+class ImageDataset(_DatasetWithAttributes):
+    """Batches of images, with what `fit` and `evaluate` need to know about them.
+
+    Args:
+        batches: dataset of x `[B, *image]` or (x, condition).
+        steps: number of batches per iteration.
+        binary: whether all pixels are 0 or 1; None if this is unknown.
+        in_memory: the images of these batches, or None if they are not in memory.
+    """
+
+    def __init__(
+        self,
+        batches: tf.data.Dataset,
+        steps: int,
+        *,
+        binary: bool | None,
+        in_memory: "ImagesInMemory | None" = None,
+    ) -> None:
+        options = tf.data.Options()
+        options.autotune.enabled = False  # Autotuning can delay the end of an iteration by seconds.
+        options.deterministic = True
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+        counted = batches.apply(tf.data.experimental.assert_cardinality(steps))
+        super().__init__(counted.prefetch(8).with_options(options))
+        self.binary = binary
+        self.in_memory = in_memory
+
+
+class Placeholder(_DatasetWithAttributes):
+    """Dataset for which Keras counts `steps` batches per epoch; the batches themselves are made on the device.
+
+    Args:
+        steps: number of batches per epoch.
+        in_memory: the images from which the batches are made.
+    """
+
+    def __init__(self, steps: int, in_memory: "ImagesInMemory") -> None:
+        super().__init__(tf.data.Dataset.range(1).apply(tf.data.experimental.assert_cardinality(steps)))
+        self.in_memory = in_memory
+
+
+class MakeBatch(NamedTuple):
+    """Function that makes a batch: it gathers images and conditions by their indices and prepares the images."""
 
     prepare: Prepare
     start: int
 
-    def __call__(self, sources: tuple[tf.Tensor, ...], places: tf.Tensor, epoch: Any) -> Any:
-        images, *condition = sources
-        x = self.prepare(tf.gather(images, places), places + self.start, epoch)
-        return (x, tf.gather(condition[0], places)) if condition else x
+    def __call__(self, arrays: tuple[tf.Tensor, ...], indices: tf.Tensor, epoch: Any) -> Any:
+        images, *condition = arrays
+        x = self.prepare(tf.gather(images, indices), indices + self.start, epoch)
+        return (x, tf.gather(condition[0], indices)) if condition else x
 
 
-class Resident:
+class ImagesInMemory:
     """A set of images in memory.
 
     Args:
-        images: `[N, *image]`.
-        prepare: (images `[B, *image]`, index `[B]`, epoch) -> model input; hashable, a function of its arguments alone.
-        batch_size: images a step.
-        start: index of the first image, which a draw of pixels depends on.
-        drop_remainder: leave out the last images of an epoch where they do not fill a batch.
-        order: what one epoch visits, epoch number -> places `[n]` int64; by default all, as they lie.
-        epoch: counts the iterations, where the order depends on their number; the next one gives its value.
-        binary: whether all pixels of the model input are 0 or 1; None where nobody knows.
-        condition: `[N, ...]`, what goes with every image as y; batches are then (x, condition).
+        images: array `[N, *image]`.
+        prepare: function of (images `[B, *image]`, index `[B]`, epoch) that returns the model input `[B, *image]`. It
+            must be hashable, and its result must depend on these arguments alone.
+        batch_size: number of images per step.
+        start: index of the first image, 0 by default. Random binarization depends on the index of an image.
+        drop_remainder: whether to leave out the last images of an epoch if they do not fill a batch.
+        order: function of the epoch number that returns the indices `[n]` int64 of the images of that epoch, in their
+            order. By default all images, in the order of `images`.
+        epoch: counter of the iterations; its value is the number of the next epoch. Only needed if `order` or
+            `prepare` depends on the epoch, which is always 0 without it.
+        binary: whether all pixels of the model input are 0 or 1; None if this is unknown.
+        condition: array `[N, ...]` with the condition of each image. Batches are then (x, condition).
+
+    Attributes:
+        images: `images` as a tensor.
+        batch_size: as given.
+        binary: as given.
+        steps_per_epoch: number of batches per epoch.
+
+    Raises:
+        UserError: if `condition` does not have one entry per image.
     """
 
     def __init__(
@@ -58,75 +134,72 @@ class Resident:
         binary: bool | None = None,
         condition: Any = None,
     ) -> None:
-        with tf.device("CPU"):  # made outside of any graph: inside one it would become its constant
+        with tf.device("CPU"):  # A tensor that is made inside a graph would become a constant of that graph.
             self.images = tf.convert_to_tensor(images)
-            self._sources = (self.images,) if condition is None else (self.images, tf.convert_to_tensor(condition))
-        if len(self._sources[-1]) != len(self.images):
-            raise UserError(f"Expected one y an image: {len(self.images)}. Received {len(self._sources[-1])}.")
-        self.prepare = prepare
+            self._arrays = (self.images,) if condition is None else (self.images, tf.convert_to_tensor(condition))
+        if len(self._arrays[-1]) != len(self.images):
+            raise UserError(
+                f"Expected one y per image, {len(self.images)} in all. Received {len(self._arrays[-1])}. Pass x and y "
+                "of the same length."
+            )
         self.batch_size = batch_size
-        self.start = start
         self.binary = binary
+        self.make_batch = MakeBatch(prepare, start)  # Equal for equal `prepare` and `start`.
         count = len(images)
-        self.steps = count // batch_size if drop_remainder else -(-count // batch_size)
-        self._visited = min(count, self.steps * batch_size)
+        self.steps_per_epoch = count // batch_size if drop_remainder else -(-count // batch_size)
+        self._images_per_epoch = min(count, self.steps_per_epoch * batch_size)
         self._order = order
         self._epoch = epoch
 
     @property
-    def fits(self) -> bool:
-        """Whether the images may lie beside the model on its device."""
+    def fits_on_device(self) -> bool:
+        """Whether the images are small enough to be copied to the device that holds the model."""
         size = self.images.dtype.size * np.prod(self.images.shape)
         return not tf.config.list_logical_devices("GPU") or bool(size <= DEVICE_BYTES)
 
     @cached_property
     def on_device(self) -> tuple[tf.Tensor, ...]:
-        """The images where the model computes, and their conditions; without accelerators they are there already."""
-        return tuple(tf.identity(source) for source in self._sources)
+        """The images, and their conditions if there are any, on the device that computes; no copy without a GPU."""
+        return tuple(tf.identity(array) for array in self._arrays)
 
-    @property
-    def make(self) -> Make:
-        """(what `on_device` is, places `[B]`, epoch) -> a batch; equal where `prepare` and `start` are."""
-        return Make(self.prepare, self.start)
-
-    def batches(self, workers: int) -> tf.data.Dataset:
-        """Batches x `[B, *image]` or (x, condition), made by `workers` threads."""
-        sources, make = self._sources, self.make
+    def dataset(self) -> ImageDataset:
+        """A dataset of the batches x `[B, *image]` or (x, condition). Each iteration is the next epoch."""
+        arrays, make_batch = self._arrays, self.make_batch
 
         def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
-            places = tf.data.Dataset.from_tensor_slices(self._places_of(number)).batch(self.batch_size)
-            return places.map(lambda places: make(sources, places, number), num_parallel_calls=workers)
+            indices = tf.data.Dataset.from_tensor_slices(self._indices_of_epoch(number)).batch(self.batch_size)
+            return indices.map(lambda some: make_batch(arrays, some, number), num_parallel_calls=WORKERS)
 
         epoch = self._epoch
         if epoch is None:
-            return one_epoch(tf.constant(0, tf.int64))
-        return tf.data.Dataset.range(1).map(lambda _: epoch.assign_add(1) - 1).flat_map(one_epoch)
+            batches = one_epoch(tf.constant(0, tf.int64))
+        else:
+            batches = tf.data.Dataset.range(1).map(lambda _: epoch.assign_add(1) - 1).flat_map(one_epoch)
+        return ImageDataset(batches, self.steps_per_epoch, binary=self.binary, in_memory=self)
 
-    def visit(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Begins an epoch: its number, and the places `[n]` int64 of its images in their order."""
+    def next_epoch(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Begins the next epoch. Returns its number and the indices `[n]` int64 of its images, in their order."""
         number = tf.constant(0, tf.int64) if self._epoch is None else self._epoch.assign_add(1) - 1
-        return number, self._places_of(number)
+        return number, self._indices_of_epoch(number)
 
     @cached_property
-    def clock(self) -> tf.data.Dataset:
-        """A dataset of nothing that Keras counts as `steps` batches, for a train function that makes its own."""
-        dataset = tf.data.Dataset.range(1).apply(tf.data.experimental.assert_cardinality(self.steps))
-        dataset.clock_of = self
-        return dataset
+    def placeholder(self) -> Placeholder:
+        """What Keras iterates in place of `dataset()` if the batches are made on the device."""
+        return Placeholder(self.steps_per_epoch, self)
 
-    def _places_of(self, number: tf.Tensor) -> tf.Tensor:
+    def _indices_of_epoch(self, number: tf.Tensor) -> tf.Tensor:
         if self._order is None:
-            return tf.range(self._visited, dtype=tf.int64)
-        return self._order(number)[: self._visited]
+            return tf.range(self._images_per_epoch, dtype=tf.int64)
+        return self._order(number)[: self._images_per_epoch]
 
 
-def as_it_is(images: tf.Tensor, index: tf.Tensor, epoch: Any) -> tf.Tensor:
-    """What prepares images that are model input already."""
+def as_float32(images: tf.Tensor, index: tf.Tensor, epoch: Any) -> tf.Tensor:
+    """`prepare` for images that are model input already."""
     return tf.cast(images, tf.float32)
 
 
 def shuffled(count: int, seed: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """An order for `Resident`: every permutation of 0..count-1 alike, a function of (seed, epoch)."""
+    """`order` for `ImagesInMemory`: a random permutation of 0..count-1 that depends on (seed, epoch) alone."""
 
     def order(epoch: tf.Tensor) -> tf.Tensor:
         words = tf.stack([tf.cast(seed, tf.int64), epoch])

@@ -1,11 +1,10 @@
-"""The `tf.data` pipelines: shuffle over the whole set, batch, then gather and binarize a batch at a time.
+"""The `tf.data` pipelines: shuffle the whole set, batch, then gather and binarize one batch at a time.
 
-An epoch is a function of (seed, epoch number) alone. The number counts up by itself, one an iteration of `Data.train`;
-whoever resumes a training sets it (`kvae.training.callbacks.DataEpoch`).
+An epoch depends on (seed, epoch number) alone. Each iteration of `Data.train` increases the epoch number by one; to
+resume a training run, set it (`kvae.training.callbacks.DataEpoch`).
 """
 
 import numbers
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,24 +13,24 @@ from typing import Any
 import numpy as np
 
 from kvae.data.binarization import KINDS, binarize
-from kvae.data.in_memory import Resident, shuffled
+from kvae.data.in_memory import WORKERS, ImageDataset, ImagesInMemory, shuffled
 from kvae.data.split import Source, Split
 from kvae.internal.errors import UserError, check_seed, check_whole, unknown
 from kvae.internal.tensorflow import tf
 
-CHUNK = 1000  # images binarized at a time outside of training
+CHUNK = 1000  # Number of images that are binarized at a time outside of training.
 
 
 @dataclass(frozen=True)
 class Info:
-    """What is known of the data.
+    """Facts about the data.
 
     Attributes:
-        source: as the user wrote it.
+        source: the source as the user wrote it.
         image_shape: `(H, W, C)`.
-        label_names: of the classes, where the source has names.
-        sizes: images in `train`, `validation` (0 without one) and `test`.
-        protocol: what a number measured on these data must say of them.
+        label_names: names of the classes, or None if the source has no names.
+        sizes: number of images in `train`, `validation` (0 without one) and `test`.
+        protocol: the facts about these data that belong to every number measured on them.
     """
 
     source: str
@@ -42,8 +41,8 @@ class Info:
 
 
 @dataclass(frozen=True)
-class _Recipe:
-    """How bytes become model input; the evaluation's is frozen."""
+class _Binarization:
+    """`kvae.data.binarization.binarize` with its settings; hashable, so that equal ones share a compiled loop."""
 
     kind: str
     threshold: float
@@ -56,47 +55,49 @@ class _Recipe:
     def binary(self) -> bool:
         return self.kind != "none"
 
-    def frozen(self, seed: int) -> "_Recipe":
-        return _Recipe("fixed" if self.kind == "stochastic" else self.kind, self.threshold, seed)
+    def same_in_every_epoch(self, seed: int) -> "_Binarization":
+        return _Binarization("fixed" if self.kind == "stochastic" else self.kind, self.threshold, seed)
 
 
 class Data:
-    """Three pipelines and what is known of them; made by `kvae.data.load`.
+    """The pipelines for training, validation and testing, with facts about the data; `kvae.data.load` returns it.
 
     Attributes:
-        train: `tf.data.Dataset` of `[B, H, W, C]` float32, or of (x, label `[B]` int64) where labels were asked for, in
-            a new order at every iteration.
+        train: `tf.data.Dataset` of batches x `[B, H, W, C]` float32, in a new order in every iteration. Batches are (x,
+            label `[B]` int64) if labels were requested.
         validation: the same in a fixed order, or None.
         test: the same in a fixed order.
-        info: `Info`.
-        epoch: the number of the epoch that the next iteration of `train` gives, an int64 `tf.Variable`.
+        info: facts about the data.
+        epoch: number of the epoch that the next iteration of `train` will give, an int64 `tf.Variable`.
     """
 
     def __init__(
         self,
         info: Info,
         splits: dict[str, Split],
-        training: _Recipe,
-        evaluation: _Recipe,
+        training: _Binarization,
+        evaluation: _Binarization,
         batch_size: int,
         drop_remainder: bool,
         labels: bool = False,
     ) -> None:
         self.info = info
         self._splits = splits
-        self._recipes = {"train": training, "validation": evaluation, "test": evaluation}
+        self._binarizations = {"train": training, "validation": evaluation, "test": evaluation}
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
         given = splits if labels else {part: replace(split, labels=None) for part, split in splits.items()}
-        self.train = _training(given["train"], training, self.epoch, batch_size, drop_remainder)
-        self.validation = _evaluation(given["validation"], evaluation, batch_size) if "validation" in splits else None
-        self.test = _evaluation(given["test"], evaluation, batch_size)
+        self.train = _training_dataset(given["train"], training, self.epoch, batch_size, drop_remainder)
+        self.test = _evaluation_dataset(given["test"], evaluation, batch_size)
+        self.validation = None
+        if "validation" in given:
+            self.validation = _evaluation_dataset(given["validation"], evaluation, batch_size)
 
     @cached_property
     def pixel_mean(self) -> np.ndarray:
-        """Mean of every pixel over the training images as the model sees them, `[H, W, C]` float32."""
-        split, recipe = self._splits["train"], self._recipes["train"].frozen(self._recipes["train"].seed)
+        """Mean of each pixel over the training images as the model sees them, `[H, W, C]` float32."""
+        split = self._split("train")
         total = np.zeros(split.image_shape, np.float64)
-        for batch in _evaluation(replace(split, labels=None), recipe, CHUNK):
+        for batch in _evaluation_dataset(replace(split, labels=None), self._fixed_binarization("train"), CHUNK):
             total += np.asarray(batch, np.float64).sum(axis=0)
         return (total / split.count).astype(np.float32)
 
@@ -105,19 +106,19 @@ class Data:
 
         Args:
             part: `train`, `validation` or `test`.
-            count: how many; all by default.
+            count: number of images; all by default.
 
         Returns:
-            x `[N, H, W, C]` float32 and labels `[N]`, or None where there are none. Training images come in the
-            order of the source and in one fixed binarization.
+            x `[N, H, W, C]` float32 and labels `[N]`, or None if there are no labels. Training images come in the
+            order of the source and with one fixed binarization.
+
+        Raises:
+            UserError: if the split does not exist.
         """
-        if part not in self._splits:
-            raise unknown("split", part, self._splits)
-        split = self._splits[part]
+        split = self._split(part)
         split = split.slice(0, min(split.count if count is None else count, split.count))
-        recipe = self._recipes[part].frozen(self._recipes[part].seed)
-        x = np.concatenate([batch.numpy() for batch in _evaluation(replace(split, labels=None), recipe, CHUNK)])
-        return x, split.labels
+        batches = _evaluation_dataset(replace(split, labels=None), self._fixed_binarization(part), CHUNK)
+        return np.concatenate([batch.numpy() for batch in batches]), split.labels
 
     @property
     def streams(self) -> bool:
@@ -125,66 +126,76 @@ class Data:
         return self._splits["train"].images is None
 
     def images_at(self, part: str, places: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The images at given places of a split, as `examples` shows them; a stream is read up to the last of them.
+        """The images at given places of a split, as the model sees them; binarized as in `examples`.
+
+        If the images stream from disk, all images up to the last of the places are read.
 
         Args:
             part: `train`, `validation` or `test`.
-            places: from 0.
+            places: indices of the images in the split `[N]`, from 0.
 
         Returns:
             x `[N, H, W, C]` float32.
 
         Raises:
-            UserError: an unknown split, no place, or a place outside of the split.
+            UserError: if the split does not exist, no place is given, or a place is outside of the split.
         """
-        if part not in self._splits:
-            raise unknown("split", part, self._splits)
-        split, index = self._splits[part], np.asarray(places, np.int64)
+        split, index = self._split(part), np.asarray(places, np.int64)
         if not index.size:
             raise UserError(f"Expected at least one place of a {part} image. Received none.")
         wrong = index[(index < 0) | (index >= split.count)]
         if wrong.size:
-            raise UserError(f"Expected a place among the {split.count} {part} images, from 0. Received {wrong[0]}.")
+            raise UserError(f"Expected places of {part} images between 0 and {split.count - 1}. Received {wrong[0]}.")
         if split.images is None:
             return self.examples(part, int(index.max()) + 1)[0][index]
-        recipe = self._recipes[part].frozen(self._recipes[part].seed)
-        return recipe(tf.constant(split.images[index]), index + split.start).numpy()
+        return self._fixed_binarization(part)(tf.constant(split.images[index]), index + split.start).numpy()
 
     def labels_at(self, part: str, places: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The labels at given places of a split, `[N]`; `UserError` for an unknown split, or one without labels."""
-        if part not in self._splits:
-            raise unknown("split", part, self._splits)
-        labels = self._splits[part].labels
+        """The labels `[N]` of the images at given places of a split.
+
+        Args:
+            part: `train`, `validation` or `test`.
+            places: indices of the images in the split `[N]`, from 0.
+
+        Raises:
+            UserError: if the split does not exist or has no labels.
+        """
+        labels = self._split(part).labels
         if labels is None:
             raise UserError(f"Expected {part} images with labels. These have none.")
         return labels[np.asarray(places, np.int64)]
 
     def places_of(self, part: str, label: int | str, count: int = 1) -> np.ndarray:
-        """Places of the first images of a class: at most `count`, from 0.
+        """The places in a split, from 0, of the first images of a class.
 
         Args:
             part: `train`, `validation` or `test`.
-            label: its number, or its name where the labels have names.
-            count: how many at most.
+            label: number of the class, or its name if the classes have names.
+            count: greatest number of places to return.
 
         Raises:
-            UserError: the split has no labels, or none of this class.
+            UserError: if the split does not exist, has no labels, or has no image of this class.
         """
-        if part not in self._splits:
-            raise unknown("split", part, self._splits)
-        labels = self._splits[part].labels
+        labels = self._split(part).labels
         places = np.flatnonzero(labels == self.class_number(part, label))
         return places[:count]
 
     def class_number(self, part: str, label: int | str) -> int:
-        """The number of a class of a split, given by its name (whatever its case) or its number; names come first.
+        """The number of a class.
+
+        Args:
+            part: `train`, `validation` or `test`.
+            label: name of the class, in upper or lower case, or its number. Names are tried first.
 
         Raises:
-            UserError: the split has no labels, or none of this class.
+            UserError: if the split does not exist, has no labels, or has no image of this class.
         """
-        labels = self._splits[part].labels
+        labels = self._split(part).labels
         if labels is None:
-            raise UserError(f"Expected labels to find a class by. The {part} images have none; choose by place.")
+            raise UserError(
+                f"Expected labels, to find the images of a class. The {part} images have none. Choose images by their "
+                "place."
+            )
         names = self.info.label_names or ()
         present = {str(number): int(number) for number in np.unique(labels)}
         named = {names[number].lower(): number for number in present.values() if 0 <= number < len(names)}
@@ -195,12 +206,22 @@ class Data:
         return found
 
     def class_name(self, number: int) -> str:
-        """The name of a class, or its number where it has none."""
+        """The name of a class, or its number if it has no name."""
         names = self.info.label_names or ()
         return names[number] if 0 <= number < len(names) else str(number)
 
+    def _split(self, part: str) -> Split:
+        if part not in self._splits:
+            raise unknown("split", part, self._splits)
+        return self._splits[part]
 
-def make(
+    def _fixed_binarization(self, part: str) -> _Binarization:
+        """The binarization of images that are shown or measured: in training data, too, the same in every epoch."""
+        binarization = self._binarizations[part]
+        return binarization.same_in_every_epoch(binarization.seed)
+
+
+def build_data(
     source: Source,
     *,
     train: str,
@@ -214,7 +235,7 @@ def make(
     evaluation_seed: int,
     labels: bool = False,
 ) -> Data:
-    """Pipelines over a source; the arguments are those of `kvae.data.load`."""
+    """Builds the pipelines for a source. The arguments are those of `kvae.data.load`."""
     if binarize not in KINDS:
         raise unknown("binarization", binarize, KINDS)
     if not isinstance(threshold, numbers.Real) or not 0 <= threshold < 1:
@@ -224,21 +245,22 @@ def make(
         splits["validation"] = source.select(validation)
         if source.overlap(validation, train) or source.overlap(validation, test):
             raise UserError(
-                f"Expected validation images apart from those of training and testing. {validation!r} has some of "
-                f"{train!r} or {test!r}. To watch the test set while training, pass it to fit (training.monitor_test)."
+                f"Expected validation images that are separate from the training and test images. {validation!r} "
+                f"shares images with {train!r} or {test!r}. To watch the test set during training, pass it to fit "
+                "(training.monitor_test)."
             )
     check_whole("batch_size", batch_size)
     check_seed("seed", seed)
     check_seed("evaluation_seed", evaluation_seed)
     if batch_size > splits["train"].count:
         raise UserError(
-            f"Expected a batch_size of at most the {splits['train'].count} training images of {train!r}. "
+            f"Expected a batch_size of at most {splits['train'].count}, the number of training images of {train!r}. "
             f"Received {batch_size}."
         )
     if labels and any(split.labels is None for split in splits.values()):
-        raise UserError(f"Expected a dataset with labels for labels=True. {source.name} has none.")
-    training = _Recipe(binarize, threshold, seed)
-    evaluation = training.frozen(evaluation_seed)
+        raise UserError(f"Expected a dataset with labels, because of labels=True. {source.name} has none.")
+    training = _Binarization(binarize, threshold, seed)
+    evaluation = training.same_in_every_epoch(evaluation_seed)
     protocol: dict[str, Any] = {
         "dataset": source.name,
         "train": f"{train} ({splits['train'].count} images)",
@@ -261,79 +283,59 @@ def make(
     return Data(info, splits, training, evaluation, batch_size, drop_remainder, labels)
 
 
-def _options() -> tf.data.Options:
-    options = tf.data.Options()
-    options.autotune.enabled = False  # autotune can stall the end of an iteration for seconds
-    options.deterministic = True
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return options
-
-
-def _workers() -> int:
-    return max(2, os.cpu_count() or 2)
-
-
-def _training(
-    split: Split, recipe: _Recipe, epoch: tf.Variable, batch_size: int, drop_remainder: bool
-) -> tf.data.Dataset:
-    """Batches of one epoch after another, each iteration the next."""
+def _training_dataset(
+    split: Split, binarization: _Binarization, epoch: tf.Variable, batch_size: int, drop_remainder: bool
+) -> ImageDataset:
+    """Training batches. Each iteration is the next epoch, in an order of its own."""
     if split.stream is None:
-        order = shuffled(split.count, recipe.seed)
-        return in_memory(_resident(split, recipe, batch_size, order=order, epoch=epoch, drop_remainder=drop_remainder))
+        order = shuffled(split.count, binarization.seed)
+        images = _images_in_memory(
+            split, binarization, batch_size, order=order, epoch=epoch, drop_remainder=drop_remainder
+        )
+        return images.dataset()
 
     @tf.autograph.experimental.do_not_convert
     def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
-        seed = tf.stack([tf.cast(recipe.seed, tf.int64), number])
+        seed = tf.stack([tf.cast(binarization.seed, tf.int64), number])
         word = tf.random.stateless_uniform([], seed, 0, 2**31 - 1, tf.int64, alg="philox")
         elements = split.stream(split.start, split.start + split.count)
         elements = elements.shuffle(split.shuffle_buffer or split.count, word, reshuffle_each_iteration=False)
-        return _decoded(split, elements, recipe, batch_size, number, drop_remainder)
+        return _decoded_batches(split, elements, binarization, batch_size, number, drop_remainder)
 
     numbers = tf.data.Dataset.range(1).map(lambda _: epoch.assign_add(1) - 1)
     steps = split.count // batch_size if drop_remainder else -(-split.count // batch_size)
-    return _finished(numbers.flat_map(one_epoch), steps, recipe.binary)
+    return ImageDataset(numbers.flat_map(one_epoch), steps, binary=binarization.binary)
 
 
-def _evaluation(split: Split, recipe: _Recipe, batch_size: int) -> tf.data.Dataset:
+def _evaluation_dataset(split: Split, binarization: _Binarization, batch_size: int) -> ImageDataset:
     """Batches in the order of the source."""
     if split.stream is None:
-        return in_memory(_resident(split, recipe, batch_size))
-    batches = _decoded(split, split.stream(split.start, split.start + split.count), recipe, batch_size, 0)
-    return _finished(batches, -(-split.count // batch_size), recipe.binary)
+        return _images_in_memory(split, binarization, batch_size).dataset()
+    elements = split.stream(split.start, split.start + split.count)
+    batches = _decoded_batches(split, elements, binarization, batch_size, 0)
+    return ImageDataset(batches, -(-split.count // batch_size), binary=binarization.binary)
 
 
-def _decoded(
-    split: Split, elements: tf.data.Dataset, recipe: _Recipe, batch_size: int, epoch: Any, drop_remainder: bool = False
+def _decoded_batches(
+    split: Split,
+    elements: tf.data.Dataset,
+    binarization: _Binarization,
+    batch_size: int,
+    epoch: Any,
+    drop_remainder: bool = False,
 ) -> tf.data.Dataset:
-    """Batches of model input from (index, encoded) in a stream."""
-    decoded = elements.map(lambda index, encoded: (index, split.decode(encoded)), num_parallel_calls=_workers())
+    """Batches of model input from the elements (index, encoded image) of a stream."""
+    decoded = elements.map(lambda index, encoded: (index, split.decode(encoded)), num_parallel_calls=WORKERS)
     batches = decoded.batch(batch_size, drop_remainder)
     labels = None if split.labels is None else tf.constant(split.labels)
 
     def finish(index: tf.Tensor, images: tf.Tensor) -> Any:
-        x = recipe(images, index, epoch)
+        x = binarization(images, index, epoch)
         return x if labels is None else (x, tf.gather(labels, index - split.start))
 
-    return batches.map(finish, num_parallel_calls=_workers())
+    return batches.map(finish, num_parallel_calls=WORKERS)
 
 
-def _resident(split: Split, recipe: _Recipe, batch_size: int, **options: Any) -> Resident:
-    options.update(start=split.start, binary=recipe.binary, condition=split.labels)
-    return Resident(split.images, recipe, batch_size, **options)
-
-
-def in_memory(resident: Resident) -> tf.data.Dataset:
-    """The batches of images in memory, as any `tf.data.Dataset`.
-
-    Its attribute `resident` tells `VAE.fit` that the batches can as well be made on the device. A dataset that is
-    derived of this one, by `map` for example, has none.
-    """
-    dataset = _finished(resident.batches(_workers()), resident.steps, resident.binary)
-    dataset.resident = resident
-    return dataset
-
-
-def _finished(dataset: tf.data.Dataset, steps: int, binary: bool | None) -> tf.data.Dataset:
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(8).with_options(_options())
-    dataset.binary = binary  # read by VAE.fit, which then need not look at the pixels
-    return dataset
+def _images_in_memory(split: Split, binarization: _Binarization, batch_size: int, **options: Any) -> ImagesInMemory:
+    options.update(start=split.start, binary=binarization.binary, condition=split.labels)
+    return ImagesInMemory(split.images, binarization, batch_size, **options)

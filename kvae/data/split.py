@@ -1,4 +1,4 @@
-"""What a source gives: named splits of grey or colour bytes, and slices of them."""
+"""The content of a data source: named splits of 8-bit images, and slices of them."""
 
 import re
 from dataclasses import dataclass, field, replace
@@ -13,18 +13,21 @@ SLICE = re.compile(r"(?P<name>\w+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])
 
 @dataclass(frozen=True)
 class Split:
-    """Images and what is known of them; `labels` reach a model only where `kvae.data.load` was asked for them.
+    """The images of a split, or of a slice of it, in memory or streamed from disk.
+
+    A model receives the labels only if `kvae.data.load` is called with `labels=True`.
 
     Attributes:
-        images: `[N, H, W, C]` uint8; None where the split streams from disk.
-        labels: `[N]` integers, or None.
-        count: N.
-        image_shape: `(H, W, C)`.
-        stream: for a split that streams: a function of (start, stop) that returns a `tf.data.Dataset` of
+        images: images, `[N, H, W, C]` uint8; None for a split that is streamed.
+        labels: integers, `[N]`, or None.
+        count: the number of images, N.
+        image_shape: the shape of one image, `(H, W, C)`.
+        stream: only for a split that is streamed: a function of (start, stop) that returns a `tf.data.Dataset` of
             `(index, encoded)` in the order on disk. Shuffling moves the encoded images, which are small.
-        decode: for a split that streams: `encoded -> [H, W, C]` uint8.
+        decode: only for a split that is streamed: a function from an encoded image to `[H, W, C]` uint8.
         start: the index of the first image within the whole split.
-        shuffle_buffer: for a split that streams: how many encoded images shuffling may hold; all by default.
+        shuffle_buffer: only for a split that is streamed: the largest number of encoded images that shuffling keeps in
+            memory. By default it keeps all.
     """
 
     images: np.ndarray | None
@@ -37,14 +40,22 @@ class Split:
     shuffle_buffer: int | None = None
 
     @classmethod
-    def of(cls, images: np.ndarray, labels: np.ndarray | None = None) -> "Split":
-        """A split in memory; a missing channel axis is added, and bytes of 0 and 1 alone become 0 and 255."""
+    def from_arrays(cls, images: np.ndarray, labels: np.ndarray | None = None) -> "Split":
+        """A split in memory.
+
+        Args:
+            images: images, `[N, H, W]` or `[N, H, W, C]`, with pixels as in `as_bytes`.
+            labels: integers, `[N]`, or None.
+
+        Raises:
+            UserError: if a pixel is not valid.
+        """
         images = as_bytes(images, "the images")
         images = images[..., None] if images.ndim == 3 else images
         return cls(images, labels, len(images), tuple(images.shape[1:]))
 
     def slice(self, start: int, stop: int) -> "Split":
-        """The images start..stop-1; their index within this split stays what it was."""
+        """The images from `start` to `stop - 1`, which keep their indices within the whole split."""
         return replace(
             self,
             images=None if self.images is None else self.images[start:stop],
@@ -56,13 +67,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset as it came from where it lies.
+    """A dataset as it was read.
 
     Attributes:
-        name: as the user wrote it, e.g. `mnist` or `idx:DIR`.
-        splits: by name: `train`, and `test` where there is one.
-        label_names: the name of each label, where the source has names.
-        notes: what a reader of a number should know, e.g. how a test split was made.
+        name: the name that the user gave, for example `mnist` or `idx:DIR`.
+        splits: the splits by name: `train`, `test`, and `validation` if the source has one.
+        label_names: the name of each label, or None.
+        notes: remarks that belong to every result on these data, for example how a test split was made.
     """
 
     name: str
@@ -70,35 +81,39 @@ class Source:
     label_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = field(default=())
 
-    def range(self, wanted: str) -> tuple[str, int, int]:
-        """The split, and the first image and the one past the last, that `wanted` means; raises as `select` does."""
-        match = SLICE.fullmatch(wanted.strip()) if isinstance(wanted, str) else None
+    def resolve(self, name: str) -> tuple[str, int, int]:
+        """The split, start and stop of a slice that is named as in `select`, which also gives the errors."""
+        match = SLICE.fullmatch(name.strip()) if isinstance(name, str) else None
         if match is None:
-            raise UserError(f"Expected a split such as train, train[:10000] or train[80%:]. Received {wanted!r}.")
+            raise UserError(f"Expected a split such as train, train[:10000] or train[80%:]. Received {name!r}.")
         if match["name"] not in self.splits:
             raise unknown(f"split of {self.name}", match["name"], self.splits)
         count = self.splits[match["name"]].count
         start, stop = _bound(match["start"], count, 0), _bound(match["stop"], count, count)
         if start >= stop:
-            raise UserError(f"Expected at least one image in {wanted!r}. {self.name} has {count} in that split.")
+            raise UserError(f"Expected at least one image in {name!r}. {self.name} has {count} in that split.")
         return match["name"], start, stop
 
-    def overlap(self, one: str, other: str) -> bool:
-        """Whether two slices have an image in common."""
-        (name, start, stop), (other_name, other_start, other_stop) = self.range(one), self.range(other)
-        return name == other_name and max(start, other_start) < min(stop, other_stop)
+    def overlap(self, first: str, second: str) -> bool:
+        """Whether two slices, named as in `select`, have an image in common."""
+        (split, start, stop), (second_split, second_start, second_stop) = self.resolve(first), self.resolve(second)
+        return split == second_split and max(start, second_start) < min(stop, second_stop)
 
-    def select(self, wanted: str) -> Split:
-        """A split or a slice of one, in the words of TFDS: `train`, `train[:10000]`, `train[80%:]`, `test[-500:]`.
+    def select(self, name: str) -> Split:
+        """A split or a slice of one.
+
+        Args:
+            name: the name in the syntax of TFDS: `train`, `train[:10000]`, `train[80%:]`, `test[-500:]`.
 
         Raises:
-            UserError: not of this form, an unknown split, or no image in it.
+            UserError: if the name has another form, if there is no such split, or if the slice is empty.
         """
-        name, start, stop = self.range(wanted)
-        return self.splits[name].slice(start, stop)
+        split, start, stop = self.resolve(name)
+        return self.splits[split].slice(start, stop)
 
 
 def _bound(text: str | None, count: int, default: int) -> int:
+    """The index 0..count that one side of a slice means: a number or a percentage, from the end if it is negative."""
     if text is None:
         return default
     value = round(int(text[:-1]) * count / 100) if text.endswith("%") else int(text)
@@ -106,26 +121,36 @@ def _bound(text: str | None, count: int, default: int) -> int:
 
 
 def hold_out(name: str, splits: dict[str, Split], label_names: tuple[str, ...] | None = None) -> Source:
-    """A source with a test split from one without: a tenth of `train`, at random, in equal shares of the labels.
+    """A source whose test split is a random tenth of `train`, if possible with the same proportions of the labels.
 
-    The seed is no part of a run's configuration, so that numbers of different runs stand on the same test images.
+    The seed is fixed, and not the seed of a run, so that the results of all runs are on the same test images.
+
+    Args:
+        name: the name of the source.
+        splits: its splits, among them `train`, which must be in memory.
+        label_names: the name of each label, or None.
+
+    Raises:
+        UserError: if the split is streamed, or has fewer than 2 images.
     """
     from sklearn.model_selection import train_test_split
 
     split = splits["train"]
     if split.images is None:
-        raise UserError(f"Expected a test split in {name} for streaming. Found none; hold one out yourself.")
+        raise UserError(
+            f"Expected a test split in {name} for streaming. Found none: divide the files into train and test yourself."
+        )
     if split.count < 2:
         raise UserError(f"Expected at least 2 images in {name} to hold some out for testing. Received {split.count}.")
     stratify = None
     if split.labels is not None:
         _, counts = np.unique(split.labels, return_counts=True)
-        # Stratifying needs two examples a class and a test set of at least one a class.
+        # Stratified sampling needs two examples per class, and a test set of at least one per class.
         if counts.min() >= 2 and split.count // 10 >= len(counts):
             stratify = split.labels
     train, test = train_test_split(np.arange(split.count), test_size=0.1, random_state=0, stratify=stratify)
     held = {
-        part: Split.of(split.images[rows], None if split.labels is None else split.labels[rows])
+        part: Split.from_arrays(split.images[rows], None if split.labels is None else split.labels[rows])
         for part, rows in (("train", np.sort(train)), ("test", np.sort(test)))
     }
     notes = ("no test split in the source: a random tenth of it was held out (seed 0)",)
@@ -133,13 +158,15 @@ def hold_out(name: str, splits: dict[str, Split], label_names: tuple[str, ...] |
 
 
 def as_bytes(pixels: np.ndarray, where: str) -> np.ndarray:
-    """Pixels of any numeric type as uint8 0..255.
+    """Pixels of any numeric type as uint8 in 0..255.
 
-    Integers (also those written as floats) must lie in 0..255; if none is above 1 they are taken as binary. Other
-    floats must lie in [0, 1].
+    Args:
+        pixels: an array whose first axis counts images. Whole numbers, of any type, must be in 0..255; if all are 0 or
+            1, they become 0 and 255. Other numbers must be in [0, 1]; they are multiplied by 255.
+        where: a description of the array for error messages, such as a file name.
 
     Raises:
-        UserError: NaN, infinity, or a value out of range, with its place.
+        UserError: if a value is NaN, infinite, out of range, or not a number; the message names its position.
     """
     if pixels.dtype == np.uint8:
         return pixels * np.uint8(255) if pixels.size and pixels.max() == 1 else pixels
@@ -148,42 +175,48 @@ def as_bytes(pixels: np.ndarray, where: str) -> np.ndarray:
     if pixels.dtype.kind not in "iuf":
         raise UserError(f"Expected numbers as pixels in {where}. Received {pixels.dtype}.")
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        place = _place(~np.isfinite(pixels))
-        raise UserError(f"Expected finite pixels in {where}. Received {pixels[place]} at {_words(place)}.")
+        index = _first_index(~np.isfinite(pixels))
+        raise UserError(f"Expected finite pixels in {where}. Received {pixels[index]} at {_describe(index)}.")
     fractions = pixels != np.rint(pixels)
     whole = not fractions.any()
     outside = (pixels < 0) | (pixels > 255) | (fractions & (pixels > 1))
     if not whole and not outside.any():
         outside = pixels > 1
     if outside.any():
-        place = _place(outside)
+        index = _first_index(outside)
         raise UserError(
             f"Expected pixels in {where} to be whole numbers 0..255, or fractions 0..1. "
-            f"Received {pixels[place]} at {_words(place)}."
+            f"Received {pixels[index]} at {_describe(index)}."
         )
     if whole and not (pixels.size and pixels.max() <= 1):
         return pixels.astype(np.uint8)
     return np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)
 
 
-def _place(mask: np.ndarray) -> tuple[int, ...]:
+def _first_index(mask: np.ndarray) -> tuple[int, ...]:
+    """The index of the first True."""
     return tuple(int(axis) for axis in np.unravel_index(int(mask.argmax()), mask.shape))
 
 
-def _words(place: tuple[int, ...]) -> str:
-    return f"image {place[0]}, pixel {list(place[1:])}"
+def _describe(index: tuple[int, ...]) -> str:
+    return f"image {index[0]}, pixel {list(index[1:])}"
 
 
 def as_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
     """Labels as int64 `[N]`.
 
+    Args:
+        labels: whole numbers of any type, `[N]` or `[N, 1]`.
+        count: the number of images, N.
+        where: a description of the array for error messages, such as a file name.
+
     Raises:
-        UserError: not whole numbers, or not one an image.
+        UserError: if the labels are not whole numbers, or if there is not one label per image.
     """
     if labels.shape not in ((count,), (count, 1)):
-        raise UserError(f"Expected one label an image in {where}: {count}. Received shape {labels.shape}.")
+        raise UserError(f"Expected one label per image in {where}: {count}. Received shape {labels.shape}.")
     labels = labels.reshape(-1)
-    # Beyond 2^53 floats are no longer all of the whole numbers, and infinity lies there too.
+    # Above 2^53 float64 does not represent every whole number; the limit also excludes infinity.
     if labels.dtype.kind not in "iufb" or not ((labels == np.rint(labels)) & (np.abs(labels) < 2**53)).all():
         raise UserError(f"Expected whole numbers as labels in {where}. Received {labels.dtype}.")
     return labels.astype(np.int64)

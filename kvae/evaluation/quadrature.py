@@ -1,4 +1,4 @@
-"""Exact integrals over a latent plane, for models with two latent dimensions: a check on every estimate."""
+"""Integrals over a two-dimensional latent space by quadrature: the exact value that estimates are checked against."""
 
 import math
 from collections.abc import Iterator
@@ -10,42 +10,45 @@ from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import tf
 from kvae.model.vae import VAE
 
-DOUBLINGS = 3  # of the prior's region, where the integrand lives further out
-POINTS = 65  # a side, of the coarse grid and of the first fine one
-SLACK = 40.0  # nats below the maximum at which the integrand is left out: e^-40 of it
-EDGE = 20.0  # nats below the maximum that the integrand must have fallen by at the edge of the plane
-FINEST = 1025  # points a side at which refinement gives up
-FITS = 12  # times that the box is fitted to the integrand, at most
+POINTS = 65  # per side, of the coarse grid and of the first fine grid
+MAX_POINTS = 1025  # per side, of the finest grid
+MAX_DOUBLINGS = 3  # of the width of the prior's region, if the integrand extends beyond it
+MAX_FITS = 12  # of the box to the integrand
+NEGLIGIBLE = 40.0  # nats below its maximum at which the integrand is neglected: a factor of e^-40
+EDGE = 20.0  # nats below its maximum that the integrand must be at the edge of a grid
+
+Box = tuple[np.ndarray, np.ndarray]  # the lowest and the highest corner, each [2]
 
 
 class Integral(NamedTuple):
-    """log of an integral over the latent plane, and how far it is from that on every second point."""
+    """The logarithm of an integral, and its difference from the value on every second grid point."""
 
     log_value: np.ndarray  # [B] nats
     error: np.ndarray  # [B] nats
 
 
 def log_evidence(vae: VAE, x: Any, observed: Any = None, condition: Any = None, *, tolerance: float = 1e-3) -> Integral:
-    """log p(x_observed) = log of the integral of p(x_observed|z) p(z) over the latent plane.
+    """log p(x_observed), where p(x_observed) is the integral of p(x_observed|z) p(z) over the latent plane.
 
-    The trapezoidal rule, which converges exponentially for a smooth integrand that vanishes at the edges: on a coarse
-    grid over the prior's region, or a wider plane, to find where the integrand lives, then on a grid over that box
-    alone, which follows the integrand where it reaches the box's edge, doubled until the value agrees with that on
-    every second point.
+    The trapezoidal rule converges exponentially for a smooth integrand that vanishes at the edges. A coarse grid over
+    the prior's region, which is widened if necessary, locates the integrand. A box is then fitted to the part where the
+    integrand is not negligible, and the grid over this box is refined until its value agrees with the value on every
+    second point.
 
     Args:
         vae: a built model with 2 latent dimensions.
-        x: `[B, *image]`.
-        observed: `[B, *image]` or what broadcasts to it, True for the pixels that count; all by default.
-        condition: `[B, ...]`, of a model that has one.
-        tolerance: nats.
+        x: images, `[B, *image]`.
+        observed: a mask that broadcasts to x, True for the pixels that count. By default all pixels count.
+        condition: conditions, `[B, ...]`, for a model that takes one.
+        tolerance: the largest difference between the two values, in nats.
 
     Returns:
-        With its error, which is above `tolerance` where even 1,025 points a side were too few, and infinite where the
-        integrand lives at the edge of eight times the prior's region.
+        The value and its error. The error exceeds `tolerance` if 1,025 points per side are too few. It is infinite if
+        the integrand does not vanish at the edge of the widest box, eight times as wide as the prior's region.
 
     Raises:
-        UserError: another latent size, images or a mask of another shape, or pixels that the likelihood refuses.
+        UserError: if the model has another number of latent dimensions or is not built, if the images, the mask or the
+            condition have another shape, or if a pixel has a value that the likelihood does not accept.
     """
     check_plane(vae)
     if vae.image_shape is None:
@@ -63,17 +66,14 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, condition: Any = None, 
         vae.check_pixels(x[mask])
     condition = vae.check_condition(condition, len(x))
     region = vae.prior.region() if condition is None else None
-    plane = parameters = None
-    if region is not None:  # the first grid is the same for every image, so it is decoded once, where that fits
-        plane = _points(*_grid(region))
-        if len(plane) <= 4 * vae.images_at_once:
-            parameters = [vae.decode(piece) for piece in _pieces(vae, plane)]
-    found = []
-    for place, (image, seen) in enumerate(zip(x, mask, strict=True)):
-        own = None if condition is None else condition[place].numpy()
-        box = region or vae.prior.region(None if own is None else own[None])
-        found.append(_integrate(Integrand(vae, image, seen, own), box, parameters, tolerance))
-    return Integral(*(np.array(part) for part in zip(*found, strict=True)))
+    parameters = None if region is None else _decode_coarse_grid(vae, region)
+    integrals = []
+    for index, (image, image_mask) in enumerate(zip(x, mask, strict=True)):
+        image_condition = None if condition is None else condition[index].numpy()
+        image_region = region or vae.prior.region(None if image_condition is None else image_condition[None])
+        integrand = Integrand(vae, image, image_mask, image_condition)
+        integrals.append(_integrate(integrand, image_region, parameters, tolerance))
+    return Integral(*(np.array(part) for part in zip(*integrals, strict=True)))
 
 
 class Integrand(NamedTuple):
@@ -85,108 +85,141 @@ class Integrand(NamedTuple):
     condition: np.ndarray | None = None  # [...]
 
     def log_value(self, z: np.ndarray, parameters: list[tf.Tensor] | None = None) -> np.ndarray:
-        """log p(x_observed, z) at many z.
+        """log p(x_observed, z) at each z.
 
         Args:
-            z: `[G, D]`.
-            parameters: what the z decode to, in pieces of `vae.images_at_once`, where that is known.
+            z: points of the latent space, `[G, D]`.
+            parameters: the parameters of p(x|z), if they are known, in chunks of `vae.images_at_once` points.
 
         Returns:
-            `[G]` nats, float64.
+            `[G]` float64, nats.
         """
         vae = self.vae
         x = tf.constant(np.where(self.observed, self.x, 0).astype(np.float32))[None]
         observed = tf.constant(np.asarray(self.observed, bool))[None]
         condition = None if self.condition is None else tf.constant(self.condition)[None]
-        parts = []
-        for number, piece in enumerate(_pieces(vae, z)):
+        values = []
+        for number, chunk in enumerate(_chunks(vae, z)):
             decoded = None if parameters is None else parameters[number][:, None]
-            joint = vae.log_joint(x, piece[:, None], condition, observed, parameters=decoded)
-            parts.append(np.asarray(joint, np.float64)[:, 0])
-        return np.concatenate(parts)
+            log_joint = vae.log_joint(x, chunk[:, None], condition, observed, parameters=decoded)
+            values.append(np.asarray(log_joint, np.float64)[:, 0])
+        return np.concatenate(values)
 
 
 def check_plane(vae: VAE) -> None:
-    """Raises `UserError` where the model does not have 2 latent dimensions."""
+    """Raises `UserError` if the model does not have 2 latent dimensions."""
     if vae.latent_dim != 2:
         raise UserError(f"Expected 2 latent dimensions for a latent plane. This model has {vae.latent_dim}.")
 
 
-def _pieces(vae: VAE, z: np.ndarray) -> Iterator[np.ndarray]:
+def _chunks(vae: VAE, z: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(z), vae.images_at_once):
         yield z[start : start + vae.images_at_once]
 
 
+def _decode_coarse_grid(vae: VAE, region: Box) -> list[tf.Tensor] | None:
+    """The parameters of p(x|z) on the coarse grid, which all images share; None if they are too many to keep."""
+    z = _points(*_sides(region, POINTS))
+    return [vae.decode(chunk) for chunk in _chunks(vae, z)] if len(z) <= 4 * vae.images_at_once else None
+
+
+def _sides(box: Box, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """The coordinates of a grid over a box along both axes."""
+    first, second = (np.linspace(low, high, points) for low, high in zip(*box, strict=True))
+    return first, second
+
+
 def _points(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """All pairs, the second coordinate slowest, `[len(second) * len(first), 2]`."""
+    """All points of a grid, `[len(second) * len(first), 2]` float32; the first coordinate varies fastest."""
     grid = np.meshgrid(first, second)
     return np.stack([grid[0].ravel(), grid[1].ravel()], axis=1).astype(np.float32)
 
 
-Box = tuple[np.ndarray, np.ndarray]  # lowest and highest corner, each [2]
+class _Grid(NamedTuple):
+    """The integrand of one image on a grid."""
+
+    first: np.ndarray  # [n], the coordinates along z_1
+    second: np.ndarray  # [m], along z_2
+    log_values: np.ndarray  # [m, n] nats
+
+    @property
+    def vanishes_at_edge(self) -> bool:
+        """Whether the integrand is at least `EDGE` nats below its maximum along the whole edge."""
+        rows, columns = self.log_values[[0, -1]], self.log_values[:, [0, -1]]
+        return max(rows.max(), columns.max()) <= self.log_values.max() - EDGE
+
+    def log_integral(self, stride: int = 1) -> float:
+        """The logarithm of the integral by the trapezoidal rule, on every `stride`-th point.
+
+        The points of the edge have the full weight, which makes no difference for an integrand that vanishes there.
+        """
+        values = self.log_values[::stride, ::stride]
+        maximum = values.max()
+        cell = math.prod(side[1] - side[0] for side in (self.first, self.second))
+        return float(maximum + math.log(np.exp(values - maximum).sum())) + math.log(stride**2 * cell)
 
 
-def _grid(box: Box, points: int = POINTS) -> list[np.ndarray]:
-    """The coordinates of both sides of a grid over a box."""
-    return [np.linspace(low, high, points) for low, high in zip(*box, strict=True)]
-
-
-def _widened(box: Box, times: float) -> Box:
-    """The box that is so many times as wide, about the same centre."""
-    centre, half = (box[0] + box[1]) / 2, (box[1] - box[0]) / 2
-    return centre - times * half, centre + times * half
+def _evaluate(integrand: Integrand, box: Box, points: int, parameters: list[tf.Tensor] | None = None) -> _Grid:
+    first, second = _sides(box, points)
+    values = integrand.log_value(_points(first, second), parameters)
+    return _Grid(first, second, values.reshape(len(second), len(first)))
 
 
 def _integrate(
     integrand: Integrand, region: Box, parameters: list[tf.Tensor] | None, tolerance: float
 ) -> tuple[float, float]:
-    """The integral for one image, and its error; `parameters` are those of the first grid's points."""
+    """The log integral for one image, and its error.
 
-    def values_on(sides: list[np.ndarray], known: list[tf.Tensor] | None = None) -> np.ndarray:
-        return integrand.log_value(_points(*sides), known).reshape(len(sides[1]), len(sides[0]))
-
-    sides, times = _grid(region), 1
-    values = values_on(sides, parameters)
-    while not _confined(values) and times < 2**DOUBLINGS:
-        times *= 2
-        sides = _grid(_widened(region, times))
-        values = values_on(sides)
-    widest = _widened(region, 2**DOUBLINGS)
-    box, points, fits = _box(values, sides, widest), POINTS, 0
+    Args:
+        integrand: p(x_observed, z) of the image.
+        region: the prior's region.
+        parameters: the parameters of p(x|z) on the coarse grid over this region, if they are known.
+        tolerance: the largest error, in nats.
+    """
+    widest = _widened(region, 2**MAX_DOUBLINGS)
+    box, points, fits = _bounding_box(_coarse_grid(integrand, region, parameters), widest), POINTS, 0
     while True:
-        sides = _grid(box, points)
-        values = values_on(sides)
-        fitted = _box(values, sides, widest)
-        shrunk = ((fitted[1] - fitted[0]) / (box[1] - box[0])).min() < 0.5
-        if fits < FITS and (shrunk or not _confined(values)):
+        grid = _evaluate(integrand, box, points)
+        fitted = _bounding_box(grid, widest)
+        much_smaller = ((fitted[1] - fitted[0]) / (box[1] - box[0])).min() < 0.5
+        if fits < MAX_FITS and (much_smaller or not grid.vanishes_at_edge):
             box, fits = fitted, fits + 1
             continue
-        cell = math.prod(side[1] - side[0] for side in sides)
-        fine = _log_sum(values) + math.log(cell)
-        error = abs(fine - (_log_sum(values[::2, ::2]) + math.log(4 * cell)))
-        if error <= tolerance or 2 * points - 1 > FINEST:
-            return fine, error if _confined(values) else math.inf
+        value = grid.log_integral()
+        error = abs(value - grid.log_integral(stride=2))
+        if error <= tolerance or 2 * points - 1 > MAX_POINTS:
+            return value, error if grid.vanishes_at_edge else math.inf
         points = 2 * points - 1
 
 
-def _box(values: np.ndarray, sides: list[np.ndarray], widest: Box) -> Box:
-    """Where the integrand lives on a grid, with a margin: of one cell, or of half the grid where it runs off that."""
-    confined, box = _confined(values), []
-    for places, side in zip(np.nonzero(values >= values.max() - SLACK)[::-1], sides, strict=True):
+def _coarse_grid(integrand: Integrand, region: Box, parameters: list[tf.Tensor] | None) -> _Grid:
+    """The integrand on a grid over the prior's region, which is doubled until the integrand vanishes at the edge."""
+    grid = _evaluate(integrand, region, POINTS, parameters)
+    for doubling in range(1, MAX_DOUBLINGS + 1):
+        if grid.vanishes_at_edge:
+            break
+        grid = _evaluate(integrand, _widened(region, 2**doubling), POINTS)
+    return grid
+
+
+def _widened(box: Box, factor: float) -> Box:
+    """A box with the same centre, and sides that are `factor` times as long."""
+    centre, half = (box[0] + box[1]) / 2, (box[1] - box[0]) / 2
+    return centre - factor * half, centre + factor * half
+
+
+def _bounding_box(grid: _Grid, widest: Box) -> Box:
+    """The box around the points where the integrand is not negligible, with a margin, within the widest box.
+
+    The margin is one cell of the grid. It is half of the grid on a side where the integrand extends beyond the grid.
+    """
+    extends_beyond, bounds = not grid.vanishes_at_edge, []
+    relevant = grid.log_values >= grid.log_values.max() - NEGLIGIBLE
+    for indices, side in zip(np.nonzero(relevant)[::-1], (grid.first, grid.second), strict=True):
         cell, half = side[1] - side[0], (side[-1] - side[0]) / 2
-        low, high = places.min(), places.max()
-        below = half if low == 0 and not confined else cell
-        above = half if high == len(side) - 1 and not confined else cell
-        box.append((float(side[low] - below), float(side[high] + above)))
-    low_corner, high_corner = np.array(box).T
+        low, high = indices.min(), indices.max()
+        below = half if low == 0 and extends_beyond else cell
+        above = half if high == len(side) - 1 and extends_beyond else cell
+        bounds.append((float(side[low] - below), float(side[high] + above)))
+    low_corner, high_corner = np.array(bounds).T
     return np.maximum(low_corner, widest[0]), np.minimum(high_corner, widest[1])
-
-
-def _confined(values: np.ndarray) -> bool:
-    """Whether the integrand has fallen enough at the edge of a grid."""
-    return max(values[[0, -1]].max(), values[:, [0, -1]].max()) <= values.max() - EDGE
-
-
-def _log_sum(values: np.ndarray) -> float:
-    highest = values.max()
-    return float(highest + math.log(np.exp(values - highest).sum()))

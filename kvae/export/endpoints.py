@@ -7,7 +7,7 @@ import numpy as np
 
 from kvae.internal.errors import UserError, unknown
 from kvae.internal.tensorflow import keras, tf
-from kvae.model.fast_fit import layers_of
+from kvae.model.keras_privates import layers_of
 from kvae.model.vae import VAE
 
 DECODER = ("decode", "sample")  # what needs the decoder alone

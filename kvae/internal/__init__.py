@@ -1,1 +1,1 @@
-"""What every folder may use: errors, files, quiet output, pictures, and the one import of TensorFlow."""
+"""Helpers for every other package: errors, files, hidden output, pictures, and the import of TensorFlow."""

@@ -1,4 +1,4 @@
-"""Atomic writes: a reader finds the old file or the new one, never half of one."""
+"""Atomic writes: a reader finds either the old file or the new one, never an unfinished one."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from kvae.internal.errors import UserError
 
-PARTIAL = ".partial-"  # how the names of unfinished files and folders begin
+PARTIAL = ".partial-"  # the prefix of the names of unfinished files and folders
 
 
 def _sync(path: Path) -> None:
@@ -25,17 +25,19 @@ def _sync(path: Path) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> UserError:
     return UserError(
-        f"Could not write {path}: {error.strerror or error}. What stood there before is unchanged. "
+        f"Could not write {path}: {error.strerror or error}. The previous content is unchanged. "
         "Free some space or choose a folder that you may write to."
     )
 
 
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, of the same suffix, that replaces it when the block ends well.
+    """Yields the path of a temporary file, which replaces the file at `path` if the block ends without an exception.
+
+    The temporary file is in the same folder and has the same suffix.
 
     Raises:
-        UserError: the folder cannot be written to or the disk is full. The file that stood at `path` is intact.
+        UserError: if the folder cannot be written to or the disk is full. The previous file is then unchanged.
     """
     path = Path(path)
     partial: Path | None = None
@@ -58,12 +60,14 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
-    """Yields an empty folder beside `path` that takes its name when the block ends well.
+    """Yields an empty temporary folder, which is renamed to `path` if the block ends without an exception.
 
-    `path` must not exist, or with `overwrite` is replaced then.
+    Args:
+        path: the folder to write. It must not exist, unless `overwrite` is true.
+        overwrite: whether to replace an existing folder.
 
     Raises:
-        UserError: as `atomic_file`.
+        UserError: if the folder cannot be written or the disk is full. An existing folder is then unchanged.
     """
     path = Path(path)
     partial: Path | None = None
@@ -91,12 +95,21 @@ def atomic_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
 
 
 def check_free(folder: str | os.PathLike[str], overwrite: bool, marker: str) -> None:
-    """Raises `UserError` where a folder must not be written: it exists, or is not one with a file named `marker`."""
+    """Checks that a folder may be written.
+
+    Args:
+        folder: the folder. It may be new or empty.
+        overwrite: whether the folder may also be an existing one that contains a file named `marker`.
+        marker: the name of a file that shows that kvae wrote the folder.
+
+    Raises:
+        UserError: if the folder may not be written.
+    """
     folder = Path(folder)
     if folder.resolve() == Path.cwd():
-        raise UserError("Expected a folder to make. Received the current one; name one within it.")
+        raise UserError("Expected a folder to create. Received the current folder; name a folder within it.")
     if folder.is_symlink():
-        raise UserError(f"Expected a folder to make. {str(folder)!r} is a link; name the folder itself.")
+        raise UserError(f"Expected a folder to create. {str(folder)!r} is a symbolic link; name the folder itself.")
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not overwrite:
@@ -112,7 +125,11 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes `value` as indented JSON, atomically; NaN and infinity are refused since JSON has no word for them."""
+    """Writes `value` as indented JSON, atomically.
+
+    Raises:
+        ValueError: if `value` has NaN or infinity, which JSON does not have.
+    """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -120,18 +137,18 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Reads a JSON file that kvae wrote.
 
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: if the file cannot be read or is not valid JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_constant)
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
         raise UserError(f"Could not read {path}: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}). It was changed by hand or damaged.") from error
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not part of JSON")
 
 
 def digest(path: str | os.PathLike[str]) -> str:
@@ -139,13 +156,14 @@ def digest(path: str | os.PathLike[str]) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def sweep(folder: Path) -> None:
-    """Removes what a killed process left unfinished in `folder`."""
+def remove_unfinished(folder: Path) -> None:
+    """Removes the unfinished files and folders that a killed process left in `folder`."""
     for partial in folder.rglob(f"{PARTIAL}*"):
         shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)
 
 
 def _umask() -> int:
+    """The file mode creation mask of the process, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used (PEP 562), so that importing it stays cheap."""
+"""Names of a package that are imported on first use (PEP 562), so that importing the package is fast."""
 
 import importlib
 import sys
@@ -10,15 +10,18 @@ def lazy(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], 
     """`__getattr__` and `__dir__` for a package.
 
     Args:
-        package: its `__name__`.
-        names: by public name, the module that it stands for, or `module:name` for a name of that module.
+        package: the `__name__` of the package.
+        names: the public names, each with the module that it stands for, or with `module:name` for a name in a module.
+
+    Returns:
+        The two functions, which the package assigns to `__getattr__` and `__dir__`.
     """
 
     def get(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, _, attribute = names[name].partition(":")
-        found = importlib.import_module(module)
-        return getattr(found, attribute) if attribute else found
+        imported = importlib.import_module(module)
+        return getattr(imported, attribute) if attribute else imported
 
     return get, lambda: sorted({*vars(sys.modules[package]), *names})

@@ -1,4 +1,4 @@
-"""Import paths of kvae 0.1 and 0.2, which work for one more version with a `DeprecationWarning`."""
+"""The import paths of kvae 0.1 and 0.2. They work for one more version, with a `DeprecationWarning`."""
 
 import importlib
 import sys
@@ -54,19 +54,19 @@ MOVED = {
 }
 
 
-class _Moved(types.ModuleType):
-    """A module at its old path: every name of it is that of the new one, with a warning."""
+class _MovedModule(types.ModuleType):
+    """A module at its old path. It gives the names of the new module, with a warning."""
 
     def __init__(self, old: str, new: str) -> None:
         super().__init__(old, f"Moved to {new}.")
         self.__dict__["_new"] = new
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what Python itself asks a module for is not a use of it
+        if name.startswith("__"):  # Python itself reads these; this is not a use of the module
             raise AttributeError(name)
         value = getattr(importlib.import_module(self._new), name)
         warnings.warn(
-            f"{self.__name__} has moved: use {self._new}. The old path goes with kvae 0.4.",
+            f"{self.__name__} has moved: use {self._new}. kvae 0.4 removes the old path.",
             DeprecationWarning,
             stacklevel=2,
         )
@@ -74,6 +74,9 @@ class _Moved(types.ModuleType):
 
 
 def keep_old_paths() -> None:
-    """Makes `import kvae.vae` and its like work: the modules stand in `sys.modules`, and import nothing until used."""
+    """Makes `import kvae.vae` and the other old paths work.
+
+    The modules are entered in `sys.modules`; they import nothing before their first use.
+    """
     for old, new in MOVED.items():
-        sys.modules[f"kvae.{old}"] = _Moved(f"kvae.{old}", f"kvae.{new}")
+        sys.modules[f"kvae.{old}"] = _MovedModule(f"kvae.{old}", f"kvae.{new}")

@@ -1,4 +1,4 @@
-"""What C++ libraries write to file descriptor 2 past Python: held back, and shown where something went wrong."""
+"""Hides the messages that C++ libraries write to standard error, unless an error occurs."""
 
 import os
 import sys
@@ -14,32 +14,33 @@ _LOCK = threading.RLock()
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Holds back the lines that are written to file descriptor 2; they come out where an exception passes.
+    """Captures everything that is written to file descriptor 2 in the block.
 
-    But for a `UserError`, which says itself what is wrong.
+    If the block raises an exception, the captured lines are written after all, because they may explain it. A
+    `UserError` explains itself, so they are dropped.
     """
     with _LOCK:  # the descriptor belongs to the whole process
         try:
-            kept = os.dup(2)
-        except OSError:  # closed, as under a daemon: nothing to hold back
+            standard_error = os.dup(2)
+        except OSError:  # the descriptor is closed, as in a daemon, so there is nothing to capture
             yield
             return
         _flush()
-        with tempfile.TemporaryFile() as chatter:
-            os.dup2(chatter.fileno(), 2)
+        with tempfile.TemporaryFile() as captured:
+            os.dup2(captured.fileno(), 2)
             try:
                 yield
             except UserError:
                 raise
             except BaseException:
                 _flush()
-                chatter.seek(0)
-                os.write(kept, chatter.read())
+                captured.seek(0)
+                os.write(standard_error, captured.read())
                 raise
             finally:
                 _flush()
-                os.dup2(kept, 2)
-                os.close(kept)
+                os.dup2(standard_error, 2)
+                os.close(standard_error)
 
 
 def _flush() -> None:

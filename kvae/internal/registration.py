@@ -1,7 +1,8 @@
-"""Lets `keras.saving.load_model` open kvae's models where kvae and Keras are imported, in either order.
+"""Lets `keras.saving.load_model` open kvae's models if both kvae and Keras are imported, in either order.
 
-Keras looks a class up by its registered name, and `import kvae` does not import TensorFlow, so a placeholder stands
-under the name of each model until a file asks for it. Registering needs Keras, hence the hook on its import.
+Keras finds a class by its registered name, but `import kvae` must not import TensorFlow, which the classes need. So a
+placeholder is registered for each model; it imports the class when a file needs it. Registration itself needs Keras. If
+Keras is not imported yet, a hook on its import registers the placeholders.
 """
 
 import importlib
@@ -10,7 +11,7 @@ import importlib.machinery
 import sys
 from typing import Any
 
-MODELS = {  # what may be saved in a file of its own, and where it stands
+MODELS = {  # the classes that may be saved in a file of their own, each with its module
     "VAE": "kvae.model.vae",
     "MLPEncoder": "kvae.model.networks",
     "MLPDecoder": "kvae.model.networks",
@@ -20,7 +21,7 @@ MODELS = {  # what may be saved in a file of its own, and where it stands
 
 
 class _Placeholder:
-    """Imports kvae's classes, all of which register themselves, once Keras opens a file with one of them."""
+    """Stands for a class until Keras opens a file with it; then it imports all classes, which register themselves."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -37,30 +38,30 @@ def _register(keras: Any) -> None:
 
 
 class _KerasFinder(importlib.abc.MetaPathFinder):
-    """Finds Keras as the finders after it do, and has kvae's models registered once it has run.
+    """Finds Keras with the other finders, and registers kvae's models as soon as its import succeeds.
 
-    It stays until then: TensorFlow tries to import Keras while it is half imported itself, and may fail.
+    It is removed only then: TensorFlow tries to import Keras while it is itself being imported, and this may fail.
     """
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         if fullname != "keras":
             return None
         others = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
-        spec = next((found for found in others if found is not None), None)
+        spec = next((spec for spec in others if spec is not None), None)
         if spec is not None and spec.loader is not None:
-            run = spec.loader.exec_module
+            execute = spec.loader.exec_module
 
-            def run_and_register(module: Any) -> None:
-                run(module)
+            def execute_and_register(module: Any) -> None:
+                execute(module)
                 _register(module)
                 sys.meta_path.remove(self)
 
-            spec.loader.exec_module = run_and_register  # type: ignore[method-assign]
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec
 
 
 def register_with_keras() -> None:
-    """Registers the models with Keras now, or as soon as it has been imported."""
+    """Registers the models with Keras: now, or as soon as Keras is imported."""
     if "keras" in sys.modules:
         _register(sys.modules["keras"])
     else:

@@ -1,8 +1,8 @@
-"""TensorFlow and Keras, imported in one place that checks the backend of Keras."""
+"""TensorFlow and Keras. They are imported only here, where the backend of Keras is checked."""
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # start-up chatter; warnings and errors still come through
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides messages at start-up; warnings and errors are still printed
 
 
 def _import() -> tuple:

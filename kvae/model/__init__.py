@@ -1,5 +1,6 @@
-"""The model: `vae.py` composes an encoder, a posterior, a prior, a decoder and a likelihood; an objective trains them.
+"""The model: an encoder, a posterior, a prior, a decoder and a likelihood, and the objective that trains them.
 
-`assembly.py` puts the parts together, checks and saves them. `fast_fit.py` and `loop.py` are about how batches reach
-the training step. Each kind of part stands in a file of its own, with a table of names that a recipe may use.
+`vae.py` computes with these parts; `assembly.py` puts them together, checks them and saves them. `fast_fit.py` and
+`loop.py` bring the batches to the training step. Each kind of part has its own file or folder, with a table of the
+names that a recipe can use.
 """

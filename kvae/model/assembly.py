@@ -12,7 +12,8 @@ from kvae.internal import files
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import networks, objectives, parts, posteriors, priors
-from kvae.model.fast_fit import FastFit, place_layer
+from kvae.model.fast_fit import FastFit
+from kvae.model.keras_privates import place_layer
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 

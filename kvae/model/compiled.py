@@ -1,4 +1,4 @@
-"""Functions of a model, compiled once a model and dropped with it, as Keras keeps its `predict_function`."""
+"""Functions of a model that are compiled once per model, as Keras does with its `predict_function`."""
 
 import functools
 import inspect
@@ -10,13 +10,14 @@ from kvae.internal.tensorflow import tf
 
 
 def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -> Any:
-    """Makes `function(model, ...)` a `tf.function` a model: traced again for other Python arguments or tensor types.
+    """Compiles `function(model, ...)` to one `tf.function` per model, which is deleted together with the model.
 
-    It is made anew where the model's objective is another one, which its draws depend on.
+    It is traced again for other Python arguments or tensor types. It is compiled again if the model has a new
+    objective, because the draws depend on it.
 
     Args:
-        function: whose first argument is a `kvae.VAE`; tensors and hashable Python values follow.
-        xla: whether XLA compiles it where that pays for the model, `kvae.VAE.xla_pays`.
+        function: a function whose first argument is a `kvae.VAE`; the others are tensors and hashable Python values.
+        xla: whether to compile with XLA if that is faster for the model, see `kvae.VAE.xla_pays`. False by default.
     """
     if function is None:
         return functools.partial(compiled, xla=xla)
@@ -28,14 +29,14 @@ def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -
     def call(model: Any, *args: Any, **kwargs: Any) -> Any:
         objective, graph = graphs.get(model, (None, None))
         if graph is None or objective is not model.objective:
-            reference = weakref.ref(model)  # the graph keeps the model's variables, and must not keep the model
+            reference = weakref.ref(model)  # the graph must not keep the model alive
 
             @functools.wraps(function)
-            def of_this_model(*args: Any, **kwargs: Any) -> Any:
+            def call_with_model(*args: Any, **kwargs: Any) -> Any:
                 return function(reference(), *args, **kwargs)
 
-            of_this_model.__signature__ = without_model  # type: ignore[attr-defined]
-            graph = tf.function(of_this_model, reduce_retracing=True, jit_compile=xla and model.xla_pays)
+            call_with_model.__signature__ = without_model  # type: ignore[attr-defined]
+            graph = tf.function(call_with_model, reduce_retracing=True, jit_compile=xla and model.xla_pays)
             graphs[model] = (model.objective, graph)
         return graph(*args, **kwargs)
 

@@ -1,7 +1,7 @@
-"""Keras `fit` and `evaluate` with a fast path, and what of Keras is private and needed for that.
+"""Keras `fit` and `evaluate` with a fast path for images in memory.
 
-Everything here is about how batches reach `train_step` and `test_step`: which path they take, which places their images
-have, how a step's gradients are applied and counted. What a step computes stands in `kvae.model.vae`.
+This module decides how batches reach `train_step` and `test_step`: on which path, and with which places of their
+images. What a step computes is in `kvae.model.vae`.
 """
 
 import inspect
@@ -9,63 +9,53 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from kvae.data.in_memory import Resident, as_it_is, shuffled
-from kvae.data.pipeline import in_memory
+from kvae.data.in_memory import ImageDataset, ImagesInMemory, Placeholder, as_float32, shuffled
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import networks
+from kvae.model.keras_privates import has_compiled_metrics, is_called_by_fit, layers_of
 from kvae.model.loop import Loop
-from kvae.model.places import Placed, as_shared, placed
+from kvae.model.places import Batch, Placed, add_places, reducible
+from kvae.model.step_counter import StepCounter
 
-STEPS_PER_EXECUTION = 50  # where the user leaves it to kvae
-CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
+STEPS_PER_EXECUTION = 50  # used for "auto"
+CONVOLUTIONAL = (
+    networks.ConvEncoder,  # A network of kvae may not have made its layers yet.
+    networks.ConvDecoder,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
 
 Step = TypeVar("Step", bound=Callable[..., Any])
 
 
-class Batch(NamedTuple):
-    """What a step works on."""
-
-    x: tf.Tensor  # [B, *image] float32
-    condition: tf.Tensor | None  # [B, ...] float32
-    replica: Any  # which of several devices works on it, where its images do not know their places
-    place: tf.Tensor  # [B] of every image in the whole batch, or in the whole set where `batch_of` got `before`
-    of: tf.Tensor | None  # [B] images of the whole batch, where several devices share one
-
-    def mean(self, losses: tf.Tensor) -> tf.Tensor:
-        """This device's share of the mean over the whole batch: gradients are summed over the devices."""
-        if self.of is None:
-            return tf.reduce_mean(losses) / tf.distribute.get_strategy().num_replicas_in_sync
-        return tf.reduce_sum(losses / tf.cast(self.of, tf.float32))
-
-
 def returns_metrics(step: Step) -> Step:
-    """Marks a `train_step` or `test_step` that returns `get_metrics_result()`, which is what makes it fit for a loop.
+    """Marks a `train_step` or `test_step` that returns `get_metrics_result()`, and so can run in a compiled loop.
 
-    A step without the mark, such as a subclass's own, runs on the ordinary path.
+    A step without the mark, for example one that a subclass defines, runs on the ordinary path.
     """
     step.returns_metrics = True  # type: ignore[attr-defined]
     return step
 
 
-class FastFit(keras.Model):
-    """A Keras model of images whose `fit` and `evaluate` take the fast path where they can.
+class FastFit(StepCounter):
+    """A Keras model of images whose `fit` and `evaluate` use the fast path if they can.
 
-    Arrays, and the datasets of `kvae.data.load` where its images are in memory, do. Other datasets, `run_eagerly`,
-    `steps_per_epoch`, `tf.distribute`, steps without the mark `returns_metrics`, and images that do not fit on a GPU
-    take the ordinary path, and train alike; a warning says why where the model or a call is what leaves it.
-
-    Attributes:
-        steps: training steps that the model has made, an integer variable. It decides noise, order and schedules, and
-            is saved with the model.
+    The fast path is for arrays, and for the datasets of `kvae.data.load` with images in memory. The ordinary path
+    trains alike, and is used for other datasets, with `run_eagerly`, `steps_per_epoch` or `tf.distribute`, for steps
+    without the mark `returns_metrics`, and for images that do not fit on a GPU. A warning gives the reason if it lies
+    in the model or in the call.
     """
 
-    seed: int  # of the order of arrays
+    seed: int  # also the seed for the order of arrays
     condition_shape: Any
     likelihood: Any
     objective: Any
@@ -75,20 +65,12 @@ class FastFit(keras.Model):
     encoder: Any
     decoder: Any
     posterior: Any
-    steps: Any
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # Attributes that Keras must not track: they are neither layers nor weights. The counter is saved by this class
-        # itself, so that a file without one loads, and `get_weights` is what it is for every Keras model.
-        counter = keras.Variable(0, dtype="int64", trainable=False, name="steps", aggregation="only_first_replica")
-        untracked = {
-            "steps": counter,
-            "further_metrics": {},
-            "_residents": {"train": None, "test": None},  # what the two functions are to make batches of
-            "_counts_from_optimizer": False,  # a file of version 0.1 holds no steps but those of its optimizer
-        }
-        self.__dict__.update(untracked)
+        # Keras must not track these: they are neither layers nor weights. `_in_memory` has the images of which the
+        # train and test functions make batches at the moment.
+        self.__dict__.update(further_metrics={}, _in_memory={"train": None, "test": None})
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "further_metrics":
@@ -99,18 +81,24 @@ class FastFit(keras.Model):
     # Compiling
 
     def compile(self, optimizer: Any = "adam", *args: Any, **kwargs: Any) -> None:
-        """Keras `compile` with an optimizer and no loss or metrics: a VAE brings its own.
+        """Keras `compile` with an optimizer, but without loss and metrics, which a VAE defines itself.
 
-        `jit_compile="auto"`, the default, compiles with XLA where that is faster: not for convolutions on a CPU, and
-        not under `tf.distribute`. `steps_per_execution="auto"`, the default, is 50: batch callbacks are then called
-        once in 50 batches. Give 1 for one call a batch, which is also what `tf.distribute` gets.
+        By default, `jit_compile="auto"` compiles with XLA if that is faster (`xla_pays`), and
+        `steps_per_execution="auto"` is 50: batch callbacks are then called once per 50 batches. Pass 1 for a call per
+        batch. Under `tf.distribute` and with `run_eagerly`, "auto" is 1.
+
+        Raises:
+            UserError: if `steps_per_execution` is not 1 under `tf.distribute`.
         """
         options = _arguments(keras.Model.compile, self, optimizer, *args, **kwargs)
         eager = options.get("run_eagerly", False)
         if options.get("steps_per_execution", "auto") == "auto":
             options["steps_per_execution"] = 1 if eager or self._is_distributed() else STEPS_PER_EXECUTION
-        if options["steps_per_execution"] != 1 and self._is_distributed():  # Keras fails, in words of TensorFlow's
-            raise UserError("Expected steps_per_execution=1, or to leave it out, under tf.distribute.")
+        if options["steps_per_execution"] != 1 and self._is_distributed():  # Keras would raise an obscure error.
+            raise UserError(
+                "Expected steps_per_execution=1 under tf.distribute. "
+                f"Received {options['steps_per_execution']}. Pass 1, or leave it out."
+            )
         if options.get("jit_compile", "auto") == "auto":
             options["jit_compile"] = not eager and self.xla_pays
         super().compile(**options)
@@ -121,12 +109,12 @@ class FastFit(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
     def forget_compiled(self) -> None:
-        """Has the train and test function traced again, after something changed that they were traced with."""
+        """Makes Keras trace the train and test functions again; needed after a change of anything that they use."""
         self.train_function = self.test_function = None
 
     @property
     def xla_pays(self) -> bool:
-        """Whether XLA makes this model faster here: not for convolutions on a CPU, and not under `tf.distribute`."""
+        """Whether XLA makes this model faster: not for convolutions on a CPU, and not under `tf.distribute`."""
         if self._is_distributed():
             return False
         parts = [network for network in (self.encoder, self.decoder) if network is not None]
@@ -135,21 +123,22 @@ class FastFit(keras.Model):
     # Fitting and evaluating
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Keras `fit`. `x` is an array of images, or a `tf.data.Dataset` of batches x or (x, y).
+        """Keras `fit`. `x` is an array of images `[N, *image]`, or a `tf.data.Dataset` of batches x or (x, y).
 
-        y is ignored, but for a model with a `condition_shape`, whose condition it is. Arrays, and the datasets of
-        `kvae.data.load` where its images are in memory, take the fast path: the batches are made on the device, and
+        y is the condition of a model with a `condition_shape`; other models ignore it. Arrays, and the datasets of
+        `kvae.data.load` with images in memory, use the fast path: the batches are made on the device, and
         `steps_per_execution` of them run in one compiled loop.
 
         Raises:
-            UserError: pixels that the likelihood has no density for, sample or class weights, a model compiled with a
-                loss of its own, or no condition for a model that needs one.
+            UserError: if pixels lie outside of the likelihood's support, sample or class weights are given, the model
+                was compiled with a loss or metrics, or a model that needs a condition receives none.
 
         Warns:
-            UserWarning: grey pixels under a Bernoulli likelihood, or a model or call that leaves the fast path.
+            UserWarning: if pixels are grey under a Bernoulli likelihood, or the model or the call prevents the fast
+                path.
         """
         if x is None:
-            raise UserError("Expected images to fit: an array [N, ...] in [0, 1] or a tf.data.Dataset. Received None.")
+            raise UserError("Expected images: an array [N, ...] in [0, 1], or a tf.data.Dataset. Received None.")
         options = _arguments(keras.Model.fit, self, x, *args, **kwargs)
         self._check_call(options)
         x, held_out = options.pop("x"), options.get("validation_data")
@@ -157,24 +146,30 @@ class FastFit(keras.Model):
         self.check_pixels(held_out[0] if isinstance(held_out, tuple | list) else held_out)
         self._take_steps_of_optimizer()
         if self.compiled and isinstance(x, np.ndarray | tf.Tensor):
-            x, held_out, options = self._batches(x, held_out, options)
+            x, held_out, options = self._dataset_of_array(x, held_out, options)
         if isinstance(x, tf.data.Dataset):
-            options["shuffle"] = False  # Keras's default of True would warn that a dataset is not shuffled
+            options["shuffle"] = False  # With its default of True, Keras would warn that it does not shuffle a dataset.
         size = options.get("validation_batch_size") or options.get("batch_size") or 32
-        options["validation_data"] = self._prepared("test", held_out, options.get("validation_steps"), size)
-        resident = getattr(x, "resident", None)
-        self.objective.build(None if resident is None else len(resident.images))
-        x = self._prepared("train", x, options.get("steps_per_epoch"))
-        with self._looping("train", x):
+        options["validation_data"] = self._prepare("test", held_out, options.get("validation_steps"), size)
+        in_memory = x.in_memory if isinstance(x, ImageDataset) else None
+        self.objective.build(None if in_memory is None else len(in_memory.images))
+        x = self._prepare("train", x, options.get("steps_per_epoch"))
+        with self._making_batches("train", x):
             return super().fit(x, **options)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Keras `evaluate`: means over the set with K draws an image, the same at every call and batch size.
+        """Keras `evaluate`: means over the set with K draws per image, the same for every call and batch size.
 
         For a number to publish, with its standard error and protocol, see `kvae.evaluation`.
+
+        Raises:
+            UserError: as `fit`.
+
+        Warns:
+            UserWarning: as `fit`.
         """
-        if _is_call_of_fit(kwargs):  # which has checked and prepared x
-            with self._looping("test", x):
+        if is_called_by_fit(kwargs):  # `fit` has already checked and prepared x.
+            with self._making_batches("test", x):
                 return super().evaluate(x, *args, **kwargs)
         options = _arguments(keras.Model.evaluate, self, x, *args, **kwargs)
         self._check_call(options)
@@ -182,98 +177,111 @@ class FastFit(keras.Model):
         x, y = options.pop("x"), options.pop("y", None)
         if y is not None and isinstance(x, np.ndarray | tf.Tensor):
             x = (x, y)
-        x = self._prepared("test", x, options.get("steps"), options.get("batch_size") or 32)
+        x = self._prepare("test", x, options.get("steps"), options.get("batch_size") or 32)
         if isinstance(x, tf.data.Dataset):
             options["batch_size"] = None
-        with self._looping("test", x):
+        with self._making_batches("test", x):
             return super().evaluate(x, **options)
 
     def check_pixels(self, x: Any) -> None:
-        """Raises `UserError` for pixels that the likelihood has no density for; warns of grey ones under a Bernoulli.
+        """Checks the pixels of an array, or of the first batch of a dataset that does not tell whether it is binary.
 
-        Looks at arrays, and at the first batch of a dataset that does not say itself whether it is binary.
+        Raises:
+            UserError: if pixels lie outside of the likelihood's support.
+
+        Warns:
+            UserWarning: if pixels are grey under a likelihood of whole numbers.
         """
-        stacklevel = 4  # the caller of fit, evaluate or an estimate
+        stacklevel = 4  # Warnings point to the caller of fit, evaluate or an estimate.
+        if isinstance(x, ImageDataset) and x.binary is not None:
+            if not x.binary and self.likelihood.support[2]:
+                self.likelihood.warn_of_grey(stacklevel)
+            return
         if isinstance(x, tf.data.Dataset):
-            binary = getattr(x, "binary", None)
-            if binary is not None:
-                if not binary and self.likelihood.support[2]:
-                    self.likelihood.warn_of_grey(stacklevel)
-                return
             x = next(iter(x.take(1)), None)
             x = keras.utils.unpack_x_y_sample_weight(x)[0]
         if hasattr(x, "shape") and hasattr(x, "dtype"):
             self.likelihood.check_pixels(x, stacklevel)
 
     def _check_call(self, options: dict[str, Any]) -> None:
-        # Keras drops the weights of examples without labels before they would reach a training step.
+        # Without labels Keras silently drops these weights before they reach a training step.
         if options.get("sample_weight") is not None or options.get("class_weight") is not None:
             raise _no_weights()
-        if getattr(self, "loss", None) is not None or _has_metrics_of_compile(self):
-            raise UserError("Expected compile(optimizer=...) without loss= and metrics=: a VAE brings its own.")
+        if getattr(self, "loss", None) is not None or has_compiled_metrics(self):
+            raise UserError(
+                "Expected compile(optimizer=...) without loss= and metrics=, because a VAE defines these itself. "
+                "Received one of them. Compile the model again without it."
+            )
 
-    def _batches(self, x: Any, held_out: Any, options: dict[str, Any]) -> tuple[tf.data.Dataset, Any, dict[str, Any]]:
-        """Batches of an array, in an order that the model's seed decides (Keras's: the global one), and the rest."""
+    def _dataset_of_array(
+        self, x: Any, held_out: Any, options: dict[str, Any]
+    ) -> tuple[ImageDataset, Any, dict[str, Any]]:
+        """A dataset of an array, the validation data, and the arguments of `fit` that remain.
+
+        The order of the images depends on the seed of the model; with Keras alone it depends on the global seed.
+        """
         options = dict(options)
         y = options.pop("y", None)
         condition = None if self.condition_shape is None else y
         batch_size = options.pop("batch_size", None) or 32
         options.setdefault("validation_batch_size", batch_size)
         fraction = options.pop("validation_split", 0.0)
-        if fraction and held_out is None:  # as Keras does: the last images
+        if fraction and held_out is None:  # Like Keras, hold out the last images.
             kept = math.floor(len(x) * (1 - fraction))
             x, held_out = x[:kept], x[kept:]
             if condition is not None:
                 condition, held_out = condition[:kept], (held_out, condition[kept:])
         order: dict[str, Any] = {}
         if options.get("shuffle", True):
-            # Later calls of fit go on with other orders: the step at which each starts is part of its seed.
-            made = max(int(self.steps), int(self.optimizer.iterations))  # a train_step of a user's may not count
+            # Each call of fit has other orders, because the number of steps made before it is part of the seed.
+            made = max(int(self.steps), int(self.optimizer.iterations))  # A user's train_step may not count its steps.
             order = {"order": shuffled(len(x), (self.seed * 1_000_003 + made) % 2**31)}
             order["epoch"] = tf.Variable(0, dtype=tf.int64, trainable=False)
-        return in_memory(Resident(x, as_it_is, batch_size, condition=condition, **order)), held_out, options
+        return ImagesInMemory(x, as_float32, batch_size, condition=condition, **order).dataset(), held_out, options
 
-    def _prepared(self, kind: str, x: Any, steps: int | None, batch_size: int = 32) -> Any:
-        """What Keras is to iterate in place of `x`: the clock of the fast path, or batches."""
+    def _prepare(self, kind: str, x: Any, steps: int | None, batch_size: int = 32) -> Any:
+        """What Keras iterates in place of `x`: a `Placeholder` on the fast path, otherwise batches."""
         y = None
         if isinstance(x, tuple | list) and len(x) <= 2 and isinstance(x[0], np.ndarray | tf.Tensor):
             x, y = x[0], x[1] if len(x) == 2 and self.condition_shape is not None else None
         if isinstance(x, np.ndarray | tf.Tensor):
-            x = in_memory(Resident(x, as_it_is, batch_size, condition=y))
+            x = ImagesInMemory(x, as_float32, batch_size, condition=y).dataset()
         if self._is_distributed() and isinstance(x, tf.data.Dataset):
             self._build_all(keras.utils.unpack_x_y_sample_weight(x.element_spec)[0].shape[1:])
-            return placed(x, in_set=kind == "test", conditional=self.condition_shape is not None)
-        resident = getattr(x, "resident", None)
-        if resident is None or not self.compiled or self.run_eagerly or tf.config.functions_run_eagerly():
+            return add_places(x, in_set=kind == "test", conditional=self.condition_shape is not None)
+        in_memory = x.in_memory if isinstance(x, ImageDataset) else None
+        if in_memory is None or not self.compiled or self.run_eagerly or tf.config.functions_run_eagerly():
             return x
-        reason = self._leaves_fast_path(kind, resident, steps)
-        if reason:
-            warnings.warn(f"This {type(self).__name__} leaves kvae's fast path: {reason}.", UserWarning, stacklevel=3)
+        obstacle = self._obstacle_to_fast_path(kind, in_memory, steps)
+        if obstacle:
+            message = f"This {type(self).__name__} cannot use kvae's fast path, because {obstacle}."
+            warnings.warn(message, UserWarning, stacklevel=3)
             return x
-        self._build_all(resident.images.shape[1:])
-        return resident.clock
+        self._build_all(in_memory.images.shape[1:])
+        return in_memory.placeholder
 
-    def _leaves_fast_path(self, kind: str, resident: Resident, steps: int | None) -> str:
-        """Why images in memory cannot take the fast path, or nothing."""
+    def _obstacle_to_fast_path(self, kind: str, in_memory: ImagesInMemory, steps: int | None) -> str:
+        """Why images in memory cannot use the fast path; empty if they can."""
         if not hasattr(getattr(type(self), f"{kind}_step"), "returns_metrics"):
             return (
-                f"it has a {kind}_step of its own. To add a term to the loss or a metric, the methods added_losses and "
-                "added_metrics keep the path; a step that returns get_metrics_result() may be marked with "
+                f"it defines its own {kind}_step. To add a term to the loss or a metric, define added_losses or "
+                "added_metrics instead. If the step returns get_metrics_result(), mark it with "
                 "kvae.model.fast_fit.returns_metrics"
             )
         if steps is not None:
-            return "a number of steps was asked for, which Keras counts one by one"
-        if not resident.fits:
-            return "the images do not fit beside the model on its device"
+            return "a number of steps was given, and Keras then counts the steps one by one"
+        if not in_memory.fits_on_device:
+            return "the images are too large for the device that holds the model"
         return ""
 
     @contextmanager
-    def _looping(self, kind: str, x: Any) -> Iterator[None]:
-        self._residents[kind] = getattr(x, "clock_of", None)
+    def _making_batches(self, kind: str, x: Any) -> Iterator[None]:
+        """Makes the loop take its batches from the images behind `x`, if `x` is a `Placeholder`."""
+        self._in_memory[kind] = x.in_memory if isinstance(x, Placeholder) else None
         try:
             yield
         finally:
-            self._residents[kind] = None
+            self._in_memory[kind] = None
 
     def make_train_function(self, force: bool = False) -> None:
         if self.train_function is None or force:
@@ -286,29 +294,41 @@ class FastFit(keras.Model):
             self.test_function = self._loop("test", self.test_step, self.test_function)
 
     def _loop(self, kind: str, step: Any, ordinary: Any) -> Loop:
-        residents = self._residents
+        images = self._in_memory
         return Loop(
-            step, self.get_metrics_result, lambda: residents[kind], ordinary, self.steps_per_execution, self.jit_compile
+            step, self.get_metrics_result, lambda: images[kind], ordinary, self.steps_per_execution, self.jit_compile
         )
 
-    # What a step needs
+    # Called by the steps
 
     def batch_of(self, data: Any, before: Any = None) -> Batch:
-        """The images of a batch, and their places: within the batch, or in the set after `before` images."""
+        """Reads the data that Keras passes to a step.
+
+        Args:
+            data: batch x, (x, y) or `Placed`.
+            before: number of images in earlier batches of the set, as for evaluation. By default, places start at 0 in
+                each batch.
+
+        Raises:
+            UserError: if the batch has weights, x is not a tensor, or the condition of the model is missing.
+        """
         if isinstance(data, Placed):
             condition = None if self.condition_shape is None else tf.cast(data.condition, tf.float32)
-            return Batch(tf.cast(data.x, tf.float32), condition, 0, data.place, data.of)
+            return Batch(tf.cast(data.x, tf.float32), condition, 0, data.place, data.global_batch_size)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if sample_weight is not None:
             raise _no_weights()
         if isinstance(x, dict | list | tuple):
             raise UserError(
-                f"Expected batches x or (x, y). Received x of type {type(x).__name__}; map the dataset first."
+                f"Expected batches x or (x, y), where x is a tensor. Received x of type {type(x).__name__}. Use map to "
+                "change the elements of the dataset."
             )
         condition = None
         if self.condition_shape is not None:
             if y is None:
-                raise UserError("Expected batches (x, y): y is the condition of this model. Received batches x.")
+                raise UserError(
+                    "Expected batches (x, y), because y is the condition of this model. Received batches x."
+                )
             condition = tf.cast(y, tf.float32)
         if not self.built:
             self.build(x.shape)
@@ -318,8 +338,13 @@ class FastFit(keras.Model):
         return Batch(tf.cast(x, tf.float32), condition, _replica(), place, None)
 
     def apply(self, tape: tf.GradientTape, losses: list[tf.Tensor]) -> None:
-        """Applies the gradient of one loss, or of two: the first then is for encoder and posterior, the second for all
-        other weights."""
+        """Applies the gradients of a step.
+
+        Args:
+            tape: the tape on which the losses were computed.
+            losses: one scalar for all weights; or two, the first for encoder and posterior, the second for all other
+                weights.
+        """
         variables = self.trainable_variables
         gradients = tape.gradient(losses[-1], variables)
         if len(losses) == 2:
@@ -331,83 +356,26 @@ class FastFit(keras.Model):
             ]
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
-    def count_step(self) -> None:
-        """Adds one to `steps`: what a `train_step` of yours that calls `draw` with them does at its end."""
-        self.steps.assign_add(1)
-
     def shared_results(self) -> dict[str, tf.Tensor]:
-        """`get_metrics_result()`, in the shape that Keras needs where several workers train."""
-        return as_shared(self.get_metrics_result())
-
-    # Saving the counter
-
-    def save_own_variables(self, store: Any) -> None:
-        super().save_own_variables(store)
-        store["steps"] = np.asarray(self.steps)
-
-    def load_own_variables(self, store: Any) -> None:
-        super().load_own_variables({name: store[name] for name in store.keys() if name != "steps"})  # noqa: SIM118
-        self.__dict__["_counts_from_optimizer"] = "steps" not in store.keys()  # noqa: SIM118
-        if not self._counts_from_optimizer:
-            self.steps.assign(int(np.asarray(store["steps"])))
-
-    def _take_steps_of_optimizer(self) -> None:
-        if self._counts_from_optimizer and self.optimizer is not None:
-            self.steps.assign(int(self.optimizer.iterations))
-        self.__dict__["_counts_from_optimizer"] = False
+        """`get_metrics_result()`, in the shape that Keras needs if several workers train."""
+        return reducible(self.get_metrics_result())
 
     def _build_all(self, image_shape: Any) -> None:
-        """The model and its optimizer, whose variables cannot be made within a loop."""
+        """Builds the model and its optimizer, because variables cannot be created inside a compiled loop."""
         with self.distribute_strategy.scope():
             if not self.built:
                 self.build((None, *image_shape))
             if self.optimizer is not None and not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
 
-    # What of Keras is private. tests/test_keras_privates.py fails where Keras changes one of these.
-
-    def _is_distributed(self) -> bool:
-        # The strategy that the model was made under; Keras's public property makes a default one where there is none.
-        return self._distribute_strategy is not None or tf.distribute.has_strategy()
-
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        # Under a strategy Keras draws a batch here to learn the shapes, and reduces it over the replicas: that counts
-        # as an epoch of the data, and fails where several workers train.
-        if not self.built:
-            super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
-
-
-def place_layer(model: keras.Model, layer: Any, place: int) -> None:
-    """Moves a layer that a model made in `build` to where it stands in a model that was given it: the weights then have
-    the same order in both, which is how an optimizer's state is saved. Keras orders layers by the time of their making.
-    """
-    model._layers.remove(layer)
-    model._layers.insert(place, layer)
-
-
-def _is_call_of_fit(options: dict[str, Any]) -> bool:
-    """Whether it is `fit` that calls `evaluate`: Keras's fit passes this argument, which it gives to nobody else."""
-    return bool(options.get("_use_cached_eval_dataset"))
-
-
-def _has_metrics_of_compile(model: keras.Model) -> bool:
-    """Whether `compile` got metrics, which a step of ours would not update; there is no public way to ask."""
-    return getattr(model, "_compile_metrics", None) is not None
-
-
-def layers_of(model: keras.Model) -> list[Any]:
-    """A model and all layers within it, whatever attributes hold them; `Model.layers` has the outermost only."""
-    return list(model._flatten_layers(include_self=True))
-
 
 def convolves(network: keras.Model) -> bool:
-    """Whether a network, kvae's or one of the user's, has convolutions; one that is not built may not know yet."""
-    kinds = (networks.ConvEncoder, networks.ConvDecoder, *CONVOLUTIONS, *TRANSPOSED)
-    return any(isinstance(layer, kinds) for layer in layers_of(network))
+    """Whether a network has convolutions, or will have them once it is built."""
+    return any(isinstance(layer, CONVOLUTIONAL) for layer in layers_of(network))
 
 
 def _arguments(function: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """The arguments that were given, by name, without self."""
+    """The arguments of a call by name, without `self` and without defaults."""
     return {
         name: value
         for name, value in inspect.signature(function).bind(*args, **kwargs).arguments.items()
@@ -416,13 +384,13 @@ def _arguments(function: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
 
 
 def _replica() -> Any:
-    """The index of this replica under `tf.distribute`, so that replicas draw different noise; 0 without it."""
+    """The index of this replica under `tf.distribute`, which gives each replica its own noise; otherwise 0."""
     context = tf.distribute.get_replica_context()
     return context.replica_id_in_sync_group if context else 0
 
 
 def _no_weights() -> UserError:
     return UserError(
-        "Expected no sample_weight or class_weight: the ELBO is a mean over images. To weigh images, repeat or "
-        "sample them in the tf.data pipeline."
+        "Expected no sample_weight or class_weight, because the ELBO is a plain mean over images. Received one of "
+        "them. To give images other weights, repeat or sample them in the tf.data pipeline."
     )

@@ -1,7 +1,7 @@
-"""p(x|z): how a decoder's parameters become densities, means and draws. One class a likelihood.
+"""p(x|z): log densities, means and draws from the parameters that a decoder returns. One class per likelihood.
 
-Each is a Keras layer, so that what it learns (the Gaussian's variance) trains and is saved with the model. Densities
-stay float32 whatever the precision policy.
+A likelihood is a Keras layer, so that its weights (the variance of the Gaussian) are trained and saved with the model.
+Densities are float32 under every precision policy.
 """
 
 import math
@@ -21,11 +21,11 @@ Shape = tuple[int, ...]
 
 
 class Likelihood(parts.Part):
-    """What all likelihoods share. One of yours needs `log_prob_of_pixels`, `mean` and `sample`.
+    """Base class of the likelihoods. A subclass must define `log_prob_of_pixels`, `mean` and `sample`.
 
     Attributes:
-        support: what pixels may be: the lowest value, the highest, and whether whole numbers only.
-        normalized: whether `log_prob` is a log density, with its constant.
+        support: the possible pixel values: the lowest, the highest, and whether only whole numbers are possible.
+        normalized: whether `log_prob` is a log density, with its normalizing constant.
     """
 
     support: tuple[float, float, bool] = (0.0, 1.0, False)
@@ -40,21 +40,21 @@ class Likelihood(parts.Part):
             )
 
     def build(self, image_shape: Shape) -> None:
-        """Makes the likelihood's own weights, where it has some."""
+        """Makes the weights of the likelihood, if it has any."""
 
     def parameters_shape(self, image_shape: Shape) -> Shape:
-        """Of what the decoder must emit for an image: one number a pixel by default, or n, `(*image_shape, n)`."""
+        """Shape of the decoder's output for an image: `image_shape`, or `(*image_shape, n)` for n numbers per pixel."""
         return tuple(image_shape)
 
     def log_prob(self, x: tf.Tensor, parameters: tf.Tensor, observed: Any = None) -> tf.Tensor:
         """log p(x|z) in nats per image.
 
-        The pixels become one axis, which compilers make faster (docs/PERFORMANCE.md).
+        The pixels are flattened to one axis, which compiled code computes faster (docs/PERFORMANCE.md).
 
         Args:
-            x: `[B, *image]`; a missing pixel may hold anything.
-            parameters: what the decoder emits, `[B, *parameters_shape]` or `[K, B, *parameters_shape]`.
-            observed: booleans that broadcast to x, True for the pixels that count; all by default.
+            x: images, `[B, *image]`. A missing pixel may have any value.
+            parameters: output of the decoder, `[B, *parameters_shape]` or `[K, B, *parameters_shape]`.
+            observed: booleans that broadcast to x, True for the pixels that are summed. All pixels by default.
 
         Returns:
             `[B]` or `[K, B]`.
@@ -64,20 +64,21 @@ class Likelihood(parts.Part):
         wanted = self.parameters_shape(image_shape)
         if observed is not None:
             observed = tf.broadcast_to(observed, tf.shape(x))
-            x = tf.where(observed, x, _within(*self.support[:2]))  # whatever has a density, and so a finite gradient
+            x = tf.where(observed, x, _inner_value(*self.support[:2]))  # any value with a finite density and gradient
         log_prob = self.log_prob_of_pixels(
-            _flat(x, image_shape, image_shape), _flat(parameters, tuple(wanted), image_shape)
+            _flatten_pixels(x, image_shape, image_shape), _flatten_pixels(parameters, tuple(wanted), image_shape)
         )
         if observed is not None:
-            log_prob = tf.where(_flat(observed, image_shape, image_shape), log_prob, tf.zeros_like(log_prob))
+            observed = _flatten_pixels(observed, image_shape, image_shape)
+            log_prob = tf.where(observed, log_prob, tf.zeros_like(log_prob))
         return tf.reduce_sum(log_prob, axis=-1)
 
     def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
         """log p(x|z) in nats per pixel.
 
         Args:
-            x: `[B, P]`, the pixels and channels of an image in one axis.
-            parameters: `[..., B, P]`, or `[..., B, P, n]` where the decoder emits n numbers a pixel.
+            x: images, `[B, P]`; the pixels and channels of an image are one axis.
+            parameters: output of the decoder, `[..., B, P]`, or `[..., B, P, n]` for n numbers per pixel.
 
         Returns:
             `[..., B, P]`.
@@ -85,15 +86,15 @@ class Likelihood(parts.Part):
         raise NotImplementedError(f"{type(self).__name__} needs a method log_prob_of_pixels(x, parameters).")
 
     def mean(self, parameters: tf.Tensor) -> tf.Tensor:
-        """E[x|z] of every pixel; parameters `[..., *parameters_shape]` -> `[..., *image]`."""
+        """E[x|z] of each pixel; parameters `[..., *parameters_shape]` -> `[..., *image]`."""
         raise NotImplementedError(f"{type(self).__name__} needs a method mean(parameters), E[x|z] of every pixel.")
 
     def sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
-        """x ~ p(x|z), in operations that LiteRT has built in, so that the draw can be exported.
+        """x ~ p(x|z), with operations that are built into LiteRT, so that the draw can be exported.
 
         Args:
-            parameters: `[B, *parameters_shape]`.
-            noise: asked for `Stream.PIXELS`.
+            parameters: output of the decoder, `[B, *parameters_shape]`.
+            noise: source of the random numbers, whose stream is `Stream.PIXELS`.
 
         Returns:
             `[B, *image]` float32.
@@ -101,7 +102,7 @@ class Likelihood(parts.Part):
         raise NotImplementedError(f"{type(self).__name__} needs a method sample(parameters, noise) to draw images.")
 
     def as_bytes(self, x: tf.Tensor) -> tf.Tensor:
-        """Images as uint8 0..255: the support is spread over it, or [0, 1] where the support has no ends."""
+        """Images as uint8: 0..255 covers the support, or [0, 1] if the support is not bounded."""
         low, high, _ = self.support
         if not (math.isfinite(low) and math.isfinite(high)):
             low, high = 0.0, 1.0
@@ -110,21 +111,21 @@ class Likelihood(parts.Part):
 
     @property
     def binary(self) -> bool:
-        """Whether pixels must be 0 or 1 for the density to be one."""
+        """Whether the only possible pixel values are 0 and 1."""
         return self.support == (0.0, 1.0, True)
 
     def check_pixels(self, x: Any, stacklevel: int = 2) -> None:
-        """Looks at images before they are trained on or scored.
+        """Checks the pixel values of images, before they are used for training or evaluation.
 
         Args:
-            x: an array of numbers.
-            stacklevel: of the warning, as seen from here.
+            x: images, an array of numbers.
+            stacklevel: stack level of the warning, as for `warnings.warn` in this method. 2, the caller, by default.
 
         Raises:
-            UserError: no numbers, or pixels outside of the support, NaN included.
+            UserError: if x has no numbers, or a pixel is NaN or outside the support.
 
         Warns:
-            UserWarning: pixels within the support that are no whole numbers, where these alone have a density.
+            UserWarning: if pixels in the support are not whole numbers, but the support has whole numbers only.
         """
         values, (low, high, whole) = np.asarray(x), self.support
         if values.size == 0 or values.dtype.kind not in "fiub":
@@ -139,29 +140,33 @@ class Likelihood(parts.Part):
             self.warn_of_grey(stacklevel + 1)
 
     def warn_of_grey(self, stacklevel: int = 2) -> None:
-        """Warns that pixels between the whole numbers are about to meet a likelihood of whole numbers."""
+        """Warns that pixels are not whole numbers, but the support has whole numbers only."""
         if self.binary:
             text = (
-                "Grey pixels under a Bernoulli likelihood: the loss is then a cross entropy, not a log density, and no "
-                'bound on log p(x). Binarize the data, or use likelihood="continuous_bernoulli" or "gaussian".'
+                "Grey pixels under a Bernoulli likelihood: the loss is then a cross entropy, not a log density, and "
+                'gives no bound on log p(x). Binarize the data, or use likelihood="continuous_bernoulli" or "gaussian".'
             )
         else:
-            text = f"Pixels that are no whole numbers under {type(self).__name__}, whose density is of whole numbers."
+            name = type(self).__name__
+            text = f"Expected whole numbers as pixels: only these have a density under {name}. Received other numbers."
         warnings.warn(text, UserWarning, stacklevel=stacklevel + 1)
 
 
-def _within(low: float, high: float) -> float:
-    """A number between two, of which either may be infinite."""
+def _inner_value(low: float, high: float) -> float:
+    """A number between `low` and `high`, each of which may be infinite."""
     if math.isfinite(low) and math.isfinite(high):
         return (low + high) / 2
     return low + 1.0 if math.isfinite(low) else high - 1.0 if math.isfinite(high) else 0.0
 
 
-def _flat(tensor: tf.Tensor, shape: Shape, image_shape: Shape) -> tf.Tensor:
-    """`[..., *shape]` -> `[..., P]` or `[..., P, n]` for images of P pixels; n is what `shape` has beyond the image."""
+def _flatten_pixels(tensor: tf.Tensor, shape: Shape, image_shape: Shape) -> tf.Tensor:
+    """Makes one axis of the pixels, P per image: `[..., *image]` -> `[..., P]`, `[..., *image, n]` -> `[..., P, n]`.
+
+    If `shape` does not start with `image_shape`, all its axes become one: `[..., *shape]` -> `[..., size]`.
+    """
     leading = len(tensor.shape) - len(shape)
     pixels, rest = math.prod(image_shape), shape[len(image_shape) :]
-    if shape[: len(image_shape)] != image_shape:  # numbers that are no pixel's own
+    if shape[: len(image_shape)] != image_shape:
         pixels, rest = math.prod(shape), ()
     flat = tf.reshape(tensor, tf.concat([tf.shape(tensor)[:leading], [pixels, *rest]], axis=0))
     return tf.ensure_shape(flat, [*tensor.shape[:leading], pixels, *rest])
@@ -169,7 +174,7 @@ def _flat(tensor: tf.Tensor, shape: Shape, image_shape: Shape) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable("kvae")
 class Bernoulli(Likelihood):
-    """Binary pixels: p(x=1|z) = sigmoid(logits), the logits being what the decoder emits."""
+    """Binary pixels: p(x=1|z) = sigmoid(logits), where the logits are the output of the decoder."""
 
     support = (0.0, 1.0, True)
 
@@ -191,7 +196,7 @@ class ContinuousBernoulli(Likelihood):
         return densities.continuous_bernoulli_log_density(x, parameters)
 
     def mean(self, parameters: tf.Tensor) -> tf.Tensor:
-        """E[x|z] = 1 / (1 - exp(-l)) - 1 / l (their equation 8 in logits l), 1/2 + l / 12 - l^3 / 720 near l = 0."""
+        """E[x|z] = 1 / (1 - exp(-l)) - 1 / l for logits l (equation 8), and 1/2 + l / 12 - l^3 / 720 near l = 0."""
         logits = parameters
         small = tf.abs(logits) < 0.2
         safe = tf.where(small, tf.ones_like(logits), logits)
@@ -199,15 +204,18 @@ class ContinuousBernoulli(Likelihood):
         return tf.where(small, series, -1 / tf.math.expm1(-safe) - 1 / safe)
 
     def sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
-        """By the inverse distribution function, log(u e^l + 1 - u) / l, mirrored so that the exponential never grows:
-        F(x; l) = 1 - F(1 - x; -l)."""
+        """Draws by the inverse distribution function, log(u e^l + 1 - u) / l.
+
+        It is always computed for -|l|, so that the exponential does not overflow: F(x; l) = 1 - F(1 - x; -l).
+        """
         logits, numbers = parameters, _uniforms(parameters, noise)
         magnitude = tf.maximum(tf.abs(logits), 0.05)
         mirrored = tf.where(logits > 0, 1 - numbers, numbers)
         x = -tf.math.log1p(mirrored * tf.math.expm1(-magnitude)) / magnitude  # for -|l|
-        # Near l = 0 the quotient loses its digits where log1p(x) is log(1 + x), as in LiteRT; the series errs by 7e-7.
-        bend = numbers * (1 - numbers) * logits
-        series = numbers + bend * (0.5 + (1 - 2 * numbers) * logits / 6)
+        # Near l = 0 the quotient loses digits if log1p(x) is computed as log(1 + x), as in LiteRT. The series has an
+        # error of 7e-7.
+        scaled = numbers * (1 - numbers) * logits
+        series = numbers + scaled * (0.5 + (1 - 2 * numbers) * logits / 6)
         x = tf.where(tf.abs(logits) < 0.05, series, tf.where(logits > 0, 1 - x, x))
         return tf.clip_by_value(x, 0.0, 1.0)
 
@@ -216,11 +224,14 @@ class ContinuousBernoulli(Likelihood):
 class Gaussian(Likelihood):
     """Grey pixels with mean sigmoid(logits) and one variance for all pixels, fixed or learned.
 
-    A learned variance is the sigma-VAE of Rybkin, Daniilidis and Levine, "Simple and Effective VAE Training with
-    Calibrated Decoders" (2021).
+    The model with a learned variance is the sigma-VAE of Rybkin, Daniilidis and Levine, "Simple and Effective VAE
+    Training with Calibrated Decoders" (2021).
 
     Args:
-        variance: a positive number, or `"learned"` (it starts at 0.1).
+        variance: a positive number, or `"learned"` for a weight with the initial value 0.1. 1 by default.
+
+    Raises:
+        UserError: if `variance` is neither.
     """
 
     def __init__(self, variance: float | str = 1.0, **kwargs: Any) -> None:
@@ -246,7 +257,7 @@ class Gaussian(Likelihood):
         return tf.sigmoid(parameters)
 
     def sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
-        """A draw of the Gaussian, clipped to [0, 1] as every picture is."""
+        """A draw of the Gaussian, clipped to [0, 1] as all images are."""
         numbers = noise.normal(tuple(parameters.shape[1:]), Stream.PIXELS)
         draw = densities.reparameterize(tf.sigmoid(parameters), tf.convert_to_tensor(self.log_variance), numbers)
         return tf.clip_by_value(draw, 0.0, 1.0)
@@ -259,8 +270,8 @@ class Gaussian(Likelihood):
 class SquaredError(Gaussian):
     """Half the squared error, 1/2 (x - sigmoid(logits))^2: the Gaussian of variance 1 without its constant.
 
-    It is what many write-ups print. Its `log_prob` is no log density: it lacks -1/2 log 2 pi = -0.919 nats a pixel,
-    which changes no gradient but every reported `elbo` and `reconstruction`.
+    Many publications report it. Its `log_prob` is not a log density: the constant -1/2 log 2 pi = -0.919 nats per pixel
+    is missing. This changes no gradient, but every reported `elbo` and `reconstruction`.
     """
 
     normalized = False
@@ -284,15 +295,15 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
 
 
 def get(likelihood: "str | Likelihood") -> Likelihood:
-    """A likelihood from its name in `LIKELIHOODS` or as it is; raises `UserError` for neither."""
-    return parts.chosen("likelihood", likelihood, LIKELIHOODS, Likelihood)
+    """The likelihood itself, or a new one from its name in `LIKELIHOODS`. Raises `UserError` if it is neither."""
+    return parts.get("likelihood", likelihood, LIKELIHOODS, Likelihood)
 
 
 def name_of(likelihood: Likelihood) -> str:
-    """The name by which `get` knows a likelihood, or the class's name where it is the user's own."""
+    """The name of a likelihood in `LIKELIHOODS`, or the name of its class if it is not there."""
     return parts.name_of(likelihood, LIKELIHOODS)
 
 
 def _uniforms(parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
-    """A uniform number for every number that the decoder emits, `[B, *image]`."""
+    """One uniform number for each number of the decoder's output, `[B, *image]`."""
     return noise.uniform(tuple(parameters.shape[1:]), Stream.PIXELS)

@@ -1,7 +1,7 @@
-"""What training minimises: one class an objective, made of draws from q. And the draws, with the terms of the ELBO.
+"""Objectives, which training minimises, one class per objective; and the draws from q that they are computed from.
 
-Everything is in nats per image: sums run over pixels and latent dimensions, means over the K draws, and the batch axis
-stays. `elbo` always has beta = 1; `loss` is what training minimises.
+Everything is in nats per image: summed over pixels and latent dimensions, averaged over the K draws, one number per
+image. `elbo` always has beta = 1; `loss` is what training minimises.
 """
 
 import copy
@@ -16,14 +16,14 @@ KL_KINDS = ("analytic", "sampled")
 
 
 class Draws(NamedTuple):
-    """K draws of z ~ q(z|x) for every image of a batch, and their densities; `VAE.draw` makes them. Nats per image."""
+    """K draws of z ~ q(z|x) for each image of a batch, and their log densities in nats. `VAE.draw` returns them."""
 
     z: tf.Tensor  # [K, B, D]
-    log_likelihood: tf.Tensor  # [K, B]  log p(x|z), of the observed pixels
+    log_likelihood: tf.Tensor  # [K, B]  log p(x|z), summed over the observed pixels
     log_prior: tf.Tensor  # [K, B]  log p(z)
     log_q: tf.Tensor  # [K, B]  log q(z|x)
-    kl: tf.Tensor  # [B]  KL(q || p): in closed form or log q - log p at the draws, as the objective's `kl` says
-    kl_per_dimension: tf.Tensor | None  # [B, D]  in closed form, where q and p have one
+    kl: tf.Tensor  # [B]  KL(q || p): in closed form, or the mean of log q - log p over the draws; see `Objective.kl`
+    kl_per_dimension: tf.Tensor | None  # [B, D]  in closed form; None if q and p have none per dimension
     q: Any  # kvae.model.posteriors.Distribution
 
     @property
@@ -43,28 +43,32 @@ class Draws(NamedTuple):
 
 
 class Objective:
-    """What all objectives share. One of yours needs `loss`; to be saved, also `get_config` and to be registered.
+    """Base class of the objectives. A subclass must define `loss`.
 
-    An objective does not change once it is made: give the model another one, `vae.objective = ...`, which may be done
-    between two calls of `fit`.
+    A model with an objective of your own can be saved if the class also defines `get_config` and is registered with
+    Keras. An objective is never changed: to train with another one, set `vae.objective` between two calls of `fit`.
 
     Attributes:
-        samples: K, draws of z an image.
-        kl: what the `kl` of its draws is, `"analytic"` where q and the prior have a closed form, or `"sampled"`.
+        samples: number of draws of z per image, K.
+        kl: how the `kl` of its draws is computed: `"analytic"`, in closed form if q and the prior have one, or
+            `"sampled"`, from the draws.
     """
 
     samples: int = 1
     kl: str = "analytic"
 
     def loss(self, draws: Draws, step: Any) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
-        """What training minimises, `[B]` nats per image.
+        """The loss of each image.
 
-        A pair stands for two gradients: the first is for the weights of encoder and posterior, the second for all
-        others; the metric `loss` shows the second.
+        An objective can return two losses. Then the gradient of the first one trains the encoder and the posterior, and
+        the gradient of the second one trains all other parts. The metric `loss` is the second one.
 
         Args:
-            draws: of `samples` z an image.
-            step: training steps that the model has made, for a schedule.
+            draws: draws with `samples` z per image.
+            step: number of training steps that the model has made, for a schedule.
+
+        Returns:
+            `[B]` nats per image, or a pair of these.
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method loss(draws, step), in nats per image.")
 
@@ -73,10 +77,10 @@ class Objective:
         return {}
 
     def build(self, data_size: int | None) -> None:
-        """Called before a training with the number of its images, None where it is not known."""
+        """`fit` calls it before the training, with the number of training images, or None if it is not known."""
 
     def at_end(self) -> "Objective":
-        """The objective as evaluation takes it: each schedule with its final value, where it has one."""
+        """The objective for evaluation: a schedule that has a final value is replaced by this value."""
         return self
 
     def get_config(self) -> dict[str, Any]:
@@ -89,16 +93,19 @@ class Objective:
 
 @keras.saving.register_keras_serializable("kvae")
 class ELBO(Objective):
-    """reconstruction + beta * kl; Kingma and Welling (2014), equation 3; Higgins et al., "beta-VAE" (2017), equation 4.
+    """The loss reconstruction + beta * kl, which is -ELBO for beta = 1.
+
+    Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), equation 3; Higgins et al., "beta-VAE" (2017),
+    equation 4.
 
     Args:
-        beta: weight of the KL term, a number of at least 0, or a schedule: a function of the step such as
-            `LinearWarmup` or one of `keras.optimizers.schedules`.
-        samples: K, draws of z an image.
-        kl: `"analytic"`, or `"sampled"` for log q(z|x) - log p(z) at the draws.
+        beta: weight of the KL term: a number, at least 0, or a schedule, a function of the step such as `LinearWarmup`
+            or one of `keras.optimizers.schedules`. 1 by default.
+        samples: number of draws of z per image, K. 1 by default.
+        kl: `"analytic"`, the default, or `"sampled"` for log q(z|x) - log p(z) at the draws.
 
     Raises:
-        UserError: an argument that cannot be.
+        UserError: if an argument is not one of these.
     """
 
     def __init__(self, beta: Any = 1.0, samples: int = 1, kl: str = "analytic") -> None:
@@ -117,7 +124,7 @@ class ELBO(Objective):
         return self if final is None else self.with_beta(final)
 
     def with_beta(self, beta: Any) -> "ELBO":
-        """The same objective with another beta."""
+        """A copy of the objective with another beta. Raises `UserError` as the constructor does."""
         other = copy.copy(self)
         other.beta = beta if callable(beta) else check_beta(beta)
         return other
@@ -138,7 +145,7 @@ OBJECTIVES: dict[str, type[Objective]] = {"elbo": ELBO}
 
 
 def get(objective: "str | Objective") -> Objective:
-    """An objective from its name in `OBJECTIVES` or as it is; raises `UserError` for neither."""
+    """The objective itself, or a new one from its name in `OBJECTIVES`. Raises `UserError` if it is neither."""
     if isinstance(objective, Objective):
         return objective
     if isinstance(objective, str) and objective in OBJECTIVES:
@@ -147,12 +154,12 @@ def get(objective: "str | Objective") -> Objective:
 
 
 def importance_weighted_bound(log_weights: tf.Tensor) -> tf.Tensor:
-    """log 1/K sum_k w_k, a lower bound of log p(x) that tightens with K.
+    """log 1/K sum_k w_k, a lower bound of log p(x) that becomes tighter with K.
 
     Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders" (2016), equation 8.
 
     Args:
-        log_weights: log p(x, z_k) - log q(z_k|x), `[K, B]`, z_k ~ q(z|x).
+        log_weights: log w_k = log p(x, z_k) - log q(z_k|x) at draws z_k ~ q(z|x), `[K, B]`.
 
     Returns:
         `[B]` nats.
@@ -163,21 +170,21 @@ def importance_weighted_bound(log_weights: tf.Tensor) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable("kvae")
 class LinearWarmup:
-    """beta grows linearly from `start` to `beta` over the first `steps` training steps, then stays.
+    """A schedule: beta grows linearly from `start` to `beta` over the first `steps` training steps, then is constant.
 
-    Sonderby et al., "Ladder Variational Autoencoders" (2016), section 2.3. A function of the step alone, so a
-    resumed training goes on where it stood. Evaluation uses the final value.
+    Sonderby et al., "Ladder Variational Autoencoders" (2016), section 2.3. Its value depends only on the step, so a
+    resumed training continues with the correct value. Evaluation uses the final value.
 
     Args:
-        beta: the final value, at least 0.
-        steps: training steps until then, at least 1.
-        start: the value at step 0.
+        beta: final value, at least 0.
+        steps: number of training steps until the final value, at least 1.
+        start: value at step 0, at least 0. 0 by default.
 
     Call arguments:
-        step: training steps that the model has made.
+        step: number of training steps that the model has made.
 
     Raises:
-        UserError: a negative beta or start, or fewer than one step.
+        UserError: if beta or start is not a finite number of at least 0, or there is less than one step.
     """
 
     def __init__(self, beta: float, steps: int, start: float = 0.0) -> None:
@@ -200,7 +207,7 @@ class LinearWarmup:
 
 
 def check_beta(beta: Any) -> float:
-    """`beta` as a float, or a `UserError` where it is not a finite number of at least 0."""
+    """`beta` as a float. Raises `UserError` if it is not a finite number of at least 0."""
     if isinstance(beta, bool) or not isinstance(beta, numbers.Real) or not math.isfinite(beta) or beta < 0:
         raise UserError(f"Expected beta to be a finite number of at least 0. Received {beta!r}.")
     return float(beta)

@@ -1,4 +1,4 @@
-"""What priors, posteriors and likelihoods share: they are Keras layers that hold weights, and are never called."""
+"""The base class of priors, posteriors and likelihoods: Keras layers that have weights, but are never called."""
 
 import inspect
 from collections.abc import Mapping
@@ -9,10 +9,10 @@ from kvae.internal.tensorflow import keras
 
 
 class Part(keras.layers.Layer):
-    """A part of a VAE: its weights train and are saved with the model; densities stay float32 under every policy.
+    """A part of a VAE. Its weights are trained and saved with the model; it computes in float32 under every policy.
 
-    `VAE.build` builds it: `build` gets the arguments that it has names for among `latent_dim`, `image_shape` and
-    `condition_shape`. A file that was written before a part had weights loads: they start at their default.
+    `VAE.build` calls `build` with those of the arguments `latent_dim`, `image_shape` and `condition_shape` that it
+    takes. A file that was saved before a part had weights can still be loaded: the weights keep their initial values.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -24,27 +24,27 @@ class Part(keras.layers.Layer):
             super().load_own_variables(store)
 
     def get_build_config(self) -> None:
-        """None: what a part is built for is the model's to know."""
+        """None: Keras saves no arguments of `build`, because the model builds its parts."""
 
 
 def build(part: Part, **sizes: Any) -> None:
-    """Builds a part with those of `sizes` that its `build` has names for; once."""
+    """Builds a part, if it is not built yet, with those of `sizes` that its `build` takes."""
     if not part.built:
         wanted = inspect.signature(part.build).parameters
         part.build(**{name: size for name, size in sizes.items() if name in wanted})
 
 
-def chosen(kind: str, received: Any, table: Mapping[str, type], base: type) -> Any:
-    """A part from its name in a table, or as it is.
+def get(kind: str, received: Any, table: Mapping[str, type], base: type) -> Any:
+    """The part itself, or a new one from its name in a table.
 
     Args:
-        kind: what it is, e.g. `"prior"`.
+        kind: kind of the part, e.g. `"prior"`.
         received: a name, or an object of the class `base`.
-        table: the classes by name.
-        base: of all such parts.
+        table: classes by name.
+        base: base class of the parts of this kind.
 
     Raises:
-        UserError: neither.
+        UserError: if `received` is neither a name in the table nor such an object.
     """
     if isinstance(received, base):
         return received
@@ -59,6 +59,6 @@ def chosen(kind: str, received: Any, table: Mapping[str, type], base: type) -> A
 
 
 def name_of(part: Any, table: Mapping[str, type]) -> str:
-    """The name by which a table knows a part, or the name of its class where it is the user's own."""
-    known = {kind: name for name, kind in table.items()}
-    return known.get(type(part), type(part).__name__)
+    """The name of a part in a table, or the name of its class if it is not there."""
+    names = {kind: name for name, kind in table.items()}
+    return names.get(type(part), type(part).__name__)

@@ -1,7 +1,7 @@
-"""The places of images under `tf.distribute`: several devices share a batch, and noise depends on an image's place.
+"""The places of images in their batch, which decide their noise, also under `tf.distribute`.
 
-What an image contributes to a step depends on its place in the whole batch, never on the device that works on it, so
-the number of devices changes a training by rounding alone.
+What an image contributes to a training step depends on its place in the whole batch, not on the device that works on
+it. So the number of devices changes a training run by rounding errors only.
 """
 
 from typing import Any, NamedTuple
@@ -10,21 +10,38 @@ from kvae.internal.tensorflow import tf
 
 
 class Placed(NamedTuple):
-    """A batch whose images know their places, for a strategy that splits it among replicas."""
+    """A batch with the place of each image, for a strategy that splits the batch among replicas."""
 
     x: Any  # [B, *image]
-    condition: Any  # [B, ...], or () where the model takes none
-    place: Any  # [B] int32, of every image in the whole batch or set
-    of: Any  # [B] int32, images of the whole batch
+    condition: Any  # [B, ...], or () if the model takes no condition
+    place: Any  # [B] int32, index of each image in the whole batch or in the whole set
+    global_batch_size: Any  # [B] int32, number of images in the whole batch, the same for each image
 
 
-def placed(dataset: Any, *, in_set: bool, conditional: bool) -> Any:
+class Batch(NamedTuple):
+    """The part of a batch that one device works on in a step."""
+
+    x: tf.Tensor  # [B, *image] float32
+    condition: tf.Tensor | None  # [B, ...] float32
+    replica: Any  # index of the device among the replicas; 0 if `place` counts over all of them
+    place: tf.Tensor  # [B] int32, index of each image in the whole batch or in the whole set
+    global_batch_size: tf.Tensor | None  # [B] number of images in the whole batch, if several devices share it
+
+    def mean(self, losses: tf.Tensor) -> tf.Tensor:
+        """This device's contribution to the mean over the whole batch; Keras sums gradients over the devices."""
+        if self.global_batch_size is None:
+            return tf.reduce_mean(losses) / tf.distribute.get_strategy().num_replicas_in_sync
+        return tf.reduce_sum(losses / tf.cast(self.global_batch_size, tf.float32))
+
+
+def add_places(dataset: tf.data.Dataset, *, in_set: bool, conditional: bool) -> tf.data.Dataset:
     """A dataset of `Placed` batches.
 
     Args:
-        dataset: of batches x, (x, y) or [x, y].
-        in_set: count the places through the whole set, as for evaluation; else within the batch, as for training.
-        conditional: keep y, the condition; it is dropped where the model has no use for it.
+        dataset: dataset of batches x, (x, y) or [x, y].
+        in_set: whether places count through the whole set, as for evaluation; otherwise they start at 0 in each
+            batch, as for training.
+        conditional: whether to keep y as the condition; otherwise y is dropped.
     """
 
     def place(start: Any, *batch: Any) -> Any:
@@ -33,24 +50,24 @@ def placed(dataset: Any, *, in_set: bool, conditional: bool) -> Any:
         condition = rest[0] if conditional else ()
         return start + count, Placed(images, condition, start + tf.range(count), tf.fill([count], count))
 
-    # Dataset.map and scan call a function of a tuple with its parts as arguments.
+    # Dataset.map and Dataset.scan pass the parts of a tuple as separate arguments.
     if in_set:
         numbered = dataset.scan(0, lambda start, batch: place(start, *tf.nest.flatten(batch)))
     else:
         numbered = dataset.map(lambda *batch: place(0, *batch)[1])
     policies = tf.data.experimental.AutoShardPolicy
     if dataset.options().experimental_distribute.auto_shard_policy == policies.AUTO:
-        # Every worker reads all batches and works on its part of each; by files they would have other batches.
+        # Each worker must read all batches and work on its part of each; sharding by files would give it other batches.
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = policies.DATA
         numbered = numbered.with_options(options)
     return numbered
 
 
-def as_shared(results: dict[str, Any]) -> dict[str, Any]:
-    """What a step returns, in the shape `[1]` where several workers train.
+def reducible(results: dict[str, Any]) -> dict[str, Any]:
+    """The results of a step, reshaped to `[1]` if several workers train.
 
-    Keras reduces a step's results over the workers by a mean over axis 0, which scalars do not have.
+    Keras reduces them over the workers by a mean over axis 0, which scalars do not have.
     """
     if not isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
         return results

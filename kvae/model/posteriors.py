@@ -1,4 +1,4 @@
-"""q(z|x): what an encoder's parameters stand for. One class a family, and one for its members."""
+"""q(z|x): one class per family of distributions, and one class for a distribution of the family."""
 
 from typing import Any, NamedTuple
 
@@ -9,25 +9,36 @@ from kvae.model.priors import Prior, StandardNormal
 from kvae.noise.keyed import Keyed, Noise
 from kvae.noise.streams import Stream
 
-MEAN_DRAWS = 64  # of q, for a mean that has no closed form
+MEAN_DRAWS = 64  # number of draws of q for a mean without a closed form
 
 
 class Distribution:
-    """q(z|x) of a batch of B images. A q of yours needs `sample_and_log_prob`, and `log_prob` to complete images."""
+    """q(z|x) for a batch of B images.
+
+    A subclass must define `sample_and_log_prob`. For the completion of images it also needs `log_prob`.
+    """
 
     @property
     def mean(self) -> tf.Tensor:
-        """E_q[z], `[B, D]`: by default the mean of 64 draws, made of the same numbers for every image."""
+        """E_q[z], `[B, D]`. By default the mean of 64 draws, with the same random numbers for each image."""
         z, _ = self.sample_and_log_prob(Keyed(0, Stream.POSTERIOR_MEAN, tf.zeros([1], tf.int32)), MEAN_DRAWS)
         return tf.reduce_mean(z, axis=0)
 
     @property
     def covariance(self) -> tf.Tensor | None:
-        """`[B, D, D]`, or None where it is not known: then a picture shows no ellipse."""
+        """Covariance matrix, `[B, D, D]`, or None if it is not known. Figures show it as an ellipse."""
         return None
 
     def sample_and_log_prob(self, noise: Noise, samples: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """K draws an image, reparameterized, and their log density: z `[K, B, D]` and log q(z|x) `[K, B]`, nats."""
+        """Reparameterized draws and their log densities.
+
+        Args:
+            noise: source of the random numbers for B images, whose stream is `Stream.POSTERIOR`.
+            samples: number of draws per image, K.
+
+        Returns:
+            z `[K, B, D]` and log q(z|x) `[K, B]`, nats.
+        """
         raise NotImplementedError(f"{type(self).__name__} needs a method sample_and_log_prob(noise, samples).")
 
     def log_prob(self, z: tf.Tensor) -> tf.Tensor:
@@ -35,15 +46,15 @@ class Distribution:
         raise NotImplementedError(f"{type(self).__name__} needs a method log_prob(z): its density is not known.")
 
     def kl(self, prior: Prior) -> tf.Tensor | None:
-        """KL(q || prior) in closed form: per latent dimension `[B, D]`, or `[B]`; None where there is none."""
+        """KL(q || prior) in closed form, nats: `[B, D]` per latent dimension, or `[B]`. None if there is none."""
         return None
 
-    def stopped(self) -> "Distribution":
-        """The same distribution, through whose parameters no gradient flows; `log_prob` still has one in z."""
-        raise NotImplementedError(f"{type(self).__name__} needs a method stopped().")
+    def stop_gradient(self) -> "Distribution":
+        """The same distribution without gradients of its parameters. `log_prob` still has a gradient in z."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method stop_gradient().")
 
     def tensors(self) -> dict[str, tf.Tensor]:
-        """What the exported endpoint `encode` returns, by name; the mean by default."""
+        """The outputs of the exported endpoint `encode`, by name. The mean by default."""
         return {"mean": self.mean}
 
 
@@ -53,7 +64,7 @@ class _MeanAndLogVar(NamedTuple):
 
 
 class Gaussian(_MeanAndLogVar, Distribution):
-    """N(mean, exp(log_var)), factorized. A tuple of the two, each `[B, D]`: `mean, log_var = vae.encode(x)`."""
+    """The factorized N(mean, exp(log_var)). It is the tuple of both, each `[B, D]`: `mean, log_var = vae.encode(x)`."""
 
     __slots__ = ()
 
@@ -62,7 +73,7 @@ class Gaussian(_MeanAndLogVar, Distribution):
         return tf.linalg.diag(tf.exp(self.log_var))
 
     def sample_and_log_prob(self, noise: Noise, samples: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """Kingma and Welling (2014), section 2.4: z = mean + exp(log_var / 2) * noise."""
+        """z = mean + exp(log_var / 2) * noise; Kingma and Welling (2014), section 2.4."""
         numbers = noise.normal((samples, self.mean.shape[-1]), Stream.POSTERIOR)
         z = densities.reparameterize(self.mean, self.log_var, tf.transpose(numbers, [1, 0, 2]))
         return z, self.log_prob(z)
@@ -75,7 +86,7 @@ class Gaussian(_MeanAndLogVar, Distribution):
             return None
         return densities.gaussian_kl(self.mean, self.log_var)
 
-    def stopped(self) -> "Gaussian":
+    def stop_gradient(self) -> "Gaussian":
         return Gaussian(*map(tf.stop_gradient, self))
 
     def tensors(self) -> dict[str, tf.Tensor]:
@@ -83,27 +94,39 @@ class Gaussian(_MeanAndLogVar, Distribution):
 
 
 class Posterior(parts.Part):
-    """A family of q(z|x): how many parameters an encoder must emit, and what they stand for."""
+    """A family of q(z|x): it makes a distribution of the parameters that an encoder returns.
 
-    #: what an encoder returns, in words
+    A subclass must define `parameters_size` and `distribution`.
+
+    Attributes:
+        parameters: what an encoder must return, in words, for error messages.
+    """
+
     parameters = "the parameters of q(z|x)"
 
     def build(self, latent_dim: int) -> None:
-        """Makes the family's own weights, where it has some."""
+        """Makes the weights of the family, if it has any."""
 
     def parameters_size(self, latent_dim: int) -> int | tuple[int, ...]:
-        """Width of what the encoder emits for D = `latent_dim`: of its tensor `[B, size]`, or of each of several."""
+        """Width of the encoder's output `[B, width]` for D = `latent_dim`, or a tuple of widths for several outputs."""
         raise NotImplementedError(f"{type(self).__name__} needs a method parameters_size(latent_dim).")
 
     def distribution(self, parameters: Any) -> Distribution:
-        """q of a batch from what the encoder returned, in float32."""
+        """q(z|x) for a batch.
+
+        Args:
+            parameters: output of the encoder, a tensor or a tuple of tensors, each `[B, width]`.
+
+        Returns:
+            The distribution, in float32.
+        """
         raise NotImplementedError(f"{type(self).__name__} needs a method distribution(parameters).")
 
     def latent_dim_of(self, sizes: tuple[int, ...]) -> int:
-        """D of an encoder that emits tensors of these widths.
+        """The latent size D for which an encoder must return tensors of these widths.
 
         Raises:
-            UserError: there is no such D.
+            UserError: if there is no such D.
         """
         for latent_dim in range(1, sum(sizes) + 1):
             if as_sizes(self.parameters_size(latent_dim)) == sizes:
@@ -113,7 +136,7 @@ class Posterior(parts.Part):
 
 @keras.saving.register_keras_serializable("kvae")
 class DiagonalGaussian(Posterior):
-    """q(z|x) = N(mean, exp(log_var)), factorized; Kingma and Welling (2014), equation 9."""
+    """q(z|x) = N(mean, exp(log_var)), factorized. Kingma and Welling (2014), equation 9."""
 
     parameters = "(mean, log_var), each [B, D]"
 
@@ -129,15 +152,15 @@ POSTERIORS: dict[str, type[Posterior]] = {"diagonal_gaussian": DiagonalGaussian}
 
 
 def get(posterior: "str | Posterior") -> Posterior:
-    """A posterior from its name in `POSTERIORS` or as it is; raises `UserError` for neither."""
-    return parts.chosen("posterior", posterior, POSTERIORS, Posterior)
+    """The posterior itself, or a new one from its name in `POSTERIORS`. Raises `UserError` if it is neither."""
+    return parts.get("posterior", posterior, POSTERIORS, Posterior)
 
 
 def name_of(posterior: Posterior) -> str:
-    """The name by which `get` knows a posterior, or the class's name where it is the user's own."""
+    """The name of a posterior in `POSTERIORS`, or the name of its class if it is not there."""
     return parts.name_of(posterior, POSTERIORS)
 
 
 def as_sizes(sizes: int | tuple[int, ...]) -> tuple[int, ...]:
-    """What `parameters_size` returns, as a tuple."""
+    """The result of `parameters_size` as a tuple."""
     return (sizes,) if isinstance(sizes, int) else tuple(sizes)

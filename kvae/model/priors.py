@@ -1,4 +1,4 @@
-"""p(z): the density of the latent space, draws of it, and where its mass lies. One class a prior."""
+"""p(z): the log density of the latent space, draws, and the region with its probability mass. One class per prior."""
 
 from typing import Any
 
@@ -12,17 +12,17 @@ from kvae.noise.keyed import Noise
 from kvae.noise.streams import Stream
 from kvae.runtime import latent
 
-DRAWS = 4096  # that tell where a prior's mass lies
-REACH = 7.0  # standard deviations: beyond them a plane of the standard normal has 5e-12 of its mass
+REGION_DRAWS = 4096  # number of draws from which the region of a prior is computed
+HALF_WIDTH = 7.0  # of the standard normal's region: 5e-12 of the mass of two dimensions is outside
 
 
 class Prior(parts.Part):
-    """What all priors share. A prior of yours needs `log_prob` and `sample`; weights are made in `build`.
+    """Base class of the priors. A subclass must define `log_prob` and `sample`, and makes its weights in `build`.
 
     Attributes:
-        latent_dim: D, once built.
-        exact: whether its z are a function of the seed alone, the same bit for bit on every runtime. Where weights take
-            part, z agrees to rounding.
+        latent_dim: latent size, D; None until the prior is built.
+        exact: whether the z of a seed are the same on every runtime, bit for bit. The z of a prior that computes with
+            weights can differ by rounding.
     """
 
     exact = False
@@ -32,46 +32,75 @@ class Prior(parts.Part):
         self.latent_dim = latent_dim
 
     def log_prob(self, z: tf.Tensor, condition: Any = None) -> tf.Tensor:
-        """log p(z) in nats; z `[..., D]` -> `[...]`. `condition` `[B, ...]` belongs to the last axis but one of z."""
+        """log p(z), nats.
+
+        Args:
+            z: latent points, `[..., D]`; `[..., B, D]` if there is a condition.
+            condition: condition per image, `[B, ...]`, or None.
+
+        Returns:
+            `[...]`, the shape of z without its last axis.
+        """
         raise NotImplementedError(f"{type(self).__name__} needs a method log_prob(z, condition=None), in nats.")
 
     def sample(self, noise: Noise, condition: Any = None) -> tf.Tensor:
-        """z ~ p(z), `[B, D]`, in operations that LiteRT has built in, so that a decoder with it can be exported."""
+        """z ~ p(z), with operations that are built into LiteRT, so that the draw can be exported.
+
+        Args:
+            noise: source of the random numbers for B images, whose streams are `Stream.LATENT` and `Stream.CHOICE`.
+            condition: condition per image, `[B, ...]`, or None.
+
+        Returns:
+            `[B, D]` float32.
+        """
         raise NotImplementedError(f"{type(self).__name__} needs a method sample(noise, condition=None).")
 
     def region(self, condition: Any = None) -> tuple[np.ndarray, np.ndarray]:
-        """A box that holds the mass, for quadrature and pictures: its lowest and its highest corner, each `[D]`.
+        """A box that contains nearly all of the probability mass, for quadrature and figures.
 
-        By default the box of 4,096 draws, twice as wide.
+        By default the box around 4,096 draws, twice as wide in each dimension.
+
+        Args:
+            condition: one condition, `[1, ...]`, or None.
+
+        Returns:
+            The lowest and the highest corner, each `[D]`.
         """
-        z = np.concatenate([self._draws(condition, start) for start in range(0, DRAWS, DRAWS // 4)]).astype(np.float64)
+        starts = range(0, REGION_DRAWS, REGION_DRAWS // 4)
+        z = np.concatenate([self._draws(condition, start) for start in starts]).astype(np.float64)
         low, high = z.min(axis=0), z.max(axis=0)
         margin = (high - low) / 2
         return low - margin, high + margin
 
     def _draws(self, condition: Any, start: int) -> np.ndarray:
-        """A quarter of `DRAWS`, for one condition."""
-        count = DRAWS // 4
+        """A quarter of the draws for `region`."""
+        count = REGION_DRAWS // 4
         if condition is not None:
             condition = tf.repeat(tf.convert_to_tensor(condition)[:1], count, axis=0)
         seeds = tf.constant(portable.seeds(count, 0, start))
         return np.asarray(self.sample(portable.Portable(seeds, keyed.TENSORFLOW), condition))
 
     def quantiles(self, n: int) -> np.ndarray:
-        """The points (i + 1/2) / n of the distribution of one latent dimension, `[n]`: a lattice of equal probability.
+        """The quantiles (i + 1/2) / n of one latent dimension, for a lattice of equal probability.
+
+        Args:
+            n: number of quantiles.
+
+        Returns:
+            `[n]`.
 
         Raises:
-            UserError: a prior whose dimensions are not independent and alike, which is the default.
+            UserError: by default; only a prior with independent, identically distributed dimensions defines quantiles.
         """
         raise UserError(
             f"Expected a prior of independent dimensions for its quantiles. Received {type(self).__name__}."
         )
 
     def bind(self, encode: Any) -> None:
-        """Called by `VAE.build` with x `[B, *image]` -> q(z|x), for a prior that is made of the encoder's answers."""
+        """`VAE.build` calls it with the function x `[B, *image]` -> q(z|x), for a prior that depends on the encoder."""
 
     def frozen(self) -> "Prior":
-        """The prior to export: itself, or one of constants where its weights follow from a computation."""
+        """The prior to export: itself, or one with constant weights if its weights are the result of a computation."""
         return self
 
 
@@ -85,12 +114,13 @@ class StandardNormal(Prior):
         return tf.reduce_sum(densities.standard_normal_log_density(z), axis=-1)
 
     def sample(self, noise: Noise, condition: Any = None) -> tf.Tensor:
-        # Within +-5.3 as it is. The clip keeps converters from folding the last factor, 2^-20, into float16 weights.
+        # The numbers are within +-5.3, so the clip changes none. It prevents converters from merging the last factor of
+        # the noise, 2^-20, into float16 weights.
         return tf.clip_by_value(noise.normal((self.latent_dim,), Stream.LATENT), -6.0, 6.0)
 
     def region(self, condition: Any = None) -> tuple[np.ndarray, np.ndarray]:
-        reach = np.full(self.latent_dim, REACH)
-        return -reach, reach
+        corner = np.full(self.latent_dim, HALF_WIDTH)
+        return -corner, corner
 
     def quantiles(self, n: int) -> np.ndarray:
         return latent.normal_quantiles(n)
@@ -100,10 +130,10 @@ PRIORS: dict[str, type[Prior]] = {"standard_normal": StandardNormal}
 
 
 def get(prior: "str | Prior") -> Prior:
-    """A prior from its name in `PRIORS` or as it is; raises `UserError` for neither."""
-    return parts.chosen("prior", prior, PRIORS, Prior)
+    """The prior itself, or a new one from its name in `PRIORS`. Raises `UserError` if it is neither."""
+    return parts.get("prior", prior, PRIORS, Prior)
 
 
 def name_of(prior: Prior) -> str:
-    """The name by which `get` knows a prior, or the class's name where it is the user's own."""
+    """The name of a prior in `PRIORS`, or the name of its class if it is not there."""
     return parts.name_of(prior, PRIORS)

@@ -1,7 +1,7 @@
-"""Random numbers that are functions of what they are for.
+"""Random numbers that depend only on a seed and on what they are used for.
 
-`keyed.py` serves training and evaluation, `portable.py` the images that a seed stands for on every runtime, and
-`streams.py` names every use, so that no two of them can share numbers.
+`keyed.py` is for training and evaluation. `portable.py` draws the image of a seed, the same on every runtime.
+`streams.py` lists all uses, so that no two of them share numbers.
 """
 
 from kvae.internal.lazy import lazy

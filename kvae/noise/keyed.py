@@ -1,10 +1,10 @@
-"""Counter-based uniform numbers: a value depends on what it is for, never on how many were drawn before.
+"""Counter-based random numbers: a number depends on what it is used for, not on how many were drawn before.
 
-A draw is a hash of (seed, key..., element), so the pixel noise of image i in epoch e is the same whatever the batch
-size, the order, the number of workers or the moment of a resume. Only builtin uint32 operations make the bits, so
-`uniform` is bit-identical eagerly, in a graph, under XLA and in NumPy. `normal` puts them through `erfinv`, whose
-kernels agree to 4 units in the last place, and under XLA to 3e-5 beyond three standard deviations. What must be the
-same on every runtime, the images that a seed stands for, comes from `kvae.noise.portable`.
+A number is a hash of (seed, key, index of the element). So the pixel noise of image i in epoch e is the same for every
+batch size, order and number of workers, and after a resume. The hash uses only built-in uint32 operations, so `uniform`
+gives the same bits in eager mode, in a graph, under XLA and in NumPy. `normal` applies `erfinv`, whose implementations
+agree to 4 units in the last place, but under XLA only to 3e-5 beyond three standard deviations. Numbers that must be
+the same on every runtime, those of the image of a seed, come from `kvae.noise.portable`.
 """
 
 import math
@@ -18,9 +18,9 @@ from kvae.noise.streams import Stream
 
 
 class Noise(Protocol):
-    """Random numbers for a batch of B images; whoever draws is given one.
+    """A source of random numbers for a batch of B images. It is passed to every function that draws.
 
-    `Keyed` below serves training and evaluation, `kvae.noise.portable.Portable` the images that a seed stands for.
+    `Keyed` below is for training and evaluation, `kvae.noise.portable.Portable` for the images of seeds.
     """
 
     def normal(self, shape: tuple[int, ...], stream: Stream) -> Any:
@@ -31,7 +31,7 @@ class Noise(Protocol):
 
 
 class TensorFlow:
-    """`kvae.noise.portable.Arithmetic` of TensorFlow, in operations that LiteRT has built in."""
+    """`kvae.noise.portable.Arithmetic` for TensorFlow, with operations that are built into LiteRT."""
 
     def words(self, value: Any) -> tf.Tensor:
         if isinstance(value, int | np.ndarray):
@@ -64,7 +64,7 @@ TENSORFLOW = TensorFlow()
 
 
 def _bits(count: int, key: tuple[Any, ...]) -> tf.Tensor:
-    """`count` hashed words for every key, `[B, count]` uint32."""
+    """`count` hashed words for each key of a batch, `[B, count]` uint32."""
     ops, golden = TENSORFLOW, TENSORFLOW.words(portable.GOLDEN)
     state = ops.words(0)
     for part in key:
@@ -73,10 +73,10 @@ def _bits(count: int, key: tuple[Any, ...]) -> tf.Tensor:
 
 
 def uniform(shape: tuple[int, ...], *key: Any) -> tf.Tensor:
-    """Uniform numbers on [0, 1) for every key of a batch.
+    """Uniform numbers on [0, 1) for each key of a batch.
 
     Args:
-        shape: of the numbers that one key gets, e.g. `(28, 28, 1)`.
+        shape: shape of the numbers for one key, e.g. `(28, 28, 1)`.
         *key: integers or integer tensors that broadcast to `[B]`, e.g. seed, epoch and image index.
 
     Returns:
@@ -87,13 +87,13 @@ def uniform(shape: tuple[int, ...], *key: Any) -> tf.Tensor:
 
 
 def normal(shape: tuple[int, ...], *key: Any) -> tf.Tensor:
-    """Standard normal numbers for every key of a batch, by the inverse distribution function.
+    """Standard normal numbers for each key of a batch, by the inverse distribution function.
 
-    The uniforms are the odd multiples of 2^-24, symmetric about 1/2 and never 0 or 1, so the draws are finite: at most
-    5.3 standard deviations out, beyond which one in 8 * 10^6 would lie.
+    The uniform numbers are the odd multiples of 2^-24. They are symmetric about 1/2 and never 0 or 1, so the normal
+    numbers are finite, with magnitudes up to 5.3. A standard normal number exceeds this with probability 1 in 8 * 10^6.
 
     Args:
-        shape: of the numbers that one key gets, e.g. `(K, D)`.
+        shape: shape of the numbers for one key, e.g. `(K, D)`.
         *key: as in `uniform`.
 
     Returns:
@@ -105,14 +105,14 @@ def normal(shape: tuple[int, ...], *key: Any) -> tf.Tensor:
 
 
 class Keyed:
-    """The noise of a computation: numbers that are a hash of (seed, what they are for, key).
+    """The noise of a computation: each number is a hash of (seed, use, stream, key).
 
-    They are the same for every batch size, number of workers and moment of a resume, as long as the key is.
+    With the same key the numbers are the same for every batch size and number of workers, and after a resume.
 
     Args:
         seed: an integer, or an integer tensor.
-        use: which computation draws.
-        *key: integers or integer tensors that broadcast to `[B]`, such as the step and the places of the images.
+        use: the computation that needs the numbers.
+        *key: integers or integer tensors that broadcast to `[B]`, such as the step and the positions of the images.
     """
 
     def __init__(self, seed: Any, use: Stream, *key: Any) -> None:
@@ -129,18 +129,18 @@ class Keyed:
         return uniform(shape, self._seed, *streams.words(self._use, stream), *self._key)
 
     def numbered(self, numbers: Any) -> "Numbered":
-        """The same noise for draws that have numbers: how many of them are made at once changes none."""
+        """The same noise for numbered draws, `[K]` integers. Draw k is the same however many are made at once."""
         return Numbered(self._seed, self._use, self._key, numbers)
 
 
 class Numbered:
-    """`Keyed` noise in which the first axis of every shape counts draws, and draw k has its number in the key.
+    """`Keyed` noise for numbered draws: the first axis of each shape is the draws, and the key has the draw's number.
 
     Args:
         seed: as in `Keyed`.
         use: as in `Keyed`.
-        key: as in `Keyed`; at least one of them is `[B]`.
-        numbers: of the draws, `[K]` integers.
+        key: as in `Keyed`; the last element has the shape `[B]`.
+        numbers: number of each draw, `[K]` integers.
     """
 
     def __init__(self, seed: Any, use: Stream, key: tuple[Any, ...], numbers: Any) -> None:
@@ -149,17 +149,17 @@ class Numbered:
 
     def normal(self, shape: tuple[int, ...], stream: Stream) -> tf.Tensor:
         """Standard normal numbers, `[B, K, *rest]` float32 for the shape `(K, *rest)`."""
-        return self._made(normal, shape, stream)
+        return self._generate(normal, shape, stream)
 
     def uniform(self, shape: tuple[int, ...], stream: Stream) -> tf.Tensor:
         """Uniform numbers on [0, 1), `[B, K, *rest]` float32 for the shape `(K, *rest)`."""
-        return self._made(uniform, shape, stream)
+        return self._generate(uniform, shape, stream)
 
-    def _made(self, generate: Any, shape: tuple[int, ...], stream: Stream) -> tf.Tensor:
+    def _generate(self, generate: Any, shape: tuple[int, ...], stream: Stream) -> tf.Tensor:
         seed, use, key = self._keyed
         images, draws = tf.shape(key[-1])[0], tf.shape(self._numbers)[0]
         parts = [tf.tile(part, [draws]) if part.shape.rank == 1 else part for part in map(tf.convert_to_tensor, key)]
         numbers = tf.repeat(self._numbers, images)
-        made = generate(tuple(shape[1:]), seed, *streams.words(use, stream), *parts, numbers)
-        made = tf.reshape(made, [shape[0], images, *shape[1:]])  # fails where the shape does not begin with K
-        return tf.transpose(made, [1, 0, *range(2, 1 + len(shape))])
+        values = generate(tuple(shape[1:]), seed, *streams.words(use, stream), *parts, numbers)
+        values = tf.reshape(values, [shape[0], images, *shape[1:]])  # fails if shape[0] is not K
+        return tf.transpose(values, [1, 0, *range(2, 1 + len(shape))])

@@ -1,11 +1,11 @@
-"""The portable sampler: integers and normal numbers that are the same, bit for bit, on every runtime.
+"""The portable sampler: uniform and normal numbers that are the same, bit for bit, on every runtime.
 
-A number is a function of (seed, stream, place) alone, made by uint32 and int32 operations that TensorFlow, XLA, LiteRT
-and NumPy compute alike; only its last step, int32 -> float32 times a power of two, leaves the integers, and that is
-exact. So image i of a batch depends on its own seed alone, and one seed gives one z everywhere.
+A number depends only on (seed, stream, position). It is computed with uint32 and int32 operations, whose results are
+the same in TensorFlow, XLA, LiteRT and NumPy. The last step converts int32 to float32 and multiplies by a power of two,
+which is exact. So image i of a batch depends only on its own seed, and one seed gives the same z everywhere.
 
-The functions take an `Arithmetic`, NumPy's by default; `kvae.noise.keyed` has that of TensorFlow. This module needs
-NumPy alone.
+The functions take an `Arithmetic`, by default that of NumPy; `kvae.noise.keyed` has that of TensorFlow. This module
+imports no other library than NumPy.
 """
 
 import math
@@ -19,15 +19,16 @@ from kvae.noise.streams import Stream
 
 GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: consecutive multiples spread evenly over the 32-bit circle
 
-# The table of half-normal quantiles. A segment holds half of the tail that those before it leave, the last all of it:
-# the cells get finer with the tail, from 2^-9 of the probability to 2^-19.
+# The table of half-normal quantiles has 12 segments of 256 cells each. A segment covers half of the probability that is
+# left after the segments before it, and the last segment covers all that is left. So the probability of a cell
+# decreases towards the tail, from 2^-9 to 2^-19.
 SEGMENTS, CELLS = 12, 256
-INTERPOLATION = 12  # bits within a cell
-WIDEST_CELL = 0.45  # standard deviations: where the outermost cell ends, which has no end of its own
+INTERPOLATION = 12  # number of bits for the position within a cell
+OUTERMOST_CELL = 0.45  # width of the last cell in standard deviations; its exact upper end is infinite
 
 
 class Sample(NamedTuple):
-    """Images drawn from a model, one a seed, and what they were drawn from."""
+    """Images drawn from a model, one per seed, with their means and their latent points."""
 
     images: Any  # [n, *image]  draws of p(x|z)
     means: Any  # [n, *image]  E[x|z], float32
@@ -35,7 +36,7 @@ class Sample(NamedTuple):
 
 
 class Arithmetic(Protocol):
-    """The few operations that the sampler is made of, on the arrays of one library."""
+    """The operations that the sampler needs, for the arrays of one library."""
 
     def words(self, value: Any) -> Any:
         """Integers as uint32, modulo 2^32."""
@@ -47,16 +48,16 @@ class Arithmetic(Protocol):
         """int32 as float32."""
 
     def shift(self, value: Any, places: Any) -> Any:
-        """Right shift of uint32, or of int32 that are not negative."""
+        """Right shift of uint32, or of non-negative int32."""
 
     def xor(self, first: Any, second: Any) -> Any:
-        """Bits that differ, of uint32."""
+        """Bitwise exclusive or of uint32."""
 
     def gather(self, table: np.ndarray, index: Any) -> Any:
         """table[index], int32."""
 
     def count(self, conditions: Any) -> Any:
-        """How many along the last axis are true, int32."""
+        """Number of true elements along the last axis, int32."""
 
     def reshape(self, values: Any, shape: tuple[int, ...]) -> Any:
         """`[n, ...]` -> `[n, *shape]`."""
@@ -96,8 +97,8 @@ NUMPY = NumPy()
 def mix(bits: Any, ops: Arithmetic = NUMPY) -> Any:
     """A bijection of uint32 in which every input bit flips every output bit with probability near 1/2.
 
-    Two rounds of xor-shift and multiply with the constants of C. Wellons, "Prospecting for hash functions" (2018,
-    public domain), whose search minimised the avalanche bias of this form.
+    Two rounds of xor-shift and multiplication. The constants are those of C. Wellons, "Prospecting for hash functions"
+    (2018, public domain), found by a search for the smallest avalanche bias of this form.
     """
     bits = ops.xor(bits, ops.shift(bits, 16)) * ops.words(0x7FEB352D)
     bits = ops.xor(bits, ops.shift(bits, 15)) * ops.words(0x846CA68B)
@@ -105,14 +106,23 @@ def mix(bits: Any, ops: Arithmetic = NUMPY) -> Any:
 
 
 def bits(seeds: Any, stream: Stream, count: int, ops: Arithmetic = NUMPY) -> Any:
-    """`count` hashed words for every seed, `[n]` -> `[n, count]` uint32.
+    """Hashed words for each seed.
 
-    Two keys of 32 bits a seed and stream, and a round of mixing for each, so that two seeds do not share a stretch of
-    words where one of their keys should be alike.
+    Each pair of a seed and a stream has two keys of 32 bits and one round of mixing per key. So two seeds do not share
+    a sequence of words even if one of their keys is the same.
+
+    Args:
+        seeds: `[n]` integers.
+        stream: what the numbers are for.
+        count: number of words per seed.
+        ops: operations of the array library, those of NumPy by default.
+
+    Returns:
+        `[n, count]` uint32.
     """
     seeds = ops.words(seeds)[:, None]
-    places = np.arange(count, dtype=np.int64) * GOLDEN % 2**32
-    words = ops.words(places)[None]
+    positions = np.arange(count, dtype=np.int64) * GOLDEN % 2**32
+    words = ops.words(positions)[None]
     for number in (1, 2):
         key = mix(ops.xor(seeds, ops.words((2 * int(stream) + number) * GOLDEN % 2**32)), ops)
         words = mix(ops.xor(words, key), ops)
@@ -120,36 +130,36 @@ def bits(seeds: Any, stream: Stream, count: int, ops: Arithmetic = NUMPY) -> Any
 
 
 def uniforms(seeds: Any, stream: Stream, count: int, ops: Arithmetic = NUMPY) -> Any:
-    """Uniform numbers on [0, 1), multiples of 2^-24; `[n]` -> `[n, count]` float32."""
+    """Uniform numbers on [0, 1), multiples of 2^-24; seeds `[n]` -> `[n, count]` float32. Arguments as in `bits`."""
     return ops.floats(ops.integers(ops.shift(bits(seeds, stream, count, ops), 8))) * np.float32(2.0**-24)
 
 
 def normals(seeds: Any, stream: Stream, count: int, ops: Arithmetic = NUMPY) -> Any:
-    """Standard normal numbers, multiples of 2^-20; `[n]` -> `[n, count]` float32.
+    """Standard normal numbers, multiples of 2^-20; seeds `[n]` -> `[n, count]` float32. Arguments as in `bits`.
 
-    The first bit is the sign and the other 31 are the place in the half-normal distribution, whose quantiles come from
-    a table with linear interpolation, all in int32. The outermost cell, of probability 2^-19, ends at 5.2.
+    The first bit is the sign. The other 31 bits are a probability, whose half-normal quantile comes from a table with
+    linear interpolation in int32. The last cell has probability 2^-19 and ends at 5.2 standard deviations.
     """
     words = bits(seeds, stream, count, ops)
     negative = ops.integers(ops.shift(words, 31))
-    place = ops.integers(ops.shift(words * ops.words(2), 1))
-    segment = ops.count(place[..., None] >= _ENDS)
-    within = ops.shift(place - ops.gather(_STARTS, segment), ops.gather(_SHIFTS, segment))
+    probability = ops.integers(ops.shift(words * ops.words(2), 1))  # in units of 2^-31
+    segment = ops.count(probability[..., None] >= _ENDS)
+    within = ops.shift(probability - ops.gather(_STARTS, segment), ops.gather(_SHIFTS, segment))
     cell = ops.shift(within, INTERPOLATION)
     index = segment * CELLS + cell
-    share = within - cell * 2**INTERPOLATION
+    fraction = within - cell * 2**INTERPOLATION
     low = ops.gather(_QUANTILES, index)
-    rise = (ops.gather(_QUANTILES, index + 1) - low) * share + 2 ** (INTERPOLATION - 1)
-    magnitude = low + ops.shift(rise, INTERPOLATION)
+    product = (ops.gather(_QUANTILES, index + 1) - low) * fraction + 2 ** (INTERPOLATION - 1)  # the last term rounds
+    magnitude = low + ops.shift(product, INTERPOLATION)
     return ops.floats(magnitude - 2 * negative * magnitude) * np.float32(2.0**-20)
 
 
 class Portable:
-    """The noise that draws the images of seeds: a `kvae.noise.keyed.Noise` whose image i depends on seeds[i] alone.
+    """The `kvae.noise.keyed.Noise` that draws the images of seeds. The numbers of image i depend only on seeds[i].
 
     Args:
-        seeds: `[B]` int32.
-        ops: of the library that computes.
+        seeds: one seed per image, `[B]` int32.
+        ops: operations of the array library, those of NumPy by default.
     """
 
     def __init__(self, seeds: Any, ops: Arithmetic = NUMPY) -> None:
@@ -166,41 +176,43 @@ class Portable:
 
 
 def seeds(n: int, seed: int, start: int = 0) -> np.ndarray:
-    """The seeds of images start .. start + n - 1 of a set that is named by one number: no two of one set are alike.
+    """The seeds of the images start, ..., start + n - 1 of a set. Within a set all seeds are different.
 
     Args:
-        n: at least 1.
-        seed: of the set, in 0..2^31 - 1.
-        start: the first image.
+        n: number of images, at least 1.
+        seed: seed of the set, in 0..2^31 - 1.
+        start: index of the first image. 0 by default.
 
     Returns:
         `[n]` int32.
 
     Raises:
-        UserError: n below 1 or another seed.
+        UserError: if n is below 1, or `seed` or `start` is outside its limits.
     """
     check_whole("n", n)
     check_whole("start", start, least=0)
-    places = np.arange(start, start + n, dtype=np.int64) * GOLDEN
-    key = mix(
-        mix(NUMPY.words(check_seed("seed", seed) ^ (2 * int(Stream.SEEDS) + 1) * GOLDEN % 2**32))
-    )  # as scattered as a word
-    return mix(NUMPY.words(places % 2**32) ^ key).view(np.int32)
+    positions = np.arange(start, start + n, dtype=np.int64) * GOLDEN
+    # Mixed twice, as each word of `bits` is.
+    key = mix(mix(NUMPY.words(check_seed("seed", seed) ^ (2 * int(Stream.SEEDS) + 1) * GOLDEN % 2**32)))
+    return mix(NUMPY.words(positions % 2**32) ^ key).view(np.int32)
 
 
 def check_seeds(values: Any) -> np.ndarray:
-    """Seeds as `[n]` int32.
+    """Seeds as an array `[n]` int32.
+
+    Args:
+        values: a list or array of whole numbers.
 
     Raises:
-        UserError: not a list of whole numbers, none, or one outside int32.
+        UserError: if `values` is empty, is not a list of whole numbers, or has a number outside int32.
     """
     try:
         received = np.asarray(values)
     except ValueError:
-        raise UserError(f"Expected seeds, a list of whole numbers [n], one an image. Received {values!r}.") from None
+        raise UserError(f"Expected seeds, a list of whole numbers [n], one per image. Received {values!r}.") from None
     if received.ndim != 1 or received.dtype.kind not in "iu":
         shown = f"{received.dtype} of shape {list(received.shape)}"
-        raise UserError(f"Expected seeds, a list of whole numbers [n], one an image. Received {shown}.")
+        raise UserError(f"Expected seeds, a list of whole numbers [n], one per image. Received {shown}.")
     if received.size == 0:
         raise UserError("Expected at least one seed. Received none.")
     least, most = int(received.min()), int(received.max())
@@ -211,14 +223,15 @@ def check_seeds(values: Any) -> np.ndarray:
 
 
 def _table() -> np.ndarray:
-    """Half-normal quantiles where the cells begin, and where the last one ends, in units of 2^-20, int32."""
+    """Half-normal quantiles at the start of each cell and at the end of the last one, in units of 2^-20, int32."""
     tails = [2.0**-segment * (1 - cell / (2 * CELLS)) for segment in range(SEGMENTS - 1) for cell in range(CELLS)]
     tails += [2.0 ** -(SEGMENTS - 1) * (1 - cell / CELLS) for cell in range(CELLS)]
     quantiles = [-NormalDist().inv_cdf(tail / 2) for tail in tails]
-    return np.rint(np.array([*quantiles, quantiles[-1] + WIDEST_CELL]) * 2.0**20).astype(np.int32)
+    return np.rint(np.array([*quantiles, quantiles[-1] + OUTERMOST_CELL]) * 2.0**20).astype(np.int32)
 
 
-# `place` runs from 0 to 2^31 - 1; segment s begins where 2^-s of that is left, and 20 bits of what lies within count.
+# A probability is a number from 0 to 2^31 - 1. Segment s starts where a fraction 2^-s of this range is left. The shift
+# reduces the position within a segment to 20 bits: 8 for the cell, 12 for the interpolation.
 _STARTS = np.array([2**31 - 2 ** (31 - segment) for segment in range(SEGMENTS)], np.int32)
 _ENDS = _STARTS[1:]
 _SHIFTS = np.array([10 - min(segment, 10) for segment in range(SEGMENTS)], np.int32)

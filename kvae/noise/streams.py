@@ -1,4 +1,4 @@
-"""What random numbers are for: one enumeration, so that no two uses can ever share numbers."""
+"""The uses of random numbers, in one enumeration, so that no two uses share numbers."""
 
 import enum
 
@@ -6,16 +6,16 @@ import enum
 class Stream(enum.IntEnum):
     """A use of random numbers.
 
-    The first block names the parts of a model that draw: a part passes one of them to `normal` or `uniform` of the
-    noise that it was given. The second block names the computations that need numbers of their own: it is what a
-    `kvae.noise.keyed.Keyed` is made with.
+    The members of the first block are the parts of a model that draw random numbers. A part passes its member to
+    `normal` or `uniform` of the noise that it is given. The members of the second block are the computations that need
+    random numbers. A computation passes its member to the constructor of `kvae.noise.keyed.Keyed`.
     """
 
-    # The parts. The first three decide which image a seed stands for, so their values never change.
+    # The parts. The first three determine the image of a seed, so their values never change.
     LATENT = 0  # z ~ p(z)
     PIXELS = 1  # x ~ p(x|z), and the binarization of data
     SEEDS = 2  # the seeds of a set of images
-    CHOICE = 3  # which of several: a component of a mixture, one of many draws
+    CHOICE = 3  # a random choice: a component of a mixture, or one of several draws
     POSTERIOR = 4  # z ~ q(z|x)
 
     # The computations.
@@ -24,27 +24,28 @@ class Stream(enum.IntEnum):
     EVALUATION = 102  # Keras `evaluate`, and the validation in `fit`
     ELBO_TERMS = 103  # `VAE.elbo` and `VAE.elbo_terms`
     RECONSTRUCTION = 104
-    POSTERIOR_MEAN = 105  # where it has no closed form
+    POSTERIOR_MEAN = 105  # of a posterior whose mean has no closed form
     TEST_ELBO = 106  # `kvae.evaluation.elbo`
-    TEST_ELBO_BEFORE_0_2 = 107  # the same for evaluations of kvae 0.1, so that they can be derived again
+    TEST_ELBO_BEFORE_0_2 = 107  # the same in kvae 0.1, so that its evaluations can be repeated
     BOUND = 108
     PARITY = 109
     PICTURES = 110
-    START = 111  # of the inference of q(z | observed), as the next two
+    START = 111  # start, steps and final result of the inference of q(z | observed)
     STEPS = 112
     FINAL = 113
-    PREDICTION = 114  # of missing pixels, as the next two
+    PREDICTION = 114  # this one and the next two: prediction of missing pixels
     RESAMPLING = 115
     COMPLETION = 116
     SCORE = 117
     BASELINE = 118
 
 
-# The words by which version 0.1 told uses apart, kept so that a seed keeps its numbers. All of them are below the words
-# of other uses, and none is used with a key of the length of a binarization's, whose second word is the epoch: neither
-# can share numbers with it. (Prediction, score and baseline number their draws: the posterior and the prior never draw
-# the same one.)
-_KEPT = {
+# The words that version 0.1 used for these pairs, kept so that a seed gives the same numbers as before. They are small,
+# and the words of all other pairs are 2^31 or more. The key of a binarization has the epoch instead of this word, but
+# no key with one of these words has the length of that key, so a binarization shares no numbers with these pairs.
+# Prediction, score and baseline have one word for two parts: their draws are numbered, and the posterior and the prior
+# never draw the same number.
+_WORDS_OF_VERSION_0_1 = {
     (Stream.TRAINING, Stream.POSTERIOR): 0,
     (Stream.EVALUATION, Stream.POSTERIOR): 1,
     (Stream.ELBO_TERMS, Stream.POSTERIOR): 3,
@@ -64,11 +65,16 @@ _KEPT = {
 
 
 def words(use: Stream, part: Stream) -> tuple[int, ...]:
-    """What a hash takes in after the seed and before the rest of a key.
+    """The words that a hash takes between the seed and the rest of a key.
 
-    One word that no other pair of a computation and a part has, 2^31 or more, or one that is kept from version 0.1; for
-    a binarization none: its second word is the epoch, which stays below 2^31.
+    Args:
+        use: computation that needs the numbers.
+        part: part of the model that draws them.
+
+    Returns:
+        One word: that of version 0.1 if the pair has one, else a word of its own, 2^31 or more. No word for a
+        binarization, whose key continues with the epoch, which is below 2^31.
     """
     if use is Stream.BINARIZATION:
         return ()
-    return (_KEPT.get((use, part), 2**31 + 1000 * int(use) + int(part)),)
+    return (_WORDS_OF_VERSION_0_1.get((use, part), 2**31 + 1000 * int(use) + int(part)),)

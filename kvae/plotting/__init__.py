@@ -1,4 +1,4 @@
-"""Pictures: `figures.py` says what each kind shows of a model, `plots.py` makes matplotlib figures of arrays."""
+"""Pictures of a model. `figures.py` computes what each kind of picture shows; `plots.py` draws arrays."""
 
 from kvae.internal.lazy import lazy
 

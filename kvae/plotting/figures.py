@@ -1,6 +1,6 @@
-"""What each kind of picture shows of a model: from a model and its data to the arrays that `kvae.plotting.plots` draws.
+"""The kinds of pictures of a model: each computes arrays from a model and its data, which `kvae.plotting.plots` draws.
 
-`KINDS` names them all; `kvae plot RUN KIND` and `kvae.training.callbacks.Plots` draw by these names.
+`KINDS` is the table of their names, which `kvae plot RUN KIND` and `kvae.training.callbacks.Plots` accept.
 """
 
 import inspect
@@ -25,14 +25,14 @@ from kvae.plotting import plots
 from kvae.runtime import latent
 
 Drawings = dict[str, plots.Drawing]  # by the name of the file, without its suffix
-SHOWN = 2 / 7  # of the prior's region, which a lattice spans
-WINDOW = 4 / 7  # of the prior's region, which a picture of the plane spans at least
-CONTOUR_POINTS = 201  # a side
+LATTICE_FRACTION = 2 / 7  # of each side of the prior's region: what a lattice covers
+PLANE_FRACTION = 4 / 7  # of each side of the prior's region: what a picture of the plane covers at least
+CONTOUR_POINTS = 201  # per side of a grid
 DIGIT_PAIRS = (("0", "5"), ("1", "4"), ("2", "9"))
 
 
 class Unsuitable(UserError):  # noqa: N818 - read as "except figures.Unsuitable"
-    """This kind of picture cannot be made of this model or these data; others can."""
+    """This kind of picture cannot be made of this model or these data, but others can."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Subject:
 
     Attributes:
         vae: a built model.
-        data: its data, or None where the kind does not look at them.
-        history: columns of history.csv, for `learning_curves`.
-        held_out: what the `val_...` columns were measured on.
+        data: its data, or None for kinds that do not use them.
+        history: the columns of history.csv by name, for `learning_curves`.
+        held_out: a name for the data that the `val_...` columns were measured on.
     """
 
     vae: VAE
@@ -52,15 +52,23 @@ class Subject:
     held_out: str = "validation"
 
     def test(self) -> Data:
+        """The data, for a kind that uses test images; raises `Unsuitable` if there are none."""
         if self.data is None:
             raise Unsuitable("Expected data for this kind of picture. Received none.")
         return self.data
 
 
 def samples(subject: Subject, *, n: int = 20, seed: int = 0) -> Drawings:
-    """n prior samples as means above draws; ten, a row each, as means followed by 3 draws; ten draws in a strip.
+    """Samples from the prior, decoded.
 
-    The same seed gives the same z in all of them, those of `VAE.generate`.
+    - `samples`: the means of n samples, above one draw of p(x|z) for each.
+    - `samples_grid`: ten samples, one per row, each as its mean and 3 draws.
+    - `samples_strip`: draws for ten samples in one row.
+
+    Args:
+        subject: with a model.
+        n: the number of samples.
+        seed: the seed. It gives the same z in all pictures and in `VAE.generate`.
     """
     vae = subject.vae
     check_whole("n", n)
@@ -76,11 +84,20 @@ def samples(subject: Subject, *, n: int = 20, seed: int = 0) -> Drawings:
 
 
 def reconstructions(subject: Subject, *, seed: int = 0) -> Drawings:
-    """40 test images above their reconstructions; and 4 test images with 2 latent draws each: x, means, a draw."""
+    """Test images and their reconstructions.
+
+    - `reconstructions`: 40 test images, above their reconstructions.
+    - `reconstructions_draws`: 4 test images, of different classes if they have labels, each with 2 draws of z: in one
+      row the image, the mean and a draw of p(x|z).
+
+    Args:
+        subject: with data.
+        seed: the seed of the draws.
+    """
     vae = subject.vae
     x, labels = subject.test().examples("test", 40)
     chosen = np.repeat(np.arange(min(4, len(x))), 2)
-    if labels is not None:  # of different classes, where there are some
+    if labels is not None:
         _, firsts = np.unique(labels, return_index=True)
         chosen = np.repeat(np.sort(firsts)[:4], 2)
     index = tf.range(len(chosen))
@@ -88,17 +105,22 @@ def reconstructions(subject: Subject, *, seed: int = 0) -> Drawings:
     parameters = vae.decode(z[0])
     columns = {
         "x": x[chosen],
-        "means": _clipped(vae.likelihood.mean(parameters)),
+        "means": _clip(vae.likelihood.mean(parameters)),
         "draw": vae.likelihood.sample(parameters, Keyed(seed, Stream.PICTURES, index, 1)).numpy(),
     }
     return {
-        "reconstructions": plots.reconstructions(x, _clipped(vae.reconstruct(x, seed=seed))),
+        "reconstructions": plots.reconstructions(x, _clip(vae.reconstruct(x, seed=seed))),
         "reconstructions_draws": plots.titled_columns(columns),
     }
 
 
 def latent_scatter(subject: Subject, *, n: int = 5000) -> Drawings:
-    """Posterior means of n test images by label."""
+    """The posterior means of test images, coloured by label.
+
+    Args:
+        subject: with data that have labels.
+        n: the largest number of test images.
+    """
     data = subject.test()
     if data.examples("test", 1)[1] is None:
         raise Unsuitable("Expected labels to colour the latent space by. The test images have none; try lattice.")
@@ -109,8 +131,16 @@ def latent_scatter(subject: Subject, *, n: int = 5000) -> Drawings:
 
 
 def lattice(subject: Subject, *, n: int = 20, extent: float | None = None, quantiles: bool = False) -> Drawings:
-    """Decoded means of an n x n lattice: of [-extent, extent]^2, of equal prior probability, or by default of the
-    middle of the prior's region, which is [-2, 2]^2 for a standard normal."""
+    """Decoded means on an n x n lattice of the latent plane.
+
+    By default the lattice covers the middle of the prior's region, which is [-2, 2]^2 for a standard normal prior.
+
+    Args:
+        subject: with a model of 2 latent dimensions.
+        n: the number of points per side.
+        extent: covers [-extent, extent]^2 instead.
+        quantiles: whether to place the points at quantiles of the prior instead.
+    """
     _check_plane(subject.vae)
     if quantiles and extent is not None:
         raise UserError("Expected either extent or quantiles. Received both.")
@@ -120,8 +150,8 @@ def lattice(subject: Subject, *, n: int = 20, extent: float | None = None, quant
         points = latent.rows(*[_quantiles(subject.vae, check_whole("n", n))] * 2)
     else:
         low, high = subject.vae.prior.region()
-        middle, half = (low + high) / 2, SHOWN * (high - low) / 2
-        sides = [latent.spaced(a, b, check_whole("n", n)) for a, b in zip(middle - half, middle + half, strict=True)]
+        centre, half = (low + high) / 2, LATTICE_FRACTION * (high - low) / 2
+        sides = [latent.spaced(a, b, check_whole("n", n)) for a, b in zip(centre - half, centre + half, strict=True)]
         points = latent.rows(*sides)
     return {"lattice": plots.lattice(_means(subject.vae, points))}
 
@@ -134,34 +164,35 @@ def interpolation(
     steps: int = 10,
     spherical: bool = False,
 ) -> Drawings:
-    """Decoded means between the posterior means of two test images, a row a pair.
+    """Decoded means on a path between the posterior means of two test images, one pair per row.
 
     Args:
         subject: with data.
-        pairs: of classes, by number or name: the first test image of each; 0-5, 1-4 and 2-9 by default.
-        between: pairs of places of test images, instead.
-        steps: from the one to the other, both included.
-        spherical: along great circles.
+        pairs: pairs of classes, by number or name; the first test image of each class is used. By default 0-5, 1-4 and
+            2-9 if there are these classes, else the first class with each of the next three.
+        between: pairs of indices of test images, instead of `pairs`.
+        steps: the number of points on a path, its ends included.
+        spherical: whether the path follows a great circle instead of a straight line.
     """
     data, vae = subject.test(), subject.vae
     if between and pairs is not None:
-        raise UserError("Expected either pairs of classes or pairs of places. Received both.")
+        raise UserError("Expected either pairs of classes or pairs of indices. Received both.")
     if pairs is not None and len(pairs) == 0:
-        raise UserError("Expected at least one pair to go between. Received none.")
+        raise UserError("Expected at least one pair of classes. Received none.")
     if between:
-        places, names = np.array(between), [(f"{a}", f"{b}") for a, b in between]
+        indices, names = np.array(between), [(f"{a}", f"{b}") for a, b in between]
     else:
         chosen = _default_pairs(data) if pairs is None else pairs
         numbers = [[data.class_number("test", label) for label in pair] for pair in chosen]
-        places = np.array([[data.places_of("test", label)[0] for label in pair] for pair in chosen])
+        indices = np.array([[data.places_of("test", label)[0] for label in pair] for pair in chosen])
         names = [(data.class_name(first), data.class_name(last)) for first, last in numbers]
-    mean = np.asarray(vae.encode(data.images_at("test", places.ravel())).mean).reshape(*places.shape, -1)
+    mean = np.asarray(vae.encode(data.images_at("test", indices.ravel())).mean).reshape(*indices.shape, -1)
     z = latent.path(mean[:, 0], mean[:, 1], steps, spherical).swapaxes(0, 1)
     return {"interpolation": plots.interpolation(_means(vae, z), names)}
 
 
 def learning_curves(subject: Subject) -> Drawings:
-    """Loss, reconstruction and KL over the epochs, training and held out."""
+    """The loss, reconstruction and KL of every epoch, on the training data and on the held-out data."""
     if subject.history is None:
         raise Unsuitable("Expected a history of the training. Received none.")
     return {"learning_curves": plots.learning_curves(subject.history, subject.held_out)}
@@ -176,76 +207,96 @@ def completion(
     plain: bool = False,
     seed: int = 0,
 ) -> Drawings:
-    """Test images completed from what is observed of them: by default the first of each of the first six classes.
+    """Test images, completed from their observed pixels.
 
     Args:
         subject: with data.
-        observed: a mask, as in `kvae.completion.complete`.
-        places: of the test images.
-        draws: completions an image.
-        plain: infer by the article's plain gradient descent, `kvae.completion.article_options`.
-        seed: of the inference and the draws.
+        observed: a mask as in `kvae.completion.complete`.
+        places: the indices of the test images. By default the first image of each of the first six classes.
+        draws: the number of completions per image.
+        plain: whether to infer by the gradient descent of the article, `kvae.completion.article_options`.
+        seed: the seed of the inference and the draws.
     """
     data = subject.test()
-    x = data.images_at("test", _one_a_class(data) if places is None else places)
+    x = data.images_at("test", _first_of_each_class(data) if places is None else places)
     options = _article_options(subject.vae) if plain else {}
-    found = complete(subject.vae, x, observed, draws=draws, seed=seed, **options)
-    return {"completion": completion_rows(x, found)}
+    completed = complete(subject.vae, x, observed, draws=draws, seed=seed, **options)
+    return {"completion": completion_rows(x, completed)}
 
 
-def completion_rows(x: np.ndarray, found: Completion) -> plots.Drawing:
-    """Completions as a figure, a row an image, with its score."""
-    titles = ["" if np.isnan(value) else f"{value:.1f}" for value in found.score.log_density]
-    means = _clipped(found.means), _clipped(found.draw_means)
-    return plots.completion(x, found.observed, *means, found.draws, titles)
+def completion_rows(x: np.ndarray, completed: Completion) -> plots.Drawing:
+    """Completions as a figure: one row per image, with its score.
+
+    Args:
+        x: the images, `[B, H, W, C]`; NaN for a pixel that is not known.
+        completed: their completions.
+    """
+    titles = ["" if np.isnan(value) else f"{value:.1f}" for value in completed.score.log_density]
+    means = _clip(completed.means), _clip(completed.draw_means)
+    return plots.completion(x, completed.observed, *means, completed.draws, titles)
 
 
 def posterior_contours(
     subject: Subject, *, observed: Any = "top", places: Sequence[int] = (0,), plain: bool = False, seed: int = 0
 ) -> Drawings:
-    """The true posterior of a test image's z given its observed pixels, and q before and after the inference.
+    """The true posterior p(z | observed) of one test image, and q before and after the inference.
 
-    Arguments as in `completion`, but `places` is of one test image.
+    Args:
+        subject: with data, and a model of 2 latent dimensions.
+        observed: a mask as in `kvae.completion.complete`.
+        places: the index of the test image, in a sequence of length 1.
+        plain: as in `completion`.
+        seed: the seed of the inference.
     """
     _check_plane(subject.vae)
     if len(places) != 1:
         raise UserError(f"Expected one test image for posterior_contours. Received {len(places)}.")
     x = subject.test().images_at("test", places)
     options = _article_options(subject.vae) if plain else {}
-    found = complete(subject.vae, x, observed, draws=1, samples=3, seed=seed, **options)
-    return {"posterior_contours": contour_panels(subject.vae, x[0], found.observed[0], found.inferred)}
+    completed = complete(subject.vae, x, observed, draws=1, samples=3, seed=seed, **options)
+    return {"posterior_contours": contour_panels(subject.vae, x[0], completed.observed[0], completed.inferred)}
 
 
-def contour_panels(vae: VAE, x: np.ndarray, observed: np.ndarray, inferred: Inferred, number: int = 0) -> plots.Drawing:
-    """The observed image; the plane with q at the start and at the end of the inference; and the latter from near.
+def contour_panels(vae: VAE, x: np.ndarray, observed: np.ndarray, inferred: Inferred, index: int = 0) -> plots.Drawing:
+    """The observed image; the latent plane with q before and after the inference; and a closer view of the latter.
 
     Args:
-        vae: of 2 latent dimensions.
+        vae: a model with 2 latent dimensions.
         x: one image, `[*image]`.
         observed: its mask, `[*image]`.
-        inferred: for a batch.
-        number: of the image in that batch.
+        inferred: the inferences of a batch of images.
+        index: the index of the image in this batch.
     """
-    before, after = (_ellipse(q, number) for q in (inferred.start, inferred.q))
-    low, high = vae.prior.region()
-    middle, half = (low + high) / 2, (high - low) / 2
-    reach = max(np.max((np.abs(q.mean - middle) + 2 * q.sigma) / half) for q in (before, after))
-    half = half * min(max(float(reach), WINDOW), 1.0)
-    plane = _window(vae, x, observed, middle - half, middle + half)
-    inside = np.argwhere(plane[2] > plane[2].max() + np.log(plots.CONTOURS[0]))
-    sigma = after.sigma
-    low = np.minimum(after.mean - 3 * sigma, [plane[0][inside[:, 1].min()], plane[1][inside[:, 0].min()]])
-    high = np.maximum(after.mean + 3 * sigma, [plane[0][inside[:, 1].max()], plane[1][inside[:, 0].max()]])
-    half = np.max(high - low) / 2 * np.ones(2)
-    near = _window(vae, x, observed, (low + high) / 2 - half, (low + high) / 2 + half)
+    before, after = (_ellipse(q, index) for q in (inferred.start, inferred.q))
+    plane = _log_joint_on_window(vae, x, observed, *_plane_bounds(vae, before, after))
+    near = _log_joint_on_window(vae, x, observed, *_near_bounds(plane, after))
     steps = inferred.losses.shape[1]
     panels = (
         ("q before the first step", plane, before),
         (f"q after {steps} steps", plane, after),
         ("the same, closer", near, after),
     )
-    picture = plots.with_missing(x, observed)
+    picture = plots.mark_missing(x, observed)
     return plots.posterior_contours(picture, [plots.ContourPanel(title, window, q) for title, window, q in panels])
+
+
+def _plane_bounds(vae: VAE, before: plots.Ellipse, after: plots.Ellipse) -> tuple[np.ndarray, np.ndarray]:
+    """The corners of the middle of the prior's region: two standard deviations of both q are in it if possible."""
+    low, high = vae.prior.region()
+    centre, half = (low + high) / 2, (high - low) / 2
+    needed = max(np.max((np.abs(q.mean - centre) + 2 * q.sigma) / half) for q in (before, after))
+    half = half * min(max(float(needed), PLANE_FRACTION), 1.0)
+    return centre - half, centre + half
+
+
+def _near_bounds(plane: plots.Window, q: plots.Ellipse) -> tuple[np.ndarray, np.ndarray]:
+    """The corners of the square around the lowest contour of the posterior and three standard deviations of q."""
+    first, second, log_joint = plane
+    inside = np.argwhere(log_joint > log_joint.max() + np.log(plots.CONTOURS[0]))
+    low = np.minimum(q.mean - 3 * q.sigma, [first[inside[:, 1].min()], second[inside[:, 0].min()]])
+    high = np.maximum(q.mean + 3 * q.sigma, [first[inside[:, 1].max()], second[inside[:, 0].max()]])
+    half = np.max(high - low) / 2 * np.ones(2)
+    return (low + high) / 2 - half, (low + high) / 2 + half
 
 
 KINDS: dict[str, Callable[..., Drawings]] = {
@@ -261,40 +312,41 @@ KINDS: dict[str, Callable[..., Drawings]] = {
 
 
 def check_kinds(kinds: Iterable[str]) -> None:
-    """Raises `UserError` for a name that is none of `KINDS`, with the nearest match."""
+    """Raises `UserError`, with the nearest match, if a name is not in `KINDS`."""
     for kind in kinds:
         if kind not in KINDS:
             raise unknown("kind of plot", kind, KINDS)
 
 
 def options_of(kind: str) -> set[str]:
-    """The names of the options that a kind takes."""
+    """The names of the options of a kind."""
     return set(inspect.signature(KINDS[kind]).parameters) - {"subject"}
 
 
 def draw(
     kind: str, subject: Subject, folder: str | Path, *, suffix: str = ".png", label: str = "", **options: Any
 ) -> list[Path]:
-    """Draws one kind of picture into a folder.
+    """Draws one kind of picture and writes it into a folder.
 
     Args:
         kind: a name in `KINDS`.
-        subject: what it is made of.
-        folder: where the files go.
-        suffix: `.png`, `.svg` or `.pdf`.
-        label: goes into the names of the files, e.g. `epoch_0010`.
-        **options: of the kind's function.
+        subject: the model, its data and its history.
+        folder: the folder for the files.
+        suffix: the suffix of the files: `.png`, `.svg` or `.pdf`.
+        label: a label to append to the names of the files, for example `epoch_0010`.
+        **options: keyword arguments of the kind's function.
 
     Returns:
-        The files, one or more.
+        The paths of the files, one or more.
 
     Raises:
-        UserError: an unknown kind or option, or a kind that this model or these data are unsuitable for.
+        UserError: if the kind or an option is unknown, or if the files cannot be written.
+        Unsuitable: if the kind cannot be made of this model or these data; a `UserError` too.
     """
     check_kinds([kind])
     if subject.vae.condition_shape is not None and kind != "learning_curves":
         raise Unsuitable(
-            f"Expected a model without a condition for {kind}. This one needs a condition for every image."
+            f"Expected a model without a condition for {kind}. This model needs a condition for every image."
         )
     for option in options:
         if option not in options_of(kind):
@@ -308,15 +360,15 @@ def draw(
 
 
 def _means(vae: VAE, z: Any) -> np.ndarray:
-    """E[x|z] as pictures, `[..., D]` -> `[..., H, W, C]`."""
+    """E[x|z] as pictures: z `[..., D]` -> `[..., H, W, C]`, clipped to [0, 1]."""
     points = np.asarray(z)
     flat = points.reshape(-1, points.shape[-1])
     size = vae.images_at_once
-    parts = [_clipped(vae.likelihood.mean(vae.decode(flat[i : i + size]))) for i in range(0, len(flat), size)]
+    parts = [_clip(vae.likelihood.mean(vae.decode(flat[i : i + size]))) for i in range(0, len(flat), size)]
     return np.concatenate(parts).reshape(*points.shape[:-1], *parts[0].shape[1:])
 
 
-def _clipped(means: Any) -> np.ndarray:
+def _clip(means: Any) -> np.ndarray:
     return np.clip(np.asarray(means), 0, 1)
 
 
@@ -334,12 +386,12 @@ def _quantiles(vae: VAE, n: int) -> np.ndarray:
         raise Unsuitable(str(error)) from None
 
 
-def _ellipse(q: Distribution, number: int) -> plots.Ellipse:
-    """q of one image of a batch, as contours show it."""
+def _ellipse(q: Distribution, index: int) -> plots.Ellipse:
+    """The mean and covariance of q for one image of a batch."""
     covariance = q.covariance
     if covariance is None:
-        raise Unsuitable("Expected a q whose covariance is known, to draw its ellipse. This one has none.")
-    return plots.Ellipse(np.asarray(q.mean)[number], np.asarray(covariance)[number])
+        raise Unsuitable("Expected a q whose covariance is known, to draw its ellipse. This q has none.")
+    return plots.Ellipse(np.asarray(q.mean)[index], np.asarray(covariance)[index])
 
 
 def _article_options(vae: VAE) -> dict[str, Any]:
@@ -347,16 +399,16 @@ def _article_options(vae: VAE) -> dict[str, Any]:
     return article_options(vae)
 
 
-def _window(vae: VAE, x: np.ndarray, observed: np.ndarray, low: Any, high: Any) -> plots.Window:
-    """Both axes and log p(x_observed, z) over a window of the plane, for a `ContourPanel`."""
+def _log_joint_on_window(vae: VAE, x: np.ndarray, observed: np.ndarray, low: Any, high: Any) -> plots.Window:
+    """log p(x_observed, z) on a grid over a window of the latent plane with these corners."""
     first, second = (np.linspace(low[axis], high[axis], CONTOUR_POINTS) for axis in range(2))
     grid = np.stack([part.ravel() for part in np.meshgrid(first, second)], axis=1).astype(np.float32)
     values = quadrature.Integrand(vae, x, observed).log_value(grid)
     return first, second, values.reshape(CONTOUR_POINTS, CONTOUR_POINTS)
 
 
-def _one_a_class(data: Data, classes: int = 6) -> np.ndarray:
-    """Places of the first test image of each of the first classes; of the first images where there are no labels."""
+def _first_of_each_class(data: Data, classes: int = 6) -> np.ndarray:
+    """Indices of the first test image of each of the first classes; of the first images if there are no labels."""
     labels = data.examples("test", min(1000, data.info.sizes["test"]))[1]
     if labels is None:
         return np.arange(min(classes, data.info.sizes["test"]))
@@ -364,10 +416,10 @@ def _one_a_class(data: Data, classes: int = 6) -> np.ndarray:
 
 
 def _default_pairs(data: Data) -> list[tuple[str, str]]:
-    """0-5, 1-4 and 2-9 where there are such classes; else the first class with each of the next three."""
+    """0-5, 1-4 and 2-9 if there are these classes, else the first class with each of the next three."""
     labels = data.examples("test")[1]
     if labels is None:
-        raise Unsuitable("Expected labels to choose classes by. The test images have none; try pairs of places.")
+        raise Unsuitable("Expected labels to choose classes by. The test images have none; try pairs of indices.")
     present = [data.class_name(number) for number in np.unique(labels)]
     if {label for pair in DIGIT_PAIRS for label in pair} <= set(present):
         return list(DIGIT_PAIRS)

@@ -89,7 +89,7 @@ def resume(
     run = Run.open(folder)
     run.config = resolved(run.config)
     if chief:
-        files.sweep(run.folder)
+        files.remove_unfinished(run.folder)
     checkpoint = callbacks.latest_checkpoint(run.checkpoints)
     longer = config is not None and config != run.config
     if config is not None and longer:

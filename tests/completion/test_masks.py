@@ -149,13 +149,13 @@ def test_a_picture_too_large_to_be_honest_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["top:0.3", "left:", "right:1"])
 def test_only_random_takes_a_fraction(name):
-    with pytest.raises(UserError, match=f"random alone takes one. Received '{name}'"):
+    with pytest.raises(UserError, match=f"only random takes one. Received '{name}'"):
         masks.named(name, (4, 4, 1))
 
 
 def test_a_file_that_is_no_picture_is_refused(tmp_path):
     (tmp_path / "mask.png").write_text("white, black, white")
-    with pytest.raises(UserError, match=r"Could not read the mask .*mask\.png.*white where observed"):
+    with pytest.raises(UserError, match=r"Could not read the mask .*mask\.png.*white pixels are observed"):
         masks.named(str(tmp_path / "mask.png"), (2, 3, 1))
 
 
@@ -281,7 +281,7 @@ def test_no_image_is_refused():
 
 @pytest.mark.parametrize(("value", "what"), [(False, "nothing"), (True, "everything")])
 def test_nothing_or_everything_is_refused(value, what):
-    with pytest.raises(UserError, match=f"Of image 0 {what} is observed"):
+    with pytest.raises(UserError, match=f"In image 0, {what} is observed"):
         masks.check(np.full((3, 2, 1), value), (4, 3, 2, 1))
 
 
@@ -289,7 +289,7 @@ def test_nothing_or_everything_is_refused(value, what):
 def test_the_first_image_of_which_nothing_or_everything_is_observed_is_named(value, what):
     observed = EACH.copy()
     observed[2:] = value
-    with pytest.raises(UserError, match=f"Of image 2 {what} is observed"):
+    with pytest.raises(UserError, match=f"In image 2, {what} is observed"):
         masks.check(observed, (4, 3, 2, 1))
 
 

@@ -272,7 +272,7 @@ def test_a_bad_batch_size_is_refused(load, batch_size):
 
 
 def test_a_batch_larger_than_the_data_is_refused(load):
-    with pytest.raises(UserError, match=r"at most the 50 training images.*Received 51"):
+    with pytest.raises(UserError, match=r"at most 50, the number of training images.*Received 51"):
         load(batch_size=51)
 
 
@@ -418,7 +418,7 @@ def test_images_at_places_of_a_folder_are_those_of_the_archive(load, folder, kin
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_place_out_of_range_is_refused(folder, streaming, places, received):
     data = kvae.data.load(folder, batch_size=20, streaming=streaming)
-    with pytest.raises(UserError, match=f"among the 50 train images, from 0. Received {received}"):
+    with pytest.raises(UserError, match=f"places of train images between 0 and 49. Received {received}"):
         data.images_at("train", places)
 
 
@@ -555,7 +555,7 @@ def test_two_devices_share_every_image_once_an_epoch(archive):
 
 def test_overlapping_validation_images_are_refused(load):
     for validation in ("train[40:]", "test"):
-        with pytest.raises(UserError, match="apart from those of training"):
+        with pytest.raises(UserError, match="separate from the training and test images"):
             load(validation=validation)
 
 

@@ -443,7 +443,7 @@ BAD_ARRAYS = {
     "no image": ({"x_train": np.zeros((0, 4, 4))}, r"\(0, 4, 4\)"),
     "one number": ({"x_train": np.zeros(())}, r"\(\)"),
     "five axes": ({"x_train": np.zeros((20, 4, 4, 1, 1))}, r"\(20, 4, 4, 1, 1\)"),
-    "labels of another number": ({"x_train": greys(), "y_train": np.arange(19)}, "one label an image"),
+    "labels of another number": ({"x_train": greys(), "y_train": np.arange(19)}, "one label per image"),
     "fractions as labels": ({"x_train": greys(), "y_train": np.arange(20) + 0.5}, "whole numbers as labels"),
     "infinity as label": ({"x_train": greys(), "y_train": np.full(20, np.inf)}, "whole numbers as labels"),
     "another size in test": ({"x_train": greys(), "x_test": greys(side=5)}, "one size"),

@@ -272,7 +272,7 @@ def test_error_is_within_the_tolerance(tolerance):
 
 
 def test_error_is_stated_where_the_finest_grid_does_not_reach_the_tolerance(monkeypatch):
-    monkeypatch.setattr(quadrature, "FINEST", 257)
+    monkeypatch.setattr(quadrature, "MAX_POINTS", 257)
     # No grid reaches 0: that on every second point always differs by some rounding.
     linear, x = gaussian_posterior([0.3, -0.7], [0.02, 0.4], 37.0)
     found = quadrature.log_evidence(linear.vae, x.reshape(1, 2, 2, 1), tolerance=0.0)

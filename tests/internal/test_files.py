@@ -17,7 +17,7 @@ from kvae.internal.files import (
     check_free,
     digest,
     read_json,
-    sweep,
+    remove_unfinished,
     write_json,
     write_text,
 )
@@ -221,7 +221,7 @@ def test_sweep_removes_unfinished_files_and_folders_at_any_depth(tmp_path):
         (place / f"{PARTIAL}folder" / "one" / "two").mkdir(parents=True)
         (place / f"{PARTIAL}folder" / "one" / f"{PARTIAL}inner").write_bytes(b"half")
         (place / f"{PARTIAL}file.png").write_bytes(b"half")
-    sweep(tmp_path)
+    remove_unfinished(tmp_path)
     assert tree(tmp_path) == {"sub": None}
 
 
@@ -231,7 +231,7 @@ def test_sweep_keeps_all_else(tmp_path):
     for name, content in kept.items():
         if content is not None:
             (tmp_path / name).write_bytes(content)
-    sweep(tmp_path)
+    remove_unfinished(tmp_path)
     assert tree(tmp_path) == kept
 
 

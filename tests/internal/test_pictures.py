@@ -75,7 +75,7 @@ def test_the_size_of_a_sheet_of_odd_images(number, columns, gap, expected, chann
     assert tile(np.zeros((number, 13, 17, channels)), columns, gap=gap).shape == (*expected, channels)
 
 
-def test_fifty_by_fifty_digits_are_1400_pixels_a_side():
+def test_a_sheet_of_fifty_by_fifty_digits_has_1400_by_1400_pixels():
     assert tile(np.zeros((2500, 28, 28), np.float32), 50).shape == (1400, 1400, 1)
 
 
@@ -115,12 +115,12 @@ def test_values_are_rounded_and_clipped(tmp_path):
 
 @pytest.mark.parametrize("name", ["a", "a.", "a.txt", "a.foo", "a.psd"])
 def test_an_unknown_suffix_is_refused_and_nothing_is_left(tmp_path, name):
-    with pytest.raises(UserError, match=r"a picture's name such as samples\.png"):
+    with pytest.raises(UserError, match=r"the name of a picture such as samples\.png"):
         save_picture(tmp_path / name, np.zeros((4, 4, 1)))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_picture_in_a_place_that_cannot_be_is_refused(tmp_path):
+def test_a_picture_at_an_invalid_place_is_refused(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"Could not write .*a\.png"):
         save_picture(tmp_path / "file" / "a.png", np.zeros((4, 4, 1)))

@@ -12,6 +12,7 @@ import tensorflow as tf
 import kvae
 from kvae import completion, evaluation, export, runtime
 from kvae.data import load
+from kvae.data.in_memory import ImageDataset
 from kvae.evaluation import quadrature
 from kvae.export import parity
 from kvae.internal.errors import UserError
@@ -117,14 +118,13 @@ def test_data_without_labels_cannot_bring_them(tmp_path):
 
 def test_a_dataset_in_memory_takes_the_fast_path_with_its_condition(monkeypatch):
     paths, call = [], Loop.__call__
-    monkeypatch.setattr(
-        Loop, "__call__", lambda self, i: (paths.append(self._resident() is not None), call(self, i))[1]
-    )
+    monkeypatch.setattr(Loop, "__call__", lambda self, i: (paths.append(self._images() is not None), call(self, i))[1])
     given, same = (load("mnist5k", train="train[:150]", test="test[:40]", batch_size=40, labels=True) for _ in range(2))
     fast = make().fit(given.train, validation_data=given.test, epochs=2, verbose=0).history
     assert set(paths) == {True}
-    train, test = same.train.prefetch(1), same.test.prefetch(1)
-    train.binary = test.binary = True
+    train, test = (
+        ImageDataset(part.prefetch(1), int(part.cardinality()), binary=True) for part in (same.train, same.test)
+    )
     ordinary = make().fit(train, validation_data=test, epochs=2, verbose=0).history
     for name, values in fast.items():
         np.testing.assert_allclose(values, ordinary[name], rtol=2e-5, err_msg=name)
@@ -266,7 +266,7 @@ def test_errors_say_what_is_missing(vae, arrays, bundle):
         (lambda: vae.elbo(x, 0, labels[:, None]), r"Expected a condition \[B\]. Received \[40, 1\]"),
         (lambda: plain.elbo(x, 0, labels), "Expected no condition"),
         (lambda: vae.fit(x, verbose=0), "y is the condition of this model"),
-        (lambda: vae.fit(x, labels[:5], verbose=0), "Expected one y an image: 40. Received 5"),
+        (lambda: vae.fit(x, labels[:5], verbose=0), "Expected one y per image, 40 in all. Received 5"),
         (lambda: evaluation.elbo(vae, x), "y is the condition of this model"),
         (lambda: decoder.sample([1, 2]), r"Expected a condition of shape \[2\] for this decoder. Received none"),
         (lambda: decoder.sample([1, 2], [1, 2, 3]), r"Expected a condition of shape \[2\]"),

@@ -1,4 +1,4 @@
-"""What leaves the fast path says so; what extends a model keeps it; and the model counts its own steps."""
+"""Warnings if the fast path cannot be used, extensions that keep it, and the model's own step counter."""
 
 import warnings
 
@@ -22,11 +22,11 @@ def x(rng):
 
 @pytest.fixture
 def paths(monkeypatch):
-    """Which path every call of a train or test function took."""
+    """The path that each call of a train or test function took."""
     taken, call = [], Loop.__call__
 
     def counted(self, iterator):
-        taken.append("ordinary" if self._resident() is None else "fast")
+        taken.append("ordinary" if self._images() is None else "fast")
         return call(self, iterator)
 
     monkeypatch.setattr(Loop, "__call__", counted)
@@ -51,7 +51,7 @@ class MarkedStep(kvae.VAE):
 
 
 class Extended(kvae.VAE):
-    """Penalises means of q far from 0, and shows the mean of the first dimension."""
+    """Penalises means of q that are far from 0, and shows the mean of the first dimension."""
 
     def added_losses(self, x, draws):
         return {"distance": 3.0 * tf.reduce_sum(tf.square(draws.q.mean), axis=-1)}
@@ -60,32 +60,34 @@ class Extended(kvae.VAE):
         return {"first": draws.q.mean[:, 0]}
 
 
-# Leaving the path
+# Warnings
 
 
-def test_a_train_step_of_ones_own_leaves_the_path_and_is_told_which_methods_keep_it(x, paths):
-    with pytest.warns(UserWarning, match=r"leaves kvae's fast path: it has a train_step of its own.*added_losses"):
+def test_a_train_step_of_a_subclass_gives_a_warning_that_names_the_methods_that_keep_the_fast_path(x, paths):
+    with pytest.warns(
+        UserWarning, match=r"cannot use kvae's fast path, because it defines its own train_step.*added_losses"
+    ):
         own = small(OwnStep).fit(x, batch_size=20, epochs=2, verbose=0).history
     assert set(paths) == {"ordinary"}
     plain = small().fit(x, batch_size=20, epochs=2, verbose=0).history
-    np.testing.assert_allclose(own["loss"], plain["loss"], rtol=2e-5)  # the same steps, compiled otherwise
+    np.testing.assert_allclose(own["loss"], plain["loss"], rtol=2e-5)  # the same steps, compiled differently
 
 
-def test_a_number_of_steps_leaves_the_path_and_says_so(x):
+def test_a_number_of_steps_is_warned_of(x):
     data = kvae.data.load("mnist5k", train="train[:60]", test="test[:20]", batch_size=20)
-    with pytest.warns(UserWarning, match="a number of steps was asked for"):
+    with pytest.warns(UserWarning, match="a number of steps was given"):
         small().fit(data.train, steps_per_epoch=2, verbose=0)
 
 
 @pytest.mark.parametrize("kind", [kvae.VAE, MarkedStep, Extended])
-def test_these_keep_the_path_without_a_word(kind, x, paths):
+def test_these_models_keep_the_fast_path_without_a_warning(kind, x, paths):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         small(kind).fit(x, batch_size=20, validation_data=x, verbose=0)
     assert set(paths) == {"fast"}
 
 
-def test_eager_training_was_asked_for_and_needs_no_word(x):
+def test_eager_training_was_requested_and_needs_no_warning(x):
     vae = kvae.VAE(2, hidden_units=(8,), seed=1)
     vae.compile(run_eagerly=True)
     with warnings.catch_warnings():
@@ -96,7 +98,7 @@ def test_eager_training_was_asked_for_and_needs_no_word(x):
 # Extending
 
 
-def test_an_added_term_is_in_the_loss_alone_and_both_are_metrics(x):
+def test_an_added_loss_changes_the_loss_only_and_both_added_terms_are_metrics(x):
     vae = small(Extended)
     logs = vae.evaluate(x, batch_size=25, verbose=0, return_dict=True)
     mean = np.float64(vae.encode(x).mean)
@@ -106,7 +108,7 @@ def test_an_added_term_is_in_the_loss_alone_and_both_are_metrics(x):
     assert logs["loss"] == pytest.approx(logs["reconstruction"] + logs["kl"] + logs["distance"], rel=1e-5)
 
 
-def test_an_added_term_trains(x):
+def test_an_added_loss_is_minimised(x):
     plain, extended = small(), small(Extended)
     for vae in (plain, extended):
         vae.fit(x, batch_size=20, epochs=30, verbose=0)
@@ -114,7 +116,7 @@ def test_an_added_term_trains(x):
     assert distances[1] < 0.5 * distances[0]
 
 
-def test_added_terms_train_on_both_paths_alike(x):
+def test_added_terms_are_the_same_on_both_paths(x):
     fast = small(Extended).fit(x, batch_size=25, shuffle=False, epochs=2, verbose=0).history
     dataset = tf.data.Dataset.from_tensor_slices(x).batch(25)
     ordinary = small(Extended).fit(dataset, epochs=2, verbose=0).history
@@ -122,7 +124,7 @@ def test_added_terms_train_on_both_paths_alike(x):
         np.testing.assert_allclose(values, ordinary[name], rtol=2e-5, atol=1e-6, err_msg=name)
 
 
-def test_another_objective_brings_and_takes_its_metrics(x):
+def test_the_metrics_of_an_objective_come_and_go_with_it(x):
     class Weighed(kvae.model.objectives.ELBO):
         def terms(self, draws):
             return {"weight": draws.log_weights[0]}
@@ -140,7 +142,7 @@ def test_another_objective_brings_and_takes_its_metrics(x):
 
 def test_every_path_counts_every_step(x):
     vae = small()
-    vae.fit(x, batch_size=25, epochs=2, verbose=0)  # three batches, the last of 10 images
+    vae.fit(x, batch_size=25, epochs=2, verbose=0)  # three batches, the last one with 10 images
     assert int(vae.steps) == 6
     vae.fit(tf.data.Dataset.from_tensor_slices(x).batch(30), verbose=0)
     assert int(vae.steps) == 8
@@ -174,7 +176,7 @@ def test_the_count_decides_the_noise_of_a_step(x):
     assert losses[1] == losses[2] != losses[0]
 
 
-def test_the_count_is_no_weight_and_is_saved_all_the_same(x, tmp_path):
+def test_the_count_is_saved_although_it_is_not_a_weight(x, tmp_path):
     vae = small()
     vae.fit(x, batch_size=20, verbose=0)
     names = [weight.path for weight in vae.weights]
@@ -204,7 +206,7 @@ def test_the_model_of_a_run_keeps_the_count(tmp_path):
     assert int(Run.open(tmp_path / "run").load_model().steps) == 6
 
 
-def test_an_objective_is_told_how_many_images_there_are(x):
+def test_an_objective_gets_the_number_of_training_images(x):
     told = []
 
     class Told(kvae.model.objectives.ELBO):

@@ -1,5 +1,9 @@
-"""What of Keras kvae relies on though it is private: each test fails where Keras changes it; see kvae/fast_fit.py."""
+"""Each test fails if Keras or TensorFlow changes a private name that kvae relies on.
 
+They are used in kvae/model/keras_privates.py, and TensorFlow's in kvae/data/in_memory.py.
+"""
+
+import copy
 import inspect
 
 import keras
@@ -8,7 +12,8 @@ import pytest
 import tensorflow as tf
 
 import kvae
-from kvae.model import fast_fit
+from kvae.data.in_memory import ImageDataset, ImagesInMemory, Placeholder, as_float32
+from kvae.model import fast_fit, keras_privates
 
 
 def small():
@@ -20,12 +25,12 @@ def x(rng):
     return rng.integers(0, 2, (12, 4, 4, 1)).astype(np.float32)
 
 
-def test_fit_tells_evaluate_that_it_is_fit_that_calls(x):
+def test_evaluate_can_see_that_fit_calls_it(x):
     calls = []
 
     class Watched(kvae.VAE):
         def evaluate(self, *args, **kwargs):
-            calls.append(fast_fit._is_call_of_fit(kwargs))
+            calls.append(keras_privates.is_called_by_fit(kwargs))
             return super().evaluate(*args, **kwargs)
 
     vae = Watched(2, hidden_units=(4,), seed=0)
@@ -36,7 +41,7 @@ def test_fit_tells_evaluate_that_it_is_fit_that_calls(x):
     assert calls == [True, True, False]
 
 
-def test_a_model_knows_the_strategy_that_it_was_made_under():
+def test_a_model_knows_the_strategy_under_which_it_was_made():
     assert small()._distribute_strategy is None
     assert not small()._is_distributed()
     with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
@@ -45,7 +50,7 @@ def test_a_model_knows_the_strategy_that_it_was_made_under():
     assert vae._is_distributed()
 
 
-def test_keras_builds_by_a_method_that_is_left_out_for_a_model_that_is_built(monkeypatch, x):
+def test_keras_builds_with_a_method_that_is_skipped_for_a_built_model(monkeypatch, x):
     expected = ["self", "iterator", "data_batch"]
     assert list(inspect.signature(keras.Model._maybe_symbolic_build).parameters) == expected
     calls = []
@@ -61,22 +66,22 @@ def test_keras_builds_by_a_method_that_is_left_out_for_a_model_that_is_built(mon
     assert calls == [vae]
 
 
-def test_compile_keeps_the_metrics_that_it_got():
+def test_compile_keeps_the_metrics_that_it_received():
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile(loss="mse")
-    assert not fast_fit._has_metrics_of_compile(model)
+    assert not keras_privates.has_compiled_metrics(model)
     model.compile(loss="mse", metrics=["mae"])
-    assert fast_fit._has_metrics_of_compile(model)
+    assert keras_privates.has_compiled_metrics(model)
 
 
-def test_all_layers_within_a_model_are_found():
+def test_all_layers_within_a_model_are_found_at_any_depth():
     inner = keras.Sequential([keras.layers.Dense(2), keras.Sequential([keras.layers.Conv2D(1, 1)])])
-    kinds = {type(layer) for layer in fast_fit.layers_of(inner)}
+    kinds = {type(layer) for layer in keras_privates.layers_of(inner)}
     assert {keras.layers.Dense, keras.layers.Conv2D} <= kinds
     assert fast_fit.convolves(inner)
 
 
-def test_the_weights_of_a_mirrored_decoder_stand_where_those_of_a_given_one_do(x):
+def test_the_weights_of_a_mirrored_decoder_have_the_order_of_those_of_a_given_decoder(x):
     options = {"likelihood": kvae.model.likelihoods.Gaussian("learned"), "seed": 0}
     mirrored = kvae.VAE(2, hidden_units=(4,), **options)
     mirrored.build(x.shape)
@@ -86,8 +91,8 @@ def test_the_weights_of_a_mirrored_decoder_stand_where_those_of_a_given_one_do(x
     assert shapes[0] == shapes[1]
 
 
-def test_a_mirrored_model_with_a_learned_variance_goes_on_after_loading(x, tmp_path):
-    """Its optimizer's state is saved in the order of the weights, which a mirrored decoder used to change."""
+def test_a_mirrored_model_with_a_learned_variance_continues_training_after_loading(x, tmp_path):
+    """The state of its optimizer is saved in the order of the weights, which a mirrored decoder once changed."""
     losses = []
     for loads in (False, True):
         vae = kvae.VAE(2, hidden_units=(4,), likelihood=kvae.model.likelihoods.Gaussian("learned"), seed=0)
@@ -98,3 +103,79 @@ def test_a_mirrored_model_with_a_learned_variance_goes_on_after_loading(x, tmp_p
             vae = keras.saving.load_model(tmp_path / "vae.keras")
         losses.append(vae.fit(x, batch_size=4, epochs=2, verbose=0).history["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+# TensorFlow
+
+
+@pytest.fixture
+def datasets(x):
+    images = ImagesInMemory(x, as_float32, 5, binary=True)
+    return images.dataset(), images.placeholder
+
+
+def test_a_dataset_must_define_nothing_private_but_its_inputs():
+    assert tf.data.Dataset.__abstractmethods__ == {"_inputs", "element_spec"}
+
+
+def test_a_subclass_of_dataset_has_the_elements_size_and_options_of_the_dataset_that_it_wraps(x, datasets):
+    batches, placeholder = datasets
+    assert (type(batches), type(placeholder)) == (ImageDataset, Placeholder)
+    assert isinstance(batches, tf.data.Dataset)
+    assert (int(batches.cardinality()), int(placeholder.cardinality())) == (3, 3)
+    assert batches.element_spec == tf.TensorSpec((None, 4, 4, 1), tf.float32)
+    assert batches.options().autotune.enabled is False
+    np.testing.assert_array_equal(np.concatenate(list(batches.as_numpy_iterator())), x)
+
+
+@pytest.mark.parametrize(
+    "derive",
+    [
+        lambda dataset: dataset.take(2),
+        lambda dataset: dataset.map(lambda x: x),
+        lambda dataset: dataset.rebatch(6),
+        lambda dataset: dataset.with_options(tf.data.Options()),
+    ],
+    ids=["take", "map", "rebatch", "with_options"],
+)
+def test_a_derived_dataset_is_an_ordinary_one(derive, datasets):
+    derived = derive(datasets[0])
+    assert isinstance(derived, tf.data.Dataset)
+    assert not isinstance(derived, ImageDataset)
+    assert not hasattr(derived, "in_memory")
+    assert next(iter(derived)).shape[1:] == (4, 4, 1)
+
+
+@tf.function
+def total_of(dataset):
+    return dataset.reduce(0.0, lambda state, x: state + tf.reduce_sum(x))
+
+
+@pytest.mark.parametrize(
+    "total",
+    [
+        total_of,
+        lambda dataset: tf.function(lambda: total_of(dataset))(),
+        lambda dataset: total_of(copy.copy(dataset)),
+        lambda dataset: sum(
+            tf.reduce_sum(x) for x in tf.distribute.MirroredStrategy(["CPU:0"]).experimental_distribute_dataset(dataset)
+        ),
+    ],
+    ids=["argument of a function", "captured by a function", "copy", "strategy"],
+)
+def test_a_subclass_of_dataset_can_be_used_as_any_dataset(total, x, datasets):
+    assert float(total(datasets[0])) == x.sum()  # Whole numbers below 2^24 are exact in float32.
+
+
+def test_a_copy_has_the_attributes(datasets):
+    assert copy.copy(datasets[0]).in_memory is datasets[0].in_memory
+
+
+def test_a_subclass_of_dataset_can_be_saved_and_passed_to_any_keras_model(x, datasets, tmp_path):
+    module = tf.Module()
+    module.batches = datasets[0]
+    module.total = tf.function(lambda: total_of(module.batches), input_signature=[])
+    tf.saved_model.save(module, tmp_path / "module")
+    assert float(tf.saved_model.load(tmp_path / "module").total()) == x.sum()
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(1)])
+    assert model.predict(datasets[0], verbose=0).shape == (12, 1)

@@ -425,7 +425,7 @@ def test_learned_variance_gets_the_gradient_of_the_closed_form():
 
 
 @pytest.mark.parametrize("variance", [0, -1.0, math.nan, math.inf, "learnt", None, True, [0.1]])
-def test_gaussian_refuses_what_is_no_variance(variance):
+def test_gaussian_refuses_an_invalid_variance(variance):
     with pytest.raises(UserError, match='positive variance or "learned"'):
         likelihoods.Gaussian(variance)
 
@@ -560,7 +560,7 @@ def test_the_name_of_a_likelihood_is_the_one_that_get_takes(name):
     assert likelihoods.name_of(likelihoods.get(name)) == name
 
 
-def test_the_name_of_a_likelihood_of_ones_own_is_that_of_its_class():
+def test_the_name_of_a_users_likelihood_is_that_of_its_class():
     class Sharper(likelihoods.Gaussian):
         pass
 
@@ -608,7 +608,7 @@ def test_bytes_are_refused_where_pixels_lie_in_the_unit_interval(make):
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float16, np.float32, np.float64])
 @pytest.mark.usefixtures("no_warnings")
-def test_binary_pixels_of_any_type_are_welcome(dtype):
+def test_binary_pixels_of_any_type_are_accepted(dtype):
     likelihoods.Bernoulli().check_pixels(np.array([[0, 1], [1, 0]], dtype))
 
 
@@ -621,7 +621,7 @@ def test_binary_pixels_of_any_type_are_welcome(dtype):
         (np.array([1j]), r"complex128 of shape \(1,\)"),
     ],
 )
-def test_what_holds_no_numbers_is_refused(nothing, received):
+def test_data_without_numbers_are_refused(nothing, received):
     with pytest.raises(UserError, match=f"Expected an array of at least one image. Received {received}"):
         likelihoods.Bernoulli().check_pixels(nothing)
 
@@ -648,7 +648,7 @@ def test_nan_is_outside_of_every_support(make):
         (Positive, -1e-3, "[0, inf]"),
     ],
 )
-def test_pixels_outside_of_a_support_of_ones_own_are_refused(make, wrong, support):
+def test_pixels_outside_of_the_support_of_a_users_likelihood_are_refused(make, wrong, support):
     x = np.array([0, wrong])
     with pytest.raises(UserError) as refusal:
         make().check_pixels(x)
@@ -658,12 +658,12 @@ def test_pixels_outside_of_a_support_of_ones_own_are_refused(make, wrong, suppor
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
 @pytest.mark.usefixtures("no_warnings")
-def test_whole_numbers_are_welcome_where_they_alone_have_a_density(dtype):
+def test_whole_numbers_are_accepted_where_only_they_have_a_density(dtype):
     Counts().check_pixels(np.array([0, 3, 254, 255], dtype))
 
 
 def test_pixels_between_whole_numbers_are_warned_of_where_these_alone_have_a_density():
-    with pytest.warns(UserWarning, match="no whole numbers under Counts, whose density is of whole numbers"):
+    with pytest.warns(UserWarning, match="whole numbers as pixels: only these have a density under Counts"):
         Counts().check_pixels(np.float32([0.0, 0.5, 255.0]))
 
 
@@ -681,7 +681,7 @@ def test_grey_pixels_under_another_likelihood_are_not_warned_of(make):
 
 
 @pytest.mark.parametrize(
-    ("make", "text"), [(likelihoods.Bernoulli, "no bound on log p"), (Counts, "no whole numbers under Counts")]
+    ("make", "text"), [(likelihoods.Bernoulli, "no bound on log p"), (Counts, "only these have a density under Counts")]
 )
 def test_a_dataset_that_is_known_to_be_grey_can_be_warned_of_without_its_pixels(make, text):
     with pytest.warns(UserWarning, match=text):
@@ -769,7 +769,7 @@ def continuous_bernoulli_quantiles(numbers, logits):
 
 
 @each_with_its_noise
-def test_one_number_is_asked_for_every_pixel_once(make, kind):
+def test_each_pixel_uses_one_number_once(make, kind):
     noise = Given(kind, np.full((3, *IMAGE), 0.25, np.float32))
     x = make().sample(tf.zeros((3, *IMAGE)), noise)
     assert (noise.asked, x.shape, x.dtype) == ([Stream.PIXELS], (3, *IMAGE), tf.float32)
@@ -873,7 +873,7 @@ def test_draws_in_a_graph_and_under_xla_are_those_of_eager_execution(make, kind)
         ("sample", 2, "sample"),
     ],
 )
-def test_a_likelihood_of_ones_own_is_told_which_method_it_lacks(method, arguments, missing):
+def test_the_error_of_a_users_likelihood_names_the_missing_method(method, arguments, missing):
     class Own(likelihoods.Likelihood):
         pass
 
@@ -882,7 +882,7 @@ def test_a_likelihood_of_ones_own_is_told_which_method_it_lacks(method, argument
 
 
 @pytest.mark.parametrize("base", [likelihoods.Likelihood, likelihoods.Bernoulli, likelihoods.Gaussian])
-def test_a_likelihood_of_ones_own_may_not_replace_what_masks_and_sums(base):
+def test_a_users_likelihood_may_not_override_log_prob(base):
     with pytest.raises(
         TypeError, match=r"Expected Own to define log_prob_of_pixels\(x, parameters\), in nats per pixel"
     ):

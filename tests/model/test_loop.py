@@ -1,4 +1,4 @@
-"""The fast path of fit: the same training as the ordinary path, behind the same Keras surface."""
+"""The fast path of fit trains as the ordinary path does, and has the same Keras interface."""
 
 import keras
 import numpy as np
@@ -6,6 +6,8 @@ import pytest
 import tensorflow as tf
 
 import kvae
+from kvae.data import in_memory
+from kvae.data.in_memory import ImageDataset
 from kvae.internal.errors import UserError
 from kvae.model.loop import Loop
 
@@ -24,20 +26,19 @@ def compiled(optimizer=None, vae=None, **options):
 
 
 def ordinary(dataset):
-    """The same batches as a dataset of which kvae knows no images, only whether they are binary."""
-    batches = dataset.prefetch(1)
-    batches.binary = dataset.binary  # else a look at the first batch would count as an epoch
-    return batches
+    """The same batches as a dataset without images in memory."""
+    # `binary` is kept, because fit would otherwise look at the first batch, which would count as an epoch.
+    return ImageDataset(dataset.prefetch(1), int(dataset.cardinality()), binary=dataset.binary)
 
 
 @pytest.fixture
 def looped(monkeypatch):
-    """How many chunks the compiled loops were given, train and test together."""
+    """How many calls of a train or test function took each path."""
     counts = {"fast": 0, "ordinary": 0}
     call = Loop.__call__
 
     def counted(self, iterator):
-        counts["ordinary" if self._resident() is None else "fast"] += 1
+        counts["ordinary" if self._images() is None else "fast"] += 1
         return call(self, iterator)
 
     monkeypatch.setattr(Loop, "__call__", counted)
@@ -67,23 +68,24 @@ def test_the_fast_path_trains_as_the_ordinary_one(jit_compile, options, settings
     assert looped["fast"]
     assert looped["ordinary"]
     for name, values in histories[0].items():
-        # Float32 rounding over twenty steps of Adam; XLA fuses a step in a loop otherwise than a step alone.
+        # Float32 rounding over twenty steps of Adam; XLA fuses the operations of a step differently inside a loop.
         np.testing.assert_allclose(histories[1][name], values, rtol=2e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_arrays_take_it_and_train_alike(shuffle, looped, with_xla):
+def test_arrays_take_the_fast_path_and_train_as_in_eager_mode(shuffle, looped, with_xla):
     x, _ = load(binarize="threshold").examples("train")
     losses = []
     for eager in (True, False):
         vae = compiled(run_eagerly=eager)
         losses.append(vae.fit(x, batch_size=BATCH, epochs=3, shuffle=shuffle, verbose=0).history["loss"])
-    assert looped == {"fast": 3, "ordinary": 15}  # an epoch is one chunk, or five eager steps
+    assert looped == {"fast": 3, "ordinary": 15}  # an epoch is one call of the loop, or five eager steps
     np.testing.assert_allclose(*losses, rtol=2e-5)  # float32 rounding over fifteen steps
 
 
-def test_an_epoch_visits_every_image_once_and_counts_it_once(looped):
-    # With a learning rate of 0 the mean over an epoch is that of 70 images, each weighing 1/70 in the ragged batch too.
+def test_an_epoch_uses_each_image_once_and_weighs_it_once(looped):
+    # With a learning rate of 0, the mean over an epoch is the mean over 70 images. Each has weight 1/70, also in the
+    # last batch, which is smaller.
     data = load(binarize="threshold")
     vae = compiled(keras.optimizers.SGD(0.0), steps_per_execution=2)
     vae.build((None, *data.info.image_shape))
@@ -95,11 +97,11 @@ def test_an_epoch_visits_every_image_once_and_counts_it_once(looped):
     assert looped["fast"] == 2 * 3
 
 
-def test_every_epoch_has_an_order_of_its_own():
-    resident = load().train.resident
-    visits = [resident.visit() for _ in range(3)]
-    orders = [places.numpy() for _, places in visits]
-    assert [int(number) for number, _ in visits] == [0, 1, 2]
+def test_each_epoch_has_its_own_order():
+    images = load().train.in_memory
+    epochs = [images.next_epoch() for _ in range(3)]
+    orders = [indices.numpy() for _, indices in epochs]
+    assert [int(number) for number, _ in epochs] == [0, 1, 2]
     for order in orders:
         assert sorted(order) == list(range(IMAGES))
     assert not (orders[0] == orders[1]).all()
@@ -123,7 +125,7 @@ class Recorded(keras.callbacks.Callback):
     ("steps", "begins", "ends"),
     [(1, [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]), (2, [0, 2, 4], [1, 3, 5]), ("auto", [0], [49])],
 )
-def test_batch_callbacks_are_called_once_an_execution_as_keras_does(steps, begins, ends):
+def test_batch_callbacks_are_called_once_per_execution_as_by_keras(steps, begins, ends):
     recorded = []
     for route in (ordinary, lambda dataset: dataset):
         seen = Recorded()
@@ -131,7 +133,7 @@ def test_batch_callbacks_are_called_once_an_execution_as_keras_does(steps, begin
         recorded.append(seen)
     for seen in recorded:
         assert (seen.begins, seen.ends) == (begins, ends)
-    # The means so far, whose sums are rounded to float32 alike but for the order of the loop's operations.
+    # Means of the batches so far; float32 rounding, because the loop may order its operations differently.
     np.testing.assert_allclose(recorded[0].losses, recorded[1].losses, rtol=2e-5)
 
 
@@ -151,7 +153,7 @@ def test_a_diverging_training_is_stopped_by_terminate_on_nan():
     assert len(history["loss"]) == 1
 
 
-def test_schedules_and_a_learning_rate_that_a_callback_sets_reach_the_loop():
+def test_the_loop_follows_schedules_and_a_learning_rate_that_a_callback_sets():
     def histories(route):
         beta = kvae.model.objectives.LinearWarmup(2.0, 12)
         vae = compiled(vae=kvae.VAE(2, hidden_units=(8,), beta=beta, seed=1))
@@ -177,7 +179,7 @@ def test_beta_may_be_set_between_two_calls_of_fit(looped):
     assert looped["ordinary"] == 0
 
 
-def test_evaluation_is_that_of_the_ordinary_path_and_of_every_batch_size(looped):
+def test_evaluation_depends_neither_on_the_path_nor_on_the_batch_size(looped):
     vae = compiled()
     vae.fit(load().train, verbose=0)
     results = [
@@ -199,7 +201,7 @@ class Own(kvae.VAE):
     "case",
     ["derived dataset", "run_eagerly", "functions run eagerly", "steps_per_epoch", "own train_step", "distributed"],
 )
-def test_what_the_fast_path_cannot_serve_takes_the_ordinary_one(case, looped):
+def test_cases_that_the_fast_path_cannot_serve_take_the_ordinary_path(case, looped):
     dataset, options, settings = load().train, {}, {}
     vae = None
     if case == "derived dataset":
@@ -224,12 +226,12 @@ def test_what_the_fast_path_cannot_serve_takes_the_ordinary_one(case, looped):
     assert ("own" in history.history) == (case == "own train_step")
 
 
-def test_several_steps_an_execution_are_refused_under_a_strategy():
+def test_several_steps_per_execution_are_refused_under_a_strategy():
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope(), pytest.raises(UserError, match=r"under tf\.distribute"):
         compiled(steps_per_execution=5)
 
 
-def test_nothing_is_kept_of_the_data_after_fit():
+def test_the_model_does_not_keep_the_data_after_fit():
     vae = compiled()
 
     class Fails(keras.callbacks.Callback):
@@ -239,8 +241,8 @@ def test_nothing_is_kept_of_the_data_after_fit():
     data = load()
     with pytest.raises(RuntimeError, match="stop here"):
         vae.fit(data.train, validation_data=data.test, callbacks=[Fails()], verbose=0)
-    assert vae._residents == {"train": None, "test": None}
-    # So that other data in the same model go the way that is theirs.
+    assert vae._in_memory == {"train": None, "test": None}
+    # Otherwise the loop would use the old images for other data.
     assert np.isfinite(vae.fit(ordinary(data.train), verbose=0).history["loss"]).all()
 
 
@@ -253,11 +255,11 @@ def test_nothing_is_kept_of_the_data_after_fit():
         ("conv", {"jit_compile": True, "steps_per_execution": 7}, (True, 7)),
     ],
 )
-def test_what_compile_chooses_and_that_a_saved_model_keeps_it(encoder, options, expected, tmp_path, with_xla):
+def test_compile_chooses_by_network_and_a_saved_model_keeps_the_choice(encoder, options, expected, tmp_path, with_xla):
     networks = kvae.model.networks
     make = {"mlp": lambda: networks.MLPEncoder(2, (8,)), "conv": lambda: networks.ConvEncoder(2, (2,), 4)}
     if encoder == "conv" and tf.config.list_logical_devices("GPU"):
-        pytest.skip("on a GPU convolutions are compiled too")
+        pytest.skip("On a GPU, convolutions are compiled too.")
     vae = compiled(vae=kvae.VAE(encoder=make[encoder](), seed=0), **options)
     assert (vae.jit_compile, vae.steps_per_execution) == expected
     if "run_eagerly" in options:
@@ -270,13 +272,11 @@ def test_what_compile_chooses_and_that_a_saved_model_keeps_it(encoder, options, 
         np.testing.assert_array_equal(one, other)
 
 
-def test_images_that_do_not_fit_on_an_accelerator_stay_on_the_host(monkeypatch, looped):
-    from kvae.data.sources import resident
-
-    monkeypatch.setattr(resident, "DEVICE_BYTES", IMAGES * 784 - 1)
+def test_images_that_are_too_large_for_a_gpu_stay_on_the_host(monkeypatch, looped):
+    monkeypatch.setattr(in_memory, "DEVICE_BYTES", IMAGES * 784 - 1)
     data, vae = load(), compiled()
-    assert data.train.resident.fits  # on a CPU the images are where the model computes, whatever their size
+    assert data.train.in_memory.fits_on_device  # Without a GPU, images of any size are on the device already.
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["GPU:0"] if kind == "GPU" else [])
-    assert not data.train.resident.fits
+    assert not data.train.in_memory.fits_on_device
     vae.fit(data.train, verbose=0)
     assert looped["fast"] == 0

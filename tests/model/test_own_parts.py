@@ -48,7 +48,7 @@ def trained(request, data):
     paths, call = [], Loop.__call__
 
     def counted(self, iterator):
-        paths.append("ordinary" if self._resident() is None else "fast")
+        paths.append("ordinary" if self._images() is None else "fast")
         return call(self, iterator)
 
     vae = kvae.VAE(2, hidden_units=(12,), seed=3, **OPTIONS[request.param]())

@@ -17,7 +17,7 @@ NUMBERED = (Stream.PREDICTION, Stream.SCORE, Stream.BASELINE)
 def keys(use):
     """Keys as the uses of a stream have them: of the length of a binarization's where that is possible."""
     places = np.arange(3, dtype=np.int32)
-    kept = [word for (other, _), word in streams._KEPT.items() if other is use]
+    kept = [word for (other, _), word in streams._WORDS_OF_VERSION_0_1.items() if other is use]
     return [(places, 0), (places, 1)] if kept and max(kept) < 2**31 else [(places,)]
 
 
@@ -35,7 +35,7 @@ def test_every_pair_of_a_use_and_a_part_has_a_word_of_its_own():
 
 
 def test_words_that_are_not_kept_are_no_epoch():
-    for use, part in set(itertools.product(USES, PARTS)) - streams._KEPT.keys():
+    for use, part in set(itertools.product(USES, PARTS)) - streams._WORDS_OF_VERSION_0_1.keys():
         assert streams.words(use, part)[0] >= 2**31
 
 
@@ -83,7 +83,7 @@ def test_numbered_draws_do_not_depend_on_how_many_are_made_at_once(kind):
     noise = keyed.Keyed(3, Stream.BOUND, np.arange(4, dtype=np.int32))
     whole = np.asarray(getattr(noise.numbered(np.arange(6)), kind)((6, 5), Stream.POSTERIOR))
     assert whole.shape == (4, 6, 5)
-    pieces = [keyed.numbered(np.arange(2)), keyed.numbered(np.arange(2, 6))]
+    pieces = [noise.numbered(np.arange(2)), noise.numbered(np.arange(2, 6))]
     parts = [
         np.asarray(getattr(piece, kind)((count, 5), Stream.POSTERIOR))
         for piece, count in zip(pieces, (2, 4), strict=True)

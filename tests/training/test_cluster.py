@@ -73,10 +73,10 @@ def test_images_know_their_places(labels, in_set, places):
     x = np.arange(10.0)[:, None]
     batches = tf.data.Dataset.from_tensor_slices((x, x) if labels else x).batch(4)
     for conditional in {False, labels}:
-        found = list(places.placed(batches, in_set=in_set, conditional=conditional).as_numpy_iterator())
+        found = list(places.add_places(batches, in_set=in_set, conditional=conditional).as_numpy_iterator())
         assert all(isinstance(batch, places.Placed) for batch in found)
         assert [batch.place.tolist() for batch in found] == places
-        assert [batch.of.tolist() for batch in found] == [[4] * 4, [4] * 4, [2] * 2]
+        assert [batch.global_batch_size.tolist() for batch in found] == [[4] * 4, [4] * 4, [2] * 2]
         np.testing.assert_array_equal(np.concatenate([batch.x for batch in found]), x)
         given = [batch.condition for batch in found]
         assert np.array_equal(np.concatenate(given), x) if conditional else given == [()] * 3

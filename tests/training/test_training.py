@@ -245,8 +245,8 @@ def test_a_full_disk_while_saving_keeps_the_old_model(tmp_path, monkeypatch):
     [
         ({"model": {"activation": "tahn"}}, "activation"),
         ({"training": {"schedule": "exponential", "final_learning_rate": 1e-4, "warmup_epochs": 1}}, "warmup_epochs"),
-        ({"data": {"validation": "train[200:400]"}}, "apart from those of training"),
-        ({"data": {"validation": "test[:10]"}, "training": {"early_stopping": 1}}, "apart from those of training"),
+        ({"data": {"validation": "train[200:400]"}}, "separate from the training"),
+        ({"data": {"validation": "test[:10]"}, "training": {"early_stopping": 1}}, "separate from the training"),
         ({"data": {"batch_size": 301}}, "batch_size"),
         ({"data": {"train": "train[:0]"}}, "at least one image"),
         ({"training": {"plots": ["samples", "latice"]}}, "Unknown kind of plot 'latice'. Did you mean 'lattice'"),

@@ -1,1 +1,1 @@
-"""Readers of data, one file a format: each has a function `read` that returns the splits of a source."""
+"""Readers of data, one module per format. Each has a function `read` that returns the splits of a source."""

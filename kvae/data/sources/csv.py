@@ -1,7 +1,8 @@
-"""`csv:FILE` or `csv:TRAIN,TEST`: one image a row, as on Kaggle.
+"""`csv:FILE` or `csv:TRAIN,TEST`: text files with one image per row, as on Kaggle.
 
-With a header: a column `label` (optional) and `pixel...` columns in order, nothing else. Without one: a square number
-of pixels, or the label first and then a square number of pixels. Compressed files (.gz) are read as they are.
+A file with a header has columns named `pixel...`, numbered without gaps, an optional column `label`, and no others. A
+file without a header has a square number of pixels per row, which a label may precede. Compressed files (.gz) are
+accepted.
 """
 
 import gzip
@@ -9,6 +10,7 @@ import math
 import re
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,7 +26,7 @@ def _first_line(path: Path) -> list[str]:
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise UserError(f"Could not read {path}: {error}. Expected a text file of comma-separated pixels.") from error
     if not first.strip():
-        raise UserError(f"{path} is empty. Expected one image a row.")
+        raise UserError(f"{path} is empty. Expected one image per row.")
     return [cell.strip().strip('"') for cell in first.rstrip("\r\n").split(",")]
 
 
@@ -36,22 +38,24 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _roles(path: Path, first: list[str]) -> tuple[bool, int | None, list[int]]:
-    """Whether there is a header, which column is the label, and which are the pixels, in order."""
+class _Columns(NamedTuple):
+    """The layout of a file."""
+
+    header: bool  # whether the first line is a header
+    label: int | None  # the column of the labels
+    pixels: list[int]  # the columns of the pixels, in order
+
+
+def _columns(path: Path, first: list[str]) -> _Columns:
+    """The layout of a file with this first line."""
     if all(_is_number(cell) for cell in first):
-        if _side(len(first)) is not None:
-            return False, None, list(range(len(first)))
-        if _side(len(first) - 1) is not None:
-            return False, 0, list(range(1, len(first)))
-        raise UserError(
-            f"{path}: expected a square number of pixels a row, or a label and as many. Received {len(first)}."
-        )
+        return _columns_without_header(path, len(first))
     names = [cell.lower() for cell in first]
     pixels = [column for column, name in enumerate(names) if re.fullmatch(r"pixel[ _]?\d{1,9}", name)]
     others = [name for name in names if name != "label" and not name.startswith("pixel")]
     if others or not pixels:
         raise UserError(
-            f"{path}: expected a header of `label` (optional) and `pixel...` columns. "
+            f"{path}: expected a header with `pixel...` columns and optionally `label`. "
             f"Received {', '.join(first[:4])}..."
         )
     numbers = sorted(int(re.sub(r"\D", "", names[column])) for column in pixels)
@@ -61,12 +65,26 @@ def _roles(path: Path, first: list[str]) -> tuple[bool, int | None, list[int]]:
     if missing is not None:
         raise UserError(f"{path}: the column pixel{missing} is missing.")
     if _side(len(pixels)) is None:
-        raise UserError(f"{path}: expected a square number of pixel columns. Received {len(pixels)}: are some missing?")
+        raise UserError(
+            f"{path}: expected a square number of pixel columns. Received {len(pixels)}; some may be missing."
+        )
     label = names.index("label") if "label" in names else None
-    return True, label, sorted(pixels, key=lambda column: int(re.sub(r"\D", "", names[column])))
+    return _Columns(True, label, sorted(pixels, key=lambda column: int(re.sub(r"\D", "", names[column]))))
+
+
+def _columns_without_header(path: Path, count: int) -> _Columns:
+    if _side(count) is not None:
+        return _Columns(False, None, list(range(count)))
+    if _side(count - 1) is not None:
+        return _Columns(False, 0, list(range(1, count)))
+    raise UserError(
+        f"{path}: expected a square number of pixels per row, or a label and a square number of pixels. "
+        f"Received {count} columns."
+    )
 
 
 def _side(pixels: int) -> int | None:
+    """The side of a square image with this number of pixels, or None if there is none."""
     side = math.isqrt(max(pixels, 0))
     return side if side > 0 and side * side == pixels else None
 
@@ -75,14 +93,14 @@ def read_csv(path: str | Path) -> Split:
     """Reads one file.
 
     Raises:
-        UserError: unreadable, empty, ragged, a missing column, text or an empty cell in a pixel, or a value outside
-            the range, with its row.
+        UserError: if the file cannot be read, is empty, has rows of different lengths, lacks a column, or has a cell
+            that is empty, is not a number, or is out of range. The message names the row if there is one.
     """
     import pyarrow as pa
     from pyarrow import csv
 
     path = Path(path)
-    header, label, pixels = _roles(path, _first_line(path))
+    header, label, pixels = _columns(path, _first_line(path))
     try:
         table = csv.read_csv(
             path,
@@ -92,7 +110,7 @@ def read_csv(path: str | Path) -> Split:
     except (pa.ArrowInvalid, OSError, EOFError) as error:
         raise UserError(f"{path}: expected rows of the same length. {str(error).splitlines()[0]}") from error
     if table.num_rows == 0:
-        raise UserError(f"{path} has no row of pixels.")
+        raise UserError(f"{path} has no row of pixels. Expected one image per row.")
     if table.num_columns != len(pixels) + (label is not None):
         raise UserError(
             f"{path}: expected {len(pixels) + (label is not None)} columns as in its first line. "
@@ -104,13 +122,13 @@ def read_csv(path: str | Path) -> Split:
     if label is not None:
         labels = as_labels(_numbers(table.column(label), path, label), len(images), str(path))
     if not header and labels is not None and np.ptp(labels) == 0 and 1 < len(np.unique(images[:, -1])) <= 20:
-        raise UserError(f"{path}: expected the label in the first column. It seems to stand in the last: move it.")
+        raise UserError(f"{path}: expected the label in the first column. The last one looks like the label: move it.")
     side = math.isqrt(len(pixels))
-    return Split.of(images.reshape(-1, side, side), labels)
+    return Split.from_arrays(images.reshape(-1, side, side), labels)
 
 
 def _numbers(column: "object", path: Path, position: int) -> np.ndarray:
-    """A column as numbers; `UserError` with the row and the text where it is not one."""
+    """A column as numbers; raises `UserError` with the row and the text of a cell that is not a number."""
     values = column.to_numpy()  # type: ignore[attr-defined]
     if values.dtype.kind in "iuf":
         return values
@@ -123,7 +141,14 @@ def _numbers(column: "object", path: Path, position: int) -> np.ndarray:
 
 
 def read(files: str) -> Source:
-    """The splits `train` and `test` of `FILE` (a part is held out) or of `TRAIN,TEST`."""
+    """Reads the splits `train` and `test`.
+
+    Args:
+        files: `FILE`, a part of which becomes the test split, or `TRAIN,TEST`.
+
+    Raises:
+        UserError: if there are more than two files, if a file is not valid, or if the sizes of their images differ.
+    """
     paths = files.split(",")
     if len(paths) > 2 or not all(paths):
         raise UserError(f"Expected csv:FILE or csv:TRAIN,TEST. Received csv:{files}.")

@@ -1,7 +1,7 @@
-"""`idx:DIR`: the IDX files in which MNIST and its kin are published, gzipped or not.
+"""`idx:DIR`: a folder of IDX files, the format of MNIST and similar datasets, with or without gzip compression.
 
-Format: http://yann.lecun.com/exdb/mnist/: two zero bytes, a type (8 = unsigned byte), the number of axes, each axis
-as a big-endian 32-bit integer, then the data.
+A file has two zero bytes, a byte for the type (8 is unsigned byte), a byte for the number of axes, the length of each
+axis as a big-endian 32-bit integer, and then the data; http://yann.lecun.com/exdb/mnist/.
 """
 
 import gzip
@@ -22,7 +22,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     """Reads one IDX file of unsigned bytes.
 
     Raises:
-        UserError: unreadable, not IDX, another type, truncated, or with bytes left over.
+        UserError: if the file cannot be read, is not an IDX file of unsigned bytes, or is too short or too long.
     """
     path = Path(path)
     try:
@@ -46,27 +46,37 @@ def read_idx(path: str | Path) -> np.ndarray:
         raise UserError(f"{path} is truncated: expected a header of {header} bytes, received {len(content)} bytes.")
     shape = tuple(int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes))
     if 0 in shape:
-        raise UserError(f"{path} holds no image: its header says {shape}.")
+        raise UserError(f"{path} contains no image: the shape in its header is {shape}.")
     expected, received = math.prod(shape), len(content) - header
     if expected != received:
-        fault = "is truncated" if received < expected else "has bytes left over"
-        raise UserError(f"{path} {fault}: its header promises {shape}, {expected} bytes; received {received}.")
+        fault = "is truncated" if received < expected else "has bytes left over at the end"
+        raise UserError(
+            f"{path} {fault}: expected {expected} bytes of data for the shape {shape} in its header. "
+            f"Received {received}."
+        )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def _find(folder: Path, names: tuple[str, ...], what: str) -> Path | None:
-    found = sorted(
+def _find(folder: Path, split_names: tuple[str, ...], content: str) -> Path | None:
+    """The file with the images or labels of a split, or None."""
+    matches = sorted(
         path
         for path in folder.iterdir()
-        if "ubyte" in path.name and what in path.name and any(name in path.name for name in names)
+        if "ubyte" in path.name and content in path.name and any(name in path.name for name in split_names)
     )
-    return found[0] if found else None
+    return matches[0] if matches else None
 
 
 def read(directory: str) -> Source:
-    """The splits `train` and `test` of a folder such as `train-images-idx3-ubyte.gz`, `t10k-labels-idx1-ubyte`, ...
+    """Reads the splits of a folder with files such as `train-images-idx3-ubyte.gz` and `t10k-labels-idx1-ubyte`.
 
-    Labels may be missing. Raises `UserError` where there are no images or images and labels do not match.
+    Args:
+        directory: the folder. The labels may be missing; without test images, a part of the training images is held
+            out.
+
+    Raises:
+        UserError: if there are no training images, if a file is not valid, if the numbers of images and labels differ,
+            or if the sizes of the images differ.
     """
     folder = Path(directory)
     if not folder.is_dir():
@@ -82,8 +92,10 @@ def read(directory: str) -> Source:
         labels_path = _find(folder, names, "labels")
         labels = None if labels_path is None else read_idx(labels_path)
         if labels is not None and labels.shape != images.shape[:1]:
-            raise UserError(f"{labels_path}: expected {len(images)} labels like the images. Received {labels.shape}.")
-        splits[split] = Split.of(images, None if labels is None else labels.astype(np.int64))
+            raise UserError(
+                f"{labels_path}: expected {len(images)} labels, one per image. Received shape {labels.shape}."
+            )
+        splits[split] = Split.from_arrays(images, None if labels is None else labels.astype(np.int64))
     if "train" not in splits:
         raise UserError(f"Expected train-images-idx3-ubyte (or .gz) in {directory!r}. Found none.")
     sizes = {split.image_shape for split in splits.values()}

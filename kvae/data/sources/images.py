@@ -1,6 +1,7 @@
-"""`images:DIR`: a folder of pictures, all of one size.
+"""`images:DIR`: a folder of pictures, all of the same size.
 
-`DIR/train`, `DIR/validation` and `DIR/test` are the splits where they exist; sub-folders of a split are its labels.
+The folders `DIR/train`, `DIR/validation` and `DIR/test` are the splits, if they exist; otherwise DIR is the training
+split. The sub-folders of a split are the classes of its pictures.
 """
 
 from pathlib import Path
@@ -12,7 +13,8 @@ from kvae.data.split import Source, Split, hold_out
 from kvae.internal.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-STREAMABLE = {".png", ".jpg", ".jpeg", ".bmp"}  # what TensorFlow decodes
+STREAMABLE = {".png", ".jpg", ".jpeg", ".bmp"}  # the formats that TensorFlow can decode
+# By Pillow's mode of a file, the mode that its pixels are converted to: L is grey, RGB is colour.
 COLOUR_MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB", "LA": "L", "CMYK": "RGB", "YCbCr": "RGB"}
 
 
@@ -22,7 +24,7 @@ def _open(path: Path) -> Any:
     try:
         with Image.open(path) as image:
             if image.mode not in COLOUR_MODES:
-                raise UserError(f"{path}: expected 8 bits a channel. Received mode {image.mode}.")
+                raise UserError(f"{path}: expected 8 bits per channel. Received mode {image.mode}.")
             return image.convert(COLOUR_MODES[image.mode])
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"Could not read {path} as a picture: {error}.") from error
@@ -39,12 +41,12 @@ def _labels(folder: Path, paths: list[Path], names: tuple[str, ...]) -> np.ndarr
 
 
 def _label_names(folder: Path, paths: list[Path]) -> tuple[str, ...]:
-    """First-level sub-folders, where every picture lies in one."""
+    """The names of the sub-folders of `folder`, if every picture is in one; otherwise none."""
     parts = [path.relative_to(folder).parts for path in paths]
     return tuple(sorted({part[0] for part in parts})) if all(len(part) > 1 for part in parts) else ()
 
 
-def _check_alike(first: Any, image: Any, first_path: Path, path: Path) -> None:
+def _check_same_format(first: Any, image: Any, first_path: Path, path: Path) -> None:
     if image.size != first.size or COLOUR_MODES.get(image.mode) != first.mode:
         raise UserError(
             "Expected pictures of one size, all grey or all in colour. "
@@ -56,10 +58,10 @@ def _check_alike(first: Any, image: Any, first_path: Path, path: Path) -> None:
 def _read_all(paths: list[Path]) -> np.ndarray:
     first = _open(paths[0])
     images = np.empty((len(paths), first.height, first.width, len(first.getbands())), np.uint8)
-    for place, path in enumerate(paths):
+    for index, path in enumerate(paths):
         image = _open(path)
-        _check_alike(first, image, paths[0], path)
-        images[place] = np.asarray(image).reshape(images.shape[1:])
+        _check_same_format(first, image, paths[0], path)
+        images[index] = np.asarray(image).reshape(images.shape[1:])
     return images
 
 
@@ -74,8 +76,8 @@ def _streamed(folder: Path, paths: list[Path], names: tuple[str, ...]) -> Split:
     first = _open(paths[0])
     for path in paths:
         try:
-            with Image.open(path) as header:  # reads no pixel
-                _check_alike(first, header, paths[0], path)
+            with Image.open(path) as header:  # reads only the header
+                _check_same_format(first, header, paths[0], path)
         except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(f"Could not read {path} as a picture: {error}.") from error
     shape = (first.height, first.width, len(first.getbands()))
@@ -92,34 +94,35 @@ def _streamed(folder: Path, paths: list[Path], names: tuple[str, ...]) -> Split:
 
 
 def read(directory: str, streaming: bool = False) -> Source:
-    """The splits of a folder of pictures.
+    """Reads the splits of a folder of pictures.
 
     Args:
-        directory: DIR.
-        streaming: decode pictures as they are needed rather than all at once.
+        directory: the folder, DIR. Without `DIR/test`, a part of the training pictures is held out.
+        streaming: whether to decode the pictures when they are needed, instead of all at once.
 
     Raises:
-        UserError: no folder, no picture, a picture that cannot be read, or pictures of different sizes.
+        UserError: if the folder does not exist, if a split has no picture, if a picture cannot be read, or if the
+            pictures differ in size or in the number of channels.
     """
     folder = Path(directory)
     if not folder.is_dir():
         raise UserError(f"Expected a folder of pictures. {directory!r} is not a folder.")
     parts = {part: folder / part for part in ("train", "validation", "test") if (folder / part).is_dir()}
     folders = parts if "train" in parts else {"train": folder}
-    listed = {part: _list(where) for part, where in folders.items()}
+    listed = {part: _list(split_folder) for part, split_folder in folders.items()}
     for part, paths in listed.items():
         if not paths:
             raise UserError(f"No picture in {str(folders[part])!r}. Expected files such as .png or .jpg.")
     names = _label_names(folders["train"], listed["train"])
     splits = {}
-    for part, where in folders.items():
-        known = (
-            names if _label_names(where, listed[part]) and set(_label_names(where, listed[part])) <= set(names) else ()
-        )
+    for part, split_folder in folders.items():
+        part_names = _label_names(split_folder, listed[part])
+        # A split whose classes are not those of the training split has no labels.
+        known = names if part_names and set(part_names) <= set(names) else ()
         if streaming:
-            splits[part] = _streamed(where, listed[part], known)
+            splits[part] = _streamed(split_folder, listed[part], known)
         else:
-            splits[part] = Split.of(_read_all(listed[part]), _labels(where, listed[part], known))
+            splits[part] = Split.from_arrays(_read_all(listed[part]), _labels(split_folder, listed[part], known))
     sizes = {split.image_shape for split in splits.values()}
     if len(sizes) > 1:
         raise UserError(f"Expected pictures of one size in {directory}. Received {' and '.join(map(str, sizes))}.")

@@ -15,12 +15,15 @@ from kvae.data.split import Source, Split, hold_out
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import tf
 
+SHUFFLE_BUFFER = 100_000  # the number of encoded images that a stream keeps in memory to shuffle them
+PARTS = ("train", "validation", "test")
+
 
 def _builder(name: str) -> Any:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
-    if not re.fullmatch(r"\w+([/:][\w.:-]+)?", name):  # what TFDS can parse: name, name/config, name:version
+    if not re.fullmatch(r"\w+([/:][\w.:-]+)?", name):  # TFDS can parse name, name/config and name:version
         raise _unknown(name)
     try:
         return tfds.builder(name)
@@ -28,10 +31,6 @@ def _builder(name: str) -> Any:
         raise _unknown(name) from None
     except (ValueError, RuntimeError, AssertionError) as error:
         raise UserError(f"Could not open the dataset {name!r}: {str(error).splitlines()[0]}") from error
-
-
-SHUFFLE_BUFFER = 100_000  # encoded images that a stream holds while it shuffles
-PARTS = ("train", "validation", "test")
 
 
 def _unknown(name: str) -> UserError:
@@ -53,12 +52,12 @@ def _prepare(builder: Any) -> None:
     print(f"Downloading {builder.name} (the embedded mnist5k needs no network) ...", file=sys.stderr)
     try:
         builder.download_and_prepare()
-    except Exception as error:  # TFDS lets through what requests, urllib, the file system and its own checks raise
+    except Exception as error:  # of requests, urllib, the file system or TFDS itself
         raise _no_download(builder, type(error).__name__) from error
 
 
 def _reachable(builder: Any) -> bool:
-    """Whether a host of the dataset has an address. TFDS itself goes on trying for minutes without a network."""
+    """Whether the name of a host of the dataset can be resolved. Without a network, TFDS would retry for minutes."""
     hosts = {urllib.parse.urlsplit(url).hostname for url in builder.url_infos} - {None}
     if not hosts or urllib.request.getproxies():
         return True
@@ -74,7 +73,7 @@ def _reachable(builder: Any) -> bool:
 def _no_download(builder: Any, reason: str) -> UserError:
     return UserError(
         f"Could not download {builder.name} ({reason}). Without a network, use --dataset mnist5k, or set TFDS_DATA_DIR "
-        f"to a folder that holds {builder.name} as TFDS prepared it "
+        f"to a folder in which TFDS has prepared {builder.name} "
         f"(now {os.environ.get('TFDS_DATA_DIR', 'unset: ~/tensorflow_datasets')})."
     )
 
@@ -89,7 +88,7 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
     read_config = tfds.ReadConfig(
         try_autocache=False,
         add_tfds_id=False,
-        interleave_cycle_length=16,  # shards read in turns; as many at a time as there are processors
+        interleave_cycle_length=16,  # shards that are read in turns, in at most as many threads as there are processors
         num_parallel_calls_for_interleave_files=min(16, readers),
         num_parallel_calls_for_decode=readers,
     )
@@ -130,19 +129,20 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
         images[start : start + len(image_batch)] = image_batch
         labels[start : start + len(image_batch)] = label_batch
         start += len(image_batch)
-    return Split.of(images, labels if labelled else None)
+    return Split.from_arrays(images, labels if labelled else None)
 
 
 def read(name: str, streaming: bool = False) -> Source:
-    """The splits of a TFDS image dataset, downloaded on first use to TFDS_DATA_DIR.
+    """Reads the splits of a TFDS image dataset. The first use downloads it to TFDS_DATA_DIR.
 
     Args:
-        name: as TFDS knows it, e.g. `mnist` or `mnist:3.0.1`.
-        streaming: read and decode records as they are needed rather than hold all images in memory. The labels of a
-            stream are not kept.
+        name: the name of the dataset in TFDS, for example `mnist` or `mnist:3.0.1`.
+        streaming: whether to read and decode the records when they are needed, instead of keeping all images in
+            memory. The labels of a stream are dropped.
 
     Raises:
-        UserError: an unknown name, no network, or a dataset without images `image` of one size in 8 bits.
+        UserError: if there is no such dataset, if it cannot be downloaded, or if it has no 8-bit feature `image` of a
+            fixed size or no split `train`.
     """
     builder = _builder(name)
     feature = dict(builder.info.features or {}).get("image")

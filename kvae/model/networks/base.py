@@ -1,0 +1,220 @@
+"""What the four networks share: layers, configuration and argument checks; and how a model calls any network."""
+
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kvae.internal.errors import UserError, check_whole, unknown
+from kvae.internal.tensorflow import keras, tf
+from kvae.model.networks.output_bias import ConstantValues
+
+INITIALIZATIONS = ("glorot", "fan_in")
+SCALES = ("log_var", "log_sigma")
+Shape = tuple[int, ...]
+
+
+def takes_condition(network: Any) -> bool:
+    """Whether the `call` of a network has the keyword `condition`."""
+    return "condition" in inspect.signature(network.call).parameters
+
+
+def call(network: Any, inputs: Any, condition: Any = None, training: bool = False) -> Any:
+    """Calls a network; passes on the condition `[B, ...]` if there is one and the network takes it."""
+    if condition is None or not takes_condition(network):
+        return network(inputs, training=training)
+    return network(inputs, condition=condition, training=training)
+
+
+def check_widths(name: str, widths: Sequence[int]) -> Shape:
+    """`widths` as a tuple of ints. Raises `UserError` if it is not a sequence of positive whole numbers."""
+    if isinstance(widths, int) or not all(isinstance(width, int | np.integer) and width > 0 for width in widths):
+        raise UserError(f"Expected {name} to be a sequence of positive widths such as (500,). Received {widths!r}.")
+    return tuple(int(width) for width in widths)
+
+
+def check_image_shape(image_shape: Sequence[int]) -> Shape:
+    """`image_shape` as a tuple of ints. Raises `UserError` if it is empty or a side is not a positive whole number."""
+    shape = tuple(image_shape)
+    if not shape or not all(isinstance(side, int | np.integer) and side > 0 for side in shape):
+        raise UserError(f"Expected an image shape of positive sides such as (28, 28, 1). Received {image_shape!r}.")
+    return tuple(int(side) for side in shape)
+
+
+class Network(keras.Model):
+    """Base of the four networks: makes their layers and holds the options that their layers have in common."""
+
+    def __init__(
+        self,
+        activation: Any,
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        initialization: str = "glorot",
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if initialization not in INITIALIZATIONS:
+            raise unknown("initialization", initialization, INITIALIZATIONS)
+        self.activation = keras.activations.get(activation)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.initialization = initialization
+        self.seed = seed
+        self._seeds_used = 0
+
+    def _next_seed(self) -> int | None:
+        self._seeds_used += 1
+        return None if self.seed is None else (self.seed * 1_000_003 + self._seeds_used) % 2**31
+
+    def _layer(self, kind: type, width: int, fan_in: int, *, head: bool = False, **options: Any) -> Any:
+        """A dense or (transposed) convolutional layer. A head has no activation and computes in float32."""
+        if self.initialization == "glorot":
+            kernel, bias = keras.initializers.GlorotUniform(seed=self._next_seed()), "zeros"
+        else:  # uniform in +-1/sqrt(fan_in) for kernels and biases, the default of PyTorch and of Lua Torch
+            limit = 1 / math.sqrt(fan_in)
+            kernel, bias = (keras.initializers.RandomUniform(-limit, limit, seed=self._next_seed()) for _ in range(2))
+        return kind(
+            width,
+            activation=None if head else self.activation,
+            kernel_initializer=kernel,
+            bias_initializer=options.pop("bias_initializer", None) or bias,
+            kernel_regularizer=self.kernel_regularizer,
+            bias_regularizer=self.bias_regularizer,
+            dtype="float32" if head else self.dtype_policy,
+            **options,
+        )
+
+    def _dense_layers(self, widths: Shape, fan_in: int) -> tuple[list, int]:
+        """A sequence of built dense layers, and the width of its output."""
+        layers = []
+        for width in widths:
+            layer = self._layer(keras.layers.Dense, width, fan_in)
+            layer.build((None, fan_in))
+            layers.append(layer)
+            fan_in = width
+        return layers, fan_in
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "activation": keras.activations.serialize(self.activation),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
+            "initialization": self.initialization,
+            "seed": self.seed,
+        }
+
+    def _options(self) -> dict[str, Any]:
+        """The options that a mirrored network takes over. Its seed differs, so that its weights are independent."""
+        return {
+            "activation": self.activation,
+            "kernel_regularizer": self.kernel_regularizer,
+            "bias_regularizer": self.bias_regularizer,
+            "initialization": self.initialization,
+            "seed": None if self.seed is None else self.seed + 1,
+            "dtype": self.dtype_policy,
+        }
+
+
+class Encoder(Network):
+    """Base of the encoders: the linear heads that return the parameters of q(z|x)."""
+
+    def __init__(
+        self, latent_dim: int, scale: str = "log_var", sizes: Sequence[int] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if scale not in SCALES:
+            raise unknown("scale", scale, SCALES)
+        self.latent_dim = check_whole("latent_dim", latent_dim)
+        self.scale = scale
+        self.sizes = None if sizes is None else check_widths("sizes", sizes)
+
+    def emit(self, sizes: Shape) -> None:
+        """Makes the encoder return tensors of these widths. `VAE.build` calls it with the widths of its posterior.
+
+        Args:
+            sizes: width of each tensor.
+
+        Raises:
+            UserError: if the encoder is built already and returns other widths.
+        """
+        wanted = None if sizes == (self.latent_dim, self.latent_dim) else sizes
+        if wanted == self.sizes:
+            return
+        if self.built:
+            raise UserError(
+                f"Expected an encoder that is not built yet, so that it can return tensors of widths {sizes}. "
+                "Received one that is built."
+            )
+        self.sizes = wanted
+
+    def _make_heads(self, fan_in: int) -> None:
+        if self.sizes is not None:
+            self.heads = [self._layer(keras.layers.Dense, size, fan_in, head=True) for size in self.sizes]
+            for head in self.heads:
+                head.build((None, fan_in))
+            return
+        self.mean_head = self._layer(keras.layers.Dense, self.latent_dim, fan_in, head=True, name="mean")
+        self.scale_head = self._layer(keras.layers.Dense, self.latent_dim, fan_in, head=True, name=self.scale)
+        for head in (self.mean_head, self.scale_head):
+            head.build((None, fan_in))
+
+    def _posterior(self, h: tf.Tensor) -> Any:
+        """The parameters of q(z|x) from the last hidden layer: mean and log_var, or tensors of the widths `sizes`."""
+        if self.sizes is not None:
+            emitted = tuple(head(h) for head in self.heads)
+            return emitted if len(emitted) > 1 else emitted[0]
+        heads = (self.mean_head, self.scale_head)
+        if self.compute_dtype == "float32":
+            # One matrix product for both heads: a second one, with its two gradients, takes 5 % of a step on a CPU.
+            kernel = tf.concat([tf.convert_to_tensor(head.kernel) for head in heads], axis=1)
+            bias = tf.concat([tf.convert_to_tensor(head.bias) for head in heads], axis=0)
+            mean, scale = tf.split(tf.matmul(h, kernel) + bias, 2, axis=-1)
+        else:  # The heads keep their weights in float32. A product in this network would round them to its dtype.
+            mean, scale = (head(h) for head in heads)
+        return mean, scale if self.scale == "log_var" else 2.0 * scale
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "latent_dim": self.latent_dim, "scale": self.scale, "sizes": self.sizes}
+
+
+class Decoder(Network):
+    """Base of the decoders: the shape and the initial bias of the output."""
+
+    def __init__(self, image_shape: Sequence[int], output_bias: Any, numbers_per_pixel: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.image_shape = check_image_shape(image_shape)
+        self.numbers_per_pixel = check_whole("numbers_per_pixel", numbers_per_pixel)
+        self.output_bias = None if output_bias is None else self._check_bias(output_bias)
+
+    def _check_bias(self, output_bias: Any) -> np.ndarray:
+        bias = np.asarray(output_bias, np.float32)
+        if bias.size not in (1, math.prod(self.image_shape), self.image_shape[-1]) or not np.isfinite(bias).all():
+            raise UserError(
+                "Expected output_bias to be one finite number, one per channel or one per pixel of "
+                f"{self.image_shape}. Received shape {bias.shape}."
+            )
+        return bias
+
+    def get_config(self) -> dict[str, Any]:
+        bias = None if self.output_bias is None else self.output_bias.tolist()
+        return {
+            **super().get_config(),
+            "image_shape": self.image_shape,
+            "output_bias": bias,
+            "numbers_per_pixel": self.numbers_per_pixel,
+        }
+
+    @property
+    def parameters_shape(self) -> Shape:
+        """Shape of the output for one image."""
+        return self.image_shape if self.numbers_per_pixel == 1 else (*self.image_shape, self.numbers_per_pixel)
+
+    def _bias_initializer(self, values: np.ndarray) -> ConstantValues:
+        """An initializer for biases `[..., n]`: `values` for the first number of each pixel, 0 for the others."""
+        filled = np.zeros((*values.shape, self.numbers_per_pixel), np.float32)
+        filled[..., 0] = values
+        return ConstantValues(filled.ravel())
