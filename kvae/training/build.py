@@ -12,9 +12,8 @@ from kvae.model import likelihoods, networks, objectives, posteriors, priors
 from kvae.model.vae import VAE
 from kvae.training.config import ModelConfig, PartConfig, RunConfig
 
-NETWORKS: dict[str, type] = {"mlp": networks.MLPEncoder, "conv": networks.ConvEncoder}
 TABLES: dict[str, tuple[Mapping[str, type], type]] = {  # by part, the names that a recipe may use, and their base class
-    "network": (NETWORKS, keras.Model),
+    "network": (networks.NETWORKS, keras.Model),
     "likelihood": (likelihoods.LIKELIHOODS, likelihoods.Likelihood),
     "prior": (priors.PRIORS, priors.Prior),
     "posterior": (posteriors.POSTERIORS, posteriors.Posterior),
