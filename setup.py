@@ -33,7 +33,6 @@ setup(
         "pyarrow>=18",
         "scikit-learn>=1.5,<2",
         "pydantic>=2.10,<3",
-        "tomli-w>=1.1,<2",
         "click>=8.1.8,<9",
         "rich>=13.9,<16",
     ],

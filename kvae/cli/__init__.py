@@ -1,4 +1,4 @@
-"""The `kvae` command: parsing and wiring. Heavy rooms are imported by the commands that need them."""
+"""The `kvae` command: parsing and printing. Commands import TensorFlow themselves, once they know that they need it."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ import click
 
 from kvae import __version__
 from kvae.cli import exports, results, training
-from kvae.cli.shared import one_line
+from kvae.cli.shared import import_option, one_line
 from kvae.internal.errors import UserError
 
 
@@ -54,4 +54,6 @@ def run() -> None:
 
 
 for _command in (*training.COMMANDS, *results.COMMANDS, *exports.COMMANDS):
+    if _command.name not in ("demo", "recipes"):
+        _command.params.append(import_option())
     main.add_command(_command)

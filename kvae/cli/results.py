@@ -2,23 +2,25 @@
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kvae.cli.shared import draw_plots, print_evaluation, quiet_tensorflow, subject_of, three_digits
+from kvae.cli.shared import console, print_evaluation, print_protocol, print_table, quiet_tensorflow, three_digits
 from kvae.internal.errors import UserError, check_seed, check_whole
 
 
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--dataset", metavar="SOURCE", help="Other data than the run's own, binarized the same way.")
+@click.option("--only", metavar="NAME,...", help="Which evaluations: elbo, log_likelihood.  [default: those not slow]")
 @click.option("--samples", metavar="K", type=int, help="Add the importance-weighted bound of log p(x) with K samples.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def evaluate(run_folder: Path, dataset: str | None, samples: int | None, seed: int, as_json: bool) -> None:
+def evaluate(
+    run_folder: Path, dataset: str | None, only: str | None, samples: int | None, seed: int, as_json: bool
+) -> None:
     """Test ELBO, its terms and their standard errors."""
     from kvae.training.runs import Run
 
@@ -27,23 +29,11 @@ def evaluate(run_folder: Path, dataset: str | None, samples: int | None, seed: i
         check_whole("--samples", samples)
     trained = Run.open(run_folder)
     quiet_tensorflow()
-    from kvae import evaluation, training
+    from kvae.training import results
 
-    vae = trained.load_model()
-    config = trained.config
-    if dataset is not None:  # of any size, so in batches that no set is too small for
-        data_section = config.data.model_copy(
-            update={"source": dataset, "train": "train", "validation": None, "test": "test", "batch_size": 1}
-        )
-        config = config.model_copy(update={"data": data_section})
-    data = training.load_data(config)
-    images = data.test if dataset is None else data.test.rebatch(100)
+    names = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
     verbose = int(not as_json and sys.stdout.isatty())
-    protocol = training.protocol(data)
-    if dataset is not None:
-        protocol["train"] = f"{trained.config.data.train} of {trained.config.data.source}"
-    result = evaluation.evaluate(vae, images, samples=samples, seed=seed, protocol=protocol, verbose=verbose)
-    trained.write_evaluation(result)
+    result = results.evaluate(trained, dataset, only=names, samples=samples, seed=seed, verbose=verbose)
     if as_json:
         click.echo(json.dumps(result))
     else:
@@ -83,13 +73,14 @@ def plot(run_folder: Path, kinds: tuple[str, ...], suffix: str, **options: Any) 
     trained = Run.open(run_folder)
     quiet_tensorflow()
     from kvae.plotting import figures
+    from kvae.training import results
 
     figures.check_kinds(kinds)
     for name in given:
         if not any(name in figures.options_of(kind) for kind in kinds or figures.KINDS):
             takers = [kind for kind in figures.KINDS if name in figures.options_of(kind)]
             raise UserError(f"None of {', '.join(kinds)} takes that option: it belongs to {', '.join(takers)}.")
-    for path in draw_plots(trained, subject_of(trained), kinds, f".{suffix}", **given):
+    for path in results.draw(trained, kinds, f".{suffix}", **given):
         click.echo(path)
 
 
@@ -139,67 +130,34 @@ def complete(
         raise UserError("Expected --index alone, or --digit and -n. Received --index with another.")
     trained = Run.open(run_folder)
     quiet_tensorflow()
-    import numpy as np
+    from kvae.training import results
 
-    from kvae import completion, training
-    from kvae.internal import files
-    from kvae.plotting import figures, plots
-
-    subject = subject_of(trained)
-    vae, data = subject.vae, subject.test()
-    if index is not None:
-        places = np.array([index])
-    elif digit is not None:
-        places = data.places_of("test", digit, number or 1)
-    else:
-        places = np.arange(min(number or 100, data.info.sizes["test"]))
-    x = data.images_at("test", places)
-    options = completion.article_options(vae) if plain else {}
-    start = time.monotonic()
-    found = completion.complete(vae, x, observed, samples=samples, seed=seed, **options)
-    seconds = time.monotonic() - start
-    result = completion.evaluate(
-        vae,
-        x,
-        found,
-        pixel_mean=data.pixel_mean,
-        training_images=data.info.sizes["train"],
+    completed = results.complete(
+        trained,
+        observed,
+        digit=digit,
+        index=index,
+        number=number,
         samples=samples,
         seed=seed,
+        plain=plain,
         exact=exact,
+        folder=out,
     )
-    which = f"the first {len(x)}" if index is None else f"the one at place {index}, from 0"
-    result["protocol"] = {
-        **training.protocol(data),
-        "test_images": which if digit is None else f"{which} of class {digit}",
-        "observed": observed,
-        "inference": f"{found.inferred.losses.shape[1]} {'plain' if plain else 'Adam'} steps",
-        "latent_samples": samples,
-        "seed": seed,
-        "units": "nats per image",
-    }
-    out = out or trained.plots
-    drawings = {"complete": figures.completion_rows(x[:10], found.head(10))}
-    if vae.latent_dim == 2:
-        drawings["complete_contours"] = figures.contour_panels(vae, x[0], found.observed[0], found.inferred)
-    for name, drawing in drawings.items():
-        plots.save(drawing, out / f"{name}.png")
-    files.write_json(out / "complete.json", result)
     if as_json:
-        click.echo(json.dumps(result))
+        click.echo(json.dumps(completed.result))
         return
+    losses = completed.completion.inferred.losses
     if plain:
-        losses = found.inferred.losses.mean(axis=0)
-        for step in range(10, len(losses) + 1, 10):
-            click.echo(f"step {step:3}: loss {losses[step - 1]:.2f}")
-    _report_completion(result, len(x), float(found.inferred.losses[:, -1].mean()), seconds)
-    for name in (*(f"{name}.png" for name in drawings), "complete.json"):
-        click.echo(out / name)
+        for step in range(10, losses.shape[1] + 1, 10):
+            click.echo(f"step {step:3}: loss {losses.mean(axis=0)[step - 1]:.2f}")
+    _report_completion(completed.result, len(losses), float(losses[:, -1].mean()), completed.seconds)
+    for path in completed.files:
+        click.echo(path)
 
 
 def _report_completion(result: dict[str, Any], images: int, loss: float, seconds: float) -> None:
     """Prints the scores of completions as a table, with their protocol."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=None)
@@ -215,17 +173,15 @@ def _report_completion(result: dict[str, Any], images: int, loss: float, seconds
     for name, title in names.items():
         if name in result:
             table.add_row(title, f"{result[name]['mean']:.3f}", three_digits(result[name]["standard_error"]))
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
-    console.print(table)
+    print_table(table)
     own = result["kvae"]
-    console.print(
+    console().print(
         f"loss of the inference {loss:.2f} nats, {result['converged']} of {images} converged; Monte-Carlo standard "
         f"error of an image {own['monte_carlo_standard_error']:.3f} nats, {own['effective_samples']:.0f} effective "
         f"samples in the median; inference and prediction {seconds:.1f} s",
         soft_wrap=True,
     )
-    said = [f"{name}: {value}" for name, value in result["protocol"].items() if value is not None]
-    console.print("; ".join(said), soft_wrap=True)
+    print_protocol(result["protocol"])
 
 
 def _pair(text: str, kind: type) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from kvae.cli.exports import print_variants, write_samples
-from kvae.cli.shared import SAVED_MODELS, draw_plots, print_evaluation, quiet_tensorflow, verbosity
+from kvae.cli.shared import SAVED_MODELS, print_evaluation, quiet_tensorflow, verbosity
 from kvae.internal.errors import UserError
 
 
@@ -18,9 +18,8 @@ from kvae.internal.errors import UserError
 def demo(out: Path | None) -> None:
     """Train, evaluate, plot, export and sample on the embedded digits."""
     quiet_tensorflow()
-    from kvae import evaluation, export, training
-    from kvae.internal.files import read_json
-    from kvae.plotting import figures
+    from kvae import export, training
+    from kvae.training import results
     from kvae.training.config import RunConfig, load_values
     from kvae.training.runs import check_free
 
@@ -32,15 +31,12 @@ def demo(out: Path | None) -> None:
     click.echo(f"1. Training {config.name} in {out}: {config.description}")
     trained = training.train(config, out, overwrite=overwrite, verbose=verbosity())
     click.echo(f"   {time.monotonic() - start:.0f} s\n2. Evaluating on the 1,000 test digits")
-    vae, data = trained.load_model(), training.load_data(config)
-    trained.write_evaluation(evaluation.evaluate(vae, data.test, samples=500, protocol=training.protocol(data)))
-    print_evaluation(read_json(trained.folder / "evaluation.json"))
+    print_evaluation(results.evaluate(trained, samples=500))
     click.echo("3. Plotting")
-    subject = figures.Subject(vae, data, trained.history(), "test")
-    for path in draw_plots(trained, subject, (), ".png"):
+    for path in results.draw(trained):
         click.echo(f"   {path}")
     click.echo(f"4. Exporting to {trained.bundle}")
-    print_variants(export.bundle_of_run(trained, test=data.test))
+    print_variants(export.bundle_of_run(trained, test=export.test_images(trained)))
     click.echo("5. Sampling")
     write_samples(out, 10, 0, out / "samples.png", means_only=False)
     click.echo(f"   {out / 'samples.png'}")
@@ -69,7 +65,7 @@ def recipes() -> None:
 @click.option("--overwrite", is_flag=True, help="Replace a run that stands there.")
 @click.option(
     "--distribute",
-    type=click.Choice(("mirrored", "multiworker")),  # cluster.KINDS, whose room takes 0.2 s to import
+    type=click.Choice(("mirrored", "multiworker")),  # cluster.KINDS, whose module takes 0.2 s to import
     help="Train on all devices of this machine, or on the workers of TF_CONFIG (then run it on each of them).",
 )
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key, e.g. model.beta=1.5; repeatable.")

@@ -1,11 +1,18 @@
-"""Trained models for elsewhere: SavedModel, LiteRT decoders, and the bundle of both with its parity report."""
+"""Trained models for elsewhere: a bundle with SavedModel, LiteRT decoders, a model card and its parity report.
 
-from kvae.export.bundles import DEFAULT_FORMATS, FORMATS, bundle, bundle_of_run, check_options, test_images
+`formats.py` names the formats, each of which is one file; `bundles.py` writes a bundle, `parity.py` measures how far
+each decoder is from the Keras model, and `verification.py` derives again what a run or a bundle claims.
+"""
+
+from kvae.export.bundles import bundle, bundle_of_run, check_options, test_images
 from kvae.export.endpoints import DECODER, ENDPOINTS
+from kvae.export.formats import DEFAULT_FORMATS, FORMATS, Format
 from kvae.export.litert import DEFAULT_VARIANTS, convert, operators
-from kvae.export.parity import TOLERANCES
-from kvae.export.savedmodel import SavedModelDecoder, saved_model
+from kvae.export.savedmodel import saved_model
 from kvae.export.verification import Check, verify
+from kvae.runtime.savedmodel import SavedModelDecoder
+
+TOLERANCES = {variant: dict(value) for each in FORMATS.values() for variant, value in each.tolerances.items()}
 
 __all__ = [
     "DECODER",
@@ -15,6 +22,7 @@ __all__ = [
     "FORMATS",
     "TOLERANCES",
     "Check",
+    "Format",
     "SavedModelDecoder",
     "bundle",
     "bundle_of_run",

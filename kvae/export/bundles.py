@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from kvae import runtime, training
-from kvae.export import endpoints, litert, parity, savedmodel
+from kvae.export import endpoints, litert, parity
+from kvae.export.formats import DEFAULT_FORMATS, Plan, find, plan, write
 from kvae.internal import files
-from kvae.internal.errors import UserError, unknown
+from kvae.internal.errors import UserError
 from kvae.model import likelihoods, priors
 from kvae.model.vae import VAE
 from kvae.noise import portable
+from kvae.runtime import cards
+from kvae.runtime.keras import KerasDecoder
 from kvae.training import runs
 from kvae.training.runs import Run
 
-FORMATS = {"savedmodel": "saved_model", "savedmodel_decoder": "saved_model_decoder", "tflite": "decoder.tflite"}
-DEFAULT_FORMATS = ("savedmodel", "tflite")
-RUN_FILES = ("config.json", runtime.MODEL)  # of the run that a bundle was made from
+RUN_FILES = ("config.json", cards.MODEL)  # of the run that a bundle was made from
 REFERENCE = 8  # samples whose z the card states
 GUARANTEE = (
     "z and the uniform numbers are functions of (seed, place) alone, in integers, and the same bit for bit in NumPy, "
@@ -86,62 +87,44 @@ def bundle(
             exported, or a variant that exceeds its tolerance. Nothing is written then.
     """
     folder = Path(folder)
-    formats, variants, limits = check_options(folder, formats, variants, tolerances, overwrite)
-    said = {"name": name, "description": description, "metrics": metrics, "run": dict(run or {})}
+    plans = check_options(folder, formats, variants, tolerances, overwrite)
+    stated = {"name": name, "description": description, "metrics": metrics, "run": dict(run or {})}
     try:
-        json.dumps(said, allow_nan=False)
+        json.dumps(stated, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise UserError(f"Expected name, description, metrics and run that JSON can hold. {error}.") from error
     replace = folder.exists()
     if vae.image_shape is not None:
         conditions = endpoints.conditions_of(vae, conditions, test)
     if not vae.prior.exact:
-        limits = {variant: {**limit, "z": parity.Z_TOLERANCE} for variant, limit in limits.items()}
-    contents = litert.convert(vae, variants, conditions=conditions) if "tflite" in formats else {}
+        plans = [plan._replace(tolerance={"z": parity.Z_TOLERANCE, **plan.tolerance}) for plan in plans]
     with files.atomic_folder(folder, overwrite=replace) as partial:
-        paths = {}
-        for name, kept in (("savedmodel", endpoints.ENDPOINTS), ("savedmodel_decoder", endpoints.DECODER)):
-            if name in formats:
-                paths[FORMATS[name]] = savedmodel.saved_model(vae, partial / FORMATS[name], kept)
-        for variant, content in contents.items():
-            paths[variant] = partial / runtime.VARIANTS[variant]
-            paths[variant].write_bytes(content)
-        if contents:
-            (partial / "sample.py").write_bytes(Path(__file__).with_name("standalone.py").read_bytes())
-        report = _report(vae, paths, test, limits, conditions)
+        write(vae, partial, plans, conditions)
         card = {
-            **_card(vae, said, conditions),
-            "variants": report,
-            "tolerances": {name: limits[kind_of(name)] for name in report},
+            **_card(vae, stated, conditions),
+            "variants": _report(vae, partial, plans, test, conditions),
+            "tolerances": {plan.variant: dict(plan.tolerance) for plan in plans},
         }
         written = sorted(path for path in partial.rglob("*") if path.is_file())
         card["files"] = {
             path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": files.digest(path)}
             for path in written
         }
-        files.write_json(partial / runtime.CARD, card)
+        files.write_json(partial / cards.CARD, card)
     return card
 
 
 def check_options(
     folder: Path, formats: Any, variants: Any, tolerances: Mapping[str, float] | None, overwrite: bool
-) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]:
-    """Formats, variants and tolerances as `bundle` takes them.
+) -> list[Plan]:
+    """What `bundle` would write with these arguments.
 
     Raises:
-        UserError: one of them cannot be, or the folder must not be written.
+        UserError: if one of them is wrong, or the folder must not be written.
     """
-    chosen = []
-    for kind, names, known in (("format", formats, FORMATS), ("variant", variants, runtime.VARIANTS)):
-        if isinstance(names, str) or not isinstance(names, Iterable) or not tuple(names):
-            raise UserError(f"Expected a list of at least one {kind} of {', '.join(known)}. Received {names!r}.")
-        for name in names:
-            if name not in known:
-                raise unknown(kind, name, known)
-        chosen.append(tuple(names))
-    limits = parity.check_tolerances(tolerances)
-    files.check_free(folder, overwrite, runtime.CARD)
-    return chosen[0], chosen[1], limits
+    plans = plan(formats, variants, tolerances)
+    files.check_free(folder, overwrite, cards.CARD)
+    return plans
 
 
 def bundle_of_run(run: Run, folder: str | os.PathLike[str] | None = None, **options: Any) -> dict[str, Any]:
@@ -178,43 +161,45 @@ def test_images(run: Run) -> Any:
     return training.load_data(run.config).test
 
 
-def decoder_at(path: Path) -> Any:
-    """The decoder in a .tflite file or a folder of a SavedModel."""
-    return savedmodel.SavedModelDecoder(path) if path.is_dir() else runtime.Decoder(path)
-
-
-def kind_of(name: str) -> str:
-    """Whose tolerance a file of the bundle has."""
-    return "saved_model" if name.startswith("saved_model") else name
-
-
-def _report(
-    vae: VAE, paths: Mapping[str, Path], test: Any, limits: Mapping[str, Any], conditions: Any
-) -> dict[str, Any]:
-    """The parity report of every variant; raises where one exceeds its tolerance."""
-    decoders = {name: decoder_at(path) for name, path in paths.items()}
-    keras_decoder = parity.KerasDecoder(vae)
-    report = {name: parity.errors(keras_decoder, decoder, conditions) for name, decoder in decoders.items()}
+def _report(vae: VAE, folder: Path, plans: Iterable[Plan], test: Any, conditions: Any) -> dict[str, Any]:
+    """The parity report of every variant; raises `UserError` if one exceeds its tolerance."""
+    decoders = {plan.variant: runtime.open_decoder(folder / plan.file, name=_reader(plan.format)) for plan in plans}
+    model = KerasDecoder(vae)
+    report = {name: parity.errors(model, decoder, conditions) for name, decoder in decoders.items()}
     if test is not None:
         for name, change in parity.elbo_changes(vae, decoders, test).items():
             report[name]["elbo_change"] = change
-    wrong = [line for name in report for line in parity.failures(name, report[name], limits[kind_of(name)])]
+    wrong = [line for plan in plans for line in parity.failures(plan.variant, report[plan.variant], plan.tolerance)]
     if wrong:
         raise UserError(
             f"Nothing was exported. {'; '.join(wrong)}. Leave that variant out, or state a wider tolerance if that "
             "will do."
         )
-    return {name: {**parity.costs(path), **report[name]} for name, path in paths.items()}
+    return {
+        plan.variant: {
+            "file": plan.file,
+            "format": _reader(plan.format),
+            **parity.costs(folder / plan.file, _reader(plan.format)),
+            **report[plan.variant],
+        }
+        for plan in plans
+    }
 
 
-def _card(vae: VAE, said: Mapping[str, Any], conditions: Any) -> dict[str, Any]:
+def _reader(name: str) -> str:
+    """The name under which `kvae.runtime` opens what a format has written."""
+    known = {id(each): reader for reader, each in runtime.FORMATS.items()}
+    return known.get(id(find(name).reading), name)
+
+
+def _card(vae: VAE, stated: Mapping[str, Any], conditions: Any) -> dict[str, Any]:
     """What the card says beside the report and the files."""
     seeds, shown = portable.seeds(REFERENCE, 0), endpoints.cycled(conditions, 0, REFERENCE)
     z = vae.sample_prior(REFERENCE, 0, shown).numpy().tolist()
     also = "" if conditions is None else f", condition float32 [n{''.join(f', {n}' for n in vae.condition_shape)}]"
     return {
-        "format": runtime.FORMAT,
-        **said,
+        "format": cards.VERSION,
+        **stated,
         "model": {
             "latent_dim": vae.latent_dim,
             "image_shape": list(vae.image_shape),

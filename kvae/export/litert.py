@@ -4,6 +4,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,34 @@ from kvae.internal.quiet import silenced
 from kvae.internal.tensorflow import tf
 from kvae.model.vae import VAE
 from kvae.noise import portable
-from kvae.runtime import VARIANTS
+from kvae.runtime.litert import VARIANTS
 
 DEFAULT_VARIANTS = ("float32", "float16", "int8")
+TOLERANCES = {
+    "float32": {"means": 1e-4, "elbo": 0.01},
+    "float16": {"means": 0.02, "elbo": 0.1},
+    "int8": {"means": 0.1, "elbo": 1.0},
+    "full_int8": {"means": 0.5, "elbo": 20.0, "z": 100.0},  # z is quantized as well
+}
 # A dynamic batch does not run everywhere (in browsers it may return too few values), so these stand beside it.
 BATCH_SIZES = (None, 1, 64)
 CALIBRATION = 4096  # latent points that show what the layers see; of seed 1, where parity is measured at seed 0
 RANGES = 256  # latent points that fix the ranges of full-integer quantization
 BYTES_PER_WEIGHT = {"float32": 4, "float16": 2, "int8": 1, "full_int8": 1}
+
+
+def write(vae: VAE, folder: Path, variants: Iterable[str], conditions: Any = None) -> None:
+    """Writes the .tflite files of a bundle, and sample.py, which draws images with them.
+
+    Args:
+        vae: a built model.
+        folder: folder of the bundle.
+        variants: as `convert` takes them.
+        conditions: as `convert` takes them.
+    """
+    for variant, content in convert(vae, variants, conditions=conditions).items():
+        (folder / VARIANTS[variant]).write_bytes(content)
+    (folder / "sample.py").write_bytes(Path(__file__).with_name("standalone.py").read_bytes())
 
 
 def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS, *, conditions: Any = None) -> dict[str, bytes]:

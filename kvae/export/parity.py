@@ -5,20 +5,18 @@ import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
-from kvae import evaluation
+from kvae.evaluation.estimate import batches
 from kvae.export.endpoints import cycled
-from kvae.export.savedmodel import SavedModelDecoder
-from kvae.internal.errors import UserError, unknown
 from kvae.internal.tensorflow import tf
 from kvae.model.vae import VAE
 from kvae.noise import portable
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
-from kvae.runtime import Decoded, Decoder, footprint
+from kvae.runtime import Decoder, footprint
 
 LATENTS = 4096  # z ~ p(z) at which the means are compared
 IMAGES = 10_000  # samples whose pixels are compared
@@ -27,57 +25,8 @@ THREADS = (1, 2)
 
 Z_TOLERANCE = 1e-4  # of z where the prior's weights take part in it; else z are the same bit for bit
 
-# The greatest error of any mean, and the change of the test ELBO in nats, at which an export fails.
-TOLERANCES = {
-    "saved_model": {"means": 1e-4, "elbo": 0.01},
-    "float32": {"means": 1e-4, "elbo": 0.01},
-    "float16": {"means": 0.02, "elbo": 0.1},
-    "int8": {"means": 0.1, "elbo": 1.0},
-    "full_int8": {"means": 0.5, "elbo": 20.0},
-}
 
-
-AnyDecoder = Union["KerasDecoder", SavedModelDecoder, Decoder]
-
-
-def check_tolerances(given: Mapping[str, float] | None) -> dict[str, dict[str, float]]:
-    """The tolerances, with those of the means that were given.
-
-    Raises:
-        UserError: of an unknown variant, or no positive number.
-    """
-    tolerances = {variant: dict(values) for variant, values in TOLERANCES.items()}
-    if given is not None and not isinstance(given, Mapping):
-        raise UserError(f"Expected tolerances by variant, such as {{'int8': 0.2}}. Received {given!r}.")
-    for variant, value in (given or {}).items():
-        if variant not in tolerances:
-            raise unknown("variant", variant, tolerances)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
-            raise UserError(f"Expected a tolerance in (0, 1] for the means of {variant}. Received {value!r}.")
-        tolerances[variant]["means"] = float(value)
-    return tolerances
-
-
-class KerasDecoder:
-    """A Keras model with the interface of `kvae.runtime.Decoder`."""
-
-    def __init__(self, vae: VAE) -> None:
-        self.latent_dim, self.image_shape, self.condition_shape = vae.latent_dim, vae.image_shape, vae.condition_shape
-        self._vae, self._chunk = vae, min(CHUNK, vae.images_at_once)
-
-    def decode(self, z: np.ndarray, condition: np.ndarray | None = None) -> Decoded:
-        vae = self._vae
-        parts = [slice(start, start + self._chunk) for start in range(0, len(z), self._chunk)]
-        logits = np.concatenate([vae.decode(z[i], None if condition is None else condition[i]) for i in parts])
-        return Decoded(vae.likelihood.mean(tf.constant(logits)).numpy(), logits)
-
-    def sample(self, seeds: np.ndarray, condition: np.ndarray | None = None) -> portable.Sample:
-        drawn = self._vae.sample(seeds, condition)
-        images = self._vae.likelihood.as_bytes(drawn.images)
-        return portable.Sample(images.numpy(), drawn.means.numpy(), drawn.z.numpy())
-
-
-def errors(reference: AnyDecoder, decoder: AnyDecoder, conditions: np.ndarray | None = None) -> dict[str, Any]:
+def errors(reference: Decoder, decoder: Decoder, conditions: np.ndarray | None = None) -> dict[str, Any]:
     """The errors of a decoder's means and samples against those of the reference, JSON-ready.
 
     Args:
@@ -121,7 +70,7 @@ def elbo_changes(vae: VAE, decoders: Mapping[str, Any], data: Any) -> dict[str, 
         data: a `tf.data.Dataset` of batches, or an array `[N, *image]`.
     """
     totals, count = dict.fromkeys(decoders, 0.0), 0
-    for x, condition, place in evaluation.batches(vae, data):
+    for x, condition, place in batches(vae, data):
         draws = vae.draw(x, Keyed(0, Stream.PARITY, place), 1, condition)
         z, own = draws.z[0].numpy(), draws.log_likelihood[0].numpy().astype(np.float64)
         for name, decoder in decoders.items():
@@ -132,9 +81,9 @@ def elbo_changes(vae: VAE, decoders: Mapping[str, Any], data: Any) -> dict[str, 
     return {name: total / count for name, total in totals.items()}
 
 
-def costs(path: Path) -> dict[str, Any]:
-    """`bytes`, and what `kvae.runtime.footprint` measures at 1 and 2 threads, JSON-ready."""
-    found = {threads: footprint.footprint(path, threads) for threads in THREADS}
+def costs(path: Path, name: str) -> dict[str, Any]:
+    """`bytes`, and what `kvae.runtime.footprint` measures at 1 and 2 threads, JSON-ready; of a format by its name."""
+    found = {threads: footprint.footprint(path, threads, name) for threads in THREADS}
     return {
         "bytes": size(path),
         "load_seconds": found[1]["load_seconds"],
@@ -159,7 +108,7 @@ def failures(variant: str, report: Mapping[str, Any], tolerance: Mapping[str, fl
         )
     if change is not None and not abs(change) <= tolerance["elbo"]:
         found.append(f"{variant}: the test ELBO changes by {change:.3g} nats, more than {tolerance['elbo']:g}")
-    if not report["z_identical"] and variant != "full_int8":
+    if not report["z_identical"]:
         z_error = report.get("z_error_greatest", math.inf)
         if not z_error <= tolerance.get("z", 0.0):
             found.append(f"{variant}: its z are not those of the Keras model, but off by up to {z_error:.2g}")

@@ -12,7 +12,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from kvae.runtime import MAGIC
+from kvae.runtime.litert import MAGIC
 
 LEAST_QUANTIZED = 10_000  # weights of a layer: below that, int8 costs accuracy and saves nothing to speak of
 LEAST_INPUTS = 32  # of a layer: every output has a scale and a zero point in each signature, some 24 weights' worth

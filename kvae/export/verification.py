@@ -1,59 +1,64 @@
-"""Re-derives what a run or a bundle claims: its files, its parity report, its published ELBO."""
+"""Derives again what a run or a bundle claims: its files, its parity report, its published numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae import evaluation, runtime, training
-from kvae.export import bundles, parity
+from kvae import evaluation, training
+from kvae.evaluation import table
+from kvae.evaluation.estimate import Estimate
+from kvae.export import formats, parity
 from kvae.export.endpoints import cycled
 from kvae.internal import files
 from kvae.internal.errors import UserError
 from kvae.noise import portable
 from kvae.noise.streams import Stream
+from kvae.runtime import cards
+from kvae.runtime.keras import KerasDecoder
 from kvae.training.runs import Run
 
-ELBO_TOLERANCE = 0.02  # nats: rounding on another machine
+TOLERANCE = 0.02  # nats: rounding on another machine
 SLACK = 1.5  # times the stated error of the means that another machine may find
 ROUNDING = 1e-5  # of means in float32, beside that
-TERMS = ("elbo", "reconstruction", "kl")
 
 
 class Check(NamedTuple):
-    """One claim, and what came of it."""
+    """One claim, and the result of its check."""
 
     name: str
-    passed: bool
+    passed: bool | None  # None for a claim that was not checked
     found: str
 
 
-def verify(path: str | Path, *, evaluate: bool = True) -> Iterator[Check]:
+def verify(path: str | Path, *, evaluate: bool = True, only: Iterable[str] | None = None) -> Iterator[Check]:
     """Checks a run with its bundle, or a bundle alone, claim by claim.
 
     SHA-256 of every file; every variant loads, its z are those of the reference, and its means and samples are as near
-    to the Keras model (of a bundle alone: to its SavedModel or float32 decoder) as its tolerance says; the ELBO that
-    evaluation.json and the model card state comes out again.
+    to the Keras model (of a bundle alone: to its SavedModel or float32 decoder) as its tolerance says; the numbers that
+    evaluation.json and the model card state come out again.
 
     Args:
         path: the folder.
-        evaluate: re-derive the ELBO and its changes, which needs the data.
+        evaluate: derive the numbers and the changes of the ELBO again, which needs the data. True by default.
+        only: names of the evaluations to derive again; by default those that are not slow.
 
     Raises:
-        UserError: it is neither a run nor a bundle, or the data for the ELBO are not there.
+        UserError: if it is neither a run nor a bundle, or the data are not there.
     """
     path = Path(path)
+    chosen = None if only is None else {name: table.find(name) for name in only}
     run = Run.open(path) if (path / "config.json").is_file() else None
-    folder = runtime.find_bundle(path)
+    folder = cards.find_bundle(path)
     if folder is None and run is None:
-        raise UserError(f"Expected a run or a bundle. {str(path)!r} has neither config.json nor {runtime.CARD}.")
-    card = None if folder is None else runtime.read_card(folder)
+        raise UserError(f"Expected a run or a bundle. {str(path)!r} has neither config.json nor {cards.CARD}.")
+    card = None if folder is None else cards.read_card(folder)
     if folder is not None and card is not None:
         yield from _files(folder, card["files"])
         yield from _listed(folder, card)
-        if run is not None and runtime.MODEL not in card["run"]:
-            yield Check("run", False, f"{runtime.CARD} does not say of which {runtime.MODEL} it is")
+        if run is not None and cards.MODEL not in card["run"]:
+            yield Check("run", False, f"{cards.CARD} does not say of which {cards.MODEL} it is")
         if run is not None:
             yield from _files(run.folder, card["run"])
     vae = test = None
@@ -68,7 +73,7 @@ def verify(path: str | Path, *, evaluate: bool = True) -> Iterator[Check]:
         except UserError as error:
             raise UserError(f"{error} Without the data, verify with --no-evaluation (evaluate=False).") from error
         test = data.test
-        yield from _elbo(run, card, vae, data)
+        yield from _numbers(run, card, vae, data, chosen)
     if folder is not None and card is not None:
         yield from _variants(folder, card, vae, test)
 
@@ -77,7 +82,7 @@ def _files(folder: Path, stated: dict[str, Any]) -> Iterator[Check]:
     """SHA-256 of the files that a card lists."""
     for name, facts in stated.items():
         try:
-            runtime.check_file(folder, name, facts)
+            cards.check_file(folder, name, facts)
         except UserError as error:
             yield Check(name, False, str(error))
         else:
@@ -87,47 +92,60 @@ def _files(folder: Path, stated: dict[str, Any]) -> Iterator[Check]:
 def _listed(folder: Path, card: dict[str, Any]) -> Iterator[Check]:
     """Every file of a bundle is one that its card lists, and every variant has its file."""
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    for name in sorted(present - card["files"].keys() - {runtime.CARD}):
-        yield Check(name, False, f"{runtime.CARD} does not list it")
+    for name in sorted(present - card["files"].keys() - {cards.CARD}):
+        yield Check(name, False, f"{cards.CARD} does not list it")
     if not card["variants"]:
-        yield Check("variants", False, f"{runtime.CARD} states none")
+        yield Check("variants", False, f"{cards.CARD} states none")
     for name in card["variants"]:
-        file = runtime.VARIANTS.get(name, f"{name}/saved_model.pb")
-        if file not in card["files"]:
-            yield Check(name, False, f"{runtime.CARD} does not list {file}")
+        if not any(cards.files_of(card, name)):
+            yield Check(name, False, f"{cards.CARD} does not list {cards.file_of(card, name)}")
 
 
-def _elbo(run: Run, card: dict[str, Any] | None, vae: Any, data: Any) -> Iterator[Check]:
-    """The ELBO of evaluation.json and of the model card, measured again by its own protocol."""
+def _numbers(
+    run: Run, card: dict[str, Any] | None, vae: Any, data: Any, chosen: Mapping[str, Any] | None
+) -> Iterator[Check]:
+    """The evaluations that evaluation.json and the model card state, each made again by its own protocol."""
     claims = {}
     if (run.folder / "evaluation.json").is_file():
         claims["evaluation.json"] = files.read_json(run.folder / "evaluation.json")
     if card is not None and card.get("metrics"):
-        claims[runtime.CARD] = card["metrics"]
+        claims[cards.CARD] = card["metrics"]
     if not claims:
-        yield Check("test elbo", False, f"{run.folder} has no evaluation.json; make one: kvae evaluate {run.folder}")
+        yield Check("evaluation", False, f"{run.folder} has no evaluation.json; make one: kvae evaluate {run.folder}")
     own, measured = training.protocol(data)["dataset"], {}
     for source, stated in claims.items():
         try:
-            protocol = stated["protocol"]
-            own_noise = protocol.get("noise") == evaluation.NOISE
-            use = Stream.TEST_ELBO if own_noise else Stream.TEST_ELBO_BEFORE_0_2
-            of, how = protocol["dataset"], {"draws": protocol["elbo_draws"], "seed": protocol["seed"], "use": use}
-            values = {name: float(stated[name]) for name in TERMS}
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            yield Check(f"{source}: elbo", False, f"it is not an evaluation of kvae ({error!r})")
+            protocol = {"noise": 1, "evaluations": ["elbo"], **stated["protocol"]}  # files of 0.1 state neither
+            of, seed, names = protocol["dataset"], protocol["seed"], [str(name) for name in protocol["evaluations"]]
+        except (AttributeError, KeyError, TypeError) as error:
+            yield Check(f"{source}: evaluation", False, f"it is not an evaluation of kvae ({error!r})")
             continue
         if of != own:
             again = f"of {of}, not of the run's own {own}; evaluate again: kvae evaluate {run.folder}"
-            yield Check(f"{source}: elbo", False, again)
+            yield Check(f"{source}: evaluation", False, again)
             continue
-        key = tuple(how.values())
-        if key not in measured:
-            measured[key] = evaluation.elbo(vae, data.test, **how)
-        for name, value in values.items():
-            found = getattr(measured[key], name).mean
-            said = f"{found:.3f} nats, stated {value:.3f} (tolerance {ELBO_TOLERANCE})"
-            yield Check(f"{source}: {name}", abs(found - value) <= ELBO_TOLERANCE, said)
+        for name in names:
+            evaluated = table.find(name)
+            if evaluated.slow if chosen is None else name not in chosen:
+                yield Check(f"{source}: {name}", None, f"not derived again; kvae verify --only {name} does")
+                continue
+            try:
+                options = {option: protocol[key] for option, key in evaluated.options.items()}
+                key = (name, seed, *options.items())
+                if key not in measured:
+                    measured[key] = evaluation.results_of(name, vae, data.test, seed=seed, **options)
+                yield from _agree(source, measured[key], stated)
+            except (KeyError, TypeError, ValueError) as error:
+                yield Check(f"{source}: {name}", False, f"it is not an evaluation of kvae ({error!r})")
+
+
+def _agree(source: str, measured: Mapping[str, Any], stated: Mapping[str, Any]) -> Iterator[Check]:
+    """The means of one evaluation against those that a file states."""
+    for name, value in measured.items():
+        if isinstance(value, Estimate):
+            mean = float(stated[name])
+            shown = f"{value.mean:.3f} nats, stated {mean:.3f} (tolerance {TOLERANCE})"
+            yield Check(f"{source}: {name}", abs(value.mean - mean) <= TOLERANCE, shown)
 
 
 def _variants(folder: Path, card: dict[str, Any], vae: Any, test: Any) -> Iterator[Check]:
@@ -138,7 +156,7 @@ def _variants(folder: Path, card: dict[str, Any], vae: Any, test: Any) -> Iterat
         return
     for name in card["variants"]:
         try:
-            decoder = bundles.decoder_at(folder / runtime.VARIANTS.get(name, name))
+            decoder = cards.open_variant(folder, card, name)
         except UserError as error:
             yield Check(f"{name} loads", False, str(error))
             continue
@@ -150,8 +168,8 @@ def _variants(folder: Path, card: dict[str, Any], vae: Any, test: Any) -> Iterat
             decoders[name] = decoder
     if not decoders:
         return
-    nearest = [name for name in parity.TOLERANCES if name in decoders] or list(decoders)
-    reference = decoders[nearest[0]] if vae is None else parity.KerasDecoder(vae)
+    nearest = min(decoders, key=lambda name: _usual(card, name)["means"])
+    reference = decoders[nearest] if vae is None else KerasDecoder(vae)
     try:
         conditions = _conditions(card)
         yield _reference_z(card, reference, conditions, exact=_is_exact(card, vae))
@@ -160,11 +178,15 @@ def _variants(folder: Path, card: dict[str, Any], vae: Any, test: Any) -> Iterat
         return
     changes = parity.elbo_changes(vae, decoders, test) if vae is not None and test is not None else {}
     for name, decoder in decoders.items():
-        report = {**parity.errors(reference, decoder, conditions), "bytes": _size(folder, name)}
+        report = {
+            **parity.errors(reference, decoder, conditions),
+            "bytes": parity.size(folder / cards.file_of(card, name)),
+        }
         if name in changes:
             report["elbo_change"] = changes[name]
         try:
-            yield _parity(name, report, card["variants"][name], card["tolerances"][name], vae is not None)
+            limits = {**_usual(card, name), **card["tolerances"][name]}
+            yield _parity(name, report, card["variants"][name], limits, _usual(card, name), vae is not None)
         except (KeyError, TypeError, ValueError) as error:
             yield Check(f"{name} parity", False, f"the card does not state it ({error!r})")
 
@@ -190,12 +212,19 @@ def _reference_z(card: dict[str, Any], reference: Any, conditions: np.ndarray | 
     return Check("reference z", bool(apart <= parity.Z_TOLERANCE), f"off by at most {apart:.2g} from the prior's")
 
 
-def _size(folder: Path, name: str) -> int:
-    return parity.size(folder / runtime.VARIANTS.get(name, name))
+def _usual(card: dict[str, Any], name: str) -> Mapping[str, float]:
+    """The usual tolerance of a variant; its own for one of a format that is not kvae's."""
+    usual = formats.tolerance_of(name)
+    return {"means": 1.0, "elbo": np.inf, **card["tolerances"].get(name, {})} if usual is None else usual
 
 
 def _parity(
-    name: str, report: dict[str, Any], stated: dict[str, Any], limits: dict[str, Any], against_keras: bool
+    name: str,
+    report: dict[str, Any],
+    stated: dict[str, Any],
+    limits: dict[str, Any],
+    usual: Mapping[str, float],
+    against_keras: bool,
 ) -> Check:
     """What was measured of a variant, against its tolerance and what the card states."""
     wrong = parity.failures(name, report, limits)
@@ -204,14 +233,13 @@ def _parity(
         wrong.append(f"it has {report['bytes']:,} bytes, stated {stated['bytes']:,}")
     if against_keras and greatest > SLACK * before + ROUNDING:
         wrong.append(f"the stated error is too good: more than {SLACK:g} times it was found")
-    said = (
+    shown = (
         f"means off by at most {greatest:.2g}, stated {before:.2g} (tolerance {limits['means']:g}); "
         f"{report['pixels_differing']} of {report['pixels']:,} pixels differ, stated {stated['pixels_differing']}"
     )
     if "elbo_change" in report and "elbo_change" in stated:
-        said += f"; ELBO {report['elbo_change']:+.4f} nats, stated {stated['elbo_change']:+.4f}"
-        said += f" (tolerance {limits['elbo']:g})"
-    usual = parity.TOLERANCES[bundles.kind_of(name)]["means"]
-    if limits["means"] > usual:
-        said += f"; that tolerance is wider than the usual {usual:g}"
-    return Check(f"{name} parity", not wrong, "; ".join([said, *wrong]))
+        shown += f"; ELBO {report['elbo_change']:+.4f} nats, stated {stated['elbo_change']:+.4f}"
+        shown += f" (tolerance {limits['elbo']:g})"
+    if limits["means"] > usual["means"]:
+        shown += f"; that tolerance is wider than the usual {usual['means']:g}"
+    return Check(f"{name} parity", not wrong, "; ".join([shown, *wrong]))

@@ -12,6 +12,10 @@ class UserError(ValueError):
     """
 
 
+class KvaeWarning(UserWarning):
+    """Something that a user should know of, and that stops nothing. The command line prints it as one line."""
+
+
 def unknown(kind: str, received: object, choices: Iterable[str]) -> UserError:
     """The error for a name that is not one of `choices`; the message suggests the nearest of them.
 

@@ -34,13 +34,13 @@ def tile(x: ArrayLike, columns: int | None = None, *, gap: int = 0, background: 
     """Arranges images in rows, from left to right and from top to bottom.
 
     Args:
-        x: images, `[N, H, W]` or `[N, H, W, C]`, with values in [0, 1].
+        x: images, `[N, H, W]` or `[N, H, W, C]`, with values in [0, 1], or uint8.
         columns: the number of images per row. By default it is that of the smallest square that holds all images.
         gap: the distance between neighbouring images, in pixels.
-        background: the value of the gaps and of the unused cells.
+        background: the value of the gaps and of the unused cells, in [0, 1].
 
     Returns:
-        `[rows * H + (rows - 1) * gap, columns * W + (columns - 1) * gap, C]`.
+        `[rows * H + (rows - 1) * gap, columns * W + (columns - 1) * gap, C]`, uint8 if x is, else float32.
 
     Raises:
         UserError: if there is no image, if there is less than one column, or if x has another shape.
@@ -54,11 +54,20 @@ def tile(x: ArrayLike, columns: int | None = None, *, gap: int = 0, background: 
         raise UserError(f"Expected at least 1 column. Received {columns}.")
     columns = min(columns, count)
     rows = math.ceil(count / columns)
-    cells = np.full((rows * columns, height + gap, width + gap, channels), background, np.float32)
+    filled, dtype = (round(255 * background), np.uint8) if x.dtype == np.uint8 else (background, np.float32)
+    cells = np.full((rows * columns, height + gap, width + gap, channels), filled, dtype)
     cells[:count, :height, :width] = x
     sheet = cells.reshape(rows, columns, height + gap, width + gap, channels).swapaxes(1, 2)
     sheet = sheet.reshape(rows * (height + gap), columns * (width + gap), channels)
     return sheet[: rows * (height + gap) - gap, : columns * (width + gap) - gap]
+
+
+def as_bytes(picture: ArrayLike) -> np.ndarray:
+    """Values in [0, 1], clipped to them, as uint8; uint8 as it is."""
+    picture = np.asarray(picture)
+    if picture.dtype == np.uint8:
+        return picture
+    return np.rint(np.clip(picture.astype(np.float32), 0, 1) * 255).astype(np.uint8)
 
 
 def enlarge(picture: ArrayLike, width: int = 800) -> np.ndarray:
@@ -78,14 +87,14 @@ def save_picture(path: str | os.PathLike[str], picture: ArrayLike) -> None:
 
     Args:
         path: the file to write, for example `samples.png`.
-        picture: a picture, `[H, W, C]` with C = 1 or 3. Its values are clipped to [0, 1].
+        picture: a picture, `[H, W, C]` with C = 1 or 3: values that are clipped to [0, 1], or uint8.
 
     Raises:
         UserError: if the suffix is not that of a known format, or if the file cannot be written.
     """
     from PIL import Image
 
-    pixels = np.rint(np.clip(np.asarray(picture, np.float32), 0, 1) * 255).astype(np.uint8)
+    pixels = as_bytes(picture)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     try:
         with atomic_file(path) as partial:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from kvae import runtime
+from kvae.internal import imported
 from kvae.internal.errors import UserError
 from kvae.noise import portable
 from kvae.noise.streams import Stream
@@ -22,22 +23,25 @@ from kvae.noise.streams import Stream
 BATCHES = {1: 300, 64: 60}  # latents a call, and how often it is called
 
 
-def footprint(path: Path, threads: int) -> dict[str, Any]:
+def footprint(path: Path, threads: int, name: str | None = None) -> dict[str, Any]:
     """Loads and calls a decoder in a fresh process.
 
     Args:
-        path: a .tflite file or the folder of a SavedModel.
-        threads: that the runtime may use.
+        path: file or folder of the decoder.
+        threads: number of threads that the runtime may use.
+        name: name of its format, as `kvae.runtime.open_decoder` takes it.
 
     Returns:
-        `load_seconds`, from the start of the process; `peak_memory_mb`, resident, None where the system does not tell;
+        `load_seconds`, from the start of the process; `peak_memory_mb`, resident, None if the system does not tell;
         `latency_us`, the median time of one `decode`, by the number of latents.
 
     Raises:
-        UserError: the decoder cannot be loaded or run there.
+        UserError: if the decoder cannot be loaded or run there.
     """
     # With this process's path, and without the current folder, where any file may have the name of a module.
-    command = [sys.executable, "-P", "-m", "kvae.runtime.footprint", str(path), str(threads), str(time.time())]
+    own = [str(file) for file in imported.files()]
+    arguments = [str(path), str(threads), str(time.time()), name or "", *own]
+    command = [sys.executable, "-P", "-m", "kvae.runtime.footprint", *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
@@ -46,30 +50,18 @@ def footprint(path: Path, threads: int) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _measure(path: Path, threads: int, started: float) -> dict[str, Any]:
-    decode: Any
-    if path.is_dir():
-        from kvae.internal.tensorflow import tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-        decode = tf.saved_model.load(str(path)).signatures["decode"]
-        inputs = decode.structured_input_signature[1]
-        latent_dim = inputs["z"].shape[1]
-        condition_shape = inputs["condition"].shape[1:] if "condition" in inputs else None
-    else:
-        decoder = runtime.Decoder(path, threads)
-        decode, latent_dim, condition_shape = decoder.decode, decoder.latent_dim, decoder.condition_shape
+def _measure(path: Path, threads: int, started: float, name: str | None) -> dict[str, Any]:
+    decoder = runtime.open_decoder(path, threads, name)
     load_seconds = time.time() - started
     latency = {}
     for count, times in BATCHES.items():
-        given = {"z": portable.normals(portable.seeds(count, 0), Stream.LATENT, latent_dim)}
-        if condition_shape is not None:
-            given["condition"] = np.zeros((count, *condition_shape), np.float32)
+        z = portable.normals(portable.seeds(count, 0), Stream.LATENT, decoder.latent_dim)
+        shape = decoder.condition_shape
+        condition = None if shape is None else np.zeros((count, *shape), np.float32)
         seconds = []
         for _ in range(times):
             start = time.perf_counter()
-            decode(**{name: tf.constant(value) for name, value in given.items()}) if path.is_dir() else decode(**given)
+            decoder.decode(z, condition)
             seconds.append(time.perf_counter() - start)
         latency[str(count)] = round(1e6 * statistics.median(seconds), 1)
     return {"load_seconds": round(load_seconds, 3), "peak_memory_mb": _peak_memory(), "latency_us": latency}
@@ -84,5 +76,11 @@ def _peak_memory() -> float | None:
     return next((round(int(line.split()[1]) * 1024 / 1e6, 1) for line in lines if line.startswith("VmHWM")), None)
 
 
+def _main(path: str, threads: str, started: str, name: str, *own: str) -> None:
+    for file in own:
+        imported.import_file(file)
+    print(json.dumps(_measure(Path(path), int(threads), float(started), name or None)))
+
+
 if __name__ == "__main__":
-    print(json.dumps(_measure(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))))
+    _main(*sys.argv[1:])

@@ -6,11 +6,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from kvae.internal.errors import UserError, unknown
+from kvae.training.tables import KINDS, SHORT, plain, with_tables
 
 
 def _no_bool(value: Any) -> Any:
@@ -44,25 +44,42 @@ class DataConfig(_Section):
     evaluation_seed: Seed = 0
 
 
+class PartConfig(BaseModel):
+    """A part of the model, such as the table `[model.prior]`: its kind, and options that the part itself checks.
+
+    Attributes:
+        kind: a name in the part's table, or `module:Name` of a file that was imported with `--import`.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else plain(value)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options by name, without the kind."""
+        return dict(self.model_extra or {})
+
+
 class ModelConfig(_Section):
-    """The networks, the likelihood and the objective; see `kvae.VAE` and `kvae.networks`."""
+    """The size of the latent space and the parts of the model; see `kvae.VAE`."""
 
     latent_dim: Whole = 2
-    network: Literal["mlp", "conv"] = "mlp"
-    hidden_units: tuple[Whole, ...] = (500,)
-    filters: tuple[Whole, ...] = (32, 64)
-    dense_units: Whole = 128
-    activation: str | None = None  # tanh for an MLP, relu for a convolutional network
-    initialization: Literal["glorot", "fan_in"] = "glorot"
-    scale: Literal["log_var", "log_sigma"] = "log_var"  # a Gaussian's second head
-    output_bias: Literal["zero", "data"] = "zero"  # data: the logit of the training mean
-    encoder_l2: Real = Field(0.0, ge=0)  # times the sum of squares of kernels and biases
-    decoder_l2: Real = Field(0.0, ge=0)
-    likelihood: Literal["bernoulli", "continuous_bernoulli", "gaussian", "squared_error"] = "bernoulli"
-    variance: Annotated[Real, Field(gt=0)] | Literal["learned"] = 1.0  # of the Gaussian likelihood
-    beta: Real = Field(1.0, ge=0)
-    samples: Whole = 1
-    kl: Literal["analytic", "sampled"] = "analytic"
+    network: PartConfig = PartConfig(kind=KINDS["network"])
+    likelihood: PartConfig = PartConfig(kind=KINDS["likelihood"])
+    prior: PartConfig = PartConfig(kind=KINDS["prior"])
+    posterior: PartConfig = PartConfig(kind=KINDS["posterior"])
+    objective: PartConfig = PartConfig(kind=KINDS["objective"])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_short_keys(cls, values: Any) -> Any:
+        return with_tables(values) if isinstance(values, dict) else values
 
 
 class TrainingConfig(_Section):
@@ -112,17 +129,13 @@ class RunConfig(_Section):
             raise ValueError("training.schedule='exponential' needs training.final_learning_rate above 0")
         if training.final_learning_rate > 0 and training.schedule == "constant":
             raise ValueError("training.final_learning_rate needs training.schedule='cosine' or 'exponential'")
-        if self.model.activation is not None and not self.model.activation.strip():
-            raise ValueError("model.activation must be a name such as 'tanh'")
+        if training.beta_warmup_epochs > 0 and self.model.objective.kind != "elbo":
+            raise ValueError("training.beta_warmup_epochs needs model.objective='elbo', whose beta it changes")
         return self
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without what is None."""
         return self.model_dump(mode="json", exclude_none=True)
-
-    def to_toml(self) -> str:
-        """TOML that `from_toml` reads back to an equal configuration."""
-        return tomli_w.dumps(self.to_dict())
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
@@ -135,11 +148,6 @@ class RunConfig(_Section):
             return cls.model_validate(values)
         except ValidationError as error:
             raise UserError("; ".join(_explain(cls, mistake) for mistake in error.errors())) from None
-
-    @classmethod
-    def from_toml(cls, text: str, where: str = "the configuration") -> "RunConfig":
-        """Reads TOML; `where` names it in errors."""
-        return cls.from_dict(parse_toml(text, where))
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
@@ -161,15 +169,15 @@ def _explain(cls: type[BaseModel], mistake: Any) -> str:
 
 
 def keys(cls: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
-    """Every dotted key that a configuration may have."""
+    """Every dotted key that a configuration may have, but for the options of parts, which these check themselves."""
     found = []
     for name, info in cls.model_fields.items():
         annotation = info.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            found += keys(annotation, f"{prefix}{name}.")
-        else:
+        if annotation is PartConfig or not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             found.append(prefix + name)
-    return found
+        else:
+            found += keys(annotation, f"{prefix}{name}.")
+    return [*found, *(f"{prefix}{name}" for name in SHORT)] if cls is ModelConfig else found
 
 
 def recipes() -> dict[str, str]:
@@ -199,27 +207,56 @@ def load_values(recipe: str) -> dict[str, Any]:
 
 
 def override(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Nested `values` with dotted `settings` in their place, e.g. `{"model.beta": 1.5}`.
+    """Nested values with dotted settings in their place.
+
+    Args:
+        values: as a recipe has them.
+        settings: by key, e.g. `{"model.beta": 1.5, "model.prior.kind": "mixture", "model.prior.components": 10}`. A
+            part's name alone, `{"model.network": "conv"}`, chooses another kind with its default options.
 
     Raises:
-        UserError: an unknown key, with the nearest match.
+        UserError: if a key is unknown, with the nearest match.
     """
-    known = keys()
     result = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
-    for key, value in settings.items():
-        if key not in known:
-            last = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-            near = last or difflib.get_close_matches(key, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"Unknown key {key!r}.{hint} Expected one of: {', '.join(known)}.")
-        section, _, name = key.rpartition(".")
-        if section and not isinstance(result.get(section, {}), dict):
-            raise UserError(f"Expected [{section}] to be a table of keys. Received {result[section]!r}.")
-        if section:
-            result.setdefault(section, {})[name] = value
-        else:
-            result[name] = value
+    if isinstance(result.get("model"), dict) and any(key.startswith("model.") for key in settings):
+        try:
+            result["model"] = with_tables(result["model"])
+        except ValueError as error:
+            raise UserError(f"{error}.") from None
+    for key in sorted(settings, key=_options_last):
+        path = _path_of(key)
+        section: Any = result
+        for name in path[:-1]:
+            inner = section.get(name, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"Expected [{'.'.join(path[:-1])}] to be a table of keys. Received {inner!r}.")
+            section[name] = section = dict(inner)
+        before, value = section.get(path[-1]), settings[key]
+        if path[0] == "model" and path[-1] in KINDS and isinstance(value, str):
+            same = isinstance(before, dict) and before.get("kind") == value
+            value = before if same else {"kind": value}
+        section[path[-1]] = value
     return result
+
+
+def _options_last(key: str) -> bool:
+    """Whether a key is an option of a part: its kind, which other settings choose, comes first."""
+    return key.removeprefix("model.").partition(".")[0] in (*KINDS, *SHORT) and not (
+        key.removeprefix("model.") in KINDS or key.endswith(".kind")
+    )
+
+
+def _path_of(key: str) -> list[str]:
+    """The names from the whole configuration down to a key."""
+    known, path = keys(), key.split(".")
+    if len(path) == 2 and path[0] == "model" and path[1] in SHORT:
+        return ["model", SHORT[path[1]][0], path[1]]
+    if key in known or (len(path) == 3 and path[0] == "model" and path[1] in KINDS and path[2]):
+        return path
+    last = [name for name in known if name.rsplit(".", 1)[-1] == path[-1]]
+    near = last or difflib.get_close_matches(key, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UserError(f"Unknown key {key!r}.{hint} Expected one of: {', '.join(known)}.")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

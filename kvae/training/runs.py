@@ -5,13 +5,15 @@ saved_models/<run>/
   model.keras        weights and architecture, no optimizer state
   encoder.keras, decoder.keras
   history.csv        one row an epoch
-  evaluation.json    what `kvae evaluate` printed last, with its protocol
+  evaluation.json    what `kvae evaluate` printed last on the run's own data, with its protocol
+  evaluation-<dataset>.json    the same on other data
   plots/*.png
   checkpoint/        what --resume needs
   bundle/            what `kvae export` wrote
 """
 
 import importlib.metadata
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,9 +133,10 @@ class Run:
             raise UserError(f"{path} holds a {type(vae).__name__}. Expected a kvae.VAE.")
         return vae
 
-    def write_evaluation(self, evaluation: dict[str, Any]) -> None:
-        """Writes evaluation.json."""
-        files.write_json(self.folder / "evaluation.json", evaluation)
+    def write_evaluation(self, evaluation: dict[str, Any], dataset: str | None = None) -> None:
+        """Writes evaluation.json, or evaluation-<dataset>.json for other data than the run's own."""
+        of = "" if dataset is None else "-" + re.sub(r"\W+", "_", dataset).strip("_")
+        files.write_json(self.folder / f"evaluation{of}.json", evaluation)
 
     @property
     def plots(self) -> Path:

@@ -9,10 +9,10 @@ from kvae.data import Data
 from kvae.internal import files
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
-from kvae.model import likelihoods, networks, objectives
 from kvae.model.vae import VAE
 from kvae.plotting import figures
 from kvae.training import callbacks, cluster, history
+from kvae.training.build import build_model, build_optimizer, make_parts, resolved, steps_an_epoch
 from kvae.training.config import RunConfig, TrainingConfig, with_absolute_source
 from kvae.training.runs import Run, check_free
 
@@ -21,82 +21,6 @@ def load_data(config: RunConfig) -> Data:
     """The data of a run: its binarization and order follow the run's seed."""
     options = config.data.model_dump()
     return data_.load(options.pop("source"), seed=config.seed, **options)
-
-
-def build_model(config: RunConfig, data: Data) -> VAE:
-    """An untrained model for these data, built.
-
-    Raises:
-        UserError: an activation that Keras does not know, or networks that cannot take the images.
-    """
-    model, training = config.model, config.training
-    options: dict[str, Any] = {
-        "initialization": model.initialization,
-        "seed": config.seed,
-        "dtype": training.precision,
-        **_l2(model.encoder_l2),
-    }
-    if model.activation is not None:
-        options["activation"] = model.activation
-    bias = networks.logit_of_mean(data.pixel_mean) if model.output_bias == "data" else None
-    try:
-        if model.network == "mlp":
-            encoder = networks.MLPEncoder(model.latent_dim, model.hidden_units, scale=model.scale, **options)
-        else:
-            sizes = (model.filters, model.dense_units)
-            encoder = networks.ConvEncoder(model.latent_dim, *sizes, scale=model.scale, **options)
-        decoder = encoder.mirror(data.info.image_shape, bias, **_l2(model.decoder_l2))
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"model.activation: {str(error).splitlines()[0]}") from error
-    likelihood = likelihoods.Gaussian(model.variance) if model.likelihood == "gaussian" else model.likelihood
-    beta: Any = model.beta
-    if training.beta_warmup_epochs > 0:
-        beta = objectives.LinearWarmup(model.beta, max(1, round(training.beta_warmup_epochs * steps_an_epoch(data))))
-    vae = VAE(
-        encoder=encoder,
-        decoder=decoder,
-        likelihood=likelihood,
-        beta=beta,
-        samples=model.samples,
-        kl=model.kl,
-        seed=config.seed,
-        dtype=training.precision,
-    )
-    vae.build((None, *data.info.image_shape))
-    return vae
-
-
-def _l2(strength: float) -> dict[str, Any]:
-    regularizer = keras.regularizers.L2(strength) if strength > 0 else None
-    return {"kernel_regularizer": regularizer, "bias_regularizer": regularizer}
-
-
-def steps_an_epoch(data: Data) -> int:
-    """Optimizer steps an epoch."""
-    return int(data.train.cardinality())
-
-
-def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer with its learning-rate schedule over `steps` steps an epoch."""
-    training = config.training
-    total = training.epochs * steps
-    warmup = min(round(training.warmup_epochs * steps), total // 2)
-    rate: Any = training.learning_rate
-    schedules = keras.optimizers.schedules
-    if training.schedule == "exponential":
-        if warmup:
-            raise UserError("training.warmup_epochs goes with schedule='constant' or 'cosine', not with 'exponential'.")
-        rate = schedules.ExponentialDecay(rate, total, training.final_learning_rate / rate)
-    elif training.schedule == "cosine" or warmup:
-        # A cosine from the rate to itself is a constant: Keras's only schedule with a warm-up serves both.
-        end = training.final_learning_rate / rate if training.schedule == "cosine" else 1.0
-        if warmup:
-            rate = schedules.CosineDecay(0.0, total - warmup, alpha=end, warmup_target=rate, warmup_steps=warmup)
-        else:
-            rate = schedules.CosineDecay(rate, total, alpha=end)
-    return keras.optimizers.get({"class_name": training.optimizer, "config": {"learning_rate": rate}})
 
 
 def train(
@@ -123,15 +47,17 @@ def train(
     Raises:
         UserError: the folder is taken, the data or the configuration cannot be used, or another worker is gone.
     """
-    config = with_absolute_source(config)
+    config = resolved(with_absolute_source(config))
     chief = cluster.is_chief(distribute)
     if chief:
         check_free(folder, overwrite)
     figures.check_kinds(config.training.plots)
     strategy = cluster.strategy(distribute)
+    with strategy.scope():
+        parts = make_parts(config)
     data = load_data(config)
     with strategy.scope():
-        vae = build_model(config, data)
+        vae = build_model(config, data, parts)
         vae.compile(optimizer=build_optimizer(config, steps_an_epoch(data)), **_compile_options(config))
     run = Run.create(folder, config, data.info.protocol, overwrite) if chief else Run(Path(folder), config)
     return _fit(_Fit(run, data, vae, None, verbose, extra, chief))
@@ -158,9 +84,10 @@ def resume(
     Raises:
         UserError: no such run, another configuration than the run's, or another worker is gone.
     """
-    config = None if config is None else with_absolute_source(config)
+    config = None if config is None else resolved(with_absolute_source(config))
     chief = cluster.is_chief(distribute)
     run = Run.open(folder)
+    run.config = resolved(run.config)
     if chief:
         files.remove_unfinished(run.folder)
     checkpoint = callbacks.latest_checkpoint(run.checkpoints)

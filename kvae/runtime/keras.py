@@ -1,0 +1,65 @@
+"""Keras: the decoder of a whole model, in memory or in a .keras file."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kvae.internal.errors import UserError
+from kvae.internal.quiet import silenced
+from kvae.runtime.decoder import Decoder
+
+CHUNK = 1000  # images at a time, fewer if they are large
+
+
+def holds(path: Path) -> bool:
+    """Whether a path is a .keras file."""
+    return path.is_file() and path.suffix == ".keras"
+
+
+class KerasDecoder(Decoder):
+    """The decoder of a model.
+
+    Args:
+        vae: a built `kvae.VAE`.
+    """
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.latent_dim, self.image_shape, self.condition_shape = vae.latent_dim, vae.image_shape, vae.condition_shape
+        self.chunk = min(CHUNK, vae.images_at_once)
+        self._vae = vae
+
+    def _call(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        condition = inputs.get("condition")
+        if name == "decode":
+            parameters = self._vae.decode(inputs["z"], condition)
+            return {"means": self._vae.likelihood.mean(parameters).numpy(), "parameters": parameters.numpy()}
+        drawn = self._vae.sample(inputs["seed"], condition)
+        images = self._vae.likelihood.as_bytes(drawn.images)
+        return {"images": images.numpy(), "means": drawn.means.numpy(), "z": drawn.z.numpy()}
+
+
+def open_file(path: str | os.PathLike[str], threads: int | None = None) -> KerasDecoder:
+    """The decoder of the model in a .keras file.
+
+    Args:
+        path: the file.
+        threads: not used; TensorFlow decides.
+
+    Raises:
+        UserError: if the file cannot be read, or is not a model of kvae.
+    """
+    with silenced():
+        from kvae.internal.tensorflow import keras
+    try:
+        vae = keras.saving.load_model(path)
+    except Exception as error:  # Keras lets through what zip, HDF5, JSON and its own checks raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"Could not open {path}: {reason}") from error
+    if not hasattr(vae, "sample_graph"):
+        raise UserError(f"Expected a whole model of kvae, such as RUN/model.keras. {path} has {type(vae).__name__}.")
+    decoder = KerasDecoder(vae)
+    decoder.path = Path(path)
+    return decoder

@@ -1,0 +1,71 @@
+"""SavedModel: a decoder in a folder that TensorFlow opens."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kvae.internal.errors import UserError, check_whole
+from kvae.internal.quiet import silenced
+from kvae.runtime.decoder import Decoder
+
+FILE = "saved_model.pb"  # of every SavedModel
+VARIANTS = {  # by name, the folder in a bundle
+    "saved_model": "saved_model",
+    "saved_model_decoder": "saved_model_decoder",
+}
+
+
+def holds(path: Path) -> bool:
+    """Whether a path is the folder of a SavedModel."""
+    return (path / FILE).is_file()
+
+
+class SavedModelDecoder(Decoder):
+    """A decoder in a SavedModel.
+
+    Args:
+        path: the folder.
+        threads: number of threads of TensorFlow, which must not have started yet; its own choice by default.
+
+    Raises:
+        UserError: if the folder is not a SavedModel that kvae exported.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+        super().__init__()
+        self.path = Path(path)
+        if threads is not None:
+            _use_threads(check_whole("threads", threads))
+        try:
+            with silenced():
+                from kvae.internal.tensorflow import tf
+
+                self._model = tf.saved_model.load(str(path))
+            self._functions = {name: self._model.signatures[name] for name in ("decode", "sample")}
+            inputs = self._functions["decode"].structured_input_signature[1]
+            self.latent_dim = int(inputs["z"].shape[1])
+            if "condition" in inputs:
+                self.condition_shape = tuple(inputs["condition"].shape[1:])
+            self.image_shape = tuple(self._functions["decode"].structured_outputs["means"].shape[1:])
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"{path} is not a SavedModel that kvae exported ({reason}).") from error
+
+    def _call(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
+        from kvae.internal.tensorflow import tf
+
+        found = self._functions[name](**{key: tf.constant(value) for key, value in inputs.items()})
+        return {key: value.numpy() for key, value in found.items()}
+
+
+def _use_threads(threads: int) -> None:
+    with silenced():
+        from kvae.internal.tensorflow import tf
+
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+        except RuntimeError as error:
+            raise UserError(f"Expected to set threads before TensorFlow starts. {error}") from error

@@ -1,0 +1,76 @@
+"""The section [model] of a configuration: a table for each part of the model, and short keys for some options."""
+
+import math
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+KINDS = {  # by part, the kind that a configuration has by default
+    "network": "mlp",
+    "likelihood": "bernoulli",
+    "prior": "standard_normal",
+    "posterior": "diagonal_gaussian",
+    "objective": "elbo",
+}
+# Keys of [model] that are short for an option of a part, and the kinds of that part that have the option (None: all).
+# The configurations of kvae 0.2 have all of these keys; those that the chosen kinds do not have are left out.
+SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
+    "hidden_units": ("network", ("mlp",)),
+    "filters": ("network", ("conv",)),
+    "dense_units": ("network", ("conv",)),
+    "activation": ("network", None),
+    "initialization": ("network", None),
+    "scale": ("network", None),
+    "output_bias": ("network", None),
+    "encoder_l2": ("network", None),
+    "decoder_l2": ("network", None),
+    "variance": ("likelihood", ("gaussian",)),
+    "beta": ("objective", ("elbo",)),
+    "samples": ("objective", ("elbo",)),
+    "kl": ("objective", ("elbo",)),
+}
+
+
+def with_tables(model: dict[str, Any]) -> dict[str, Any]:
+    """The section [model] with a table for each part, and short keys in the table that they belong to.
+
+    Raises:
+        ValueError: if an option is given both as a short key and in its table.
+    """
+    result = {name: value for name, value in model.items() if name not in SHORT}
+    for name in KINDS:
+        if isinstance(result.get(name), str):
+            result[name] = {"kind": result[name]}
+        elif isinstance(result.get(name), dict):
+            result[name] = {"kind": KINDS[name], **result[name]}
+    for name, value in model.items():
+        if name not in SHORT or value is None:
+            continue
+        part, kinds = SHORT[name]
+        table = result.get(part, {})
+        kind = table.get("kind", KINDS[part]) if isinstance(table, dict) else None
+        if not isinstance(table, dict) or (kinds is not None and kind not in kinds and ":" not in str(kind)):
+            continue
+        if name in table:
+            raise ValueError(f"model.{name} is short for model.{part}.{name}; expected one of them, received both")
+        result[part] = {"kind": kind, **table, name: value}
+    return result
+
+
+def plain(value: Any) -> Any:
+    """Values as JSON and TOML hold them: lists in place of tuples.
+
+    Raises:
+        ValueError: if a value is of another kind, such as NaN.
+    """
+    if hasattr(value, "model_dump"):
+        return value.model_dump()
+    if isinstance(value, dict):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PydanticCustomError("finite", "expected a finite number")
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise PydanticCustomError("plain", "expected a number, a text, or a list or table of them")
