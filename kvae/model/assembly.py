@@ -108,9 +108,7 @@ class Assembly(FastFit):
         wanted = tuple(self.likelihood.parameters_shape(image_shape))
         if self.decoder is None:
             if not hasattr(self.encoder, "mirror"):
-                raise UserError(
-                    "Expected decoder= together with an encoder that has no method mirror. Received encoder= alone."
-                )
+                raise UserError("Expected decoder= together with an encoder that has no method mirror. Received none.")
             per_pixel = wanted[len(image_shape) :]
             options = {"numbers_per_pixel": math.prod(per_pixel)} if per_pixel else {}
             self.decoder = self.encoder.mirror(image_shape, self.output_bias, **options)
