@@ -1,4 +1,4 @@
-"""A second input travels from the data to the exported decoder; a small conditional model shows the way."""
+"""A condition travels from the data through training to the exported decoder of a small conditional model."""
 
 import json
 import subprocess
