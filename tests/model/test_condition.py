@@ -24,6 +24,7 @@ from kvae.plotting import figures
 
 registered = keras.saving.register_keras_serializable("test_condition")
 CLASSES = 10
+pytestmark = pytest.mark.usefixtures("without_xla")  # many small models, of which XLA is not what is tested
 
 
 @registered
