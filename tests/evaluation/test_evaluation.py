@@ -238,6 +238,7 @@ def test_evaluate_states_its_protocol(model_2d):
     protocol = evaluation.evaluate(*model_2d, samples=5, seed=3)["protocol"]
     del protocol["likelihood"]  # a test of its own below
     assert protocol == {
+        "evaluations": ["elbo", "log_likelihood"],
         "examples": 16,
         "units": "nats per example",
         "prior": "standard_normal",

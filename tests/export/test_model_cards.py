@@ -73,8 +73,9 @@ def test_every_variant_has_its_report(whole):
     assert tuple(card["variants"]) == NAMES
     for name, report in card["variants"].items():
         assert set(report) == {
-            "bytes", "load_seconds", "peak_memory_mb", "latency_us", "means_error_greatest", "means_error_mean",
-            "pixels_differing", "pixels_difference_greatest", "pixels", "z_identical", "elbo_change",
+            "file", "format", "bytes", "load_seconds", "peak_memory_mb", "latency_us", "means_error_greatest",
+            "means_error_mean", "pixels_differing", "pixels_difference_greatest", "pixels", "z_identical",
+            "elbo_change",
         }  # fmt: skip
         assert report["bytes"] == parity.size(folder / runtime.VARIANTS.get(name, name))
         assert report["z_identical"]

@@ -19,10 +19,18 @@ def pretended_costs(path: Path, *_: object) -> dict:
 
 
 @contextmanager
-def quick_parity():
-    """Parity over few samples in two parts, and no processes that measure what the files cost."""
+def without_costs():
+    """Exports start no processes that measure what their files cost."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("costs", pretended_costs), ("LATENTS", 100), ("IMAGES", 100), ("CHUNK", 70)):
+        patch.setattr(parity, "costs", pretended_costs)
+        yield
+
+
+@contextmanager
+def quick_parity():
+    """Exports compare few samples, in two parts, and measure no costs."""
+    with without_costs(), pytest.MonkeyPatch.context() as patch:
+        for name, value in (("LATENTS", 100), ("IMAGES", 100), ("CHUNK", 70)):
             patch.setattr(parity, name, value)
         yield
 

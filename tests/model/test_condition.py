@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from exports import without_costs
 
 import kvae
 from kvae import completion, evaluation, export, runtime
@@ -209,8 +210,7 @@ def test_it_is_saved_with_the_model(vae, arrays, tmp_path):
 @pytest.fixture(scope="module")
 def bundle(vae, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("condition") / "bundle"
-    with pytest.MonkeyPatch.context() as patch:  # what a process of its own costs is measured elsewhere
-        patch.setattr(parity, "costs", lambda path, format: {"bytes": parity.size(path)})
+    with without_costs():
         export.bundle(vae, folder, variants=("float32", "int8"), test=data.test)
     return folder
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from exports import without_costs
 from own_parts import PIWAE, GumbelPosterior, Mixture, TwoNumberGaussian, Vamp
 from scipy import stats
 
@@ -13,7 +14,6 @@ import kvae
 from kvae import completion, evaluation, export, runtime
 from kvae.data import load
 from kvae.evaluation import quadrature
-from kvae.export import parity
 from kvae.internal.errors import UserError
 from kvae.model.loop import Loop
 from kvae.noise import portable
@@ -136,8 +136,7 @@ def test_every_kind_of_picture_is_drawn(trained, data, kind, tmp_path):
 @pytest.fixture(scope="module")
 def bundle(trained, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundle") / "bundle"
-    with pytest.MonkeyPatch.context() as patch:  # what a process of its own costs is measured elsewhere
-        patch.setattr(parity, "costs", lambda path: {"bytes": parity.size(path)})
+    with without_costs():
         return folder, export.bundle(trained[1], folder, variants=("float32", "int8"), test=data.test)
 
 
