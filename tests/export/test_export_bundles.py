@@ -20,6 +20,7 @@ from kvae.export import litert, parity
 from kvae.internal import files, pictures
 from kvae.internal.errors import UserError
 from kvae.noise import portable
+from kvae.runtime import cards
 from kvae.training.config import RunConfig
 
 REAL = {name: getattr(parity, name) for name in ("costs", "LATENTS", "IMAGES", "CHUNK")}
@@ -155,7 +156,7 @@ def test_float32_changes_the_elbo_by_its_rounding_alone(whole, name):
 
 
 def test_the_elbo_is_compared_only_with_data(lite):
-    card = runtime.read_card(lite)
+    card = cards.read_card(lite)
     assert "elbo_change" not in card["variants"]["float32"]
     assert (card["name"], list(card["variants"])) == (None, ["float32"])
 
@@ -372,7 +373,7 @@ def copied(trained, tmp_path) -> Path:
 
 
 def test_the_card_of_a_run_has_its_evaluation_and_its_files(trained):
-    card = runtime.read_card(trained / "bundle")
+    card = cards.read_card(trained / "bundle")
     assert card["name"] == "odd"
     assert card["metrics"] == json.loads((trained / "evaluation.json").read_text())
     names = ("config.json", "model.keras")
@@ -466,7 +467,7 @@ def test_a_file_that_is_missing_is_named(copied, name):
 
 def restate(copied: Path, name: str) -> None:
     """Writes the SHA-256 of a changed file into the card."""
-    card = runtime.read_card(copied / "bundle")
+    card = cards.read_card(copied / "bundle")
     files_of = card["files"] if name in card["files"] else card["run"]
     folder = copied / "bundle" if name in card["files"] else copied
     files_of[name]["sha256"] = files.digest(folder / name)
@@ -505,7 +506,7 @@ def forget(*names: str):
     ],
 )
 def test_a_wrong_or_incomplete_card_does_not_verify(copied, edit, claim, words):
-    card = runtime.read_card(copied / "bundle")
+    card = cards.read_card(copied / "bundle")
     edit(card)
     (copied / "bundle" / "model_card.json").write_text(json.dumps(card))
     found = {check.name: check.found for check in export.verify(copied, evaluate=False) if not check.passed}
@@ -519,7 +520,7 @@ def test_a_file_that_the_card_does_not_list_is_named(copied):
 
 
 def test_verification_reports_a_tolerance_wider_than_usual(copied):
-    card = runtime.read_card(copied / "bundle")
+    card = cards.read_card(copied / "bundle")
     card["tolerances"]["float32"]["means"] = 0.9
     (copied / "bundle" / "model_card.json").write_text(json.dumps(card))
     found = {check.name: check for check in export.verify(copied, evaluate=False)}["float32 parity"]
@@ -581,7 +582,7 @@ def test_the_decoder_of_another_model_does_not_verify_although_the_card_fits(cop
 
 
 def test_wrong_reference_z_do_not_verify(copied):
-    card = runtime.read_card(copied / "bundle")
+    card = cards.read_card(copied / "bundle")
     card["reference"]["z"][0][0] += 2.0**-20  # one step of the sampler
     (copied / "bundle" / "model_card.json").write_text(json.dumps(card))
     assert list(failed_checks(copied)) == ["reference z"]

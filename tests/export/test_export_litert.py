@@ -89,7 +89,7 @@ def made(request) -> tuple[kvae.VAE, dict[str, bytes]]:
 
 def decoder(content: bytes, tmp_path) -> runtime.Decoder:
     (tmp_path / "decoder.tflite").write_bytes(content)
-    return runtime.Decoder(tmp_path / "decoder.tflite")
+    return runtime.open_decoder(tmp_path / "decoder.tflite")
 
 
 def images_of(vae: kvae.VAE, drawn: portable.Sample) -> np.ndarray:

@@ -11,10 +11,10 @@ import tensorflow as tf
 
 import kvae
 from kvae import export
-from kvae.export import savedmodel
 from kvae.internal.errors import UserError
 from kvae.model import likelihoods, networks
 from kvae.noise import portable
+from kvae.runtime.decoder import Decoder
 
 # Loads a SavedModel where kvae cannot be imported, and writes what its functions return.
 ALONE = """
@@ -168,7 +168,7 @@ def test_savedmodel_decoder_has_the_interface_of_a_litert_decoder(made):
 
 def test_a_large_set_is_drawn_in_parts_that_join(made, monkeypatch):
     _, folder, given, found = made
-    monkeypatch.setattr(savedmodel, "CHUNK", 10)
+    monkeypatch.setattr(Decoder, "chunk", 10)
     decoder = export.SavedModelDecoder(folder)
     drawn = decoder.sample(given["seeds"])
     np.testing.assert_array_equal(drawn.z, found["sample z 64"])

@@ -286,7 +286,7 @@ def test_a_prior_made_of_the_encoders_answers_trains_and_is_exported_frozen(data
     assert not np.array_equal(before, vae.prior.inputs)
     content = export.convert(vae, ["float32"])["float32"]
     (tmp_path / "decoder.tflite").write_bytes(content)
-    decoder, seeds = runtime.Decoder(tmp_path / "decoder.tflite"), portable.seeds(50, 0)
+    decoder, seeds = runtime.open_decoder(tmp_path / "decoder.tflite"), portable.seeds(50, 0)
     frozen = vae.prior.frozen().sample(portable.Portable(tf.constant(seeds), kvae.noise.keyed.TENSORFLOW))
     np.testing.assert_allclose(decoder.sample(seeds).z, frozen, rtol=0, atol=1e-5)  # a product and a sum in float32
     # Neither the encoder (25 kB) nor its pseudo-inputs (13 kB) are in the file: it is that of a mixture.

@@ -1,6 +1,5 @@
 """`kvae.runtime` and `kvae.runtime.footprint`: exported decoders against the Keras model, and files that are none."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,11 +15,12 @@ from ai_edge_litert import schema_py_generated as schema
 
 import kvae
 from kvae import export, runtime
-from kvae.internal.errors import UserError
+from kvae.internal import files
+from kvae.internal.errors import KvaeWarning, UserError
 from kvae.internal.tensorflow import tf
 from kvae.noise import portable
 from kvae.noise.streams import Stream
-from kvae.runtime import latent
+from kvae.runtime import cards, latent, litert
 from kvae.runtime.footprint import footprint
 
 ROOT = Path(__file__).parents[2]
@@ -296,7 +296,7 @@ def test_another_variant_is_another_file_with_the_same_z(bundled):
 
 
 def test_the_card_states_the_z_of_its_reference_seeds(bundled):
-    reference = runtime.read_card(bundled)["reference"]
+    reference = cards.read_card(bundled)["reference"]
     assert runtime.load(bundled).sample(reference["seeds"]).z.tolist() == reference["z"]
 
 
@@ -360,11 +360,11 @@ def edited(bundle, **fields):
 
 def test_a_card_that_lists_no_file_has_no_decoder(bundle):
     edited(bundle, files={})
-    with pytest.raises(UserError, match=r"has no float32 decoder\. It has: no \.tflite\."):
+    with pytest.raises(UserError, match=r"has no float32 decoder\. It has: none\."):
         runtime.load(bundle)
 
 
-@pytest.mark.parametrize("field", sorted(runtime.FIELDS))
+@pytest.mark.parametrize("field", sorted(cards.FIELDS))
 @pytest.mark.parametrize("value", [None, "text"])
 def test_a_card_that_lacks_what_reading_relies_on_is_refused(bundle, field, value):
     edited(bundle, **{field: value})
@@ -410,15 +410,40 @@ def test_a_bundle_without_float32_gives_the_first_that_it_has(bundle):
     assert runtime.load(bundle).path.name == "decoder_float16.tflite"
 
 
-def test_a_run_that_trained_on_since_its_bundle_was_made_is_refused(bundle, tmp_path):
-    run = tmp_path / "run"
+def test_a_run_that_was_trained_on_since_its_bundle_was_made_draws_with_its_present_model(bundle, pairs, tmp_path):
+    run, (vae, _) = tmp_path / "run", pairs("bernoulli")
     shutil.copytree(bundle, run / "bundle")
-    (run / "model.keras").write_bytes(b"another model")
+    vae.save(run / "model.keras")
+    with pytest.warns(KvaeWarning, match=r"is of another model than .*model\.keras\. Make it again"):
+        decoder = runtime.load(run)
+    np.testing.assert_array_equal(decoder.sample(runtime.seeds(4, 0)).means, vae.sample(runtime.seeds(4, 0)).means)
     with pytest.raises(UserError, match=r"is of another model than .*model\.keras\. Make it again"):
-        runtime.load(run)
-    digest = hashlib.sha256(b"another model").hexdigest()
-    edited(run / "bundle", run={"model.keras": {"sha256": digest}})
-    assert runtime.load(run).latent_dim == runtime.load(bundle).latent_dim
+        runtime.load(run, "float16")
+    edited(run / "bundle", run={"model.keras": {"sha256": files.digest(run / "model.keras")}})
+    assert runtime.load(run).path.name == "decoder.tflite"
+
+
+def test_a_run_without_a_bundle_draws_with_its_keras_model(pairs, tmp_path):
+    vae, _ = pairs("bernoulli")
+    vae.save(tmp_path / "model.keras")
+    for path in (tmp_path, tmp_path / "model.keras"):
+        drawn = runtime.load(path).sample(runtime.seeds(4, 0))
+        np.testing.assert_array_equal(drawn.z, vae.sample(runtime.seeds(4, 0)).z)
+        assert drawn.images.dtype == np.uint8
+
+
+@pytest.mark.parametrize("content", [b"", b"PK no zip"])
+def test_a_keras_file_that_is_damaged_is_refused(tmp_path, content):
+    (tmp_path / "model.keras").write_bytes(content)
+    with pytest.raises(UserError, match=r"Could not open .*model\.keras"):
+        runtime.load(tmp_path)
+
+
+def test_a_keras_file_of_another_model_is_refused(pairs, tmp_path):
+    vae, _ = pairs("bernoulli")
+    vae.encoder.save(tmp_path / "encoder.keras")
+    with pytest.raises(UserError, match=r"Expected a whole model of kvae, such as RUN/model\.keras"):
+        runtime.load(tmp_path / "encoder.keras")
 
 
 @pytest.mark.parametrize("stated", [{}, {"sha256": None}, {"sha256": ""}])
@@ -453,7 +478,7 @@ def test_a_file_that_is_damaged_within_a_signature_is_refused(bundled, tmp_path,
     operator = model.subgraphs[place].operators[0]
     operator.inputs = np.full_like(operator.inputs, 9999)  # there are fewer tensors
     builder = flatbuffers.Builder(100_000)
-    builder.Finish(model.Pack(builder), runtime.MAGIC)
+    builder.Finish(model.Pack(builder), litert.MAGIC)
     (tmp_path / "damaged.tflite").write_bytes(builder.Output())
     with pytest.raises(UserError, match=r"damaged\.tflite is damaged"):
         runtime.load(tmp_path / "damaged.tflite").decode([[0.0, 0.0]])
@@ -477,10 +502,12 @@ def test_a_tflite_file_that_is_not_of_kvae_is_refused(tmp_path, name):
         runtime.load(tmp_path / "double.tflite")
 
 
-@pytest.mark.parametrize("name", ["", "missing.tflite"])
-def test_a_decoder_of_what_is_no_file_is_refused(tmp_path, name):
-    with pytest.raises(UserError, match="Could not read"):
-        runtime.Decoder(tmp_path / name)
+@pytest.mark.parametrize(
+    ("name", "message"), [("", "Expected a decoder, one of"), ("missing.tflite", "Could not read")]
+)
+def test_a_decoder_of_what_is_no_file_is_refused(tmp_path, name, message):
+    with pytest.raises(UserError, match=message):
+        runtime.open_decoder(tmp_path / name)
 
 
 def test_loading_says_nothing(bundled, capfd):
