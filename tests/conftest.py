@@ -1,4 +1,4 @@
-"""What several test files share."""
+"""Fixtures that tests of several folders share; plain functions are in tests/helpers."""
 
 import os
 import sys
@@ -11,26 +11,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def plain_graphs():
-    """Models that leave it to kvae do without XLA, which compiles a second and more a model; `with_xla` takes it back.
+@pytest.fixture(scope="module")
+def without_xla():
+    """kvae compiles no model of this module with XLA, which takes a second and more per model.
 
-    Tests that start a process of their own have what users have.
+    For tests of other things that make many small models. All other tests have XLA where users have it, and so has
+    every process that a test starts.
     """
     from kvae.model.fast_fit import FastFit
 
-    chosen = FastFit.xla_pays
-    FastFit.xla_pays = property(lambda self: False)
-    yield chosen
-    FastFit.xla_pays = chosen
-
-
-@pytest.fixture
-def with_xla(plain_graphs, monkeypatch):
-    """kvae chooses by itself where to compile with XLA, as it does for users."""
-    from kvae.model.fast_fit import FastFit
-
-    monkeypatch.setattr(FastFit, "xla_pays", plain_graphs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FastFit, "xla_pays", False)
+        yield
 
 
 @pytest.fixture
@@ -43,6 +35,23 @@ def digits() -> np.ndarray:
     """200 binary digits, `[200, 28, 28, 1]` float32."""
     with np.load(Path(__file__).parent.parent / "kvae" / "data" / "mnist5k.npz") as archive:
         return (archive["x_train"][:200, ..., None] > 127).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> Path:
+    """A run of 3 latent dimensions on random images without labels; a test that changes it makes a copy."""
+    from tiny_runs import tiny_run
+
+    return tiny_run(tmp_path_factory.mktemp("tiny"), latent_dim=3, hidden_units=[8]).folder
+
+
+@pytest.fixture(scope="module")
+def quick_exports():
+    """Exports compare few samples, and measure no costs in processes of their own."""
+    from exports import quick_parity
+
+    with quick_parity():
+        yield
 
 
 @pytest.fixture

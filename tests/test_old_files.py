@@ -1,4 +1,4 @@
-"""Files of kvae 0.1 load and give the numbers that they gave; see tests/fixtures/README.md."""
+"""Files of kvae 0.1 load and give the same numbers as then; see tests/fixtures/README.md."""
 
 import json
 import shutil

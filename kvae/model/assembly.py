@@ -1,6 +1,6 @@
-"""How a model is put together from its parts, checks what it is given, and is saved.
+"""How a model is put together from its parts, how it checks its arguments, and how it is saved.
 
-What the parts compute together stands in `kvae.model.vae`.
+What the parts compute together is in `kvae.model.vae`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kvae.model.keras_privates import place_layer
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 
-VALUES_AT_ONCE = 4096 * 784  # pixels decoded at a time
+VALUES_AT_ONCE = 4096 * 784  # number of values that are decoded in one batch
 PARTS = ("encoder", "decoder", "likelihood", "prior", "posterior", "objective")
 
 
@@ -26,12 +26,12 @@ class Assembly(FastFit):
 
     prior: priors.Prior
     output_bias: Any
-    image_shape: Any  # a tuple once built
+    image_shape: Any  # a tuple; None until the model is built
     latent_dim: Any
 
     @property
     def objective(self) -> objectives.Objective:
-        """What training minimises. Another one may be set between two calls of `fit`."""
+        """The objective that training minimises. It can be replaced between two calls of `fit`."""
         return self._objective
 
     @objective.setter
@@ -43,9 +43,12 @@ class Assembly(FastFit):
 
     @property
     def beta(self) -> Any:
-        """Weight of the KL term of an `ELBO`, a number or a schedule; 1 for another objective.
+        """Weight of the KL term of an `ELBO`, a number or a schedule; 1 for any other objective.
 
-        It may be set between two calls of `fit`: the model then has another objective.
+        It can be set between two calls of `fit`. The model then gets a new objective.
+
+        Raises:
+            UserError: if beta is set to an invalid value, or the objective of the model is not an `ELBO`.
         """
         return getattr(self.objective, "beta", 1.0)
 
@@ -57,21 +60,28 @@ class Assembly(FastFit):
 
     @property
     def samples(self) -> int:
-        """K, latent draws per image in training."""
+        """Number of draws of z per image in training, K."""
         return self.objective.samples
 
     @property
     def kl(self) -> str:
-        """What `kl` is everywhere: `"analytic"`, or `"sampled"` at the draws."""
+        """How `kl` is computed: `"analytic"` or `"sampled"`, see `kvae.objectives.Objective`."""
         return self.objective.kl
 
     # Building, saving
 
     def build(self, input_shape: Any) -> None:
-        """Makes what depends on the image shape and checks that the parts fit each other."""
+        """Builds the parts for an image shape and checks that they fit together.
+
+        Args:
+            input_shape: shape of a batch of images, `(None, *image)`.
+
+        Raises:
+            UserError: if the shape is not known, or the output of a network has a wrong shape.
+        """
         image_shape = tuple(input_shape[1:])
         if not image_shape or None in image_shape:
-            raise UserError(f"Expected images [B, ...] of a known shape. Received {tuple(input_shape)}.")
+            raise UserError(f"Expected a known image shape, [B, ...]. Received {tuple(input_shape)}.")
         shape = self.condition_shape
         condition = None if shape is None else keras.KerasTensor((None, *shape))
         self._build_encoder(image_shape, condition)
@@ -80,7 +90,7 @@ class Assembly(FastFit):
             parts.build(part, **sizes)
         self._build_decoder(image_shape, condition)
         self.image_shape = image_shape
-        self.prior.bind(self._approximate)
+        self.prior.bind(self._approximate_posterior)
         self.built = True
         self._make_further_metrics()
 
@@ -98,38 +108,46 @@ class Assembly(FastFit):
         wanted = tuple(self.likelihood.parameters_shape(image_shape))
         if self.decoder is None:
             if not hasattr(self.encoder, "mirror"):
-                raise UserError(
-                    "Expected decoder= beside an encoder of your own: only kvae's networks can be mirrored."
-                )
-            rest = wanted[len(image_shape) :]
-            options = {"numbers_per_pixel": math.prod(rest)} if rest else {}
+                raise UserError("Expected decoder= together with an encoder that has no method mirror. Received none.")
+            per_pixel = wanted[len(image_shape) :]
+            options = {"numbers_per_pixel": math.prod(per_pixel)} if per_pixel else {}
             self.decoder = self.encoder.mirror(image_shape, self.output_bias, **options)
-            place_layer(self, self.decoder, 1)  # after the encoder, as in a model that was given its decoder
+            place_layer(self, self.decoder, 1)  # after the encoder, as in a model with decoder=
         emitted = networks.call(self.decoder, keras.KerasTensor((None, self.latent_dim)), condition)
         if tuple(emitted.shape[1:]) != wanted:
-            what = "logits" if wanted == image_shape else "parameters of p(x|z)"
+            output = "logits" if wanted == image_shape else "parameters of p(x|z)"
             raise UserError(
-                f"Expected the decoder to return {what} [B, {_comma(wanted)}] for images [B, {_comma(image_shape)}]. "
+                f"Expected the decoder to return {output} [B, {_join(wanted)}] for images [B, {_join(image_shape)}]. "
                 f"Received {tuple(emitted.shape)}."
             )
 
     def added_losses(self, x: tf.Tensor, draws: objectives.Draws) -> dict[str, tf.Tensor]:
-        """For subclasses: terms to add to the loss, by name, each `[B]` in nats per image, shown as metrics as well.
+        """Terms that a subclass adds to the loss.
 
-        A subclass that needs no more than this and `added_metrics` keeps the fast path of `fit`, which a `train_step`
-        of its own leaves.
+        A subclass that overrides this method and `added_metrics` keeps the fast path of `fit`. A subclass with its own
+        `train_step` loses it.
+
+        Args:
+            x: images, `[B, *image]`.
+            draws: draws of the training step.
+
+        Returns:
+            The terms by name, each `[B]` nats per image. `fit` also shows them as metrics.
         """
         return {}
 
     def added_metrics(self, x: tf.Tensor, draws: objectives.Draws) -> dict[str, tf.Tensor]:
-        """For subclasses: further metrics by name, each `[B]`; `fit` shows their means over the images."""
+        """Further metrics of a subclass, by name, each `[B]`. `fit` shows their means over the images."""
         return {}
 
     def _further_terms(self, x: tf.Tensor, draws: objectives.Draws) -> dict[str, tf.Tensor]:
         return {**self.objective.terms(draws), **self.added_losses(x, draws), **self.added_metrics(x, draws)}
 
     def _make_further_metrics(self) -> None:
-        """A metric for each name that the objective's `terms` and this class's hooks return, found by a trial."""
+        """Makes one metric for each name that `Objective.terms`, `added_losses` and `added_metrics` return.
+
+        The names are known from a call with an image of zeros.
+        """
         hooks = (type(self).added_losses, type(self).added_metrics, type(self.objective).terms)
         if hooks == (Assembly.added_losses, Assembly.added_metrics, objectives.Objective.terms):
             self.further_metrics = {}
@@ -152,24 +170,24 @@ class Assembly(FastFit):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Assembly:
-        config = dict(config)  # of version 0.1: with beta, samples and kl in place of the objective
+        config = dict(config)  # one of version 0.1 has beta, samples and kl instead of the objective
         for name in (*PARTS, "beta"):
             if isinstance(config.get(name), dict):
                 config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Keras `save`, but a file appears whole or not at all: a full disk leaves the one before as it was.
+        """Keras `save`, but atomic: if it fails, for example because the disk is full, an existing file is unchanged.
 
         Raises:
-            UserError: the file cannot be written.
+            UserError: if the file cannot be written.
         """
         with files.atomic_file(filepath) as partial:
             super().save(partial, *args, **kwargs)
 
     @property
     def images_at_once(self) -> int:
-        """How many images are decoded at a time where many are: 13 MB of float32 a tensor, whatever their size."""
+        """Number of images that are decoded in one batch, chosen so that a float32 tensor of them has about 13 MB."""
         self._check_built()
         return max(1, VALUES_AT_ONCE // math.prod(self.likelihood.parameters_shape(self.image_shape)))
 
@@ -187,7 +205,7 @@ class Assembly(FastFit):
             self.build(x.shape)
         self._check_built()
         if tuple(x.shape[1:]) != self.image_shape or x.shape.rank != 1 + len(self.image_shape):
-            raise UserError(f"Expected x of shape [B, {_comma(self.image_shape)}]. Received {x.shape.as_list()}.")
+            raise UserError(f"Expected x of shape [B, {_join(self.image_shape)}]. Received {x.shape.as_list()}.")
         return x
 
     def _check_z(self, z: Any) -> tf.Tensor:
@@ -198,20 +216,24 @@ class Assembly(FastFit):
         return z
 
     def check_condition(self, condition: Any, count: int | None = None) -> Any:
-        """A condition as the model takes it, `[B, ...]` float32, or None for a model without one.
+        """Checks a condition and converts it to float32.
 
         Args:
-            condition: as it came.
-            count: B, where it is known.
+            condition: condition per image, `[B, ...]`, or None.
+            count: number of images, B, or None if it is not known.
+
+        Returns:
+            `[B, ...]` float32, or None for a model without a condition.
 
         Raises:
-            UserError: no condition for a model that has one, one for a model that has none, or another shape.
+            UserError: if the model needs a condition and there is none, if the model takes none and there is one, or if
+                the shape is not correct.
         """
         if self.condition_shape is None:
             if condition is not None:
                 raise UserError("Expected no condition: this model was made without condition_shape=. Received one.")
             return None
-        wanted = f"[{_comma(('B' if count is None else count, *self.condition_shape))}]"
+        wanted = f"[{_join(('B' if count is None else count, *self.condition_shape))}]"
         if condition is None:
             raise UserError(f"Expected a condition {wanted} for this model. Received none.")
         try:
@@ -225,5 +247,5 @@ class Assembly(FastFit):
         return condition
 
 
-def _comma(shape: Any) -> str:
+def _join(shape: Any) -> str:
     return ", ".join(str(side) for side in shape)

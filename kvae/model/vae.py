@@ -1,9 +1,9 @@
-"""The model: an encoder, a posterior, a prior, a decoder and a likelihood, composed; and an objective that trains them.
+"""The model: it computes with an encoder, a posterior, a prior, a decoder and a likelihood, and trains them.
 
-Two methods compose the parts, and whatever kvae computes of a model goes through them: `log_joint`, log p(x, z), and
-`draw`, z ~ q(z|x) with all densities. Keras's steps come next, then what a user asks of a trained model. How the parts
-are put together, checked and saved stands in `kvae.model.assembly`; how batches reach the steps, in
-`kvae.model.fast_fit`.
+Only two methods combine these parts, and everything that kvae computes with a model calls them: `log_joint`, which
+returns log p(x, z), and `draw`, which returns draws z ~ q(z|x) with all log densities. After them come the training and
+test steps of Keras, and then the methods for the user of a trained model. `kvae.model.assembly` puts the parts
+together, checks and saves them; `kvae.model.fast_fit` brings the batches to the steps.
 """
 
 from __future__ import annotations
@@ -37,37 +37,37 @@ class VAE(Assembly):
     By default it maximises E_q(z|x)[log p(x|z)] - beta KL(q(z|x) || p(z)) with p(z) = N(0, I): Kingma and Welling,
     "Auto-Encoding Variational Bayes" (2014), equation 3; Higgins et al., "beta-VAE" (2017), equation 4. `fit` and
     `evaluate` show `loss`, `elbo` (always with beta = 1), `reconstruction` and `kl`, in nats per image. A callback that
-    monitors `val_elbo` needs `mode="max"`: Keras cannot know that higher is better.
+    monitors `val_elbo` needs `mode="max"`, because Keras does not know that higher is better.
 
-    `VAE(latent_dim, ...)` makes a multilayer perceptron for images of any shape when it first sees data. Pass
-    `encoder=` (and `decoder=`, or leave it to be mirrored) for another network of kvae or one of your own.
+    `VAE(latent_dim, ...)` uses multilayer perceptrons, which are built for the image shape of the first data. For other
+    networks, of kvae or your own, pass `encoder=`, and `decoder=` if the encoder cannot be mirrored.
 
     Args:
-        latent_dim: D, 2 by default. Not together with `encoder`.
-        hidden_units: widths of the encoder's hidden layers, (500,) by default; the decoder mirrors them. Not
-            together with `encoder`.
-        activation: of the hidden layers, tanh by default. Not together with `encoder`.
-        encoder: a Keras model `x [B, *image] ->` what the posterior needs: mean and log variance, each `[B, D]`, for a
-            diagonal Gaussian.
-        decoder: a Keras model `z [B, D] ->` what the likelihood needs: logits `[B, *image]` for a Bernoulli, no sigmoid
-            at its end. By default the encoder's `mirror`.
-        output_bias: what a mirrored decoder's output bias starts at; see `kvae.networks.logit_of_mean`.
+        latent_dim: latent size, D. 2 by default. Not together with `encoder`.
+        hidden_units: widths of the hidden layers of the encoder; the decoder has them in reverse order. (500,) by
+            default. Not together with `encoder`.
+        activation: activation of the hidden layers. `"tanh"` by default. Not together with `encoder`.
+        encoder: a Keras model that takes x `[B, *image]` and returns the parameters of q(z|x): for a diagonal Gaussian,
+            mean and log variance, each `[B, D]`.
+        decoder: a Keras model that takes z `[B, D]` and returns the parameters of p(x|z): for a Bernoulli, logits
+            `[B, *image]` without a sigmoid. By default the encoder's `mirror`.
+        output_bias: initial output bias of a mirrored decoder, see `kvae.networks.logit_of_mean`. 0 by default.
         likelihood: p(x|z), a name in `kvae.likelihoods.LIKELIHOODS` or a `kvae.likelihoods.Likelihood`.
         prior: p(z), a name in `kvae.priors.PRIORS` or a `kvae.priors.Prior`.
-        posterior: the family of q(z|x), a name in `kvae.posteriors.POSTERIORS` or a `kvae.posteriors.Posterior`.
+        posterior: family of q(z|x), a name in `kvae.posteriors.POSTERIORS` or a `kvae.posteriors.Posterior`.
         objective: what training minimises, a name in `kvae.objectives.OBJECTIVES` or a `kvae.objectives.Objective`.
-        beta: short for `objective=ELBO(beta, samples, kl)`, as the next two: weight of the KL term, a number of at
-            least 0 or a schedule such as `kvae.objectives.LinearWarmup`. 1 by default.
-        samples: K, latent draws per image. 1 by default.
+        beta: weight of the KL term, a number of at least 0 or a schedule such as `kvae.objectives.LinearWarmup`. 1 by
+            default. `beta`, `samples` and `kl` are short for `objective=ELBO(beta, samples, kl)`.
+        samples: number of draws of z per image, K. 1 by default.
         kl: `"analytic"`, the default, or `"sampled"` for log q(z|x) - log p(z) at the draws.
-        condition_shape: for a model with a second input, the shape of the condition of one image, () for a label. `fit`
-            and `evaluate` take it as y, and the networks whose `call` has the keyword `condition` get it, float32.
-        seed: of the initial weights (of an `encoder` or `decoder` of yours: their own business), of the order of
-            arrays in `fit`, and of all draws while training; drawn from Python's `random` by default, so that
-            `keras.utils.set_random_seed` fixes it.
+        condition_shape: for a conditional model, the shape of the condition of one image, () for a label. `fit` and
+            `evaluate` take the condition as y. The networks whose `call` has the keyword `condition` get it in float32.
+        seed: seed of the initial weights (but not those of `encoder=` and `decoder=`), of the order of arrays in `fit`,
+            and of all draws in training. By default drawn from Python's `random`, so that
+            `keras.utils.set_random_seed` determines it.
 
     Raises:
-        UserError: a ValueError that says which argument cannot be and what was expected.
+        UserError: if an argument is not valid. It is a ValueError.
     """
 
     def __init__(
@@ -103,10 +103,10 @@ class VAE(Assembly):
         self.prior = priors.get(prior)
         self.posterior = posteriors.get(posterior)
         self.condition_shape: Any = None if condition_shape is None else tuple(condition_shape)
-        self.image_shape: Any = None  # a tuple once built
+        self.image_shape: Any = None  # a tuple, set by build
         self.latent_dim: Any = getattr(self.encoder, "latent_dim", None)
         self._means = [keras.metrics.Mean(name=name) for name in METRICS]
-        self.objective = _objective(objective, {"beta": beta, "samples": samples, "kl": kl})
+        self.objective = _make_objective(objective, {"beta": beta, "samples": samples, "kl": kl})
 
     def _default_encoder(self, latent_dim: int | None, hidden_units: Any, activation: Any) -> keras.Model:
         return networks.MLPEncoder(
@@ -117,7 +117,7 @@ class VAE(Assembly):
             dtype=self.dtype_policy,
         )
 
-    # The composition
+    # The parts combined
 
     def log_joint(
         self, x: Any, z: Any, condition: Any = None, observed: Any = None, *, parameters: Any = None
@@ -125,17 +125,17 @@ class VAE(Assembly):
         """log p(x, z) = log p(x|z) + log p(z), nats.
 
         Args:
-            x: `[B, *image]`; where B is 1, the image goes with every z.
-            z: `[B, D]` or `[K, B, D]`.
-            condition: `[B, ...]`, of a model that has one.
-            observed: booleans that broadcast to x, True for the pixels that count; all by default.
-            parameters: what `decode` returned for z, where that is known.
+            x: images, `[B, *image]`. If B is 1, the image is used for every z.
+            z: latent points, `[B, D]` or `[K, B, D]`.
+            condition: condition per image, `[B, ...]`, for a conditional model; else None.
+            observed: booleans that broadcast to x, True for the pixels that are summed. All pixels by default.
+            parameters: result of `decode` for z, if it is known. By default z is decoded.
 
         Returns:
             `[B]` or `[K, B]`.
 
         Raises:
-            UserError: another shape, or no condition for a model that has one.
+            UserError: if x, z or the condition has a wrong shape, or a conditional model gets no condition.
         """
         return tf.add(*self._joint_terms(x, z, condition, observed, parameters))
 
@@ -150,19 +150,25 @@ class VAE(Assembly):
         *,
         training: bool = False,
     ) -> Draws:
-        """K draws z ~ q(z|x) for every image, with the densities that objectives and estimates are made of.
+        """Draws z ~ q(z|x) for each image, with the log densities from which objectives and estimates are computed.
 
         Args:
-            x: `[B, *image]`.
-            noise: of B images, asked for `Stream.POSTERIOR`.
-            samples: K.
-            condition: `[B, ...]`, of a model that has one.
-            observed: as in `log_joint`.
-            q: to draw from, in place of the encoder's q(z|x).
-            training: what the networks' layers are called with. It decides nothing else.
+            x: images, `[B, *image]`.
+            noise: source of the random numbers for B images, whose stream is `Stream.POSTERIOR`.
+            samples: number of draws per image, K. 1 by default.
+            condition: condition per image, `[B, ...]`, for a conditional model; else None.
+            observed: booleans that broadcast to x, True for the pixels that are summed. All pixels by default.
+            q: distribution from which z is drawn. By default q(z|x) of the encoder.
+            training: the argument `training` of the networks' layers. It has no other effect. False by default.
+
+        Returns:
+            `kvae.objectives.Draws`.
+
+        Raises:
+            UserError: if x or the condition has a wrong shape, or a conditional model gets no condition.
         """
         x, condition = self._check_x(x), self.check_condition(condition)
-        q = self._approximate(x, condition, training) if q is None else q
+        q = self._approximate_posterior(x, condition, training) if q is None else q
         z, log_q = q.sample_and_log_prob(noise, samples)
         log_likelihood, log_prior = self._joint_terms(x, z, condition, observed, None, training)
         kl = q.kl(self.prior)
@@ -179,21 +185,21 @@ class VAE(Assembly):
         """log p(x|z) and log p(z), each `[B]` or `[K, B]`."""
         x, z, condition = self._check_x(x), self._check_z(z), self.check_condition(condition)
         if z.shape.rank > 1 and None not in (x.shape[0], z.shape[-2]) and x.shape[0] not in (z.shape[-2], 1):
-            raise UserError(f"Expected one z an image, z [..., {x.shape[0]}, D]. Received z {z.shape.as_list()}.")
+            raise UserError(f"Expected one z per image, z [..., {x.shape[0]}, D]. Received z {z.shape.as_list()}.")
         if parameters is None:
             parameters = self._decode(z, condition, training)
         return self.likelihood.log_prob(x, parameters, observed), self.prior.log_prob(z, condition)
 
-    def _approximate(self, x: tf.Tensor, condition: Any = None, training: bool = False) -> Distribution:
-        """q(z|x)."""
+    def _approximate_posterior(self, x: tf.Tensor, condition: Any = None, training: bool = False) -> Distribution:
+        """q(z|x), for arguments that are checked already."""
         return self.posterior.distribution(networks.call(self.encoder, x, condition, training))
 
     def _decode(self, z: tf.Tensor, condition: Any = None, training: bool = False) -> tf.Tensor:
-        """Decodes z `[..., B, D]` to `[..., B, *parameters_shape]`; the decoder itself sees `[B, D]`."""
+        """Decodes z `[..., B, D]` to `[..., B, *parameters_shape]`. The decoder itself gets all z as `[N, D]`."""
         leading, shape = tf.shape(z)[:-1], self.likelihood.parameters_shape(self.image_shape)
-        if condition is not None and z.shape.rank > 2:  # each draw with the condition of its image
-            whole = tf.broadcast_to(condition, tf.concat([leading, self.condition_shape], axis=0))
-            condition = tf.reshape(whole, [-1, *self.condition_shape])
+        if condition is not None and z.shape.rank > 2:  # repeats the condition of an image for each of its draws
+            repeated = tf.broadcast_to(condition, tf.concat([leading, self.condition_shape], axis=0))
+            condition = tf.reshape(repeated, [-1, *self.condition_shape])
         emitted = networks.call(self.decoder, tf.reshape(z, [-1, self.latent_dim]), condition, training)
         emitted = tf.reshape(tf.cast(emitted, tf.float32), tf.concat([leading, shape], axis=0))
         return tf.ensure_shape(emitted, [*z.shape[:-1], *shape])
@@ -210,7 +216,7 @@ class VAE(Assembly):
         with tf.GradientTape(persistent=True) as tape:
             noise = Keyed(self.seed, Stream.TRAINING, self.steps, batch.replica, batch.place)
             draws = self.draw(batch.x, noise, self.samples, batch.condition, training=True)
-            losses = self._losses_of(batch.x, draws, self.objective, self.steps)
+            losses = self._losses_per_image(batch.x, draws, self.objective, self.steps)
             loss = [self.optimizer.scale_loss(batch.mean(part)) for part in losses]
         self.apply(tape, loss)
         self.count_step()
@@ -218,12 +224,12 @@ class VAE(Assembly):
 
     @returns_metrics
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        # The noise of an image depends on its place in the set (how many were counted before it), so neither the batch
-        # size nor an earlier evaluation changes the result.
+        # The noise of an image depends on its position in the set, which is known from the number of images that the
+        # metrics have counted. So neither the batch size nor an earlier evaluation changes the result.
         batch = self.batch_of(data, before=self._means[0].count)
         noise = Keyed(self.seed, Stream.EVALUATION, batch.replica, batch.place)
         draws = self.draw(batch.x, noise, self.samples, batch.condition)
-        losses = self._losses_of(batch.x, draws, self.objective.at_end(), self.steps)
+        losses = self._losses_per_image(batch.x, draws, self.objective.at_end(), self.steps)
         return self._update_metrics(batch.x, draws, losses[-1])
 
     def predict_step(self, data: Any) -> tf.Tensor:
@@ -231,24 +237,25 @@ class VAE(Assembly):
         return self(batch.x, batch.condition)
 
     def call(self, x: tf.Tensor, condition: Any = None, training: bool = False) -> tf.Tensor:
-        """E[x|z] decoded at the posterior mean of every image: what `predict` returns, `[B, *image]`."""
-        mean = self._approximate(x, condition, training).mean
+        """E[x|z] at the posterior mean of each image, `[B, *image]`. `predict` returns it."""
+        mean = self._approximate_posterior(x, condition, training).mean
         return self.likelihood.mean(self._decode(mean, condition, training))
 
     def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
         return input_shape
 
-    def _losses_of(
+    def _losses_per_image(
         self, x: tf.Tensor, draws: Draws, objective: objectives.Objective, step: Any
     ) -> tuple[tf.Tensor, ...]:
-        """What the objective, this class's hook and the penalties of layers make of every image: one or two `[B]`."""
+        """One or two losses `[B]`: each loss of the objective, plus `added_losses` and the penalties of the layers."""
         loss = objective.loss(draws, step)
         added = [*self.added_losses(x, draws).values(), *self.losses]
         losses = tuple(loss) if isinstance(loss, tuple | list) else (loss,)
         return tuple(tf.add_n([part, *(tf.zeros_like(part) + term for term in added)]) for part in losses)
 
     def _update_metrics(self, x: tf.Tensor, draws: Draws, losses: tf.Tensor) -> dict[str, tf.Tensor]:
-        # One value an image: the mean over an epoch weighs every image alike, also in a ragged last batch.
+        # One value per image, so that each image has the same weight in the mean over an epoch, also if the last batch
+        # is smaller.
         for metric, values in zip(self._means, (losses, draws.elbo, draws.reconstruction, draws.kl), strict=True):
             metric.update_state(values)
         if self.further_metrics:
@@ -256,40 +263,53 @@ class VAE(Assembly):
                 self.further_metrics[name].update_state(values)
         return self.shared_results()
 
-    # What a user asks of a trained model
+    # Methods for the user of a trained model
 
     def encode(self, x: Any, condition: Any = None) -> Any:
-        """The approximate posterior q(z|x), a `kvae.posteriors.Distribution`.
+        """The approximate posterior q(z|x).
 
         Args:
-            x: `[B, *image]`.
-            condition: `[B, ...]`, of a model that has one.
+            x: images, `[B, *image]`.
+            condition: condition per image, `[B, ...]`, for a conditional model; else None.
 
         Returns:
-            By default a `kvae.posteriors.Gaussian`, which is a tuple of its mean and log variance, each `[B, D]`.
+            A `kvae.posteriors.Distribution`. For the default posterior it is a `kvae.posteriors.Gaussian`, which is the
+            tuple of its mean and log variance, each `[B, D]`.
 
         Raises:
-            UserError: another shape.
+            UserError: if x or the condition has a wrong shape, or a conditional model gets no condition.
         """
-        return self._approximate(self._check_x(x), self.check_condition(condition))
+        return self._approximate_posterior(self._check_x(x), self.check_condition(condition))
 
     def decode(self, z: Any, condition: Any = None) -> tf.Tensor:
         """The parameters of p(x|z): logits for a Bernoulli likelihood.
 
         Args:
-            z: `[..., D]`.
-            condition: `[B, ...]`, of a model that has one; B is the last axis but one of z.
+            z: latent points, `[..., D]`; `[..., B, D]` for a conditional model.
+            condition: condition per image, `[B, ...]`, for a conditional model; else None.
 
         Returns:
             `[..., *image]` float32, or `[..., *likelihood.parameters_shape(image)]`.
 
         Raises:
-            UserError: another latent size.
+            UserError: if z has another latent size, the condition has a wrong shape, or a conditional model gets none.
         """
         return self._decode(self._check_z(z), self.check_condition(condition))
 
     def reconstruct(self, x: Any, seed: int | None = None, condition: Any = None) -> tf.Tensor:
-        """E[x|z] at one draw z ~ q(z|x) an image, or at the posterior mean where `seed` is None; `[B, *image]`."""
+        """E[x|z] at one draw z ~ q(z|x) per image, or at the posterior mean.
+
+        Args:
+            x: images, `[B, *image]`.
+            seed: seed of the draws, in 0..2^31 - 1. If it is None, the default, z is the posterior mean.
+            condition: condition per image, `[B, ...]`, for a conditional model; else None.
+
+        Returns:
+            `[B, *image]` float32.
+
+        Raises:
+            UserError: if x, the seed or the condition is not valid.
+        """
         q, condition = self.encode(x, condition), self.check_condition(condition)
         if seed is None:
             z = q.mean
@@ -299,21 +319,22 @@ class VAE(Assembly):
         return self.likelihood.mean(self._decode(z, condition))
 
     def sample(self, seeds: Any, condition: Any = None) -> portable.Sample:
-        """x ~ p(x|z), z ~ p(z), one image a seed: what the exported decoders draw from the same seeds.
+        """Draws one image x ~ p(x|z), z ~ p(z) per seed. The exported decoders draw the same images from these seeds.
 
-        By `kvae.noise.portable`: image i is a function of seeds[i] alone. With a standard normal prior z is the same
-        bit for bit on every runtime, and a pixel of a Bernoulli likelihood differs only where its mean rounds across
-        its uniform number, about once in 10^7.
+        Image i depends only on seeds[i], see `kvae.noise.portable`. With a standard normal prior z is the same on every
+        runtime, bit for bit. A pixel of a Bernoulli likelihood can differ if its uniform number is between two
+        roundings of its mean; this happens for about one pixel in 10^7.
 
         Args:
-            seeds: `[n]` int32; `kvae.noise.portable.seeds(n, seed)` makes those of `generate`.
-            condition: `[n, ...]`, of a model that has one.
+            seeds: one seed per image, `[n]` int32. `kvae.noise.portable.seeds(n, seed)` returns those of `generate`.
+            condition: condition per image, `[n, ...]`, for a conditional model; else None.
 
         Returns:
-            images in [0, 1], means and z, float32.
+            Images in [0, 1] and their means, each `[n, *image]`, and z `[n, D]`; float32.
 
         Raises:
-            UserError: no list of int32, or none at all.
+            UserError: if the seeds are not a non-empty list of int32, the condition is not valid, or the model is not
+                built.
         """
         self._check_built()
         seeds, condition, chunk = portable.check_seeds(seeds), self.check_condition(condition), self.images_at_once
@@ -326,9 +347,15 @@ class VAE(Assembly):
     def sample_graph(
         self, seeds: tf.Tensor, condition: Any = None, prior: priors.Prior | None = None
     ) -> portable.Sample:
-        """What `sample` computes for a few seeds `[n]` int32, in operations that LiteRT has built in.
+        """What `sample` computes for one batch, with operations that are built into LiteRT.
 
-        `prior` may be the model's own, frozen.
+        Args:
+            seeds: one seed per image, `[n]` int32.
+            condition: condition per image, `[n, ...]`, for a conditional model; else None.
+            prior: prior from which z is drawn, such as `Prior.frozen` returns it. By default that of the model.
+
+        Returns:
+            As `sample`.
         """
         noise = Portable(seeds, TENSORFLOW)
         z = (prior or self.prior).sample(noise, condition)
@@ -336,7 +363,7 @@ class VAE(Assembly):
         return portable.Sample(self.likelihood.sample(parameters, noise), self.likelihood.mean(parameters), z)
 
     def sample_prior(self, n: int, seed: int | None = None, condition: Any = None) -> tf.Tensor:
-        """n draws z ~ p(z), those from which `generate` makes its images with the same seed; `[n, D]`."""
+        """n draws z ~ p(z), `[n, D]`: the z of the images that `generate` returns for the same arguments."""
         self._check_built()
         seeds = tf.constant(portable.seeds(n, _seed(seed)))
         return self.prior.sample(Portable(seeds, TENSORFLOW), self.check_condition(condition))
@@ -345,31 +372,35 @@ class VAE(Assembly):
         """n draws x ~ p(x|z), z ~ p(z).
 
         Args:
-            n: at least 1.
-            seed: image i is a function of (seed, i) alone, whatever n is; a fresh draw where it is None.
-            condition: `[n, ...]`, of a model that has one.
+            n: number of images, at least 1.
+            seed: seed of the set of images, in 0..2^31 - 1. Image i depends only on (seed, i), not on n. If it is None,
+                the default, the seed is random.
+            condition: condition per image, `[n, ...]`, for a conditional model; else None.
 
         Returns:
             `[n, *image]` float32; 0 or 1 for a Bernoulli likelihood.
+
+        Raises:
+            UserError: if n, the seed or the condition is not valid, or the model is not built.
         """
         return tf.concat(list(self.generate_batches(n, seed, max(1, self.images_at_once), condition)), axis=0)
 
     def generate_batches(
         self, n: int, seed: int | None = None, batch_size: int = 1000, condition: Any = None
     ) -> Iterator[tf.Tensor]:
-        """The images of `generate`, some at a time, so that a million of them need no memory but a batch's.
+        """The images of `generate` in batches, so that a million images need only the memory of one batch.
 
         Args:
-            n: at least 1.
-            seed: as in `generate`, which gives the same images.
-            batch_size: images a time; the last time fewer.
-            condition: `[n, ...]`, of a model that has one.
+            n: number of images, at least 1.
+            seed: as in `generate`, which returns the same images.
+            batch_size: number of images per batch; the last batch may have fewer. 1000 by default.
+            condition: condition per image, `[n, ...]`, for a conditional model; else None.
 
         Yields:
             `[batch_size, *image]` float32.
 
         Raises:
-            UserError: an n or batch_size below 1, or a model that is not built.
+            UserError: if n, batch_size, the seed or the condition is not valid, or the model is not built.
         """
         self._check_built()
         check_whole("batch_size", batch_size)
@@ -378,29 +409,42 @@ class VAE(Assembly):
         return (self.sample(seeds[part], None if condition is None else condition[part]).images for part in slices)
 
     def generate_means(self, n: int, seed: int | None = None, condition: Any = None) -> tf.Tensor:
-        """E[x|z] at the same z as `generate` with the same seed: grey pictures, `[n, *image]` float32."""
+        """E[x|z] at the z of the images that `generate` returns for the same arguments, `[n, *image]` float32."""
         self._check_built()
         return self.sample(portable.seeds(n, _seed(seed)), condition).means
 
     def log_prior(self, z: Any, condition: Any = None) -> tf.Tensor:
-        """log p(z), nats; z `[..., D]` -> `[...]`."""
+        """log p(z), nats; z `[..., D]` -> `[...]`. Arguments and errors as in `decode`."""
         return self.prior.log_prob(self._check_z(z), self.check_condition(condition))
 
     def log_likelihood(self, x: Any, z: Any, observed: Any = None, condition: Any = None) -> tf.Tensor:
         """log p(x|z), nats; x `[B, *image]`, z `[B, D]` or `[K, B, D]` -> `[B]` or `[K, B]`.
 
-        With a mask `observed`, booleans that broadcast to x, the sum runs over the pixels where it is True.
+        The sum is over the pixels for which the mask `observed`, booleans that broadcast to x, is True; by default over
+        all pixels. The other arguments and the errors are as in `log_joint`.
         """
         return self._joint_terms(x, z, condition, observed, None)[0]
 
     def elbo_terms(self, x: Any, seed: int | None = None, condition: Any = None) -> Draws:
-        """The draws behind `elbo`, with their `reconstruction` and `kl`, each `[B]`; x `[B, *image]`."""
+        """The `kvae.objectives.Draws` from which `elbo` computes its result, for the same arguments."""
         x = self._check_x(x)
         noise = Keyed(self.seed, Stream.ELBO_TERMS, _seed(seed), tf.range(tf.shape(x)[0]))
         return self.draw(x, noise, self.samples, condition)
 
     def elbo(self, x: Any, seed: int | None = None, condition: Any = None) -> tf.Tensor:
-        """ELBO of every image with K draws, beta = 1, nats; x `[B, *image]` -> `[B]`."""
+        """The ELBO of each image with beta = 1, nats, estimated with the K draws of the model's objective.
+
+        Args:
+            x: images, `[B, *image]`.
+            seed: seed of the draws, in 0..2^31 - 1. If it is None, the default, the seed is random.
+            condition: condition per image, `[B, ...]`, for a conditional model; else None.
+
+        Returns:
+            `[B]`.
+
+        Raises:
+            UserError: if x, the seed or the condition is not valid.
+        """
         return self.elbo_terms(x, seed, condition).elbo
 
 
@@ -409,9 +453,9 @@ def _sample(vae: VAE, seeds: tf.Tensor, condition: Any) -> portable.Sample:
     return vae.sample_graph(seeds, condition)
 
 
-def _objective(objective: Any, short: dict[str, Any]) -> objectives.Objective:
-    """The objective that the arguments of `VAE` mean."""
-    given = {name: value for name, value in short.items() if value is not None}
+def _make_objective(objective: Any, elbo_options: dict[str, Any]) -> objectives.Objective:
+    """The objective for the arguments of `VAE`: `objective`, or an ELBO with those of its options that are not None."""
+    given = {name: value for name, value in elbo_options.items() if value is not None}
     if objective is None:
         return objectives.ELBO(**given)
     if given:
@@ -420,7 +464,7 @@ def _objective(objective: Any, short: dict[str, Any]) -> objectives.Objective:
 
 
 def _seed(seed: Any) -> Any:
-    """A seed as an int, drawn from Python's `random` where it is None; within a graph it may be a tensor."""
+    """A seed as an int, drawn from Python's `random` if it is None. A tensor, as in a graph, is returned unchanged."""
     if tf.is_tensor(seed):
         return seed
     return random.randrange(2**31) if seed is None else check_seed("seed", seed)

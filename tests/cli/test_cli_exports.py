@@ -11,58 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kvae import export, training
-from kvae.export import parity
-from kvae.training.config import RunConfig
+from kvae import export
 
-
-def pretended_costs(path: Path) -> dict:
-    latency = {f"{threads} threads": {"1": 10.0, "64": 20.0} for threads in (1, 2)}
-    return {"bytes": parity.size(path), "load_seconds": 0.1, "peak_memory_mb": 50.0, "latency_us": latency}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Parity over few samples, and no processes for what the files cost."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("costs", pretended_costs), ("LATENTS", 100), ("IMAGES", 100), ("CHUNK", 100)):
-            patch.setattr(parity, name, value)
-        yield
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory) -> Path:
-    """A tiny run without a bundle."""
-    folder, rng = tmp_path_factory.mktemp("bare"), np.random.default_rng(0)
-    arrays = {name: rng.integers(0, 256, (20, 6, 5), np.uint8) for name in ("x_train", "x_test")}
-    np.savez(folder / "odd.npz", **arrays)
-    values = {
-        "data": {"source": f"npz:{folder / 'odd.npz'}", "batch_size": 10},
-        "model": {"latent_dim": 3, "hidden_units": [8]},
-        "training": {"epochs": 1, "jit_compile": False},
-    }
-    return training.train(RunConfig.from_dict(values), folder / "run", verbose=0).folder
-
-
-@pytest.fixture(scope="module")
-def run(bare, tmp_path_factory) -> Path:
-    """The same run with a bundle of everything."""
-    folder = Path(shutil.copytree(bare, tmp_path_factory.mktemp("bundled") / "run"))
-    trained = export.bundles.Run.open(folder)
-    export.bundle_of_run(trained, formats=export.FORMATS, test=export.test_images(trained))
-    return folder
-
-
-@pytest.fixture
-def copied(run, tmp_path) -> Path:
-    return Path(shutil.copytree(run, tmp_path / "run"))
+pytestmark = pytest.mark.usefixtures("quick_exports")
 
 
 # --- export
 
 
-def test_export_writes_a_bundle_into_the_run_and_prints_the_report(call, bare, tmp_path):
-    folder = Path(shutil.copytree(bare, tmp_path / "run"))
+def test_export_writes_a_bundle_into_the_run_and_prints_the_report(call, tiny_run, tmp_path):
+    folder = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     status, out, err = call("export", folder)
     assert (status, err) == (0, "")
     assert out.splitlines()[-1] == str(folder / "bundle")
@@ -80,10 +38,10 @@ def test_export_writes_a_bundle_into_the_run_and_prints_the_report(call, bare, t
         assert words in out
 
 
-def test_export_takes_formats_variants_and_tolerances_in_lists(call, bare, tmp_path):
+def test_export_takes_formats_variants_and_tolerances_in_lists(call, tiny_run, tmp_path):
     status, out, err = call(
-        "export", bare, "--formats", " tflite ,", "--variants", "float16, float32", "--out", "new/b", "--no-evaluation",
-        "--tolerance", "float16=0.5", "--tolerance", " float32 =0.25",
+        "export", tiny_run, "--formats", " tflite ,", "--variants", "float16, float32", "--out", "new/b",
+        "--no-evaluation", "--tolerance", "float16=0.5", "--tolerance", " float32 =0.25",
     )  # fmt: skip
     assert (status, err) == (0, "")
     assert out.splitlines()[-1] == "new/b"
@@ -91,7 +49,7 @@ def test_export_takes_formats_variants_and_tolerances_in_lists(call, bare, tmp_p
     assert list(card["variants"]) == ["float16", "float32"]
     assert {name: limits["means"] for name, limits in card["tolerances"].items()} == {"float16": 0.5, "float32": 0.25}
     assert "elbo_change" not in card["variants"]["float32"]
-    assert not (bare / "bundle").exists()
+    assert not (tiny_run / "bundle").exists()
 
 
 def test_export_replaces_a_bundle_on_request_alone(call, copied):
@@ -105,9 +63,9 @@ def test_export_replaces_a_bundle_on_request_alone(call, copied):
     assert list(json.loads((copied / "bundle" / "model_card.json").read_text())["variants"]) == ["float32"]
 
 
-def test_a_tolerance_that_is_exceeded_ends_in_status_2_and_no_bundle(call, bare, tmp_path):
+def test_a_tolerance_that_is_exceeded_ends_in_status_2_and_no_bundle(call, tiny_run, tmp_path):
     arguments = ["--formats", "tflite", "--variants", "float16", "--tolerance", "float16=1e-7", "--no-evaluation"]
-    status, out, err = call("export", bare, *arguments, "--out", "b")
+    status, out, err = call("export", tiny_run, *arguments, "--out", "b")
     assert (status, out) == (2, "")
     assert err.startswith("kvae: Nothing was exported. float16: its means are off by")
     assert err.count("\n") == 1
@@ -161,12 +119,12 @@ def test_export_without_its_data_says_how_to_export_without_evaluation(call, cop
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_users_mistake_ends_in_status_2_and_one_line(arguments, expected, call, run, bare, tmp_path):
+def test_a_users_mistake_ends_in_status_2_and_one_line(arguments, expected, call, exported, tiny_run, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     (tmp_path / "unfinished").mkdir()
-    shutil.copy(bare / "config.json", tmp_path / "unfinished")
-    places = {"{run}": str(run), "{bare}": str(bare), "{unfinished}": "unfinished"}
+    shutil.copy(tiny_run / "config.json", tmp_path / "unfinished")
+    places = {"{run}": str(exported), "{bare}": str(tiny_run), "{unfinished}": "unfinished"}
     before = sorted(tmp_path.rglob("*"))
     status, out, err = call(*[places.get(argument, argument) for argument in arguments])
     assert (status, out) == (2, "")
@@ -187,25 +145,25 @@ def drawn(call, tmp_path, *arguments: object) -> np.ndarray:
 
 
 SOURCES = {
-    "a run with a bundle": lambda run, bare: run,
-    "a run without one": lambda run, bare: bare,
-    "a bundle": lambda run, bare: run / "bundle",
-    "a SavedModel": lambda run, bare: run / "bundle" / "saved_model",
-    "a SavedModel of the decoder": lambda run, bare: run / "bundle" / "saved_model_decoder",
-    "a .tflite": lambda run, bare: run / "bundle" / "decoder.tflite",
-    "a .tflite of float16": lambda run, bare: run / "bundle" / "decoder_float16.tflite",
-    "a .tflite of int8": lambda run, bare: run / "bundle" / "decoder_int8.tflite",
+    "a run with a bundle": lambda exported, tiny_run: exported,
+    "a run without one": lambda exported, tiny_run: tiny_run,
+    "a bundle": lambda exported, tiny_run: exported / "bundle",
+    "a SavedModel": lambda exported, tiny_run: exported / "bundle" / "saved_model",
+    "a SavedModel of the decoder": lambda exported, tiny_run: exported / "bundle" / "saved_model_decoder",
+    "a .tflite": lambda exported, tiny_run: exported / "bundle" / "decoder.tflite",
+    "a .tflite of float16": lambda exported, tiny_run: exported / "bundle" / "decoder_float16.tflite",
+    "a .tflite of int8": lambda exported, tiny_run: exported / "bundle" / "decoder_int8.tflite",
 }
 
 
 @pytest.fixture(scope="module")
-def expected(bare) -> dict[tuple, np.ndarray]:
+def expected(tiny_run) -> dict[tuple, np.ndarray]:
     """Pictures by the model itself, made here of `VAE.sample`."""
     from kvae.internal import pictures
     from kvae.noise import portable
     from kvae.training.runs import Run
 
-    vae, found = Run.open(bare).load_model(), {}
+    vae, found = Run.open(tiny_run).load_model(), {}
     for count in (10, 23):
         sample = vae.sample(portable.seeds(count, 6))
         means, draws = (
@@ -220,8 +178,8 @@ def expected(bare) -> dict[tuple, np.ndarray]:
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(("count", "more"), [(10, ()), (23, ("--means",))])
-def test_one_seed_draws_one_picture_from_everything(call, run, bare, expected, tmp_path, source, count, more):
-    found = drawn(call, tmp_path, SOURCES[source](run, bare), "-n", count, "--seed", 6, *more)
+def test_one_seed_draws_one_picture_from_everything(call, exported, tiny_run, expected, tmp_path, source, count, more):
+    found = drawn(call, tmp_path, SOURCES[source](exported, tiny_run), "-n", count, "--seed", 6, *more)
     picture = expected[count, *more]
     assert found.shape == picture.shape
     apart = np.abs(found - picture)
@@ -231,28 +189,28 @@ def test_one_seed_draws_one_picture_from_everything(call, run, bare, expected, t
     assert (apart > 0).mean() < 0.05
 
 
-def test_another_seed_draws_another_picture(call, run, tmp_path):
-    first, again, other = (drawn(call, tmp_path, run, "--seed", seed) for seed in (1, 1, 2))
+def test_another_seed_draws_another_picture(call, exported, tmp_path):
+    first, again, other = (drawn(call, tmp_path, exported, "--seed", seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
-def test_a_variant_is_the_file_of_that_name(call, run, tmp_path):
-    for place in (run, run / "bundle"):
+def test_a_variant_is_the_file_of_that_name(call, exported, tmp_path):
+    for place in (exported, exported / "bundle"):
         found = drawn(call, tmp_path, place, "--variant", "float16", "--means")
-        file = drawn(call, tmp_path, run / "bundle" / "decoder_float16.tflite", "--means")
+        file = drawn(call, tmp_path, exported / "bundle" / "decoder_float16.tflite", "--means")
         np.testing.assert_array_equal(found, file)
 
 
-def test_a_bundle_of_a_savedmodel_alone_is_sampled(call, run, copied, tmp_path):
+def test_a_bundle_of_a_savedmodel_alone_is_sampled(call, exported, copied, tmp_path):
     for path in (copied / "bundle").glob("*.tflite"):
         path.unlink()
     found = drawn(call, tmp_path, copied / "bundle")
-    np.testing.assert_array_equal(found, drawn(call, tmp_path, run / "bundle" / "saved_model"))
+    np.testing.assert_array_equal(found, drawn(call, tmp_path, exported / "bundle" / "saved_model"))
 
 
-def test_a_bundle_of_another_model_warns_and_the_runs_own_is_sampled(call, bare, copied, tmp_path):
-    expected = drawn(call, tmp_path, bare, "--means")
+def test_a_bundle_of_another_model_warns_and_the_runs_own_is_sampled(call, tiny_run, copied, tmp_path):
+    expected = drawn(call, tmp_path, tiny_run, "--means")
     model = copied / "model.keras"
     vae = export.bundles.Run.open(copied).load_model()
     vae.decoder.head.bias.assign(vae.decoder.head.bias + 1.0)
@@ -296,9 +254,9 @@ finally:
 
 
 @pytest.mark.parametrize("source", ["a bundle", "a .tflite", "a run with a bundle"])
-def test_sampling_from_a_tflite_loads_no_tensorflow(run, bare, tmp_path, source):
+def test_sampling_from_a_tflite_loads_no_tensorflow(exported, tiny_run, tmp_path, source):
     result = subprocess.run(
-        [sys.executable, "-c", LOADED, "sample", str(SOURCES[source](run, bare))],
+        [sys.executable, "-c", LOADED, "sample", str(SOURCES[source](exported, tiny_run))],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -312,25 +270,25 @@ def test_sampling_from_a_tflite_loads_no_tensorflow(run, bare, tmp_path, source)
 # --- verify
 
 
-def test_verify_prints_every_claim_and_ends_in_status_0(call, run):
-    status, out, err = call("verify", run)
+def test_verify_prints_every_claim_and_ends_in_status_0(call, exported):
+    status, out, err = call("verify", exported)
     assert (status, err) == (0, "")
     *checks, last = out.splitlines()
-    assert last == f"{run}: everything holds"
+    assert last == f"{exported}: everything holds"
     assert all(line.startswith("ok  ") for line in checks)
     for name in ("decoder_int8.tflite", "sample.py", "reference z", "float32 parity", "evaluation.json: elbo"):
         assert any(line.startswith(f"ok   {name}: ") for line in checks)
 
 
-def test_verify_of_a_bundle_alone_needs_no_run(call, run, tmp_path):
-    shutil.copytree(run / "bundle", tmp_path / "alone")
+def test_verify_of_a_bundle_alone_needs_no_run(call, exported, tmp_path):
+    shutil.copytree(exported / "bundle", tmp_path / "alone")
     status, out, _ = call("verify", "alone")
     assert (status, out.splitlines()[-1]) == (0, "alone: everything holds")
     assert "elbo" not in out
 
 
-def test_verify_without_evaluation_leaves_the_elbo_out(call, run):
-    status, out, _ = call("verify", run, "--no-evaluation")
+def test_verify_without_evaluation_leaves_the_elbo_out(call, exported):
+    status, out, _ = call("verify", exported, "--no-evaluation")
     assert status == 0
     assert "evaluation.json" not in out
     assert "float32 parity" in out
@@ -352,9 +310,9 @@ def test_claims_that_do_not_hold_end_in_status_1(call, copied):
 
 
 @pytest.mark.slow
-def test_the_three_commands_in_processes_of_their_own(bare, tmp_path):
+def test_the_three_commands_in_processes_of_their_own(tiny_run, tmp_path):
     for arguments in (
-        ("export", bare, "--out", "bundle", "--variants", "float32,int8"),
+        ("export", tiny_run, "--out", "bundle", "--variants", "float32,int8"),
         ("sample", "bundle", "-n", 8, "--seed", 1),
         ("verify", "bundle"),
     ):

@@ -66,7 +66,7 @@ def test_zero_filled_baseline_is_the_closed_form_under_the_prior_of_the_conditio
         for mean, log_var, flat in zip(*np.float64(q), moved.flat[:, ~moved.pixels], strict=True)
     ]
     estimates = estimates.reshape(3, 20)
-    # The mean of 20 unbiased estimates, whose logarithms err alike as long as they err little.
+    # The mean of 20 unbiased estimates, whose logarithms have nearly the same error as long as it is small.
     found, standard_error = special.logsumexp(estimates, axis=1) - math.log(20), stats.sem(estimates, axis=1)
     assert standard_error.max() < 0.1
     assert_within_standard_errors(found, expected, standard_error)

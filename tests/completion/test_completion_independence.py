@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from completion_cases import SHORT, TOP, assert_alike, assert_within_standard_errors, repeated
+from completion_cases import SHORT, TOP, assert_same_completion, assert_within_standard_errors, repeated
 
 from kvae import completion
 from kvae.completion import masked as images_
@@ -24,13 +24,13 @@ def test_another_seed_gives_other_draws_everywhere(vae, x, short):
 
 
 def test_completions_do_not_depend_on_how_many_images_there_are(vae, x, short):
-    assert_alike(completion.complete(vae, x[:2], TOP, samples=50, **SHORT), short.head(2))
+    assert_same_completion(completion.complete(vae, x[:2], TOP, samples=50, **SHORT), short.head(2))
 
 
 def test_completions_do_not_depend_on_the_other_images(vae, x, short):
     others = np.concatenate([x[:2], 1 - x[2:]])
     found = completion.complete(vae, others, TOP, samples=50, **SHORT)
-    assert_alike(found.head(2), short.head(2))
+    assert_same_completion(found.head(2), short.head(2))
 
 
 def test_equal_images_get_different_draws_of_their_completion(vae, x):
@@ -41,20 +41,20 @@ def test_equal_images_get_different_draws_of_their_completion(vae, x):
 @pytest.mark.parametrize("batch", [1, 4])
 def test_completions_do_not_depend_on_the_batch_size(monkeypatch, vae, x, short, batch):
     monkeypatch.setattr(images_, "BATCH", batch)
-    assert_alike(completion.complete(vae, x, TOP, samples=50, **SHORT), short)
+    assert_same_completion(completion.complete(vae, x, TOP, samples=50, **SHORT), short)
 
 
 def test_starts_and_masks_of_their_own_do_not_depend_on_the_batch_size(monkeypatch, vae, x, rng):
     start, mask = rng.normal(size=(2, 6, 2)), rng.uniform(size=x.shape) < 0.5
     whole = completion.complete(vae, x, mask, samples=50, start=start, **SHORT)
     monkeypatch.setattr(images_, "BATCH", 4)
-    assert_alike(completion.complete(vae, x, mask, samples=50, start=start, **SHORT), whole)
+    assert_same_completion(completion.complete(vae, x, mask, samples=50, start=start, **SHORT), whole)
 
 
 @pytest.mark.parametrize("chunk", [40, 100])
 def test_completions_do_not_depend_on_the_chunk_size(monkeypatch, vae, x, short, chunk):
     monkeypatch.setattr(assembly, "VALUES_AT_ONCE", 16 * chunk)
-    assert_alike(completion.complete(vae, x, TOP, samples=50, **SHORT), short)
+    assert_same_completion(completion.complete(vae, x, TOP, samples=50, **SHORT), short)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_more_images_than_a_batch_are_all_completed(two_batches):
 
 
 def test_more_images_than_a_batch_leave_the_first_as_they_are(two_batches, short):
-    assert_alike(two_batches.head(6), short)
+    assert_same_completion(two_batches.head(6), short)
 
 
 def test_images_of_the_second_batch_have_the_scores_of_the_grid(two_batches, plane):

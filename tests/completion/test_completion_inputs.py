@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from completion_cases import ROUNDING, SHORT, TOP, assert_alike
+from completion_cases import ROUNDING, SHORT, TOP, assert_same_completion
 
 from kvae import completion
 from kvae.completion import masks
@@ -56,7 +56,7 @@ def test_every_form_of_a_mask_gives_the_same(vae, x, short, observed):
 def test_every_image_has_its_own_mask(vae, x, short):
     observed = np.stack([TOP] * 3 + [~TOP] * 3)
     found = completion.complete(vae, x, observed, samples=50, **SHORT)
-    assert_alike(found.head(3), short.head(3))
+    assert_same_completion(found.head(3), short.head(3))
     bottom = completion.complete(vae, x, ~TOP, samples=50, **SHORT)
     np.testing.assert_allclose(found.score.log_density[3:], bottom.score.log_density[3:], **ROUNDING)
 

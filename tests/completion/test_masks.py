@@ -1,4 +1,4 @@
-"""`kvae.completion.masks`: which pixels each name means, written out row by row, and what is refused."""
+"""`kvae.completion.masks`: which pixels each name observes, and which masks are refused."""
 
 import math
 
@@ -66,9 +66,9 @@ def test_random_mask_observes_about_its_fraction(name, fraction):
 
 def test_random_pixels_are_independent_of_their_neighbours():
     mask = masks.named("random", (100, 100, 1))[..., 0]
-    for alike in (mask[1:] == mask[:-1], mask[:, 1:] == mask[:, :-1]):
-        # 9,900 pairs, alike with probability 1/2: four standard deviations of their share.
-        assert alike.mean() == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(9900))
+    for equal in (mask[1:] == mask[:-1], mask[:, 1:] == mask[:, :-1]):
+        # 9,900 pairs, equal with probability 1/2: four standard deviations of their share.
+        assert equal.mean() == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(9900))
 
 
 def test_random_mask_depends_on_the_seed_alone():

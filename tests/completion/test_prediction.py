@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from completion_cases import SHORT, TOP, alike_for_all, assert_within_standard_errors, repeated
+from completion_cases import SHORT, TOP, assert_within_standard_errors, repeated, same_q_for_all
 
 from kvae import completion
 
@@ -75,7 +75,7 @@ def test_missing_pixels_of_one_draw_belong_together(linear):
 
 def test_draws_are_of_the_posterior_of_their_image_for_every_proposal(vae, x, plane, inferred):
     # Proposed is the prior for all, so that only the weights of each image make its draws.
-    prior = inferred._replace(q=alike_for_all(300, 0.0, 0.0))
+    prior = inferred._replace(q=same_q_for_all(300, 0.0, 0.0))
     found = completion.complete(vae, repeated(x, 50), TOP, inferred=prior, samples=300, draws=10)
     expected = (plane.posterior(TOP.ravel()) @ plane.means)[:, ~TOP.ravel()]
     share = found.draws[:, :, ~TOP].reshape(10, 6, 50, -1).mean(axis=(0, 2))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from completion_cases import ROUNDING, alike_for_all
+from completion_cases import ROUNDING, same_q_for_all
 from own_parts import Gumbel
 from scipy import special, stats
 
@@ -42,7 +42,7 @@ def test_log_proposal_is_the_density_of_the_mixture(vae, rng):
 
 
 def test_every_component_draws_its_share_and_the_prior_the_rest(vae):
-    z, _ = proposed(vae, [alike_for_all(4, 30.0, -4.0), alike_for_all(4, -20.0, -4.0)])
+    z, _ = proposed(vae, [same_q_for_all(4, 30.0, -4.0), same_q_for_all(4, -20.0, -4.0)])
     # Deviations of 0.14 about 30 and -20; no draw of kvae lies farther than 5.3 of them from its mean.
     owners = np.select([np.abs(z - 30) < 1, np.abs(z + 20) < 1, np.abs(z) < 6], [0, 1, 2], default=3)
     assert np.array_equal(owners, np.broadcast_to(np.repeat([0, 1, 2], [18, 18, 4])[:, None, None], z.shape))

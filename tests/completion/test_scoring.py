@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from completion_cases import SHORT, TOP, alike_for_all, assert_within_standard_errors, repeated
+from completion_cases import SHORT, TOP, assert_within_standard_errors, repeated, same_q_for_all
 from scipy import stats
 
 from kvae import completion
@@ -76,7 +76,7 @@ def test_more_samples_halve_the_standard_error(vae, x, inferred):
 
 
 def test_a_q_that_misses_the_posterior_costs_effective_samples_but_adds_no_bias(vae, x, plane, inferred):
-    far = inferred._replace(q=alike_for_all(6, 6.0, -6.0))
+    far = inferred._replace(q=same_q_for_all(6, 6.0, -6.0))
     score = completion.complete(vae, x, TOP, inferred=far, draws=1).score
     expected = plane.log_evidence() - plane.log_evidence(TOP.ravel())
     assert_within_standard_errors(score.log_density, expected, score.standard_error)

@@ -85,14 +85,14 @@ def test_q_is_near_a_nearly_gaussian_posterior(plane, inferred):
 
 
 def test_posteriors_of_the_grid_are_far_from_the_prior(plane):
-    # Else it would say little: q = p(z) would pass it.
+    # Otherwise q = p(z) would pass the test above.
     mean = plane.posterior(TOP.ravel()) @ plane.z
     assert np.abs(mean).max() > 0.5
 
 
 def test_last_losses_lie_just_above_minus_log_evidence(plane, inferred):
     gap = inferred.losses[:, -50:].T + plane.log_evidence(TOP.ravel())
-    # Above but for noise, since the loss is a bound; within a tenth of a nat, since the posterior is nearly Gaussian.
+    # Above except for noise, since the loss is a bound; within 0.1 nats, since the posterior is nearly Gaussian.
     np.testing.assert_array_less(-4 * stats.sem(gap), gap.mean(axis=0))
     np.testing.assert_array_less(gap.mean(axis=0), 0.1)
 

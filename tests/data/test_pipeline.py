@@ -83,7 +83,7 @@ def test_pixel_mean_is_that_of_the_training_images(load, kind):
 
 def test_pixel_mean_of_stochastic_images_is_near_the_mean_grey(load):
     grey = pictures(TRAIN)[..., None] / 255
-    # Six standard errors of each of the 64 means, were it estimated from one draw an image; 1e-6 for float32.
+    # Six standard errors of each of the 64 means, were it estimated from one draw per image; 1e-6 for float32.
     tolerance = 6 * np.sqrt((grey * (1 - grey)).sum(axis=0)) / TRAIN + 1e-6
     assert (np.abs(load(binarize="stochastic").pixel_mean - grey.mean(axis=0)) < tolerance).all()
 

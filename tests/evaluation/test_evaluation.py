@@ -109,7 +109,7 @@ def test_mean_bound_of_one_sample_is_the_elbo(model):
     np.testing.assert_array_less(np.abs(draws.mean(axis=1) - exact_elbo(vae, images)), 4 * stats.sem(draws, axis=1))
 
 
-def test_the_compiled_bound_is_that_of_the_graph(model, with_xla, monkeypatch):
+def test_the_compiled_bound_is_that_of_the_graph(model, monkeypatch):
     vae, images = model
     assert vae.xla_pays
     vae.objective = "elbo"  # another one, so that the graph is made anew

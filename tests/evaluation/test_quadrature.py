@@ -57,9 +57,9 @@ def test_probabilities_of_all_images_sum_to_one(image_shape):
 def test_evidence_of_some_pixels_is_the_sum_over_the_others(model, observed):
     observed = np.array(observed, bool)
     whole = quadrature.log_evidence(model, IMAGES.reshape(-1, 2, 2, 1)).log_value
-    alike = (IMAGES[:, observed] == IMAGES[5, observed]).all(axis=1)
+    agreeing = (IMAGES[:, observed] == IMAGES[5, observed]).all(axis=1)
     part = quadrature.log_evidence(model, IMAGES[5].reshape(1, 2, 2, 1), observed.reshape(1, 2, 2, 1))
-    np.testing.assert_allclose(part.log_value, [special.logsumexp(whole[alike])], **ROUNDING)
+    np.testing.assert_allclose(part.log_value, [special.logsumexp(whole[agreeing])], **ROUNDING)
 
 
 def test_evidence_of_nothing_is_the_prior_mass_of_the_plane(model):

@@ -7,13 +7,14 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from small_models import built
 
 import kvae
-from kvae import runtime
 from kvae.export import DEFAULT_VARIANTS, convert, litert, operators, quantization
 from kvae.internal.errors import UserError
 from kvae.model import likelihoods, networks
 from kvae.noise import portable
+from kvae.runtime.litert import LiteRTDecoder
 
 # The errors of the means, which lie in [0, 1]. None of these small models has a layer of 10,000 weights, so int8 is
 # float32: a sum of 16 float32 terms under a sigmoid errs by about 1e-6, and the mean of a continuous Bernoulli takes
@@ -29,12 +30,6 @@ def perturbed(vae: kvae.VAE) -> kvae.VAE:
     return vae
 
 
-def built(shape: tuple[int, ...], **options) -> kvae.VAE:
-    vae = kvae.VAE(seed=0, **options)
-    vae.build((None, *shape))
-    return vae
-
-
 def conv(latent_dim: int, **options) -> networks.ConvEncoder:
     return networks.ConvEncoder(latent_dim, **{"filters": (4, 8), "dense_units": 16, "seed": 0, **options})
 
@@ -46,7 +41,7 @@ def functional_encoder(shape: tuple[int, ...], latent_dim: int) -> keras.Model:
 
 
 def own(shape: tuple[int, ...], latent_dim: int, *extra: keras.layers.Layer, **options) -> kvae.VAE:
-    """A user's own functional encoder and sequential decoder, with layers that kvae's do not have."""
+    """A model with a functional encoder and a sequential decoder of a user, with other layers than those of kvae."""
     layers = [
         keras.Input((latent_dim,)),
         *extra,
@@ -87,16 +82,18 @@ def made(request) -> tuple[kvae.VAE, dict[str, bytes]]:
     return vae, contents
 
 
-def decoder(content: bytes, tmp_path) -> runtime.Decoder:
+def decoder(content: bytes, tmp_path) -> LiteRTDecoder:
+    """The decoder of a .tflite file with this content."""
     (tmp_path / "decoder.tflite").write_bytes(content)
-    return runtime.open_decoder(tmp_path / "decoder.tflite")
+    return LiteRTDecoder(tmp_path / "decoder.tflite")
 
 
 def images_of(vae: kvae.VAE, drawn: portable.Sample) -> np.ndarray:
+    """The images of a sample in 0..255, in a type whose differences do not overflow."""
     return np.rint(255 * drawn.images.numpy()).astype(np.int16)
 
 
-def assert_draws_alike(vae: kvae.VAE, found: dict, seeds: np.ndarray, variant: str) -> None:
+def assert_same_draws(vae: kvae.VAE, found: dict, seeds: np.ndarray, variant: str) -> None:
     """A sample is that of `VAE.sample`: z bit for bit, means within the bound, images as the means allow."""
     drawn = vae.sample(seeds)
     np.testing.assert_array_equal(found["z"], drawn.z)
@@ -151,7 +148,7 @@ def test_any_batch_of_seeds_draws_what_the_model_draws(made, variant, tmp_path):
     lite = decoder(contents[variant], tmp_path)
     for size in (7, 1, 64):
         seeds = portable.seeds(size, 3)
-        assert_draws_alike(vae, lite.sample(seeds)._asdict(), seeds, variant)
+        assert_same_draws(vae, lite.sample(seeds)._asdict(), seeds, variant)
 
 
 @pytest.mark.parametrize("size", [1, 64])
@@ -161,17 +158,17 @@ def test_static_signatures_compute_the_same(made, variant, size):
     interpreter = Interpreter(model_content=contents[variant])
     seeds = portable.seeds(size, 5)
     found = interpreter.get_signature_runner(f"sample_{size}")(seed=seeds)
-    assert_draws_alike(vae, found, seeds, variant)
+    assert_same_draws(vae, found, seeds, variant)
     decoded = interpreter.get_signature_runner(f"decode_{size}")(z=found["z"])
     np.testing.assert_allclose(decoded["means"], vae.sample(seeds).means, rtol=0, atol=BOUNDS[variant])
 
 
-@pytest.mark.parametrize("seeds", [[0, -1, 1, -(2**31), 2**31 - 1], [5, 5, 5]], ids=["extremes", "alike"])
+@pytest.mark.parametrize("seeds", [[0, -1, 1, -(2**31), 2**31 - 1], [5, 5, 5]], ids=["extremes", "equal"])
 def test_a_seed_gives_the_same_image_at_every_place(made, seeds, tmp_path):
     vae, contents = made
     lite = decoder(contents["float32"], tmp_path)
     together = lite.sample(seeds)
-    assert_draws_alike(vae, together._asdict(), np.array(seeds, np.int32), "float32")
+    assert_same_draws(vae, together._asdict(), np.array(seeds, np.int32), "float32")
     for place, seed in enumerate(seeds):
         np.testing.assert_array_equal(lite.sample([seed]).z[0], together.z[place])
 
@@ -395,6 +392,6 @@ def test_a_file_with_a_damaged_signature_is_named(small, tmp_path):
 
 @pytest.mark.parametrize(("variant", "size"), [("float32", 4), ("float16", 2), ("int8", 1), ("full_int8", 1)])
 def test_a_conversion_that_lost_its_weights_is_refused(custom, variant, size):
-    weights = 2 * len(custom) // size  # twice as many as there is room for
+    weights = 2 * len(custom) // size  # twice as many as the file can hold
     with pytest.raises(RuntimeError, match=f"The {variant} conversion has .* it lost them"):
         litert._check(custom, variant, weights)

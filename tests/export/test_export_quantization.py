@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
+from small_models import built, scaled_decoder, tiny
 
-import kvae
 from kvae import runtime
 from kvae.export import litert, quantization
 from kvae.runtime.keras import KerasDecoder
@@ -74,11 +74,8 @@ def test_outputs_whose_weights_are_0_and_inputs_that_are_always_0_stay_finite(rn
 
 @pytest.fixture(scope="module")
 def sharp():
-    """A model with a layer of 20,000 weights, large enough to be told from its rounding."""
-    vae = kvae.VAE(2, hidden_units=(100,), seed=0)
-    vae.build((None, 20, 10, 1))
-    vae.decoder.set_weights([4 * weight for weight in vae.decoder.get_weights()])
-    return vae
+    """A model with a layer of 20,000 weights, so large that rounding it changes its outputs measurably."""
+    return scaled_decoder(tiny(hidden_units=(100,)), (20, 10, 1), 4)
 
 
 def mean_error(vae, content, tmp_path):
@@ -102,6 +99,5 @@ def test_dense_layers_along_a_sequence_without_a_bias_are_rounded_too(tmp_path):
     encoder = keras.Model(image, [keras.layers.Dense(2)(flat), keras.layers.Dense(2)(flat)])
     h = keras.layers.Reshape((6, 300))(keras.layers.Dense(1800, "tanh")(z))
     decoder = keras.Model(z, keras.layers.Reshape((6, 40, 1))(keras.layers.Dense(40, use_bias=False)(h)))
-    vae = kvae.VAE(encoder=encoder, decoder=decoder, seed=0)
-    vae.build((None, 6, 40, 1))
+    vae = built((6, 40, 1), encoder=encoder, decoder=decoder)
     assert mean_error(vae, litert.convert(vae, ["int8"])["int8"], tmp_path) < 0.01  # of means about 0.5 +- 0.1

@@ -8,24 +8,19 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from exports import without
+from small_models import built
 
 import kvae
 from kvae import export
 from kvae.internal.errors import UserError
 from kvae.model import likelihoods, networks
 from kvae.noise import portable
-from kvae.runtime.decoder import Decoder
 
 # Loads a SavedModel where kvae cannot be imported, and writes what its functions return.
-ALONE = """
-import sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "kvae":
-            raise ImportError(f"no {name} here")
-
-sys.meta_path.insert(0, Blocker())
+ALONE = (
+    without("kvae")
+    + """
 try:
     import kvae
 except ImportError:
@@ -54,12 +49,7 @@ for size in (1, 7, 64):
             np.testing.assert_array_equal(attribute[key], value)
 np.savez(sys.argv[3], **found)
 """
-
-
-def built(shape: tuple[int, ...], **options) -> kvae.VAE:
-    vae = kvae.VAE(seed=0, **options)
-    vae.build((None, *shape))
-    return vae
+)
 
 
 MODELS = {
@@ -168,7 +158,7 @@ def test_savedmodel_decoder_has_the_interface_of_a_litert_decoder(made):
 
 def test_a_large_set_is_drawn_in_parts_that_join(made, monkeypatch):
     _, folder, given, found = made
-    monkeypatch.setattr(Decoder, "chunk", 10)
+    monkeypatch.setattr(export.SavedModelDecoder, "chunk", 10)
     decoder = export.SavedModelDecoder(folder)
     drawn = decoder.sample(given["seeds"])
     np.testing.assert_array_equal(drawn.z, found["sample z 64"])

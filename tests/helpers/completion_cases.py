@@ -89,7 +89,7 @@ def repeated(x, times):
     return np.repeat(x, times, axis=0)
 
 
-def alike_for_all(count, mean, log_var):
+def same_q_for_all(count, mean, log_var):
     """The same q for each of `count` images, with both dimensions equal."""
     return Gaussian(np.full((count, 2), mean, np.float32), np.full((count, 2), log_var, np.float32))
 
@@ -98,7 +98,7 @@ def assert_within_standard_errors(found, expected, standard_error):
     np.testing.assert_array_less(np.abs(found - expected), 4 * standard_error)
 
 
-def assert_alike(found, expected):
+def assert_same_completion(found, expected):
     """Two completions that only rounding may tell apart."""
     np.testing.assert_allclose(found.inferred.mean, expected.inferred.mean, **ROUNDING)
     np.testing.assert_allclose(found.means, expected.means, **ROUNDING)

@@ -25,7 +25,7 @@ OPTIONS = {
     "posterior_contours": {"observed", "places", "plain", "seed"},
 }
 SHAPES = {"odd": (9, 13), "colour": (8, 6, 3), "tiny": (3, 4), "one class": (3, 4), "unlabelled": (3, 4)}
-LABELS = np.array([2, 0, 2, 1, 1, 0, 2, 1])  # of the test images, but for those of mnist5k
+LABELS = np.array([2, 0, 2, 1, 1, 0, 2, 1])  # of the test images, except those of mnist5k
 # A matrix product of another batch size rounds differently: some eps of float32 of numbers in [0, 1].
 PIXEL_ROUNDING = {"rtol": 0, "atol": 1e-6}
 

@@ -1,4 +1,4 @@
-"""Parts that a user might write, each with what `../shared/DESIGN.md` promises and nothing of kvae's own internals."""
+"""Parts that a user might write, each with the public interface of its kind and nothing of kvae's internals."""
 
 import keras
 import numpy as np
@@ -41,7 +41,7 @@ class Mixture(priors.Prior):
 
 @registered
 class TwoNumberGaussian(likelihoods.Likelihood):
-    """x ~ N(mean, variance), both of them the decoder's, a pair a pixel; any real pixel has a density."""
+    """x ~ N(mean, variance), both of them the decoder's, one pair per pixel; any real pixel has a density."""
 
     support = (-np.inf, np.inf, False)
 

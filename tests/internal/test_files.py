@@ -1,4 +1,4 @@
-"""A reader finds the old file or the new one, whatever happens to the writer."""
+"""`kvae.internal.files`: a reader finds the old file or the new one, at whatever moment the writer stops."""
 
 import errno
 import hashlib
@@ -155,13 +155,13 @@ def test_a_file_does_not_replace_a_folder(tmp_path):
     assert tree(tmp_path) == {"a": None, "a/b": None}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask to speak of")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
 def test_permissions_of_a_file_follow_the_umask(tmp_path, umask):
     write_text(tmp_path / "a.txt", "new")
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask to speak of")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
 def test_writing_leaves_the_umask_as_it_was(tmp_path, umask):
     write_text(tmp_path / "a.txt", "new")
     assert os.umask(umask) == umask
@@ -206,7 +206,7 @@ def test_a_folder_that_exists_is_left_alone(tmp_path):
     assert tree(tmp_path) == {"run": None, "run/a.txt": b"old"}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask to speak of")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no umask")
 def test_permissions_of_a_folder_follow_the_umask(tmp_path, umask):
     with atomic_folder(tmp_path / "run"):
         pass

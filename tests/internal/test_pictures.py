@@ -1,4 +1,4 @@
-"""Images to one picture, pixel by pixel."""
+"""`kvae.internal.pictures` joins images to one picture, which is compared pixel by pixel."""
 
 import numpy as np
 import pytest

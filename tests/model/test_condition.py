@@ -1,4 +1,4 @@
-"""A second input travels from the data to the exported decoder; a small conditional model shows the way."""
+"""A condition travels from the data through training to the exported decoder of a small conditional model."""
 
 import json
 import subprocess
@@ -209,7 +209,7 @@ def test_it_is_saved_with_the_model(vae, arrays, tmp_path):
 def bundle(vae, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("condition") / "bundle"
     with pytest.MonkeyPatch.context() as patch:  # what a process of its own costs is measured elsewhere
-        patch.setattr(parity, "costs", lambda path: {"bytes": parity.size(path)})
+        patch.setattr(parity, "costs", lambda path, name: {"bytes": parity.size(path)})
         export.bundle(vae, folder, variants=("float32", "int8"), test=data.test)
     return folder
 

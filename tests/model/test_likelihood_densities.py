@@ -75,7 +75,7 @@ def test_gaussian_log_prob_of_pixels_is_that_of_scipy(rng):
 
 
 # Sums of 12 pixels of up to 50 nats (the Gaussian of variance 0.01), each of which float32 has to some eps: 12 * 50 *
-# 3e-7 if all of them erred alike, and relatively where they do not cancel.
+# 3e-7 if all of them erred in the same direction, and relatively where they do not cancel.
 IMAGE_TOLERANCE = {"rtol": 1e-6, "atol": 2e-5}
 
 

@@ -16,7 +16,7 @@ DRAWS = 20_000
 
 
 def draws(likelihood, logits):
-    """`[DRAWS, *logits.shape]`, one key a draw."""
+    """`[DRAWS, *logits.shape]`, one key per draw."""
     noise = Keyed(0, Stream.PICTURES, tf.range(DRAWS))
     return likelihood.sample(tf.constant(np.tile(logits, (DRAWS, 1)), tf.float32), noise).numpy()
 
@@ -129,13 +129,13 @@ draw_logits = pytest.mark.parametrize("logit", DRAW_LOGITS)
 
 
 def draw_each(likelihood, logits, kind, every=1):
-    """Draws for every logit (rows) and every so many of the numbers of a kind (columns)."""
+    """Draws for every logit (rows) and every `every`-th of the numbers of a kind (columns)."""
     rows, columns = np.meshgrid(np.float32(logits), NUMBERS[kind][::every], indexing="ij")
     return likelihood.sample(tf.constant(rows), Given(kind, columns)).numpy()
 
 
 def continuous_bernoulli_quantiles(numbers, logits):
-    """F^-1(u) in float64: log(1 - u + u e^l) / l for l < 0, mirrored for l > 0, without cancellation to speak of."""
+    """F^-1(u) in float64: log(1 - u + u e^l) / l for l < 0, mirrored for l > 0, almost without cancellation."""
     u, logit = np.broadcast_arrays(np.float64(numbers), np.float64(np.float32(logits)))
     magnitude, mirrored = np.maximum(np.abs(logit), 1e-9), np.where(logit > 0, 1 - u, u)
     x = -np.log((1 - mirrored) + mirrored * np.exp(-magnitude)) / magnitude
@@ -155,7 +155,7 @@ def test_draws_are_monotone_in_their_numbers(make, kind, logit):
     likelihood = make()
     x = draw_each(likelihood, [logit], kind)[0]
     steps = np.diff(x) if not likelihood.binary else -np.diff(x)  # a Bernoulli pixel is set below its probability
-    # The numbers lie further apart than float32 rounds, but for the outermost, where a draw may go back by one ulp.
+    # The numbers lie further apart than float32 rounds, except for the outermost, where a draw may go back by one ulp.
     assert steps.min() >= -6e-8
 
 
@@ -230,6 +230,6 @@ def test_draws_in_a_graph_and_under_xla_are_those_of_eager_execution(make, kind)
     for jit_compile in (False, True):
         x = tf.function(sample, jit_compile=jit_compile)(tf.constant(rows), tf.constant(columns)).numpy()
         apart = np.abs(x - eager) > 1e-6
-        # Other kernels round otherwise: grey draws by some eps but for the two outermost numbers, where the bound above
-        # is wide; binary ones where the number is the probability to a rounding.
+        # Other kernels round differently. Grey draws differ by some eps, except for the two outermost numbers, where
+        # the bound above is wide; binary draws differ only where a number equals the probability up to rounding.
         assert np.count_nonzero(apart[:, 2:-2]) == 0 if not likelihood.binary else np.count_nonzero(apart) <= 2

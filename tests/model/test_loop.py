@@ -73,7 +73,7 @@ def test_the_fast_path_trains_as_the_ordinary_one(jit_compile, options, settings
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_arrays_take_the_fast_path_and_train_as_in_eager_mode(shuffle, looped, with_xla):
+def test_arrays_take_the_fast_path_and_train_as_in_eager_mode(shuffle, looped):
     x, _ = load(binarize="threshold").examples("train")
     losses = []
     for eager in (True, False):
@@ -255,7 +255,7 @@ def test_the_model_does_not_keep_the_data_after_fit():
         ("conv", {"jit_compile": True, "steps_per_execution": 7}, (True, 7)),
     ],
 )
-def test_compile_chooses_by_network_and_a_saved_model_keeps_the_choice(encoder, options, expected, tmp_path, with_xla):
+def test_compile_chooses_by_network_and_a_saved_model_keeps_the_choice(encoder, options, expected, tmp_path):
     networks = kvae.model.networks
     make = {"mlp": lambda: networks.MLPEncoder(2, (8,)), "conv": lambda: networks.ConvEncoder(2, (2,), 4)}
     if encoder == "conv" and tf.config.list_logical_devices("GPU"):

@@ -1,4 +1,4 @@
-"""Parts of a user's own go everywhere that kvae's do, and no file of kvae knows them."""
+"""Parts that a user wrote work everywhere that those of kvae work, and no file of kvae names them."""
 
 import warnings
 
@@ -19,6 +19,7 @@ from kvae.model.loop import Loop
 from kvae.noise import portable
 from kvae.noise.streams import Stream
 from kvae.plotting import figures
+from kvae.runtime.litert import LiteRTDecoder
 
 OPTIONS = {
     "prior": lambda: {"prior": Mixture()},
@@ -286,7 +287,7 @@ def test_a_prior_made_of_the_encoders_answers_trains_and_is_exported_frozen(data
     assert not np.array_equal(before, vae.prior.inputs)
     content = export.convert(vae, ["float32"])["float32"]
     (tmp_path / "decoder.tflite").write_bytes(content)
-    decoder, seeds = runtime.open_decoder(tmp_path / "decoder.tflite"), portable.seeds(50, 0)
+    decoder, seeds = LiteRTDecoder(tmp_path / "decoder.tflite"), portable.seeds(50, 0)
     frozen = vae.prior.frozen().sample(portable.Portable(tf.constant(seeds), kvae.noise.keyed.TENSORFLOW))
     np.testing.assert_allclose(decoder.sample(seeds).z, frozen, rtol=0, atol=1e-5)  # a product and a sum in float32
     # Neither the encoder (25 kB) nor its pseudo-inputs (13 kB) are in the file: it is that of a mixture.

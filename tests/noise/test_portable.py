@@ -212,7 +212,7 @@ def test_a_number_depends_on_its_place_and_not_on_how_many_follow(draw, stream, 
 @each
 def test_streams_have_other_numbers(draw):
     first, second, third = (draw(MANY, stream, 20) for stream in (Stream.LATENT, Stream.PIXELS, Stream.SEEDS))
-    # 4100 pairs; of 24 bits or more, so that one pair would be alike by chance in one of 4000 such tests.
+    # 4100 pairs; of 24 bits or more, so that one pair would be equal by chance in one of 4000 such tests.
     assert not ((first == second) | (second == third) | (first == third)).any()
 
 

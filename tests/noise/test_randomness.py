@@ -150,10 +150,10 @@ def balance_of_bits(images):
 
 
 def collisions(images):
-    """Words of two images that are alike, of which there are as many as chance makes."""
+    """The number of equal words in two images, which is that of chance."""
     drawn = np.sort(words(images), axis=None)
     found = np.count_nonzero(drawn[1:] == drawn[:-1])
-    expected = drawn.size * (drawn.size - PIXELS) / 2 / 2**32  # pairs within an image are never alike
+    expected = drawn.size * (drawn.size - PIXELS) / 2 / 2**32  # pairs within an image are never equal
     return min(1.0, 2 * min(stats.poisson.cdf(found, expected), stats.poisson.sf(found - 1, expected)))
 
 
@@ -221,7 +221,7 @@ def pairs_of_seeds(seeds, stream, count, *_):
 
 
 def slow_walk(seeds, stream, count, *_):
-    """Every other word is the one before, but for its last bits."""
+    """Every other word is the one before, except for its last bits."""
     strong = STRONG(seeds, stream, count)
     return strong[:, np.arange(count) // 2 * 2] ^ (strong & np.uint32(0xFFFF))
 

@@ -42,7 +42,7 @@ def test_a_larger_set_begins_with_the_smaller():
 
 def test_sets_have_other_seeds():
     first, second = portable.seeds(1000, 3), portable.seeds(1000, 4)
-    # Of two sets, two seeds are alike by chance once in 4000 such tests; this one is fixed.
+    # Of two sets, two seeds are equal by chance once in 4000 such tests; this one is fixed.
     assert not np.isin(first, second).any()
 
 

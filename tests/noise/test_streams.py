@@ -56,7 +56,7 @@ def drawn():
 def test_no_two_streams_share_numbers():
     found = drawn()
     everything = np.concatenate(list(found.values()))
-    # 12 numbers of 24 bits for each of some 100 streams: 0.04 pairs are expected to be alike by chance, and a stream
+    # 12 numbers of 24 bits for each of some 100 streams: 0.04 pairs are expected to be equal by chance, and a stream
     # that is shared makes 12.
     assert len(everything) - len(np.unique(everything)) <= 2
 

@@ -1,4 +1,4 @@
-"""The models that ship in saved_models/: whole, small, and what they claim to be."""
+"""The models in saved_models/ load, are small, and are what their cards state."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def test_it_draws_images_right_away(name):
     decoder = runtime.load(SAVED_MODELS / name)
     images, means, z = decoder.sample(runtime.seeds(64, 1))
     assert (images.shape, z.shape) == ((64, 28, 28, 1), (64, card_of(name)["model"]["latent_dim"]))
-    # Ink: a tenth of the pixels or more, as the mean over the images of either set; and not all alike.
+    # Ink: a tenth of the pixels or more, as the mean over the images of either set; and not all the same.
     assert 0.1 < means.mean() < 0.4
     assert np.std(means, axis=0).mean() > 0.1
 

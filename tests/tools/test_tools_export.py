@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kvae import runtime, training
+from kvae import runtime
 from kvae.noise import portable
-from kvae.training.config import RunConfig
 from kvae.training.runs import Run
 
 pytestmark = pytest.mark.slow  # a TensorFlow process each
@@ -31,17 +30,9 @@ def tool(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProces
     )
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    folder, rng = tmp_path_factory.mktemp("tools"), np.random.default_rng(0)
-    arrays = {name: rng.integers(0, 256, (20, 6, 5), np.uint8) for name in ("x_train", "x_test")}
-    np.savez(folder / "odd.npz", **arrays)
-    values = {
-        "data": {"source": f"npz:{folder / 'odd.npz'}", "batch_size": 10},
-        "model": {"hidden_units": [4]},
-        "training": {"epochs": 1, "jit_compile": False},
-    }
-    return training.train(RunConfig.from_dict(values), folder / "run", verbose=0).folder
+@pytest.fixture
+def run(tiny_run) -> Path:
+    return tiny_run
 
 
 def test_export_tflite_writes_a_decoder_of_the_run(run, tmp_path):

@@ -1,4 +1,4 @@
-"""Callbacks and the history file on their own; tests/test_training.py shows them at work."""
+"""Callbacks and the history file, each alone; tests/training/test_training.py has them in a whole training."""
 
 import os
 import re
@@ -89,7 +89,7 @@ data = kvae.data.load("mnist5k", train="train[:250]", test="test[:50]", batch_si
 losses = vae.fit(data.train, epochs=3, verbose=0).history["loss"]
 assert losses[-1] < losses[0], losses
 elbo, reference = vae.evaluate(data.test, verbose=0, return_dict=True)["elbo"], kvae.evaluation.elbo(vae, data.test)
-assert abs(elbo - reference.elbo.mean) < 2, (elbo, reference.elbo.mean)  # one draw an image against eight
+assert abs(elbo - reference.elbo.mean) < 2, (elbo, reference.elbo.mean)  # one draw per image against eight
 """
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}, check=False

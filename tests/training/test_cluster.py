@@ -1,4 +1,4 @@
-"""Several devices and machines: the same training as on one, whoever works on which image."""
+"""Training on several devices or machines is the same as on one."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""From a configuration to a run folder, and going on after a kill."""
+"""Training from a configuration to a run folder, and resuming it after its process was killed."""
 
 import contextlib
 import io

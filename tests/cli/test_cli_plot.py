@@ -1,0 +1,85 @@
+"""`kvae plot`: which pictures it draws, and which options reach which kind."""
+
+from pathlib import Path
+
+import pytest
+from figure_cases import FILES
+from PIL import Image
+
+from kvae.plotting import figures
+
+ALL_PICTURES = [name for names in FILES.values() for name in names]
+
+
+def test_plot_draws_every_kind(call, run):
+    status, out, _ = call("plot", run)
+    assert status == 0
+    assert out.splitlines() == [str(run / "plots" / f"{name}.png") for name in ALL_PICTURES]
+    for line in out.splitlines():
+        Image.open(line).verify()
+    assert Image.open(run / "plots" / "lattice.png").size == (560, 560)
+
+
+def test_plot_leaves_out_what_does_not_suit_and_says_why(call, odd):
+    status, out, _ = call("plot", odd)
+    assert status == 0
+    reasons = dict(line.split(": left out. ") for line in out.splitlines() if ": left out. " in line)
+    assert set(reasons) == {"latent_scatter", "lattice", "interpolation", "posterior_contours"}
+    assert reasons["lattice"] == "Expected 2 latent dimensions for a latent plane. This model has 3."
+    assert "labels" in reasons["latent_scatter"]
+    assert {Path(line).name for line in out.splitlines() if ": left out. " not in line} == {
+        "samples.png", "samples_grid.png", "samples_strip.png", "reconstructions.png", "reconstructions_draws.png",
+        "learning_curves.png", "completion.png",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["svg", "pdf"])
+def test_plot_writes_the_format_asked_for(call, run, suffix):
+    status, out, _ = call("plot", run, "lattice", "-n", 5, "--format", suffix)
+    assert status == 0
+    assert out.splitlines() == [str(run / "plots" / f"lattice.{suffix}")]
+    assert (run / "plots" / f"lattice.{suffix}").stat().st_size > 1000
+
+
+def test_plot_draws_a_lattice_of_the_size_asked_for(call, run):
+    assert call("plot", run, "lattice", "-n", 50)[0] == 0
+    assert Image.open(run / "plots" / "lattice.png").size == (1400, 1400)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["lattice"], {"lattice": {}}),
+        (["lattice", "-n", 7, "--extent", 3.5], {"lattice": {"n": 7, "extent": 3.5}}),
+        (["lattice", "--quantiles"], {"lattice": {"quantiles": True}}),
+        (["samples", "lattice", "-n", 7, "--seed", 3], {"samples": {"n": 7, "seed": 3}, "lattice": {"n": 7}}),
+        (["reconstructions", "--seed", 0], {"reconstructions": {"seed": 0}}),
+        (
+            ["interpolation", "--pair", "0,5", "--pair", "cat, dog"],
+            {"interpolation": {"pairs": [("0", "5"), ("cat", "dog")]}},
+        ),
+        (
+            ["interpolation", "--between", "3,17", "--steps", 4, "--spherical"],
+            {"interpolation": {"between": [(3, 17)], "steps": 4, "spherical": True}},
+        ),
+        (
+            ["completion", "--observed", "left", "--index", 3, "--index", 4, "--plain"],
+            {"completion": {"observed": "left", "places": (3, 4), "plain": True}},
+        ),
+        (["posterior_contours", "--index", 0], {"posterior_contours": {"places": (0,)}}),
+        (["--extent", 3], {kind: {"extent": 3.0} if kind == "lattice" else {} for kind in figures.KINDS}),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
+)
+def test_options_reach_the_kinds_that_take_them_and_no_other(call, run, monkeypatch, arguments, expected):
+    asked = {}
+    monkeypatch.setattr(figures, "draw", lambda kind, *_, suffix, **options: asked.update({kind: options}) or [])
+    status, _, err = call("plot", run, *arguments)
+    assert (status, err) == (0, "")
+    assert asked == expected
+
+
+def test_help_of_plot_names_every_kind(call):
+    _, out, _ = call("plot", "--help")
+    for kind in figures.KINDS:
+        assert kind in out

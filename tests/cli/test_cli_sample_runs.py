@@ -1,0 +1,21 @@
+"""`kvae sample` of a run without a bundle."""
+
+import numpy as np
+from PIL import Image
+
+
+def test_sample_draws_means_above_binary_draws(call, run, tmp_path):
+    status, out, _ = call("sample", run, "-n", 10, "-o", "new/samples.png")
+    assert status == 0
+    assert out.strip() == "new/samples.png"
+    picture = np.asarray(Image.open(tmp_path / "new" / "samples.png"))
+    lower = picture[picture.shape[0] // 2 + 8 :]
+    assert set(np.unique(lower)) <= {0, 255}
+    assert len(np.unique(picture[: picture.shape[0] // 2 - 8])) > 10
+
+
+def test_sample_is_the_same_for_the_same_seed(call, run, tmp_path):
+    for name, seed in (("a.png", 1), ("b.png", 1), ("c.png", 2)):
+        call("sample", run, "--seed", seed, "-o", name, "--means")
+    a, b, c = ((tmp_path / name).read_bytes() for name in ("a.png", "b.png", "c.png"))
+    assert a == b != c

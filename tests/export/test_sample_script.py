@@ -1,0 +1,134 @@
+"""sample.py of a bundle, which draws images where neither kvae nor TensorFlow is installed."""
+
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exports import without
+from PIL import Image
+from small_models import built
+
+from kvae import export, runtime
+from kvae.internal import pictures
+from kvae.noise import portable
+
+pytestmark = pytest.mark.usefixtures("quick_exports")
+
+
+ALONE = f"""
+{without("kvae", "tensorflow", "keras", "PIL")}
+import runpy
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def alone(folder: Path, *arguments: object) -> subprocess.CompletedProcess:
+    """sample.py of a bundle, where neither kvae nor TensorFlow nor Pillow can be imported."""
+    return subprocess.run(
+        [sys.executable, "-I", "-c", ALONE, str(folder / "sample.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=folder.parent,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def colour(tmp_path_factory) -> Path:
+    """A bundle of a model of colour pictures."""
+    vae = built((7, 8, 3), latent_dim=5, hidden_units=(8,), likelihood="continuous_bernoulli")
+    folder = tmp_path_factory.mktemp("colour") / "bundle"
+    export.bundle(vae, folder, formats=["tflite"], variants=["float32", "float16"])
+    return folder
+
+
+def pixels(sheet: np.ndarray) -> np.ndarray:
+    """A sheet of numbers in [0, 1] as bytes."""
+    return np.rint(255 * sheet).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "more"),
+    [
+        ("lite", 1, []),
+        ("colour", 23, []),
+        pytest.param("lite", 10, ["--means"], marks=pytest.mark.slow),
+        pytest.param("lite", 11, [], marks=pytest.mark.slow),
+        pytest.param("colour", 10, ["--means"], marks=pytest.mark.slow),
+    ],
+)
+def test_sample_py_draws_what_the_runtime_draws(request, tmp_path, name, count, more):
+    folder = request.getfixturevalue(name)
+    result = alone(folder, "-n", count, "--seed", 4, "-o", tmp_path / "drawn.png", *more)
+    assert (result.returncode, result.stdout.strip()) == (0, str(tmp_path / "drawn.png")), result.stderr
+    drawn = runtime.load(folder).sample(portable.seeds(count, 4))
+    images = drawn.means if more else drawn.images / np.float32(255)
+    expected = pixels(pictures.tile(images, count if count <= 10 else None, gap=1))
+    with Image.open(tmp_path / "drawn.png") as picture:
+        assert picture.mode == ("L" if images.shape[-1] == 1 else "RGB")
+        found = np.asarray(picture)
+    np.testing.assert_array_equal(found.reshape(expected.shape), expected)
+
+
+def test_sample_py_uses_the_decoder_that_was_asked_for(colour, lite, tmp_path):
+    assert alone(colour, "-n", 4, "-o", tmp_path / "a.png", "--model", lite / "decoder.tflite").returncode == 0
+    assert alone(lite, "-n", 4, "-o", tmp_path / "b.png").returncode == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_sample_py_uses_another_variant_where_float32_was_left_out(colour, tmp_path):
+    folder = Path(shutil.copytree(colour, tmp_path / "bundle"))
+    (folder / "decoder.tflite").unlink()
+    result = alone(folder, "-n", 2)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "samples.png").is_file()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 12345, 2**30, 2**31 - 1])
+def test_the_seeds_of_sample_py_are_those_of_kvae(seed):
+    from kvae.export import standalone
+
+    np.testing.assert_array_equal(standalone.image_seeds(1000, seed), portable.seeds(1000, seed))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["-n", "0"], "expected -n from 1 to 10000, received 0"),
+        (["-n", "-1"], "received -1"),
+        (["-n", "1000000"], "received 1000000"),
+        (["-n", "two"], "two"),
+        (["--seed", "-1"], "expected --seed from 0 to 2147483647, received -1"),
+        (["--seed", "2147483648"], "received 2147483648"),
+        (["--model", "nowhere.tflite"], "could not load nowhere.tflite"),
+        (["--model", "bundle/sample.py"], "could not load bundle/sample.py"),
+        (["-o", "nowhere/samples.png"], "could not write nowhere/samples.png"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_in_calling_sample_py_ends_in_status_2_and_one_line(lite, monkeypatch, capsys, arguments, expected):
+    monkeypatch.chdir(lite.parent)
+    monkeypatch.setattr(sys, "argv", ["sample.py", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(lite / "sample.py"), run_name="__main__")
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1
+    last = err.strip()
+    assert out == ""
+    assert last.startswith("sample.py: ")
+    assert expected in last
+
+
+def test_sample_py_refuses_to_draw_vectors_with_a_clear_message(tmp_path):
+    export.bundle(
+        built((12,), latent_dim=2, hidden_units=(8,)), tmp_path / "bundle", formats=["tflite"], variants=["float32"]
+    )
+    result = alone(tmp_path / "bundle")
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
