@@ -27,7 +27,7 @@ def test_short_options_and_set_reach_the_configuration(call, tmp_path):
     config = json.loads((tmp_path / "r" / "config.json").read_text())["config"]
     assert config["data"]["batch_size"] == 50
     assert config["model"]["latent_dim"] == 3
-    assert config["model"]["beta"] == 2
+    assert config["model"]["objective"]["beta"] == 2
     assert config["model"]["activation"] == "relu"
     assert config["seed"] == 4
     assert config["training"]["learning_rate"] == 0.01
@@ -63,7 +63,7 @@ def test_train_on_other_data_is_named_after_them_and_takes_no_recipe(call, tmp_p
     status, _, err = call("train", "--dataset", "npz:mine.npz", "--epochs", 1, "--batch-size", 20)
     assert status == 0, err
     config = json.loads((tmp_path / "saved_models" / "npz_mine_npz" / "config.json").read_text())["config"]
-    assert config["model"]["beta"] == 1
+    assert config["model"]["objective"]["beta"] == 1
     assert config["description"] == ""
 
 

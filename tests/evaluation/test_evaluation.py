@@ -11,6 +11,7 @@ from small_models import scaled_decoder, tiny
 
 import kvae
 from kvae import evaluation
+from kvae.evaluation import elbo_estimate
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import tf
 
@@ -242,7 +243,7 @@ def test_evaluate_states_its_protocol(model_2d):
         "prior": "standard_normal",
         "posterior": "diagonal_gaussian",
         "kl": "analytic",
-        "elbo_draws": evaluation.ELBO_DRAWS,
+        "elbo_draws": elbo_estimate.DRAWS,
         "noise": 2,
         "importance_samples": 5,
         "seed": 3,
@@ -269,7 +270,7 @@ def test_protocol_says_that_the_squared_error_lacks_its_constant():
 def test_squared_error_elbo_is_the_gaussians_without_its_constant():
     squared, gaussian = (
         evaluation.evaluate(*untrained(2, likelihood=likelihood))
-        for likelihood in ("squared_error", kvae.model.likelihoods.Gaussian(1.0))
+        for likelihood in ("squared_error", kvae.likelihoods.Gaussian(1.0))
     )
     constant = -4 * stats.norm.logpdf(0.0)  # of four pixels
     assert squared["elbo"] - gaussian["elbo"] == pytest.approx(constant, abs=1e-5)  # float32, nats up to 10

@@ -2,12 +2,12 @@
 
 from small_models import scaled_decoder, tiny
 
-import kvae
+from kvae.model import likelihoods
 
 DECODERS = {
     "bernoulli": {"latent_dim": 2, "likelihood": "bernoulli", "image_shape": (5, 4, 1)},
     "continuous_bernoulli": {"latent_dim": 2, "likelihood": "continuous_bernoulli", "image_shape": (5, 4, 1)},
-    "gaussian": {"latent_dim": 3, "likelihood": kvae.model.likelihoods.Gaussian(0.05), "image_shape": (4, 3, 3)},
+    "gaussian": {"latent_dim": 3, "likelihood": likelihoods.Gaussian(0.05), "image_shape": (4, 3, 3)},
 }
 
 

@@ -125,13 +125,13 @@ def test_added_terms_are_the_same_on_both_paths(x):
 
 
 def test_the_metrics_of_an_objective_come_and_go_with_it(x):
-    class Weighed(kvae.model.objectives.ELBO):
+    class Weighed(kvae.objectives.ELBO):
         def terms(self, draws):
             return {"weight": draws.log_weights[0]}
 
     vae = small(objective=Weighed())
     assert "weight" in vae.fit(x, verbose=0).history
-    vae.objective = kvae.model.objectives.ELBO(2.0)
+    vae.objective = kvae.objectives.ELBO(2.0)
     history = vae.fit(x, verbose=0).history
     assert "weight" not in history
     assert history["loss"][0] == pytest.approx(history["reconstruction"][0] + 2 * history["kl"][0], rel=1e-5)
@@ -153,7 +153,7 @@ def test_every_path_counts_every_step(x):
 
 
 def test_compiling_again_does_not_repeat_noise_order_or_schedule(x):
-    warmup = kvae.model.objectives.LinearWarmup(1.0, steps=4)
+    warmup = kvae.objectives.LinearWarmup(1.0, steps=4)
     vae = small(beta=warmup)
     vae.fit(x, batch_size=15, verbose=0)
     vae.compile(keras.optimizers.Adam(1e-2))
@@ -209,7 +209,7 @@ def test_the_model_of_a_run_keeps_the_count(tmp_path):
 def test_an_objective_gets_the_number_of_training_images(x):
     told = []
 
-    class Told(kvae.model.objectives.ELBO):
+    class Told(kvae.objectives.ELBO):
         def build(self, data_size):
             told.append(data_size)
 
@@ -221,13 +221,13 @@ def test_an_objective_gets_the_number_of_training_images(x):
 
 
 def test_setting_beta_keeps_the_rest_of_the_objective(x):
-    class Own(kvae.model.objectives.ELBO):
+    class Own(kvae.objectives.ELBO):
         pass
 
     vae = small(objective=Own(1.0, samples=3, kl="sampled"))
     vae.beta = 4.0
     assert (type(vae.objective), vae.beta, vae.samples, vae.kl) == (Own, 4.0, 3, "sampled")
-    vae.objective = kvae.model.objectives.Objective()
+    vae.objective = kvae.objectives.Objective()
     with pytest.raises(
         kvae.internal.errors.UserError, match=r"Expected an ELBO to set its beta\. This model has Objective"
     ):

@@ -82,7 +82,7 @@ def test_all_layers_within_a_model_are_found_at_any_depth():
 
 
 def test_the_weights_of_a_mirrored_decoder_have_the_order_of_those_of_a_given_decoder(x):
-    options = {"likelihood": kvae.model.likelihoods.Gaussian("learned"), "seed": 0}
+    options = {"likelihood": kvae.likelihoods.Gaussian("learned"), "seed": 0}
     mirrored = kvae.VAE(2, hidden_units=(4,), **options)
     mirrored.build(x.shape)
     given = kvae.VAE.from_config(mirrored.get_config())
@@ -95,7 +95,7 @@ def test_a_mirrored_model_with_a_learned_variance_continues_training_after_loadi
     """The state of its optimizer is saved in the order of the weights, which a mirrored decoder once changed."""
     losses = []
     for loads in (False, True):
-        vae = kvae.VAE(2, hidden_units=(4,), likelihood=kvae.model.likelihoods.Gaussian("learned"), seed=0)
+        vae = kvae.VAE(2, hidden_units=(4,), likelihood=kvae.likelihoods.Gaussian("learned"), seed=0)
         vae.compile(keras.optimizers.Adam(1e-2))
         vae.fit(x, batch_size=4, verbose=0)
         if loads:

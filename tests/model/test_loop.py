@@ -155,7 +155,7 @@ def test_a_diverging_training_is_stopped_by_terminate_on_nan():
 
 def test_the_loop_follows_schedules_and_a_learning_rate_that_a_callback_sets():
     def histories(route):
-        beta = kvae.model.objectives.LinearWarmup(2.0, 12)
+        beta = kvae.objectives.LinearWarmup(2.0, 12)
         vae = compiled(vae=kvae.VAE(2, hidden_units=(8,), beta=beta, seed=1))
         schedule = keras.callbacks.LearningRateScheduler(lambda epoch: 0.01 / (1 + epoch))
         return vae.fit(route(load().train), epochs=3, callbacks=[schedule], verbose=0).history
@@ -256,7 +256,7 @@ def test_the_model_does_not_keep_the_data_after_fit():
     ],
 )
 def test_compile_chooses_by_network_and_a_saved_model_keeps_the_choice(encoder, options, expected, tmp_path):
-    networks = kvae.model.networks
+    networks = kvae.networks
     make = {"mlp": lambda: networks.MLPEncoder(2, (8,)), "conv": lambda: networks.ConvEncoder(2, (2,), 4)}
     if encoder == "conv" and tf.config.list_logical_devices("GPU"):
         pytest.skip("On a GPU, convolutions are compiled too.")

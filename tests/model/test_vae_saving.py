@@ -19,7 +19,7 @@ def test_configuration_round_trip(built, x):
     vae = kvae.VAE(
         encoder=networks.ConvEncoder(3, (4,), 8, seed=5),
         output_bias=0.25,
-        likelihood=kvae.model.likelihoods.Gaussian(0.5),
+        likelihood=kvae.likelihoods.Gaussian(0.5),
         beta=objectives.LinearWarmup(2.0, 10),
         samples=3,
         kl="sampled",

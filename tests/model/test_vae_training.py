@@ -16,7 +16,7 @@ from kvae.model import networks
 @pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli", "gaussian", "squared_error", "learned"])
 def test_every_likelihood_learns(likelihood, x):
     if likelihood == "learned":
-        likelihood = kvae.model.likelihoods.Gaussian("learned")
+        likelihood = kvae.likelihoods.Gaussian("learned")
     vae = compiled(tiny(likelihood=likelihood))
     losses = vae.fit(x, epochs=8, verbose=0).history["loss"]
     assert losses[-1] < losses[0]

@@ -68,7 +68,7 @@ def test_completion_with_the_options_of_the_article_differs(tiny):
     [
         ({"observed": "topp"}, "Unknown mask 'topp'. Did you mean 'top'"),
         ({"observed": np.ones((4, 4), bool)}, "Expected a mask of shape"),
-        ({"places": [8]}, "among the 8 test images, from 0. Received 8"),
+        ({"places": [8]}, "Expected places of test images between 0 and 7. Received 8"),
         ({"draws": 0}, "draws to be a whole number of at least 1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
@@ -174,5 +174,5 @@ def test_contours_are_unsuitable_for_a_q_whose_covariance_is_not_known(tiny):
 
 
 def test_posterior_contours_of_a_place_out_of_range_are_refused(tiny):
-    with pytest.raises(UserError, match="among the 8 test images"):
+    with pytest.raises(UserError, match="test images between 0 and 7"):
         figures.posterior_contours(tiny, places=(8,))

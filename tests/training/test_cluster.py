@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from kvae.cli.training import train
 from kvae.internal.errors import UserError
+from kvae.model import places
 from kvae.training import cluster, history
 
 WORKERS = ["10.0.0.1:2222", "10.0.0.2:2222"]
@@ -67,15 +68,16 @@ def test_the_command_line_offers_every_kind_and_refuses_others(call):
 
 @pytest.mark.parametrize("labels", [False, True])
 @pytest.mark.parametrize(
-    ("in_set", "places"), [(False, [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1]]), (True, [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]])]
+    ("in_set", "expected"),
+    [(False, [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1]]), (True, [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]])],
 )
-def test_images_know_their_places(labels, in_set, places):
+def test_images_know_their_places(labels, in_set, expected):
     x = np.arange(10.0)[:, None]
     batches = tf.data.Dataset.from_tensor_slices((x, x) if labels else x).batch(4)
     for conditional in {False, labels}:
         found = list(places.add_places(batches, in_set=in_set, conditional=conditional).as_numpy_iterator())
         assert all(isinstance(batch, places.Placed) for batch in found)
-        assert [batch.place.tolist() for batch in found] == places
+        assert [batch.place.tolist() for batch in found] == expected
         assert [batch.global_batch_size.tolist() for batch in found] == [[4] * 4, [4] * 4, [2] * 2]
         np.testing.assert_array_equal(np.concatenate([batch.x for batch in found]), x)
         given = [batch.condition for batch in found]
