@@ -28,7 +28,7 @@ def test_short_options_and_set_reach_the_configuration(call, tmp_path):
     assert config["data"]["batch_size"] == 50
     assert config["model"]["latent_dim"] == 3
     assert config["model"]["objective"]["beta"] == 2
-    assert config["model"]["activation"] == "relu"
+    assert config["model"]["network"]["activation"] == "relu"
     assert config["seed"] == 4
     assert config["training"]["learning_rate"] == 0.01
 

@@ -73,15 +73,15 @@ def test_every_variant_has_its_report(whole):
     assert tuple(card["variants"]) == NAMES
     for name, report in card["variants"].items():
         assert set(report) == {
-            "bytes", "load_seconds", "peak_memory_mb", "latency_us", "means_error_greatest", "means_error_mean",
+            "file", "format", "bytes", "load_seconds", "peak_memory_mb", "latency_us",
+            "means_error_greatest", "means_error_mean",
             "pixels_differing", "pixels_difference_greatest", "pixels", "z_identical", "elbo_change",
         }  # fmt: skip
         assert report["bytes"] == parity.size(folder / runtime.VARIANTS.get(name, name))
         assert report["z_identical"]
         assert report["pixels"] == 100 * 30
         assert report["means_error_mean"] <= report["means_error_greatest"]
-        kind = "saved_model" if name.startswith("saved_model") else name
-        assert card["tolerances"][name] == export.TOLERANCES[kind]
+        assert card["tolerances"][name] == export.TOLERANCES[name]
 
 
 @pytest.mark.parametrize("name", ["saved_model", "saved_model_decoder", "float32"])

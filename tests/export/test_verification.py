@@ -187,8 +187,8 @@ def test_a_wrong_elbo_does_not_verify(copied, source):
 def test_an_evaluation_of_something_else_is_a_claim_that_fails(copied, content):
     (copied / "evaluation.json").write_text(content)
     found = failed_checks(copied)
-    assert list(found) == ["evaluation.json: elbo"]
-    assert "not an evaluation of kvae" in found["evaluation.json: elbo"]
+    assert list(found) == ["evaluation.json: evaluation"]
+    assert "not an evaluation of kvae" in found["evaluation.json: evaluation"]
 
 
 def test_the_decoder_of_another_model_does_not_verify_although_the_card_fits(copied, tmp_path):
