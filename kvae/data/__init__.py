@@ -5,60 +5,15 @@ The interface is `load`. It takes a source (`mnist5k`, any TFDS image dataset, `
 the data.
 """
 
-from pathlib import Path
-
 from kvae.data.pipeline import Data, Info, build_data
-from kvae.data.sources import csv, idx, images, npz, tfds
-from kvae.data.split import Source
-from kvae.internal.errors import UserError
+from kvae.data.sources import open_source
+from kvae.data.split import Source, Split
 
-__all__ = ["Data", "Info", "load", "open_source"]
-
-FILE_SOURCES = ("idx", "csv", "npz", "images")
-MNIST5K = Path(__file__).parent / "mnist5k.npz"
-
-
-def open_source(source: str, streaming: bool = False) -> Source:
-    """Opens a source.
-
-    Args:
-        source: name of the source, as for `load`.
-        streaming: whether to read the images from disk batch by batch instead of into memory; only for TFDS datasets
-            and `images:DIR`.
-
-    Returns:
-        The splits of the source.
-
-    Raises:
-        UserError: if the source is unknown, or its content cannot be read. Each reader says what it expects.
-    """
-    if not isinstance(source, str):
-        raise UserError(f"Expected the name of a dataset such as mnist5k, mnist or csv:FILE. Received {source!r}.")
-    kind, colon, place = source.partition(":")
-    if not source or (colon and kind in FILE_SOURCES and not place):
-        raise UserError(f"Expected a dataset such as mnist5k, mnist, idx:DIR or csv:FILE. Received {source!r}.")
-    streamable = not (source == "mnist5k" or kind in ("idx", "csv", "npz"))
-    if streaming and not streamable:
-        raise UserError(
-            f"Expected a TFDS dataset or images:DIR for streaming. Received {source!r}, which cannot be streamed. "
-            "Leave streaming out to read it into memory."
-        )
-    if source == "mnist5k":
-        digits = npz.read(str(MNIST5K))
-        return Source("mnist5k", digits.splits, tuple("0123456789"))
-    if colon and kind == "idx":
-        return idx.read(place)
-    if colon and kind == "csv":
-        return csv.read(place)
-    if colon and kind == "npz":
-        return npz.read(place)
-    if colon and kind == "images":
-        return images.read(place, streaming)
-    return tfds.read(source, streaming)
+__all__ = ["Data", "Info", "Source", "Split", "load", "open_source"]
 
 
 def load(
-    source: str,
+    source: str | Source,
     *,
     train: str = "train",
     validation: str | None = None,
@@ -76,7 +31,7 @@ def load(
 
     Args:
         source: `mnist5k` (part of kvae, needs no network), the name of a TFDS image dataset, `idx:DIR`, `csv:FILE`,
-            `csv:TRAIN,TEST`, `npz:FILE` or `images:DIR`.
+            `csv:TRAIN,TEST`, `npz:FILE`, `images:DIR`, `MODULE:FUNCTION:PLACE` for a reader of your own, or a `Source`.
         train: split for training, or a slice of a split: `train`, `train[:10000]`, `train[:90%]`.
         validation: split or slice for validation, e.g. `train[90%:]`. None by default.
         test: split or slice for testing.

@@ -51,6 +51,11 @@ def import_file(path: str | Path) -> ModuleType:
     return module
 
 
+def is_imported(module: str) -> bool:
+    """Whether a file of this name was imported."""
+    return module in _MODULES
+
+
 def files() -> list[Path]:
     """The files that were imported."""
     return [Path(str(module.__file__)) for module in _MODULES.values()]

@@ -4,3 +4,24 @@
 `loop.py` bring the batches to the training step. Each kind of part has its own file or folder, with a table of the
 names that a recipe can use.
 """
+
+from kvae.internal.lazy import lazy
+
+_MODULES = (
+    "assembly",
+    "compiled",
+    "densities",
+    "fast_fit",
+    "likelihoods",
+    "loop",
+    "networks",
+    "objectives",
+    "parts",
+    "places",
+    "posteriors",
+    "priors",
+    "vae",
+)
+__getattr__, __dir__ = lazy(
+    __name__, {"VAE": f"{__name__}.vae:VAE", **{name: f"{__name__}.{name}" for name in _MODULES}}
+)

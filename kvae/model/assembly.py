@@ -107,11 +107,7 @@ class Assembly(FastFit):
     def _build_decoder(self, image_shape: tuple[int, ...], condition: Any) -> None:
         wanted = tuple(self.likelihood.parameters_shape(image_shape))
         if self.decoder is None:
-            if not hasattr(self.encoder, "mirror"):
-                raise UserError("Expected decoder= together with an encoder that has no method mirror. Received none.")
-            per_pixel = wanted[len(image_shape) :]
-            options = {"numbers_per_pixel": math.prod(per_pixel)} if per_pixel else {}
-            self.decoder = self.encoder.mirror(image_shape, self.output_bias, **options)
+            self.decoder = networks.mirrored(self.encoder, image_shape, wanted, self.output_bias)
             place_layer(self, self.decoder, 1)  # after the encoder, as in a model with decoder=
         emitted = networks.call(self.decoder, keras.KerasTensor((None, self.latent_dim)), condition)
         if tuple(emitted.shape[1:]) != wanted:

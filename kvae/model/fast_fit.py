@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kvae.data.in_memory import ImageDataset, ImagesInMemory, Placeholder, as_float32, shuffled
-from kvae.internal.errors import UserError
+from kvae.internal.errors import KvaeWarning, UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import networks
 from kvae.model.keras_privates import has_compiled_metrics, is_called_by_fit, layers_of
@@ -134,7 +134,7 @@ class FastFit(StepCounter):
                 was compiled with a loss or metrics, or a model that needs a condition receives none.
 
         Warns:
-            UserWarning: if pixels are grey under a Bernoulli likelihood, or the model or the call prevents the fast
+            KvaeWarning: if pixels are grey under a Bernoulli likelihood, or the model or the call prevents the fast
                 path.
         """
         if x is None:
@@ -166,7 +166,7 @@ class FastFit(StepCounter):
             UserError: as `fit`.
 
         Warns:
-            UserWarning: as `fit`.
+            KvaeWarning: as `fit`.
         """
         if is_called_by_fit(kwargs):  # `fit` has already checked and prepared x.
             with self._making_batches("test", x):
@@ -190,7 +190,7 @@ class FastFit(StepCounter):
             UserError: if pixels lie outside of the likelihood's support.
 
         Warns:
-            UserWarning: if pixels are grey under a likelihood of whole numbers.
+            KvaeWarning: if pixels are grey under a likelihood of whole numbers.
         """
         stacklevel = 4  # Warnings point to the caller of fit, evaluate or an estimate.
         if isinstance(x, ImageDataset) and x.binary is not None:
@@ -255,7 +255,7 @@ class FastFit(StepCounter):
         obstacle = self._obstacle_to_fast_path(kind, in_memory, steps)
         if obstacle:
             message = f"This {type(self).__name__} cannot use kvae's fast path, because {obstacle}."
-            warnings.warn(message, UserWarning, stacklevel=3)
+            warnings.warn(message, KvaeWarning, stacklevel=3)
             return x
         self._build_all(in_memory.images.shape[1:])
         return in_memory.placeholder

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kvae.internal.errors import UserError
+from kvae.internal.errors import KvaeWarning, UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import densities, parts
 from kvae.noise.keyed import Noise
@@ -125,7 +125,7 @@ class Likelihood(parts.Part):
             UserError: if x has no numbers, or a pixel is NaN or outside the support.
 
         Warns:
-            UserWarning: if pixels in the support are not whole numbers, but the support has whole numbers only.
+            KvaeWarning: if pixels in the support are not whole numbers, but the support has whole numbers only.
         """
         values, (low, high, whole) = np.asarray(x), self.support
         if values.size == 0 or values.dtype.kind not in "fiub":
@@ -149,7 +149,7 @@ class Likelihood(parts.Part):
         else:
             name = type(self).__name__
             text = f"Expected whole numbers as pixels: only these have a density under {name}. Received other numbers."
-        warnings.warn(text, UserWarning, stacklevel=stacklevel + 1)
+        warnings.warn(text, KvaeWarning, stacklevel=stacklevel + 1)
 
 
 def _inner_value(low: float, high: float) -> float:

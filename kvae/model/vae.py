@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,14 @@ from kvae.noise.portable import Portable
 from kvae.noise.streams import Stream
 
 METRICS = ("loss", "elbo", "reconstruction", "kl")
+
+
+class Samples(NamedTuple):
+    """Images drawn from a model, one per seed. An exported decoder has them as `kvae.runtime.Sample`, in uint8."""
+
+    images: tf.Tensor  # [n, *image]  draws of p(x|z), float32
+    means: tf.Tensor  # [n, *image]  E[x|z], float32
+    z: tf.Tensor  # [n, D]  float32
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -318,7 +326,7 @@ class VAE(Assembly):
             z = q.sample_and_log_prob(noise, 1)[0][0]
         return self.likelihood.mean(self._decode(z, condition))
 
-    def sample(self, seeds: Any, condition: Any = None) -> portable.Sample:
+    def sample(self, seeds: Any, condition: Any = None) -> Samples:
         """Draws one image x ~ p(x|z), z ~ p(z) per seed. The exported decoders draw the same images from these seeds.
 
         Image i depends only on seeds[i], see `kvae.noise.portable`. With a standard normal prior z is the same on every
@@ -342,11 +350,9 @@ class VAE(Assembly):
         drawn = [
             _sample(self, tf.constant(seeds[part]), None if condition is None else condition[part]) for part in slices
         ]
-        return portable.Sample(*[tf.concat(part, axis=0) for part in zip(*drawn, strict=True)])
+        return Samples(*[tf.concat(part, axis=0) for part in zip(*drawn, strict=True)])
 
-    def sample_graph(
-        self, seeds: tf.Tensor, condition: Any = None, prior: priors.Prior | None = None
-    ) -> portable.Sample:
+    def sample_graph(self, seeds: tf.Tensor, condition: Any = None, prior: priors.Prior | None = None) -> Samples:
         """What `sample` computes for one batch, with operations that are built into LiteRT.
 
         Args:
@@ -360,7 +366,7 @@ class VAE(Assembly):
         noise = Portable(seeds, TENSORFLOW)
         z = (prior or self.prior).sample(noise, condition)
         parameters = self._decode(z, condition)
-        return portable.Sample(self.likelihood.sample(parameters, noise), self.likelihood.mean(parameters), z)
+        return Samples(self.likelihood.sample(parameters, noise), self.likelihood.mean(parameters), z)
 
     def sample_prior(self, n: int, seed: int | None = None, condition: Any = None) -> tf.Tensor:
         """n draws z ~ p(z), `[n, D]`: the z of the images that `generate` returns for the same arguments."""
@@ -449,7 +455,7 @@ class VAE(Assembly):
 
 
 @compiled
-def _sample(vae: VAE, seeds: tf.Tensor, condition: Any) -> portable.Sample:
+def _sample(vae: VAE, seeds: tf.Tensor, condition: Any) -> Samples:
     return vae.sample_graph(seeds, condition)
 
 

@@ -10,7 +10,7 @@ imports no other library than NumPy.
 
 import math
 from statistics import NormalDist
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,14 +25,6 @@ GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: consecutive multiples spread evenly 
 SEGMENTS, CELLS = 12, 256
 INTERPOLATION = 12  # number of bits for the position within a cell
 OUTERMOST_CELL = 0.45  # width of the last cell in standard deviations; its exact upper end is infinite
-
-
-class Sample(NamedTuple):
-    """Images drawn from a model, one per seed, with their means and their latent points."""
-
-    images: Any  # [n, *image]  draws of p(x|z)
-    means: Any  # [n, *image]  E[x|z], float32
-    z: Any  # [n, D]  float32
 
 
 class Arithmetic(Protocol):

@@ -89,4 +89,8 @@ def _load_alone(path: Path, variant: str | None, threads: int | None) -> Decoder
         return open_decoder(path, threads)
     if (path / MODEL).is_file() and variant is None:
         return open_decoder(path / MODEL, threads)
+    if (path / "config.json").is_file() and variant is None:
+        raise UserError(
+            f"{str(path)!r} has no {MODEL}: its training has not finished. Finish it: kvae train --resume --out {path}"
+        )
     raise UserError(f"Expected a bundle, with a {CARD}. {str(path)!r} has none; make one: kvae export RUN --out DIR")

@@ -64,7 +64,7 @@ def build_model(config: RunConfig, data: Data, parts: Parts | None = None) -> VA
         objective = objective.with_beta(objectives.LinearWarmup(objective.beta, steps))
     vae = VAE(
         encoder=parts.encoder,
-        decoder=_decoder(config, parts.encoder, data),
+        decoder=_decoder(config, parts, data),
         objective=objective,
         likelihood=parts.likelihood,
         prior=parts.prior,
@@ -190,12 +190,14 @@ def _encoder(config: RunConfig) -> Any:
     return encoder
 
 
-def _decoder(config: RunConfig, encoder: Any, data: Data) -> Any:
-    """The decoder that mirrors an encoder."""
-    common = _common(config)
+def _decoder(config: RunConfig, parts: Parts, data: Data) -> Any:
+    """The decoder that mirrors the encoder of a run."""
+    common, image_shape = _common(config), tuple(data.info.image_shape)
     bias = networks.logit_of_mean(data.pixel_mean) if common["output_bias"] == "data" else None
     penalized = common["encoder_l2"] > 0 or common["decoder_l2"] > 0  # a decoder takes the encoder's over by default
-    return encoder.mirror(data.info.image_shape, bias, **(_l2(common["decoder_l2"]) if penalized else {}))
+    options = _l2(common["decoder_l2"]) if penalized else {}
+    wanted = tuple(parts.likelihood.parameters_shape(image_shape))
+    return networks.mirrored(parts.encoder, image_shape, wanted, bias, **options)
 
 
 def _l2(strength: float) -> dict[str, Any]:

@@ -274,12 +274,3 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
-
-
-def with_absolute_source(config: RunConfig) -> RunConfig:
-    """The configuration with a source of files named by its absolute path, so that a run can be used from anywhere."""
-    kind, colon, place = config.data.source.partition(":")
-    if not colon or kind not in ("idx", "csv", "npz", "images"):
-        return config
-    places = [str(Path(part).absolute()) for part in place.split(",")]
-    return config.model_copy(update={"data": config.data.model_copy(update={"source": f"{kind}:{','.join(places)}"})})

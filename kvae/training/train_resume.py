@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from kvae import data as data_
 from kvae import evaluation
 from kvae.data import Data
+from kvae.data.sources import absolute
 from kvae.internal import files
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
@@ -13,7 +14,7 @@ from kvae.model.vae import VAE
 from kvae.plotting import figures
 from kvae.training import callbacks, cluster, history
 from kvae.training.build import build_model, build_optimizer, make_parts, resolved, steps_an_epoch
-from kvae.training.config import RunConfig, TrainingConfig, with_absolute_source
+from kvae.training.config import RunConfig, TrainingConfig
 from kvae.training.runs import Run, check_free
 
 
@@ -47,7 +48,7 @@ def train(
     Raises:
         UserError: the folder is taken, the data or the configuration cannot be used, or another worker is gone.
     """
-    config = resolved(with_absolute_source(config))
+    config = resolved(_with_absolute_source(config))
     chief = cluster.is_chief(distribute)
     if chief:
         check_free(folder, overwrite)
@@ -84,7 +85,7 @@ def resume(
     Raises:
         UserError: no such run, another configuration than the run's, or another worker is gone.
     """
-    config = None if config is None else resolved(with_absolute_source(config))
+    config = None if config is None else resolved(_with_absolute_source(config))
     chief = cluster.is_chief(distribute)
     run = Run.open(folder)
     run.config = resolved(run.config)
@@ -118,6 +119,12 @@ def resume(
         run.write_config(data.info.protocol)
         run.discard_results()
     return _fit(_Fit(run, data, resumed.model, resumed, verbose, extra, chief))
+
+
+def _with_absolute_source(config: RunConfig) -> RunConfig:
+    """The configuration with a source of files by its absolute path, so that the run can be used from any folder."""
+    data = config.data.model_copy(update={"source": absolute(config.data.source)})
+    return config.model_copy(update={"data": data})
 
 
 def _accepted(own: RunConfig, asked: RunConfig) -> RunConfig:

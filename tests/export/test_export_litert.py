@@ -88,7 +88,7 @@ def decoder(content: bytes, tmp_path) -> LiteRTDecoder:
     return LiteRTDecoder(tmp_path / "decoder.tflite")
 
 
-def images_of(vae: kvae.VAE, drawn: portable.Sample) -> np.ndarray:
+def images_of(vae: kvae.VAE, drawn: kvae.model.vae.Samples) -> np.ndarray:
     """The images of a sample in 0..255, in a type whose differences do not overflow."""
     return np.rint(255 * drawn.images.numpy()).astype(np.int16)
 

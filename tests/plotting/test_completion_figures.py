@@ -17,7 +17,7 @@ from kvae.plotting import figures, plots
 
 def test_completion_is_by_default_of_the_first_image_of_each_of_six_classes(digits_2d):
     figure = figures.completion(digits_2d)["completion"]
-    with np.load(kvae.data.MNIST5K) as archive:
+    with np.load(kvae.data.sources.MNIST5K) as archive:
         places = [first_places(archive["y_test"])[digit] for digit in range(6)]
         x = (archive["x_test"][places, ..., None] > 127.5).astype(np.float32)
     np.testing.assert_array_equal(cells(shown(figure), (28, 28))[:, 0], x.repeat(3, axis=-1))

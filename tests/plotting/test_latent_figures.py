@@ -119,7 +119,7 @@ def ends_of(figure, shape: tuple[int, int]) -> np.ndarray:
 
 def test_interpolation_goes_between_the_first_test_images_of_two_classes(digits_2d):
     figure = figures.interpolation(digits_2d, pairs=[("3", "7")], steps=5)["interpolation"]
-    with np.load(kvae.data.MNIST5K) as archive:
+    with np.load(kvae.data.sources.MNIST5K) as archive:
         places = first_places(archive["y_test"])
         x = (archive["x_test"][[places[3], places[7]], ..., None] > 127.5).astype(np.float32)
     expected = decoded(digits_2d.vae, digits_2d.vae.encode(x).mean)

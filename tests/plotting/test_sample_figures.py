@@ -73,7 +73,7 @@ def test_reconstructions_show_the_first_test_images_above_means_at_draws(digits_
 
 def test_reconstruction_draws_are_of_four_classes_twice(digits_2d):
     picture = cells(shown(figures.reconstructions(digits_2d)["reconstructions_draws"]), (28, 28))
-    with np.load(kvae.data.MNIST5K) as archive:
+    with np.load(kvae.data.sources.MNIST5K) as archive:
         x, labels = (archive["x_test"][:100, ..., None] > 127.5).astype(np.float32), archive["y_test"][:100]
     places = sorted(first_places(labels).values())[:4]
     assert picture.shape[:2] == (8, 3)

@@ -16,6 +16,7 @@ import pytest
 
 from kvae import training
 from kvae.internal.errors import UserError
+from kvae.training.build import resolved
 from kvae.training.config import RunConfig
 from kvae.training.runs import Run
 
@@ -77,7 +78,7 @@ def test_a_run_folder_has_everything_in_its_place(tmp_path):
     assert len(run.history()["loss"]) == 6
     content = json.loads((run.folder / "config.json").read_text())
     assert set(content) == {"config", "protocol", "versions"}
-    assert Run.open(run.folder).config == config()
+    assert Run.open(run.folder).config == resolved(config())  # with the options that were left to their defaults
 
 
 def test_the_saved_model_has_no_optimizer_and_its_halves_agree_with_it(tmp_path, digits):
@@ -177,7 +178,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
 
 def test_resuming_with_other_settings_names_what_differs(tmp_path):
     training.train(config(), tmp_path / "run", verbose=0)
-    with pytest.raises(UserError, match=r"model\.beta"):
+    with pytest.raises(UserError, match=r"model\.objective\.beta"):
         training.resume(tmp_path / "run", config(model={"beta": 2.0}), verbose=0)
 
 

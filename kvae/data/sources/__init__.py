@@ -1,1 +1,80 @@
-"""Readers of data, one module per format. Each has a function `read` that returns the splits of a source."""
+"""Readers of data, one file per format. A new one is a file with a function `read`, and a line in `READERS`."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+from kvae.data.sources import csv, idx, images, npz, tfds
+from kvae.data.split import Source
+from kvae.internal import imported
+from kvae.internal.errors import UserError
+
+# By kind, a function (place) -> Source, or (place, streaming) -> Source if it can also stream from disk.
+READERS: dict[str, Callable[..., Source]] = {
+    "idx": idx.read,
+    "csv": csv.read,
+    "npz": npz.read,
+    "images": images.read,
+}
+MNIST5K = Path(__file__).parents[1] / "mnist5k.npz"
+
+
+def open_source(source: str | Source, streaming: bool = False) -> Source:
+    """Opens a source.
+
+    Args:
+        source: `mnist5k`, `KIND:PLACE` with a kind of `READERS`, the name of a TFDS dataset, or
+            `MODULE:FUNCTION:PLACE` for a reader of the user's in a file that was imported. A `Source` is returned as it
+            is.
+        streaming: whether to read the images from disk batch by batch instead of into memory; only for readers that
+            can.
+
+    Returns:
+        The splits of the source.
+
+    Raises:
+        UserError: if the source is unknown, or its content cannot be read. Each reader says what it expects.
+    """
+    if isinstance(source, Source):
+        return source
+    if not isinstance(source, str):
+        raise UserError(f"Expected the name of a dataset such as mnist5k, mnist or csv:FILE. Received {source!r}.")
+    reader, place = _reader_and_place(source)
+    if not source or not place:
+        raise UserError(f"Expected a dataset such as mnist5k, mnist, idx:DIR or csv:FILE. Received {source!r}.")
+    if "streaming" in inspect.signature(reader).parameters:
+        return reader(place, streaming)
+    if streaming:
+        raise UserError(
+            f"Expected a TFDS dataset or images:DIR for streaming. Received {source!r}, which cannot be streamed. "
+            "Leave streaming out to read it into memory."
+        )
+    return reader(place)
+
+
+def _reader_and_place(source: str) -> tuple[Callable[..., Source], str]:
+    kind, colon, place = source.partition(":")
+    if source == "mnist5k":
+        return _mnist5k, source
+    if colon and kind in READERS:
+        return READERS[kind], place
+    if colon and imported.is_imported(kind):
+        name, _, place = place.partition(":")
+        return imported.find(f"{kind}:{name}"), place
+    return tfds.read, source
+
+
+def _mnist5k(_: str) -> Source:
+    digits = npz.read(str(MNIST5K))
+    return Source("mnist5k", digits.splits, tuple("0123456789"))
+
+
+def absolute(source: str) -> str:
+    """A source of files with their absolute paths, so that a run can be used from any folder."""
+    reader, place = _reader_and_place(source)
+    if reader in (tfds.read, _mnist5k) or not place:
+        return source
+    prefix = source.removesuffix(place)
+    if prefix.partition(":")[0] not in READERS and not Path(place).exists():
+        return source
+    return prefix + ",".join(str(Path(part).absolute()) for part in place.split(","))

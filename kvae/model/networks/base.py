@@ -218,3 +218,23 @@ class Decoder(Network):
         filled = np.zeros((*values.shape, self.numbers_per_pixel), np.float32)
         filled[..., 0] = values
         return ConstantValues(filled.ravel())
+
+
+def mirrored(encoder: Any, image_shape: Shape, parameters_shape: Shape, output_bias: Any = None, **options: Any) -> Any:
+    """The decoder that mirrors an encoder, for a likelihood with any number of numbers per pixel.
+
+    Args:
+        encoder: an encoder with a method `mirror(image_shape, output_bias, **options)`.
+        image_shape: shape of one image.
+        parameters_shape: shape of what the decoder must return for one image; the likelihood decides it.
+        output_bias: start of the output bias, as `mirror` takes it.
+        **options: further options of `mirror`.
+
+    Raises:
+        UserError: if the encoder has no method `mirror`.
+    """
+    if not hasattr(encoder, "mirror"):
+        raise UserError("Expected decoder= together with an encoder that has no method mirror. Received none.")
+    per_pixel = parameters_shape[len(image_shape) :]
+    several = {"numbers_per_pixel": math.prod(per_pixel)} if per_pixel else {}
+    return encoder.mirror(image_shape, output_bias, **several, **options)
