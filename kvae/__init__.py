@@ -18,6 +18,7 @@ __version__ = "0.3.0"
 
 _PUBLIC = {
     "VAE": "kvae.model.vae:VAE",
+    "UserError": "kvae.internal.errors:UserError",
     "load": "kvae.runtime:load",
     # The parts of a model.
     "likelihoods": "kvae.model.likelihoods",
@@ -36,9 +37,10 @@ _PUBLIC = {
     "runtime": "kvae.runtime",
     "training": "kvae.training",
 }
-__all__ = ["VAE", "__version__", "load", *(name for name in _PUBLIC if name not in ("VAE", "load"))]
+__all__ = ["UserError", "VAE", "__version__", "load", *(name for name in _PUBLIC if name.islower() and name != "load")]
 
 if TYPE_CHECKING:
+    from kvae.internal.errors import UserError
     from kvae.model.vae import VAE
     from kvae.runtime import load
 

@@ -35,7 +35,8 @@ def import_file(path: str | Path) -> ModuleType:
         raise UserError(f"Expected --import with a file that exists. {str(path)!r} does not.")
     if name in _MODULES and _MODULES[name].__file__ == str(path):
         return _MODULES[name]
-    if name in sys.modules or importlib.util.find_spec(name) is not None:
+    there = importlib.util.find_spec(name)
+    if there is not None and (there.origin is None or Path(there.origin).resolve() != path.resolve()):
         raise UserError(f"Expected --import with a file of another name: there is a module {name!r} already.")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

@@ -45,7 +45,7 @@ class Sample(NamedTuple):
 
 
 class Decoder:
-    """A trained decoder. A format makes a subclass, which sets the attributes and has one method, `_call`.
+    """A trained decoder. A format makes a subclass, which sets the attributes and has one method, `run`.
 
     Attributes:
         latent_dim: size of the latent space, D.
@@ -63,7 +63,7 @@ class Decoder:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # a LiteRT interpreter serves one caller from its inputs to its outputs
 
-    def _call(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs one function of the model on a batch.
 
         Args:
@@ -73,7 +73,7 @@ class Decoder:
         Returns:
             For `"decode"` means and `logits` (or `parameters`), float32; for `"sample"` images uint8, means and z.
         """
-        raise NotImplementedError(f"{type(self).__name__} needs a method _call(name, inputs).")
+        raise NotImplementedError(f"{type(self).__name__} needs a method run(name, inputs).")
 
     def decode(self, z: ArrayLike, condition: ArrayLike | None = None) -> Decoded:
         """E[x|z] and the logits of p(x|z).
@@ -112,7 +112,7 @@ class Decoder:
         starts = range(0, len(values), self.chunk)
         with self._lock:
             parts = [
-                self._call(name, {key: value[start : start + self.chunk] for key, value in inputs.items()})
+                self.run(name, {key: value[start : start + self.chunk] for key, value in inputs.items()})
                 for start in starts
             ]
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

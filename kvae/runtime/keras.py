@@ -31,7 +31,7 @@ class KerasDecoder(Decoder):
         self.chunk = min(CHUNK, vae.images_at_once)
         self._vae = vae
 
-    def _call(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         condition = inputs.get("condition")
         if name == "decode":
             parameters = self._vae.decode(inputs["z"], condition)

@@ -61,12 +61,12 @@ class LiteRTDecoder(Decoder):
         if self.condition_shape is not None:
             one["condition"] = np.zeros((1, *self.condition_shape), np.float32)
         try:
-            drawn = self._call("sample", one)  # a dynamic batch has no shape before it ran
+            drawn = self.run("sample", one)  # a dynamic batch has no shape before it ran
         except (ValueError, RuntimeError) as error:
             raise _damaged(path, error) from error
         self.image_shape = tuple(drawn["images"].shape[1:])
 
-    def _call(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return self._runners[name](**inputs)
 
 

@@ -53,7 +53,7 @@ class SavedModelDecoder(Decoder):
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"{path} is not a SavedModel that kvae exported ({reason}).") from error
 
-    def _call(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    def run(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
         from kvae.internal.tensorflow import tf
 
         found = self._functions[name](**{key: tf.constant(value) for key, value in inputs.items()})

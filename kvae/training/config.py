@@ -211,8 +211,8 @@ def override(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]
 
     Args:
         values: as a recipe has them.
-        settings: by key, e.g. `{"model.beta": 1.5, "model.prior.kind": "mixture", "model.prior.components": 10}`. A
-            part's name alone, `{"model.network": "conv"}`, chooses another kind with its default options.
+        settings: by key, e.g. `{"model.beta": 1.5, "model.prior.kind": "mixture", "model.prior.components": 10}`. Another
+            kind of a part begins with its default options: those of a recipe belong to the kind that it has.
 
     Raises:
         UserError: if a key is unknown, with the nearest match.
@@ -225,6 +225,8 @@ def override(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]
             raise UserError(f"{error}.") from None
     for key in sorted(settings, key=_options_last):
         path = _path_of(key)
+        if path[0] == "model" and path[-1] == "kind":  # the same as the name of the part
+            path = path[:-1]
         section: Any = result
         for name in path[:-1]:
             inner = section.get(name, {})

@@ -328,11 +328,8 @@ TABLED = {
         ({"model.network": "conv"}, "network", {"kind": "conv"}),
         ({"model.filters": [8], "model.network": "conv"}, "network", {"kind": "conv", "filters": [8]}),
         ({"model.network": "mlp"}, "network", {"kind": "mlp", "hidden_units": [500], "activation": "tanh"}),
-        (
-            {"model.network.kind": "conv"},
-            "network",
-            {"kind": "conv", "hidden_units": [500], "activation": "tanh"},
-        ),
+        ({"model.network.kind": "conv"}, "network", {"kind": "conv"}),
+        ({"model.network.kind": "conv", "model.network.filters": [8]}, "network", {"kind": "conv", "filters": [8]}),
         ({"model.prior.components": 3, "model.prior": "mixture"}, "prior", {"kind": "mixture", "components": 3}),
         ({"model.prior.kind": "mixture"}, "prior", {"kind": "mixture"}),
     ],
