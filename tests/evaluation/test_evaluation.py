@@ -244,7 +244,6 @@ def test_evaluate_states_its_protocol(model_2d):
         "prior": "standard_normal",
         "posterior": "diagonal_gaussian",
         "kl": "analytic",
-        "evaluations": ["elbo", "log_likelihood"],
         "elbo_draws": elbo_estimate.DRAWS,
         "noise": 2,
         "importance_samples": 5,
