@@ -119,7 +119,7 @@ def test_complete_takes_the_first_images_of_a_digit(completed, run, more, count)
 
 def test_complete_takes_the_image_at_an_index(completed, run):
     result = completed(run, "--index", 5, *FEW)
-    assert result["protocol"]["test_images"] == "the one at place 5, from 0"
+    assert result["protocol"]["test_images"] == "the image with index 5, counted from 0"
     assert result["kvae"]["standard_error"] is None
 
 

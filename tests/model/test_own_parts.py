@@ -21,6 +21,8 @@ from kvae.noise.streams import Stream
 from kvae.plotting import figures
 from kvae.runtime.litert import LiteRTDecoder
 
+pytestmark = pytest.mark.usefixtures("without_xla")  # many models, of which XLA is not what is tested
+
 OPTIONS = {
     "prior": lambda: {"prior": Mixture()},
     "likelihood": lambda: {"likelihood": TwoNumberGaussian()},

@@ -41,7 +41,14 @@ def test_loaded_model_goes_on_as_the_saved_one(x, tmp_path):
     assert logs[0] == logs[1]
 
 
-@pytest.mark.parametrize("first", ["kvae, keras", "keras, kvae", "kvae.model.densities, kvae.model.networks, keras"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        "kvae, keras",
+        pytest.param("keras, kvae", marks=pytest.mark.slow),  # test_registration.py has further orders by default
+        pytest.param("kvae.model.densities, kvae.model.networks, keras", marks=pytest.mark.slow),
+    ],
+)
 def test_a_fresh_process_that_imports_kvae_loads_a_model(first, vae, x, tmp_path):
     vae.save(tmp_path / "vae.keras")
     np.save(tmp_path / "expected.npy", vae.predict(x, verbose=0))

@@ -124,7 +124,7 @@ def test_a_run_of_other_settings_is_left_alone_and_named(two):
     times = [path.stat().st_mtime_ns for path in sorted((two / "runs").glob("*/model.keras"))]
     result = reproduce(two, "flux_beta", "--out", "elsewhere")  # without --quick: there is a quick run
     assert result.returncode == 2
-    assert "training.epochs (run: 2, asked: 10)" in " ".join(result.stderr.split())
+    assert "training.epochs (run: 2, received: 10)" in " ".join(result.stderr.split())
     assert [path.stat().st_mtime_ns for path in sorted((two / "runs").glob("*/model.keras"))] == times
 
 
