@@ -211,8 +211,8 @@ def override(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]
 
     Args:
         values: as a recipe has them.
-        settings: by key, e.g. `{"model.beta": 1.5, "model.prior.kind": "mixture", "model.prior.components": 10}`. Another
-            kind of a part begins with its default options: those of a recipe belong to the kind that it has.
+        settings: new values by key, e.g. `{"model.prior.kind": "mixture", "model.prior.components": 10}`. Another kind
+            of a part starts with its default options, because those of a recipe belong to the kind that it had.
 
     Raises:
         UserError: if a key is unknown, with the nearest match.

@@ -1,0 +1,172 @@
+"""A model is made of the tables of its configuration; each part checks its own options, before the data are read."""
+
+import numpy as np
+import pytest
+
+import kvae
+from kvae import training
+from kvae.internal import imported
+from kvae.internal.errors import UserError
+from kvae.training.build import build_model, make_parts, options_of, resolved
+from kvae.training.config import RunConfig
+
+OWN = """
+import keras
+import kvae
+from kvae.model.priors import Prior, StandardNormal
+from kvae.model.networks import MLPEncoder
+
+@keras.saving.register_keras_serializable("parts_of_the_build_test")
+class Shifted(StandardNormal):
+    def __init__(self, by=1.0, **kwargs):
+        super().__init__(**kwargs)
+        if by < 0:
+            raise kvae.UserError(f"Expected by to be at least 0. Received {by}.")
+        self.by = by
+    def get_config(self):
+        return {**super().get_config(), "by": self.by}
+
+class NotRegistered(StandardNormal):
+    pass
+
+@keras.saving.register_keras_serializable("parts_of_the_build_test")
+class WithoutMirror(keras.Model):
+    def __init__(self, latent_dim, **kwargs):
+        super().__init__(**kwargs)
+
+class Narrow(MLPEncoder):
+    pass
+
+value = 3
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory) -> str:
+    """The name of a module with parts of a user's, imported as --import does."""
+    path = tmp_path_factory.mktemp("own") / "parts_of_the_build_test.py"
+    path.write_text(OWN)
+    return imported.import_file(path).__name__
+
+
+def configured(**model) -> RunConfig:
+    return RunConfig.from_dict({"model": {"hidden_units": [4], **model}, "data": {"train": "train[:200]"}})
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"likelihood": "foo"}, r"Unknown model\.likelihood 'foo'.*MODULE:CLASS, with --import"),
+        ({"likelihood": "gausian"}, "Did you mean 'gaussian'"),
+        ({"prior": "standardnormal"}, "Did you mean 'standard_normal'"),
+        ({"posterior": {"kind": "diagonal"}}, r"Unknown model\.posterior"),
+        ({"objective": "iwea"}, r"Unknown model\.objective"),
+        ({"network": "transformer"}, r"Unknown model\.network"),
+        ({"network": {"hiden_units": [3]}}, "Did you mean 'hidden_units'"),
+        ({"network": {"latent_dim": 3}}, "Unknown option of model.network 'mlp'"),
+        ({"network": {"seed": 3}}, "Unknown option of model.network 'mlp'"),
+        ({"hidden_units": 500}, r"^model\.network: Expected hidden_units"),
+        ({"hidden_units": [500, 0]}, r"^model\.network: Expected hidden_units"),
+        ({"activation": "tahn"}, r"^model\.network: .*tahn"),
+        ({"activation": " "}, r"^model\.network: "),
+        ({"initialization": "he"}, r"^model\.network: .*initialization"),
+        ({"scale": "sigma"}, r"^model\.network: .*scale"),
+        ({"output_bias": "dat"}, "Did you mean 'data'"),
+        ({"encoder_l2": -1.0}, "Expected model.network.encoder_l2 to be a number of at least 0"),
+        ({"decoder_l2": True}, "Expected model.network.decoder_l2 to be a number of at least 0"),
+        (
+            {"likelihood": {"kind": "bernoulli", "variance": 1.0}},
+            "Expected no options for model.likelihood 'bernoulli'",
+        ),
+        ({"likelihood": "gaussian", "variance": 0}, r"^model\.likelihood: Expected a positive variance"),
+        ({"likelihood": "gaussian", "variance": "learnt"}, r"^model\.likelihood: Expected a positive variance"),
+        ({"beta": -1}, r"^model\.objective: Expected beta"),
+        ({"beta": "one"}, r"^model\.objective: Expected beta"),
+        ({"samples": 0}, r"^model\.objective: Expected samples"),
+        ({"kl": "exact"}, r"^model\.objective: "),
+        ({"prior": "nowhere:Prior"}, "was not imported. Add --import nowhere.py"),
+        ({"prior": "subprocess:Popen"}, "was not imported"),
+    ],
+)
+def test_a_part_refuses_what_it_cannot_be(model, message):
+    with pytest.raises(UserError, match=message):
+        make_parts(configured(**model))
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "message"),
+    [
+        ("value", "prior", "Expected model.prior to be a class made of Prior"),
+        ("Shifted", "likelihood", "Expected model.likelihood to be a class made of Likelihood"),
+        ("Nothing", "prior", "has no 'Nothing'"),
+        ("NotRegistered", "prior", "to be registered with Keras"),
+        ("WithoutMirror", "network", "to have a method mirror"),
+    ],
+)
+def test_a_part_of_ones_own_is_checked(own, kind, part, message):
+    with pytest.raises(UserError, match=message):
+        make_parts(configured(**{part: {"kind": f"{own}:{kind}"}, "hidden_units": None}))
+
+
+def test_a_part_of_ones_own_checks_its_options(own):
+    parts = make_parts(configured(prior={"kind": f"{own}:Shifted", "by": 2.0}))
+    assert (type(parts.prior).__name__, parts.prior.by) == ("Shifted", 2.0)
+    with pytest.raises(UserError, match=r"^model\.prior: Expected by to be at least 0"):
+        make_parts(configured(prior={"kind": f"{own}:Shifted", "by": -2.0}))
+    with pytest.raises(UserError, match="Expected one of: by"):
+        make_parts(configured(prior={"kind": f"{own}:Shifted", "to": 2.0}))
+
+
+def test_a_wrong_option_is_found_before_the_data_are_read_and_a_folder_is_made(tmp_path):
+    config = RunConfig.from_dict({"model": {"beta": -1}, "data": {"source": "npz:nowhere.npz"}})
+    with pytest.raises(UserError, match="Expected beta"):
+        training.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (kvae.networks.MLPEncoder, {"hidden_units": (500,), "activation": "tanh", "scale": "log_var"}),
+        (kvae.likelihoods.Gaussian, {"variance": 1.0}),
+        (kvae.objectives.ELBO, {"beta": 1.0, "samples": 1, "kl": "analytic"}),
+        (kvae.priors.StandardNormal, {}),
+    ],
+)
+def test_the_options_of_a_part_are_the_arguments_of_its_constructor(kind, expected):
+    found = options_of(kind)
+    assert {name: found[name] for name in expected} == expected
+    assert not {"latent_dim", "seed", "dtype", "name", "trainable"} & found.keys()
+
+
+def test_a_resolved_configuration_states_every_option_and_means_the_same():
+    config = configured(beta=2.0)
+    full = resolved(config)
+    assert full.to_dict()["model"]["network"] == {
+        "kind": "mlp", "hidden_units": [4], "activation": "tanh", "scale": "log_var", "initialization": "glorot",
+        "output_bias": "zero", "encoder_l2": 0.0, "decoder_l2": 0.0,
+    }  # fmt: skip
+    assert full.to_dict()["model"]["objective"] == {"kind": "elbo", "beta": 2.0, "samples": 1, "kl": "analytic"}
+    assert resolved(full) == full
+    data = training.load_data(config)
+    one, other = (build_model(each, data).get_weights() for each in (config, full))
+    for ours, theirs in zip(one, other, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_whole_configuration_of_version_0_2_is_read_as_it_was_meant():
+    model = {
+        "latent_dim": 2, "network": "mlp", "hidden_units": [500], "filters": [32, 64], "dense_units": 128,
+        "initialization": "fan_in", "scale": "log_var", "output_bias": "zero", "encoder_l2": 0.0, "decoder_l2": 0.01,
+        "likelihood": "bernoulli", "variance": 1.0, "beta": 1.5, "samples": 1, "kl": "analytic",
+    }  # fmt: skip
+    old = RunConfig.from_dict({"model": model})
+    new = RunConfig.from_dict(
+        {
+            "model": {
+                "network": {"initialization": "fan_in", "decoder_l2": 0.01},
+                "objective": {"beta": 1.5},
+            }
+        }
+    )
+    assert resolved(old) == resolved(new)
