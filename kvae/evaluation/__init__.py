@@ -1,8 +1,8 @@
-"""Numbers to publish: means over a whole set with their standard errors, in nats per example, and their protocol.
+"""Evaluations of a model: means over a whole set with standard errors, in nats per example, and their protocol.
 
-`EVALUATIONS` names them; `kvae evaluate` runs them, evaluation.json keeps them, and `kvae verify` derives them again.
-Every draw is a function of (seed, place of the example in the set, number of the draw), so a result depends neither
-on the batch size nor on how the draws are cut into chunks.
+`EVALUATIONS` is the table of their names. `kvae evaluate` computes them, evaluation.json contains the results, and
+`kvae verify` computes them again. Each draw depends only on the seed, on the index of the example in the set and on the
+number of the draw. So a result depends neither on the batch size nor on the size of the chunks of draws.
 """
 
 from kvae.evaluation.elbo_estimate import ElboTerms, elbo

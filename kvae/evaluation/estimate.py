@@ -1,4 +1,4 @@
-"""What every evaluation shares: the batches of a set with the places of their examples, and a mean with its error."""
+"""Shared by all evaluations: the batches of a set with the indices of their examples, and means with their errors."""
 
 import math
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model.vae import VAE
 
-BATCH = 100  # examples at a time, for arrays
+BATCH = 100  # examples per batch of an array
 
 
 class Estimate(NamedTuple):
-    """A quantity of every example, in nats, and its mean over the set."""
+    """A quantity of each example, in nats, and its mean over the set."""
 
     per_example: np.ndarray  # [N]
 
@@ -25,9 +25,9 @@ class Estimate(NamedTuple):
 
     @property
     def standard_error(self) -> float | None:
-        """Standard deviation over the examples / sqrt(N): the error of the mean as an estimate for further examples.
+        """The standard error of the mean as an estimate of its expectation: standard deviation / sqrt(N).
 
-        None for a single example, whose deviation is not known.
+        It is None for a single example, whose standard deviation is not known.
         """
         if len(self.per_example) < 2:
             return None
@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
 
 
 def count_batches(data: Any) -> int | None:
-    """The number of batches in `data`, None if it is not known."""
+    """The number of batches in `data`, or None if it is not known."""
     if isinstance(data, tf.data.Dataset):
         count = int(data.cardinality())
         return count if count >= 0 else None
@@ -47,41 +47,42 @@ def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
 
     Args:
         vae: a built model.
-        data: a `tf.data.Dataset` of batches, or an array `[N, *image]`; for a model with a condition batches (x, y), or
+        data: a `tf.data.Dataset` of batches x, or an array `[N, *image]`. For a conditional model, batches (x, y) or
             the arrays (x, y).
 
     Yields:
-        x `[B, *image]`, the condition `[B, ...]` or None, and the places of the examples in the set, `[B]`.
+        x `[B, *image]`, the condition `[B, ...]` or None, and the indices of the examples in the set, `[B]`.
 
     Raises:
-        UserError: if there are no data, they have another shape, or the model is not built.
+        UserError: if there are no data, if the images have another shape than the model's or pixels that its
+            likelihood does not allow, if the condition is missing, or if the model is not built.
     """
     if vae.image_shape is None:
         raise UserError("Expected a model that was trained, or built with build((None, 28, 28, 1)). Received neither.")
-    place = 0
-    for batch in _pieces(data):
+    start = 0
+    for batch in _split(data):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
         x = tf.cast(tf.convert_to_tensor(x), tf.float32)
         if tuple(x.shape[1:]) != vae.image_shape:
             raise UserError(
-                f"Expected images of shape {vae.image_shape}, those that the model was trained on. "
+                f"Expected images of shape {vae.image_shape}, as in the training of the model. "
                 f"Received {tuple(x.shape[1:])}."
             )
         vae.check_pixels(x)
         if vae.condition_shape is None:
             condition = None
         elif y is None:
-            raise UserError("Expected data (x, y): y is the condition of this model. Received x alone.")
+            raise UserError("Expected data (x, y), because y is the condition of this model. Received x alone.")
         else:
             condition = tf.cast(tf.convert_to_tensor(y), tf.float32)
-        yield x, condition, tf.range(place, place + x.shape[0])
-        place += x.shape[0]
-    if place == 0:
+        yield x, condition, tf.range(start, start + x.shape[0])
+        start += x.shape[0]
+    if start == 0:
         raise UserError("Expected at least one example to evaluate. Received none.")
 
 
-def _pieces(data: Any) -> Iterator[Any]:
-    """Batches of a dataset as they are, or pieces of arrays: x, or (x, y)."""
+def _split(data: Any) -> Iterator[Any]:
+    """The batches of a dataset unchanged, or an array x or arrays (x, y) in batches of `BATCH` examples."""
     if isinstance(data, tf.data.Dataset):
         yield from data
         return

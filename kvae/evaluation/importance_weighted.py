@@ -1,4 +1,4 @@
-"""The importance-weighted lower bound of log p(x) of a set."""
+"""The importance-weighted lower bound of log p(x) over a set."""
 
 import math
 from typing import Any
@@ -14,26 +14,28 @@ from kvae.model.vae import VAE
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 
-CACHED = 4  # a quarter of `images_at_once` is fastest: 3 MB of logits stay in the processor's cache
-LOG_ZERO = -1e300  # log 0, but finite: -inf - -inf is not a number
+CACHED = 4  # a quarter of `images_at_once` is fastest, because 3 MB of logits stay in the processor's cache
+LOG_ZERO = -1e300  # log 0, but finite, because -inf - -inf is not a number
 
 
 def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, verbose: int = 0) -> Estimate:
-    """The importance-weighted lower bound of log p(x), in memory that does not grow with `samples` or the set.
+    """The importance-weighted lower bound of log p(x), in nats per example.
 
     log 1/K sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x); Burda, Grosse and Salakhutdinov, "Importance Weighted
-    Autoencoders" (2016), equation 8. For K = 1 it is the ELBO; for large K it approaches log p(x) from below.
+    Autoencoders" (2016), equation 8. For K = 1 its expectation is the ELBO; for large K it approaches log p(x) from
+    below. The memory that it needs depends neither on K nor on the size of the set.
 
     Args:
         vae: a built model.
-        data: a `tf.data.Dataset` of batches, or an array `[N, *image]`; for a model with a condition batches (x, y), or
+        data: a `tf.data.Dataset` of batches x, or an array `[N, *image]`. For a conditional model, batches (x, y) or
             the arrays (x, y).
-        samples: number of draws of z per example, K, at least 1.
-        seed: seed of the draws.
-        verbose: 1 shows a progress bar, counted in batches; 0 by default.
+        samples: the number of draws of z per example, K, at least 1.
+        seed: the seed of the draws.
+        verbose: 1 for a progress bar that counts batches. 0 by default.
 
     Raises:
-        UserError: if K is below 1, there are no data, or they have another shape.
+        UserError: if an argument is not valid, if there are no data, or if the images have another shape than the
+            model's.
     """
     check_whole("samples", samples)
     check_seed("seed", seed)
@@ -65,7 +67,7 @@ def _log_weight_sum(
     chunks: tf.Tensor,
     count: int,
 ) -> tf.Tensor:
-    """log sum_k w_k over the draws first .. first + chunks * count - 1, `[B]` float64."""
+    """log sum_k w_k over the draws number first to first + chunks * count - 1, `[B]` float64."""
     q = vae.encode(x, condition)
     noise = Keyed(seed, Stream.BOUND, index)
 

@@ -15,12 +15,12 @@ from kvae.model.vae import VAE
 
 
 class Evaluation(NamedTuple):
-    """A quantity that can be measured of a model and a set."""
+    """An evaluation of a model on a set, as the table of evaluations describes it."""
 
     function: Callable[..., Any]  # (vae, data, *, seed=0, ...) -> Estimate, or a named tuple of estimates and numbers
-    options: Mapping[str, str] = {}  # by option of the function, the name under which the protocol states its value
-    labels: Mapping[str, str] = {}  # by result, how a table names it, with values of the protocol in braces
-    slow: bool = False  # whether it runs only if it is asked for
+    options: Mapping[str, str] = {}  # for each option of the function, the key of the protocol for its value
+    labels: Mapping[str, str] = {}  # for each result, its title in a table, with keys of the protocol in braces
+    slow: bool = False  # whether it runs only if it is named
 
 
 EVALUATIONS: dict[str, Evaluation] = {
@@ -35,14 +35,17 @@ EVALUATIONS: dict[str, Evaluation] = {
 
 
 def find(name: str) -> Evaluation:
-    """An evaluation by its name in `EVALUATIONS`, or a function of the user's as `module:name`.
+    """Finds an evaluation.
+
+    Args:
+        name: a name in `EVALUATIONS`, or `module:name` for an `Evaluation` or a function in an imported file.
 
     Raises:
-        UserError: if there is none of this name.
+        UserError: if there is no evaluation with this name.
     """
     if ":" in name:
-        found = imported.find(name)
-        return found if isinstance(found, Evaluation) else Evaluation(found)
+        value = imported.find(name)
+        return value if isinstance(value, Evaluation) else Evaluation(value)
     if name not in EVALUATIONS:
         raise unknown("evaluation", name, EVALUATIONS)
     return EVALUATIONS[name]
@@ -52,28 +55,29 @@ def results_of(name: str, vae: VAE, data: Any, *, verbose: int = 0, **options: A
     """Runs one evaluation.
 
     Args:
-        name: as in `find`.
+        name: the name of the evaluation, as in `find`.
         vae: a built model.
-        data: a `tf.data.Dataset` of batches, or an array `[N, *image]`; for a model with a condition batches (x, y), or
+        data: a `tf.data.Dataset` of batches x, or an array `[N, *image]`. For a conditional model, batches (x, y) or
             the arrays (x, y).
-        verbose: 1 shows a progress bar, if the evaluation has one.
+        verbose: 1 for a progress bar, if the evaluation has one. 0 by default.
         **options: options of the evaluation's function.
 
     Returns:
-        Its results by name: an `Estimate`, a list of them, or a number.
+        The results by name, each an `Estimate`, a list of estimates, or a number.
 
     Raises:
-        UserError: if there is no such evaluation or option, or the function refuses something.
+        UserError: if there is no such evaluation or option, or if the function does not accept a value.
     """
     function = find(name).function
-    known = inspect.signature(function).parameters
+    parameters = inspect.signature(function).parameters
     for option in options:
-        if option not in known:
-            raise unknown(f"option of {name}:", option, [each for each in known if each not in ("vae", "data")])
-    found = function(vae, data, **options, **({"verbose": verbose} if "verbose" in known else {}))
-    if isinstance(found, Estimate):
-        return {name.partition(":")[2] or name: found}
-    return found._asdict()
+        if option not in parameters:
+            valid = [parameter for parameter in parameters if parameter not in ("vae", "data")]
+            raise unknown(f"option of {name}:", option, valid)
+    result = function(vae, data, **options, **({"verbose": verbose} if "verbose" in parameters else {}))
+    if isinstance(result, Estimate):
+        return {name.partition(":")[2] or name: result}
+    return result._asdict()
 
 
 def evaluate(
@@ -86,24 +90,25 @@ def evaluate(
     protocol: Mapping[str, Any] | None = None,
     verbose: int = 0,
 ) -> dict[str, Any]:
-    """Everything as one JSON-ready object: what `kvae evaluate` prints and evaluation.json holds.
+    """Runs several evaluations and returns one dictionary for JSON, the content of evaluation.json.
 
     Args:
         vae: a built model.
         data: the test set, as in `results_of`.
-        only: names of evaluations; by default those that are not slow, and `log_likelihood` if `samples` is given.
-        samples: number of draws of the importance-weighted bound, K.
-        seed: seed of all draws.
-        protocol: protocol of the data, e.g. `data.info.protocol`; what is measured here is added to it.
-        verbose: 1 shows a progress bar for what takes long; 0 by default.
+        only: names of evaluations. By default those that are not slow, and `log_likelihood` if `samples` is given.
+        samples: the number of draws of the importance-weighted bound, K.
+        seed: the seed of all draws.
+        protocol: the protocol of the data, e.g. `data.info.protocol`, to which that of the evaluations is added.
+        verbose: 1 for a progress bar during slow evaluations. 0 by default.
 
     Returns:
-        The results by name: the mean of each estimate with `..._standard_error`, lists of them, and numbers; for
-        example `elbo`, `reconstruction`, `kl`, `kl_per_dimension`, `active_units`, `log_likelihood`. Further
-        `latent_dim` and `protocol`.
+        The results by name: the mean of each estimate, with its standard error as `<name>_standard_error`; lists of
+        means and of standard errors; and numbers. Examples are `elbo`, `reconstruction`, `kl`, `kl_per_dimension`,
+        `active_units` and `log_likelihood`. `latent_dim` and `protocol` are added.
 
     Raises:
-        UserError: if there is no such evaluation, there are no data, or they have another shape.
+        UserError: if there is no such evaluation, if there are no data, or if the images have another shape than the
+            model's.
     """
     if only is None:
         names = [name for name, each in EVALUATIONS.items() if not each.slow]
@@ -115,25 +120,29 @@ def evaluate(
     examples = None
     for name in names:
         evaluation = find(name)
-        asked = {"samples": samples} if samples is not None and "samples" in evaluation.options else {}
-        for key, value in results_of(name, vae, data, seed=seed, verbose=verbose, **asked).items():
-            result.update(_plain(key, value))
+        options = {"samples": samples} if samples is not None and "samples" in evaluation.options else {}
+        for key, value in results_of(name, vae, data, seed=seed, verbose=verbose, **options).items():
+            result.update(_as_json(key, value))
             if isinstance(value, Estimate):
                 examples = len(value.per_example)
-        stated.update(_stated(evaluation, asked))
+        stated.update(_options_as_protocol(evaluation, options))
     result["latent_dim"] = vae.latent_dim
     result["protocol"] = {**(protocol or {}), **_protocol(vae, protocol or {}, examples), **stated, "seed": seed}
     return result
 
 
 def labels(protocol: Mapping[str, Any]) -> dict[str, str]:
-    """How a table names results, by result, with what the protocol states of them."""
+    """The titles of results in a table, by the name of the result.
+
+    Args:
+        protocol: the protocol of the results, whose values some titles contain.
+    """
     texts = {name: text for each in EVALUATIONS.values() for name, text in each.labels.items()}
     return {name: text.format_map(defaultdict(str, protocol)) for name, text in texts.items()}
 
 
-def _plain(name: str, value: Any) -> dict[str, Any]:
-    """A result as JSON holds it."""
+def _as_json(name: str, value: Any) -> dict[str, Any]:
+    """One result as entries of evaluation.json."""
     if isinstance(value, Estimate):
         return {name: value.mean, f"{name}_standard_error": value.standard_error}
     if isinstance(value, list):
@@ -146,14 +155,14 @@ def _plain(name: str, value: Any) -> dict[str, Any]:
     return {name: value}
 
 
-def _stated(evaluation: Evaluation, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of an evaluation as the protocol states them."""
-    known = inspect.signature(evaluation.function).parameters
-    return {key: asked.get(option, known[option].default) for option, key in evaluation.options.items()}
+def _options_as_protocol(evaluation: Evaluation, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of an evaluation's options, given or default, as entries of the protocol."""
+    parameters = inspect.signature(evaluation.function).parameters
+    return {key: options.get(option, parameters[option].default) for option, key in evaluation.options.items()}
 
 
 def _protocol(vae: VAE, data: Mapping[str, Any], examples: int | None) -> dict[str, Any]:
-    """What an evaluation adds to the protocol of the data, beside its options."""
+    """The entries that every evaluation adds to the protocol of the data."""
     added: dict[str, Any] = {
         "examples": examples,
         "units": "nats per example",

@@ -1,13 +1,14 @@
-"""From a recipe to a run folder, and what a finished run is used for.
+"""Training: from a recipe to a run folder, and the use of a finished run.
 
-`config.py` says what a recipe may hold, `build.py` makes the model of it, `train_resume.py` trains and resumes.
-`callbacks.py` plugs into Keras `fit`, `cluster.py` is for several devices. `runs.py` knows the files of a run, and
-`results.py` evaluates, completes and draws with a finished one.
+`config.py` defines what a recipe may contain, `tables.py` its section [model], and `build.py` makes the model from it.
+`train_resume.py` trains and resumes, with the Keras callbacks in `callbacks.py`, and `cluster.py` supports several
+devices. `runs.py` reads and writes the files of a run, `history.py` its history.csv, and `results.py` evaluates a
+finished run, completes its test images and draws its figures.
 """
 
 from kvae.internal.lazy import lazy
 
-_BUILD = ("build_model", "build_optimizer", "steps_an_epoch")
+_BUILD = ("build_model", "build_optimizer", "steps_per_epoch")
 _TRAIN = ("load_data", "protocol", "resume", "train")
 _MODULES = ("build", "callbacks", "cluster", "config", "history", "results", "runs", "tables", "train_resume")
 __getattr__, __dir__ = lazy(

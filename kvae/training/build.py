@@ -1,8 +1,8 @@
-"""From a configuration to an untrained model and its optimizer: each part is made of its table, and checks it."""
+"""From a configuration to an untrained model and its optimizer. Each part checks the options in its own table."""
 
 import inspect
-from collections.abc import Mapping
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from kvae.data import Data
 from kvae.internal import imported
@@ -12,21 +12,23 @@ from kvae.model import likelihoods, networks, objectives, posteriors, priors
 from kvae.model.vae import VAE
 from kvae.training.config import ModelConfig, PartConfig, RunConfig
 
-TABLES: dict[str, tuple[Mapping[str, type], type]] = {  # by part, the names that a recipe may use, and their base class
+# For each part of the model: the classes by the names that a recipe may use, and their base class.
+TABLES: dict[str, tuple[Mapping[str, type], type]] = {
     "network": (networks.NETWORKS, keras.Model),
     "likelihood": (likelihoods.LIKELIHOODS, likelihoods.Likelihood),
     "prior": (priors.PRIORS, priors.Prior),
     "posterior": (posteriors.POSTERIORS, posteriors.Posterior),
     "objective": (objectives.OBJECTIVES, objectives.Objective),
 }
-# What a run decides itself, or another key of the configuration does.
+# Arguments of constructors that are not options of a recipe: the run or another key of the configuration sets them.
 NOT_OPTIONS = {"latent_dim", "seed", "dtype", "sizes", "name", "trainable", "kernel_regularizer", "bias_regularizer"}
-OF_EVERY_NETWORK: dict[str, Any] = {"output_bias": "zero", "encoder_l2": 0.0, "decoder_l2": 0.0}
+# The options that every network has, with their defaults.
+NETWORK_DEFAULTS: dict[str, Any] = {"output_bias": "zero", "encoder_l2": 0.0, "decoder_l2": 0.0}
 OUTPUT_BIASES = ("zero", "data")
 
 
 class Parts(NamedTuple):
-    """The parts of a model, made of their tables before the data are known."""
+    """The parts of a model that can be made before the data are loaded."""
 
     encoder: Any
     likelihood: likelihoods.Likelihood
@@ -36,31 +38,31 @@ class Parts(NamedTuple):
 
 
 def make_parts(config: RunConfig) -> Parts:
-    """The parts that a configuration asks for, so that a mistake in an option is found before the data are loaded.
+    """Makes the parts that a configuration names. A wrong option is thus reported before the data are loaded.
 
     Raises:
-        UserError: if a kind or an option is unknown, or a part refuses a value.
+        UserError: if a kind or an option is unknown, or if a part does not accept a value.
     """
     names = [name for name in Parts._fields if name != "encoder"]
     return Parts(_encoder(config), **{name: part(name, getattr(config.model, name)) for name in names})
 
 
 def build_model(config: RunConfig, data: Data, parts: Parts | None = None) -> VAE:
-    """An untrained model for these data, built.
+    """Makes and builds an untrained model.
 
     Args:
         config: the configuration of the run.
         data: the data of the run.
-        parts: what `make_parts` returned for the configuration; made here by default.
+        parts: the result of `make_parts` for the configuration. By default the parts are made here.
 
     Raises:
-        UserError: if a part refuses one of its options, or the networks cannot take the images.
+        UserError: if a part does not accept one of its options, or if the networks do not fit the images.
     """
     training = config.training
     parts = make_parts(config) if parts is None else parts
     objective = parts.objective
     if training.beta_warmup_epochs > 0:
-        steps = max(1, round(training.beta_warmup_epochs * steps_an_epoch(data)))
+        steps = max(1, round(training.beta_warmup_epochs * steps_per_epoch(data)))
         objective = objective.with_beta(objectives.LinearWarmup(objective.beta, steps))
     vae = VAE(
         encoder=parts.encoder,
@@ -77,68 +79,75 @@ def build_model(config: RunConfig, data: Data, parts: Parts | None = None) -> VA
 
 
 def resolved(config: RunConfig) -> RunConfig:
-    """The configuration with every option of every part, those left to its default as well.
+    """The configuration with every option of every part, including those that have their default value.
 
-    config.json has it so: a later version with other defaults goes on as this one began.
+    config.json contains this form, so that a later version of kvae with other defaults resumes the run correctly.
     """
     tables = {}
     for name in TABLES:
-        own: PartConfig = getattr(config.model, name)
-        defaults = {key: value for key, value in options_of(_class_of(name, own.kind)).items() if value is not None}
-        tables[name] = {"kind": own.kind, **(OF_EVERY_NETWORK if name == "network" else {}), **defaults, **own.options}
+        table: PartConfig = getattr(config.model, name)
+        common = NETWORK_DEFAULTS if name == "network" else {}
+        defaults = {key: value for key, value in options_of(_class_of(name, table.kind)).items() if value is not None}
+        tables[name] = {"kind": table.kind, **common, **defaults, **table.options}
     model = ModelConfig.model_validate({"latent_dim": config.model.latent_dim, **tables})
     return config.model_copy(update={"model": model})
 
 
 def part(name: str, table: PartConfig, **further: Any) -> Any:
-    """A part from its table in the configuration.
+    """Makes a part of the model from its table in the configuration.
 
     Args:
-        name: which part, a key of `TABLES`.
-        table: its kind and options.
-        **further: arguments that are no options of a recipe.
+        name: the name of the part, a key of `TABLES`.
+        table: the kind and the options of the part.
+        **further: arguments of the constructor that are not options of a recipe.
 
     Raises:
-        UserError: if the kind or an option is unknown, or the part refuses a value.
+        UserError: if the kind or an option is unknown, or if the part does not accept a value.
     """
-    kind = _class_of(name, table.kind)
-    known = options_of(kind)
+    cls = _class_of(name, table.kind)
+    valid = options_of(cls)
     for option in table.options:
-        if option not in known:
-            _refuse_option(name, table.kind, option, known)
+        if option not in valid:
+            raise _unknown_option(name, table.kind, option, valid)
     try:
-        return kind(**table.options, **further)
+        return cls(**table.options, **further)
     except (ValueError, TypeError) as error:
         raise UserError(f"model.{name}: {str(error).splitlines()[0]}") from error
 
 
-def _refuse_option(name: str, kind: str, option: str, known: Any) -> NoReturn:
-    known = [*known, *(OF_EVERY_NETWORK if name == "network" else ())]
-    if not known:
-        raise UserError(f"Expected no options for model.{name} {kind!r}. Received {option!r}.")
-    raise unknown(f"option of model.{name} {kind!r}:", option, known)
+def _unknown_option(name: str, kind: str, option: str, valid: Iterable[str]) -> UserError:
+    """The error for an option that a part does not have."""
+    valid = [*valid, *(NETWORK_DEFAULTS if name == "network" else ())]
+    if not valid:
+        return UserError(f"Expected no options for model.{name} {kind!r}. Received {option!r}.")
+    return unknown(f"option of model.{name} {kind!r}:", option, valid)
 
 
-def options_of(kind: type) -> dict[str, Any]:
+def options_of(cls: type) -> dict[str, Any]:
     """The options of a part by name, with their defaults."""
-    return {name: default for name, default in _arguments(kind)[0].items() if name not in NOT_OPTIONS}
+    return {name: default for name, default in _arguments(cls)[0].items() if name not in NOT_OPTIONS}
 
 
-def _arguments(kind: type) -> tuple[dict[str, Any], bool]:
-    """The named arguments of a constructor and of those it passes others on to, and whether Keras takes the rest."""
-    found: dict[str, Any] = {}
-    for cls in kind.__mro__:
-        if "__init__" not in vars(cls):
+def _arguments(cls: type) -> tuple[dict[str, Any], bool]:
+    """The named arguments that a class accepts, with their defaults, and whether it passes others on to Keras.
+
+    A constructor with `**kwargs` passes other arguments on to the constructor of its base class, which is then
+    inspected as well.
+    """
+    arguments: dict[str, Any] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
             continue
-        if cls.__module__.partition(".")[0] == "keras":
-            return found, True
-        parameters = list(inspect.signature(cls).parameters.values())
-        for each in parameters:
-            if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY):
-                found.setdefault(each.name, None if each.default is each.empty else each.default)
-        if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+        if base.__module__.partition(".")[0] == "keras":
+            return arguments, True
+        parameters = list(inspect.signature(base).parameters.values())
+        for parameter in parameters:
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                default = None if parameter.default is parameter.empty else parameter.default
+                arguments.setdefault(parameter.name, default)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             break
-    return found, False
+    return arguments, False
 
 
 def _class_of(name: str, kind: str) -> type:
@@ -146,23 +155,26 @@ def _class_of(name: str, kind: str) -> type:
     table, base = TABLES[name]
     if ":" not in kind:
         if kind not in table:
-            raise UserError(f"{unknown(f'model.{name}', kind, table)} A class of yours is MODULE:CLASS, with --import.")
+            raise UserError(
+                f"{unknown(f'model.{name}', kind, table)} For a class of your own, write MODULE:CLASS and give its "
+                "file with --import."
+            )
         return table[kind]
-    found = imported.find(kind)
-    if not isinstance(found, type) or not issubclass(found, base):
-        raise UserError(f"Expected model.{name} to be a class made of {base.__name__}. {kind!r} is not one.")
-    if keras.saving.get_registered_name(found) == found.__name__:
+    cls = imported.find(kind)
+    if not isinstance(cls, type) or not issubclass(cls, base):
+        raise UserError(f"Expected model.{name} to be a subclass of {base.__name__}. Received {kind!r}, which is not.")
+    if keras.saving.get_registered_name(cls) == cls.__name__:
         raise UserError(
-            f"Expected {kind!r} to be registered with Keras, which a saved model needs. Put "
+            f"Expected {kind!r} to be registered with Keras, because a saved model needs it. Put "
             f'@keras.saving.register_keras_serializable("{kind.partition(":")[0]}") above the class.'
         )
-    return found
+    return cls
 
 
-def _common(config: RunConfig) -> dict[str, Any]:
-    """The options that every network has, checked."""
+def _common_options(config: RunConfig) -> dict[str, Any]:
+    """The checked values of the options that every network has."""
     options = config.model.network.options
-    common = {name: options.get(name, default) for name, default in OF_EVERY_NETWORK.items()}
+    common = {name: options.get(name, default) for name, default in NETWORK_DEFAULTS.items()}
     if common["output_bias"] not in OUTPUT_BIASES:
         raise unknown("model.network.output_bias", common["output_bias"], OUTPUT_BIASES)
     for name in ("encoder_l2", "decoder_l2"):
@@ -172,16 +184,16 @@ def _common(config: RunConfig) -> dict[str, Any]:
 
 
 def _encoder(config: RunConfig) -> Any:
-    """The encoder that a configuration asks for."""
-    table, common = config.model.network, _common(config)
-    own = {name: value for name, value in table.options.items() if name not in OF_EVERY_NETWORK}
-    named, passes_on = _arguments(_class_of("network", table.kind))
-    further: dict[str, Any] = {"seed": config.seed} if "seed" in named else {}
-    if passes_on or "dtype" in named:
+    """The encoder that a configuration names."""
+    table, common = config.model.network, _common_options(config)
+    options = {name: value for name, value in table.options.items() if name not in NETWORK_DEFAULTS}
+    arguments, passes_on_to_keras = _arguments(_class_of("network", table.kind))
+    further: dict[str, Any] = {"seed": config.seed} if "seed" in arguments else {}
+    if passes_on_to_keras or "dtype" in arguments:
         further["dtype"] = config.training.precision
     if common["encoder_l2"] > 0:
         further.update(_l2(common["encoder_l2"]))
-    encoder = part("network", PartConfig(kind=table.kind, **own), latent_dim=config.model.latent_dim, **further)
+    encoder = part("network", PartConfig(kind=table.kind, **options), latent_dim=config.model.latent_dim, **further)
     if not hasattr(encoder, "mirror"):
         raise UserError(
             f"Expected model.network {table.kind!r} to have a method mirror(image_shape, output_bias, **options) that "
@@ -192,12 +204,13 @@ def _encoder(config: RunConfig) -> Any:
 
 def _decoder(config: RunConfig, parts: Parts, data: Data) -> Any:
     """The decoder that mirrors the encoder of a run."""
-    common, image_shape = _common(config), tuple(data.info.image_shape)
+    common, image_shape = _common_options(config), tuple(data.info.image_shape)
     bias = networks.logit_of_mean(data.pixel_mean) if common["output_bias"] == "data" else None
-    penalized = common["encoder_l2"] > 0 or common["decoder_l2"] > 0  # a decoder takes the encoder's over by default
+    # By default a decoder has the regularizers of its encoder, so those of the decoder are given if there are any.
+    penalized = common["encoder_l2"] > 0 or common["decoder_l2"] > 0
     options = _l2(common["decoder_l2"]) if penalized else {}
-    wanted = tuple(parts.likelihood.parameters_shape(image_shape))
-    return networks.mirrored(parts.encoder, image_shape, wanted, bias, **options)
+    parameters_shape = tuple(parts.likelihood.parameters_shape(image_shape))
+    return networks.mirrored(parts.encoder, image_shape, parameters_shape, bias, **options)
 
 
 def _l2(strength: float) -> dict[str, Any]:
@@ -205,20 +218,20 @@ def _l2(strength: float) -> dict[str, Any]:
     return {"kernel_regularizer": regularizer, "bias_regularizer": regularizer}
 
 
-def steps_an_epoch(data: Data) -> int:
-    """Number of optimizer steps per epoch."""
+def steps_per_epoch(data: Data) -> int:
+    """The number of optimizer steps per epoch."""
     return int(data.train.cardinality())
 
 
 def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer with its learning-rate schedule.
+    """Makes the optimizer with its learning-rate schedule.
 
     Args:
-        config: of the run.
-        steps: optimizer steps per epoch.
+        config: the configuration of the run.
+        steps: the number of optimizer steps per epoch.
 
     Raises:
-        UserError: if the schedule cannot have a warm-up.
+        UserError: if the configuration has a warm-up, but its schedule does not support one.
     """
     training = config.training
     total = training.epochs * steps
@@ -227,10 +240,13 @@ def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer
     schedules = keras.optimizers.schedules
     if training.schedule == "exponential":
         if warmup:
-            raise UserError("training.warmup_epochs goes with schedule='constant' or 'cosine', not with 'exponential'.")
+            raise UserError(
+                "Expected training.warmup_epochs only with training.schedule='constant' or 'cosine'. Received it with "
+                "'exponential'."
+            )
         rate = schedules.ExponentialDecay(rate, total, training.final_learning_rate / rate)
     elif training.schedule == "cosine" or warmup:
-        # A cosine from the rate to itself is a constant: Keras's only schedule with a warm-up serves both.
+        # CosineDecay is the only schedule of Keras with a warm-up. With alpha = 1 the rate stays constant after it.
         end = training.final_learning_rate / rate if training.schedule == "cosine" else 1.0
         if warmup:
             rate = schedules.CosineDecay(0.0, total - warmup, alpha=end, warmup_target=rate, warmup_steps=warmup)

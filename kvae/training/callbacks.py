@@ -1,4 +1,4 @@
-"""What plugs into Keras `fit` beside Keras's own callbacks."""
+"""Keras callbacks that a training run needs: the epoch of the data, early stopping, figures and checkpoints."""
 
 import json
 import shutil
@@ -18,10 +18,10 @@ from kvae.training import history
 
 
 class DataEpoch(keras.callbacks.Callback):
-    """Ties the data's epoch to Keras's, so that `initial_epoch=n` trains on the order and draws of epoch n.
+    """Sets the data's epoch to that of Keras, so that `initial_epoch=n` trains with the order and draws of epoch n.
 
     Args:
-        epoch: `data.epoch` of `kvae.data.load`.
+        epoch: the attribute `epoch` of the data that `kvae.data.load` returned.
     """
 
     def __init__(self, epoch: tf.Variable) -> None:
@@ -33,10 +33,10 @@ class DataEpoch(keras.callbacks.Callback):
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):
-    """Keras's early stopping on `val_elbo`, keeping the best weights, whose state survives a resume.
+    """Early stopping of Keras on `val_elbo`. It keeps the best weights, and a resumed run continues with its state.
 
     Args:
-        patience: epochs without a better value until training stops.
+        patience: the number of epochs without a better value after which training stops.
     """
 
     def __init__(self, patience: int) -> None:
@@ -44,11 +44,11 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
         self._restored: tuple[dict[str, Any], list[np.ndarray]] | None = None
 
     def state(self) -> dict[str, Any]:
-        """What is JSON of the state; the best weights are apart, in `best_weights`."""
+        """The state as JSON, without the best weights, which are in `best_weights`."""
         return {"wait": self.wait, "best": float(self.best), "best_epoch": self.best_epoch}
 
     def restore(self, state: dict[str, Any], best_weights: list[np.ndarray]) -> None:
-        """Takes up a saved state when training begins."""
+        """Sets a saved state, which is used as soon as training begins."""
         self._restored = (state, best_weights)
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -59,15 +59,16 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
 
 
 class BatchLoss(keras.callbacks.Callback):
-    """Prints the objective at a random training batch now and then, without any penalty on weights.
+    """Prints the loss of a random training batch at regular times, without the penalties on weights.
 
-    By default that is the beta-weighted negative ELBO. The first is printed after the first batch, or the first
-    `steps_per_execution` of them. Which examples are chosen is a function of the model's seed and its steps.
+    With the default objective it is the beta-weighted negative ELBO. The first value is printed after the first batch,
+    or after the first `steps_per_execution` batches. The choice of the examples depends only on the model's seed and
+    its number of steps.
 
     Args:
-        data: whose training images are chosen from; of a stream, its first 1,000.
-        batch_size: examples.
-        seconds: least time between two prints.
+        data: the data of the training. If they are streamed, the examples are chosen from the first 1,000.
+        batch_size: the number of examples per batch.
+        seconds: the minimum time between two values, in seconds.
     """
 
     def __init__(self, data: Data, batch_size: int = 100, seconds: float = 30.0) -> None:
@@ -90,29 +91,29 @@ class BatchLoss(keras.callbacks.Callback):
         self._printed_at = time.monotonic()
 
     def losses(self, rng: np.random.Generator) -> np.ndarray:
-        """What the model's objective says of a batch of random training examples, `[B]` nats."""
+        """The loss of each image in a batch of random training images, `[B]` nats."""
         count = self.data.info.sizes["train"]
-        places = rng.integers(0, min(count, 1000) if self.data.streams else count, self.batch_size)
-        x, seed = self.data.images_at("train", places), int(rng.integers(2**31))
-        condition = None if self.model.condition_shape is None else self.data.labels_at("train", places)
+        indices = rng.integers(0, min(count, 1000) if self.data.streams else count, self.batch_size)
+        x, seed = self.data.images_at("train", indices), int(rng.integers(2**31))
+        condition = None if self.model.condition_shape is None else self.data.labels_at("train", indices)
         loss = self.model.objective.loss(self.model.elbo_terms(x, seed, condition), self.model.steps)
         return (loss[-1] if isinstance(loss, tuple) else loss).numpy()
 
 
 class Plots(keras.callbacks.Callback):
-    """Draws pictures of the model while it trains, and when it is done.
+    """Draws figures of the model during training and at its end.
 
-    A kind that cannot be drawn of this model or these data is left out with a line; training goes on.
+    If a kind of figure does not suit the model or the data, a line says so and training continues.
 
     Args:
-        data: that the pictures show.
-        folder: where they go: as `lattice_epoch_0010.png` while training, as `lattice.png` at its end.
+        data: the data that the figures show.
+        folder: the folder of the files, such as `lattice_epoch_0010.png` during training and `lattice.png` at its end.
         kinds: names in `kvae.plotting.figures.KINDS`.
-        every: epochs; None draws at the end only.
+        every: the number of epochs between two drawings during training. By default figures are drawn only at the end.
         rows: the history of the epochs before this training, for `learning_curves`.
 
     Raises:
-        UserError: an unknown kind.
+        UserError: if a kind is unknown, or if `every` is not a whole number of at least 1.
     """
 
     def __init__(
@@ -151,19 +152,22 @@ class Plots(keras.callbacks.Callback):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Writes what `--resume` needs, and the history, after an epoch; must be the last callback.
+    """Writes a checkpoint for `--resume` and the history at the end of an epoch. It must be the last callback.
 
-    A checkpoint is a folder `epoch-NNNNNN` that appears at once and whole: the model with its optimizer, the history,
-    and the state of early stopping. Noise and data order are functions of the seed, the model's own step and the
-    epoch, so nothing else is needed to go on bit for bit. A process that is killed loses at most the epochs of the
-    last `seconds`.
+    A checkpoint is a folder `epoch-NNNNNN`, which is never visible half-written: the model with its optimizer, the
+    history, and the state of early stopping. The noise and the order of the data depend only on the seed, the model's
+    step counter and the epoch, so a resumed run needs nothing else to give the same result bit for bit. A process that
+    is killed loses at most the epochs since its last checkpoint.
 
     Args:
-        folder: where checkpoints go.
-        history_file: the CSV that gets one row an epoch.
+        folder: the folder of the checkpoints.
+        history_file: the path of history.csv, which gets one row per epoch.
         rows: the history of the epochs before this training.
-        seconds: least time between two checkpoints; the last epoch always gets one.
-        early_stopping: whose state to save, if any.
+        seconds: the minimum time between two checkpoints, in seconds. The last epoch always gets a checkpoint.
+        early_stopping: the callback whose state is saved, or None.
+
+    Raises:
+        UserError: at the end of an epoch, if the loss is NaN or infinite.
     """
 
     def __init__(
@@ -187,8 +191,8 @@ class Checkpoint(keras.callbacks.Callback):
         self.rows.append({"epoch": epoch + 1, **values})
         if not np.isfinite(values.get("loss", 0.0)):
             raise UserError(
-                f"The loss became {values['loss']} in epoch {epoch + 1}: the training diverged. "
-                "Try a lower learning rate; the checkpoint is that of an earlier epoch."
+                f"The loss became {values['loss']} in epoch {epoch + 1}: the training diverged. Try a lower learning "
+                "rate. The checkpoint is from an earlier epoch."
             )
         last = epoch + 1 == self.params["epochs"] or self.model.stop_training
         if last or time.monotonic() - self._saved_at >= self.seconds:
@@ -197,7 +201,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _save(self, epochs: int) -> None:
         target = self.folder / f"epoch-{epochs:06d}"
-        if target.exists():  # from a run that was resumed at an earlier epoch
+        if target.exists():  # left from a run that was resumed at an earlier epoch
             shutil.rmtree(target)
         with files.atomic_folder(target) as partial:
             self.model.save(partial / "model.keras")
@@ -217,21 +221,27 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class Resumed:
-    """The newest checkpoint in a folder.
+    """The content of a checkpoint.
+
+    Args:
+        checkpoint: the folder of the checkpoint.
 
     Attributes:
-        model: with its optimizer.
-        epochs: that were finished.
-        stopped: whether early stopping had ended the training.
-        rows: of the history, one an epoch.
-        early_stopping: its state, or None.
-        best_weights: of early stopping, or None.
+        model: the model with its optimizer.
+        epochs: the number of finished epochs.
+        stopped: whether early stopping ended the training.
+        rows: the history, one row per epoch.
+        early_stopping: the state of early stopping, or None.
+        best_weights: the best weights that early stopping has kept, or None.
+
+    Raises:
+        UserError: if the checkpoint is damaged.
     """
 
     def __init__(self, checkpoint: Path) -> None:
         try:
             self._read(checkpoint)
-        except Exception as error:  # Keras lets through what zip, HDF5, JSON and its own checks raise
+        except Exception as error:  # Keras does not convert the errors of zip, HDF5 and JSON
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(f"{checkpoint} is damaged ({reason}). Delete that folder, or train again.") from error
 
@@ -251,6 +261,6 @@ class Resumed:
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint in `folder`, or None."""
-    found = sorted(folder.glob("epoch-*"))
-    return found[-1] if found else None
+    """The newest complete checkpoint in `folder`, or None."""
+    checkpoints = sorted(folder.glob("epoch-*"))
+    return checkpoints[-1] if checkpoints else None

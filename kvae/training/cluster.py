@@ -1,7 +1,7 @@
-"""Several devices and several machines: which `tf.distribute` strategy, who is the chief, who draws what.
+"""Training on several devices or machines: the `tf.distribute` strategy, the workers, and which of them is the chief.
 
-What an image contributes to a step depends on its place in the whole batch, never on the device that works on it, so
-the number of workers changes a training by rounding alone.
+What an image contributes to a step depends on its place in the whole batch, not on the device that works on it. So the
+number of workers changes a training run by rounding errors only.
 """
 
 import os
@@ -26,53 +26,65 @@ class _Task(BaseModel):
 
 
 class Workers(BaseModel):
-    """What the environment variable TF_CONFIG says: the addresses of all workers, and which of them this process is."""
+    """The content of the environment variable TF_CONFIG: the addresses of all workers, and the task of this process."""
 
     cluster: _Cluster
     task: _Task
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes the run: the task `chief`, or the first worker where there is none."""
+        """Whether this process writes the run: it is the task `chief`, or the first worker if there is no chief."""
         return self.task.type == "chief" or (not self.cluster.chief and self.task.index == 0)
 
 
 def workers() -> Workers:
-    """The workers of `TF_CONFIG`.
+    """Reads the environment variable TF_CONFIG.
 
     Raises:
-        UserError: it is missing, is no such JSON, or names a task that its cluster does not have.
+        UserError: if the variable is not set, is not JSON of the expected form, or names a task that is not in its
+            cluster.
     """
     text = os.environ.get("TF_CONFIG", "")
     try:
-        found = Workers.model_validate_json(text)
+        result = Workers.model_validate_json(text)
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        reason = "not set" if not text else f"{where}: {fault['msg']}" if where else fault["msg"]
-        raise UserError(f"--distribute multiworker needs TF_CONFIG ({reason}). Expected such as {EXAMPLE}.") from None
-    addresses = getattr(found.cluster, found.task.type)
-    if found.task.index >= len(addresses):
+        mistake = error.errors()[0]
+        key = ".".join(str(part) for part in mistake["loc"])
+        reason = "not set" if not text else f"{key}: {mistake['msg']}" if key else mistake["msg"]
         raise UserError(
-            f"Expected a task among the {len(addresses)} of type {found.task.type} in TF_CONFIG. "
-            f"Received index {found.task.index}."
+            f"--distribute multiworker needs a valid TF_CONFIG ({reason}). Expected for example {EXAMPLE}."
+        ) from None
+    addresses = getattr(result.cluster, result.task.type)
+    if result.task.index >= len(addresses):
+        raise UserError(
+            f"Expected a task among the {len(addresses)} of type {result.task.type} in TF_CONFIG. "
+            f"Received index {result.task.index}."
         )
-    return found
+    return result
 
 
 def is_chief(kind: str | None) -> bool:
-    """Whether this process writes: all do but the further ones of a multi-worker training."""
+    """Whether this process writes the run. In multi-worker training only one of the processes does.
+
+    Args:
+        kind: how the training is distributed: one of `KINDS`, or None.
+
+    Raises:
+        UserError: if TF_CONFIG is needed, but not valid.
+    """
     return kind != "multiworker" or workers().is_chief
 
 
 def strategy(kind: str | None) -> Any:
-    """The `tf.distribute` strategy to build, compile and fit a model in; the default one for None.
+    """The `tf.distribute` strategy in which a model is built, compiled and trained.
 
-    `"mirrored"` trains on all devices of this machine, `"multiworker"` on those of all machines in TF_CONFIG; the
-    latter waits for the other workers, and must be made before anything else of TensorFlow is used.
+    Args:
+        kind: `"mirrored"` to train on all devices of this machine; `"multiworker"` to train on those of all machines in
+            TF_CONFIG, which waits for the other workers and must be called before any other use of TensorFlow; or None
+            for TensorFlow's default strategy.
 
     Raises:
-        UserError: an unknown kind, or a TF_CONFIG that cannot be used.
+        UserError: if the kind is unknown, or TF_CONFIG is not valid.
     """
     from kvae.internal.tensorflow import tf
 
@@ -87,7 +99,7 @@ def strategy(kind: str | None) -> Any:
 
 
 def lost_worker(strategy: Any, error: Exception) -> bool:
-    """Whether an error in a multi-worker training means that another worker is gone, so far as TensorFlow tells."""
+    """Whether an error in multi-worker training probably means that another worker has ended."""
     from kvae.internal.tensorflow import tf
 
     errors = tf.errors

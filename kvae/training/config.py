@@ -1,4 +1,4 @@
-"""The typed configuration of a run: TOML in, JSON beside the results, every value checked, unknown keys refused."""
+"""The typed configuration of a run: it is read from TOML and written to config.json; keys and values are checked."""
 
 import difflib
 import tomllib
@@ -14,7 +14,7 @@ from kvae.training.tables import KINDS, SHORT, plain, with_tables
 
 
 def _no_bool(value: Any) -> Any:
-    """Python and Pydantic take True for 1; a configuration should not."""
+    """Rejects True and False, which Python and Pydantic accept as 1 and 0."""
     if isinstance(value, bool):
         raise PydanticCustomError("number", "expected a number")
     return value
@@ -30,7 +30,7 @@ class _Section(BaseModel):
 
 
 class DataConfig(_Section):
-    """Where the images come from and how they become model input; see `kvae.data.load`."""
+    """The section [data]: the source of the images and their preprocessing, as in `kvae.data.load`."""
 
     source: str = "mnist5k"
     train: str = "train"
@@ -45,10 +45,11 @@ class DataConfig(_Section):
 
 
 class PartConfig(BaseModel):
-    """A part of the model, such as the table `[model.prior]`: its kind, and options that the part itself checks.
+    """The table of a part of the model, such as `[model.prior]`: its kind and its options, which the part checks.
 
     Attributes:
-        kind: a name in the part's table, or `module:Name` of a file that was imported with `--import`.
+        kind: a name in the part's table of classes, or `module:Name` for a class in a file that was imported with
+            `--import`.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -67,7 +68,7 @@ class PartConfig(BaseModel):
 
 
 class ModelConfig(_Section):
-    """The size of the latent space and the parts of the model; see `kvae.VAE`."""
+    """The section [model]: the size of the latent space and the parts of the model, as in `kvae.VAE`."""
 
     latent_dim: Whole = 2
     network: PartConfig = PartConfig(kind=KINDS["network"])
@@ -83,30 +84,30 @@ class ModelConfig(_Section):
 
 
 class TrainingConfig(_Section):
-    """How Keras `fit` is called."""
+    """The section [training]: how the model is trained with Keras `fit`."""
 
     epochs: Whole = 10
     optimizer: Literal["adam", "adamw", "adamax", "rmsprop", "sgd"] = "adam"
     learning_rate: Real = Field(1e-3, gt=0)
     schedule: Literal["constant", "cosine", "exponential"] = "constant"
-    final_learning_rate: Real = Field(0.0, ge=0)  # where the schedule ends
-    warmup_epochs: Real = Field(0.0, ge=0)  # the learning rate grows from 0, for half of the training at most
-    beta_warmup_epochs: Real = Field(0.0, ge=0)  # beta grows from 0
-    early_stopping: Whole | None = None  # epochs without a better val_elbo
-    monitor_test: bool = False  # where there is no validation set, show the test set after every epoch
-    monitor_every: Whole = 1  # epochs between two looks at the validation or test set
-    show_batch_seconds: Annotated[Real, Field(ge=0)] | None = None  # print the loss of a random batch now and then
-    plots: tuple[str, ...] = ()  # kinds of pictures to draw
-    plots_every: Whole | None = None  # epochs; by default they are drawn at the end only
+    final_learning_rate: Real = Field(0.0, ge=0)  # the rate at the end of the schedule
+    warmup_epochs: Real = Field(0.0, ge=0)  # epochs in which the rate grows from 0; at most half of the training
+    beta_warmup_epochs: Real = Field(0.0, ge=0)  # epochs in which beta grows from 0
+    early_stopping: Whole | None = None  # epochs without a better val_elbo after which training stops
+    monitor_test: bool = False  # whether to show metrics of the test set if there is no validation set
+    monitor_every: Whole = 1  # epochs between two evaluations of the validation or test set
+    show_batch_seconds: Annotated[Real, Field(ge=0)] | None = None  # seconds between two printed losses of a batch
+    plots: tuple[str, ...] = ()  # kinds of figures to draw
+    plots_every: Whole | None = None  # epochs between two drawings; by default figures are drawn only at the end
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
-    jit_compile: bool | Literal["auto"] = "auto"  # XLA; auto: where that is faster
-    steps_per_execution: Whole | Literal["auto"] = "auto"  # batches between two calls of batch callbacks
-    checkpoint_seconds: Real = Field(10.0, ge=0)  # least time between two checkpoints
+    jit_compile: bool | Literal["auto"] = "auto"  # whether to compile with XLA; "auto" if this is faster
+    steps_per_execution: Whole | Literal["auto"] = "auto"  # batches between two calls of the batch callbacks
+    checkpoint_seconds: Real = Field(10.0, ge=0)  # minimum seconds between two checkpoints
     tensorboard: bool = False
 
 
 class RunConfig(_Section):
-    """One training, whole. The same configuration and machine give the same weights, bit for bit."""
+    """The whole configuration of a run. On one machine, the same configuration gives the same weights bit for bit."""
 
     name: str = "run"
     description: str = ""
@@ -134,15 +135,15 @@ class RunConfig(_Section):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without what is None."""
+        """The configuration as nested dictionaries for JSON, without the keys whose value is None."""
         return self.model_dump(mode="json", exclude_none=True)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
-        """Checks and converts nested values.
+        """Checks nested dictionaries and makes the configuration from them.
 
         Raises:
-            UserError: one line a mistake, with the key, what was expected and what was received.
+            UserError: if a key is unknown or a value is not valid. The message names each mistake.
         """
         try:
             return cls.model_validate(values)
@@ -150,15 +151,24 @@ class RunConfig(_Section):
             raise UserError("; ".join(_explain(cls, mistake) for mistake in error.errors())) from None
 
 
-def parse_toml(text: str, where: str) -> dict[str, Any]:
-    """TOML as nested dictionaries, or a `UserError` with the line."""
+def parse_toml(text: str, name: str) -> dict[str, Any]:
+    """Reads TOML.
+
+    Args:
+        text: the TOML.
+        name: the name of the file, for the error message.
+
+    Raises:
+        UserError: if the text is not valid TOML. The message has the number of the line.
+    """
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where} is not valid TOML: {error}.") from error
+        raise UserError(f"{name} is not valid TOML: {error}.") from error
 
 
 def _explain(cls: type[BaseModel], mistake: Any) -> str:
+    """The message for one mistake that Pydantic has found."""
     path = [str(part) for part in mistake["loc"]]
     key = ".".join(path) or "configuration"
     if mistake["type"] == "extra_forbidden":
@@ -169,33 +179,41 @@ def _explain(cls: type[BaseModel], mistake: Any) -> str:
 
 
 def keys(cls: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
-    """Every dotted key that a configuration may have, but for the options of parts, which these check themselves."""
-    found = []
+    """All dotted keys of a configuration, without the options of the parts, which check these themselves.
+
+    Args:
+        cls: the configuration, or one of its sections.
+        prefix: the text before each key: the name of the section and a dot.
+    """
+    result = []
     for name, info in cls.model_fields.items():
         annotation = info.annotation
         if annotation is PartConfig or not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            found.append(prefix + name)
+            result.append(prefix + name)
         else:
-            found += keys(annotation, f"{prefix}{name}.")
-    return [*found, *(f"{prefix}{name}" for name in SHORT)] if cls is ModelConfig else found
+            result += keys(annotation, f"{prefix}{name}.")
+    return [*result, *(f"{prefix}{name}" for name in SHORT)] if cls is ModelConfig else result
 
 
 def recipes() -> dict[str, str]:
-    """The recipes that ship: name -> TOML text."""
+    """The recipes that are part of kvae: their TOML by name."""
     folder = resources.files("kvae.training") / "recipes"
-    found = [entry for entry in folder.iterdir() if entry.name.endswith(".toml")]
-    return {entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8") for entry in sorted(found, key=str)}
+    entries = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".toml")), key=str)
+    return {entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8") for entry in entries}
 
 
 def load_values(recipe: str) -> dict[str, Any]:
-    """The values of a recipe that ships, or of a TOML file of the user's.
+    """Reads the values of a recipe.
+
+    Args:
+        recipe: the name of a recipe of kvae, or the path of a TOML file.
 
     Raises:
-        UserError: neither, with the nearest match.
+        UserError: if there is no such recipe or file, or if the file is not valid TOML.
     """
-    known = recipes()
-    if recipe in known:
-        return {"name": recipe, **parse_toml(known[recipe], f"recipe {recipe}")}
+    available = recipes()
+    if recipe in available:
+        return {"name": recipe, **parse_toml(available[recipe], f"recipe {recipe}")}
     path = Path(recipe)
     if path.suffix == ".toml":
         try:
@@ -203,19 +221,23 @@ def load_values(recipe: str) -> dict[str, Any]:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"Could not read {recipe}: {error}.") from error
         return {"name": path.stem, **parse_toml(text, recipe)}
-    raise unknown("recipe", recipe, known)
+    raise unknown("recipe", recipe, available)
 
 
 def override(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Nested values with dotted settings in their place.
+    """Sets dotted keys in nested values.
 
     Args:
-        values: as a recipe has them.
-        settings: new values by key, e.g. `{"model.prior.kind": "mixture", "model.prior.components": 10}`. Another kind
-            of a part starts with its default options, because those of a recipe belong to the kind that it had.
+        values: the values of a recipe. They are not changed.
+        settings: values by dotted key, e.g. `{"model.beta": 1.5, "model.prior.kind": "mixture",
+            "model.prior.components": 10}`. Another kind of a part starts with its default options, because those of a
+            recipe belong to the kind that it had.
+
+    Returns:
+        The nested values with the settings.
 
     Raises:
-        UserError: if a key is unknown, with the nearest match.
+        UserError: if a key is unknown. The message suggests the nearest known key.
     """
     result = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
     if isinstance(result.get("model"), dict) and any(key.startswith("model.") for key in settings):
@@ -242,30 +264,30 @@ def override(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]
 
 
 def _options_last(key: str) -> bool:
-    """Whether a key is an option of a part: its kind, which other settings choose, comes first."""
+    """Whether a key is an option of a part. The kind of a part must be set before its options."""
     return key.removeprefix("model.").partition(".")[0] in (*KINDS, *SHORT) and not (
         key.removeprefix("model.") in KINDS or key.endswith(".kind")
     )
 
 
 def _path_of(key: str) -> list[str]:
-    """The names from the whole configuration down to a key."""
-    known, path = keys(), key.split(".")
+    """The names of the sections that contain a key, and its own name."""
+    valid, path = keys(), key.split(".")
     if len(path) == 2 and path[0] == "model" and path[1] in SHORT:
         return ["model", SHORT[path[1]][0], path[1]]
-    if key in known or (len(path) == 3 and path[0] == "model" and path[1] in KINDS and path[2]):
+    if key in valid or (len(path) == 3 and path[0] == "model" and path[1] in KINDS and path[2]):
         return path
-    last = [name for name in known if name.rsplit(".", 1)[-1] == path[-1]]
-    near = last or difflib.get_close_matches(key, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"Unknown key {key!r}.{hint} Expected one of: {', '.join(known)}.")
+    same_name = [name for name in valid if name.rsplit(".", 1)[-1] == path[-1]]
+    nearest = same_name or difflib.get_close_matches(key, valid, n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    raise UserError(f"Unknown key {key!r}.{hint} Expected one of: {', '.join(valid)}.")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """`key=value` with the value read as TOML, or as a plain string where it is not TOML.
+    """Reads `key=value`. The value is read as TOML, or taken as a string if it is not valid TOML.
 
     Raises:
-        UserError: no equals sign.
+        UserError: if the text has no key or no equals sign, or has several lines.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():

@@ -1,4 +1,4 @@
-"""history.csv: one row an epoch, a column a metric."""
+"""history.csv: one row per epoch and one column per metric."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from kvae.internal.errors import UserError
 
 
 def write(path: Path, rows: list[dict[str, float]]) -> None:
-    """Writes history.csv, one row an epoch; numbers keep every digit, so two runs can be compared byte for byte."""
+    """Writes history.csv. Numbers keep all digits, so that the files of two runs can be compared byte for byte."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names or ["epoch"], lineterminator="\n")
@@ -21,16 +21,16 @@ def write(path: Path, rows: list[dict[str, float]]) -> None:
 
 
 def columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
-    """Rows as columns, NaN where a row has no such value."""
+    """The columns of the history by name, each with one value per row, which is NaN if the row has no such value."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Reads history.csv: a column a name.
+    """Reads history.csv: its columns by name, each with one value per epoch.
 
     Raises:
-        UserError: missing or not such a file.
+        UserError: if the file is missing or is not the history of a run.
     """
     try:
         with open(path, newline="", encoding="utf-8") as lines:

@@ -1,4 +1,4 @@
-"""What a finished run is used for: its evaluation, completions of its test images, and its pictures."""
+"""The use of a finished run: its evaluation, completions of its test images, and its figures."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -18,10 +18,10 @@ from kvae.training.train_resume import load_data, protocol
 
 
 def subject_of(run: Run) -> Subject:
-    """A run as what pictures are made of.
+    """The model, data and history of a run, from which figures are drawn.
 
     Raises:
-        UserError: if the training has not finished, or the data are not there.
+        UserError: if the training has not finished, or if the data cannot be loaded.
     """
     held_out = "validation" if run.config.data.validation else "test"
     data = load_data(run.config)
@@ -41,51 +41,57 @@ def evaluate(
 
     Args:
         run: a run that has finished.
-        dataset: other data than the run's own, binarized the same way; the result then goes to
-            evaluation-<dataset>.json. The run's own data by default.
-        only: as in `kvae.evaluation.evaluate`, as the next three.
-        samples: number of draws of the importance-weighted bound.
-        seed: seed of all draws.
-        verbose: 1 shows a progress bar for what takes long.
+        dataset: the name of other data, which are binarized as the run's data are. The result is then written to
+            evaluation-<dataset>.json. By default the run's own data are used.
+        only: names of evaluations. By default those that are not slow, and `log_likelihood` if `samples` is given.
+        samples: the number of draws of the importance-weighted bound, K.
+        seed: the seed of all draws.
+        verbose: 1 for a progress bar during slow evaluations. 0 by default.
+
+    Returns:
+        The result of `kvae.evaluation.evaluate`.
 
     Raises:
-        UserError: if the training has not finished, or the data are not there.
+        UserError: if the training has not finished, if the data cannot be loaded or do not fit the model, or if there
+            is no such evaluation.
     """
     vae, config = run.load_model(), run.config
-    if dataset is not None:  # of any size, so in batches that no set is too small for
+    if dataset is not None:  # batches of 1 are possible for sets of any size
         changes = {"source": dataset, "train": "train", "validation": None, "test": "test", "batch_size": 1}
         config = config.model_copy(update={"data": config.data.model_copy(update=changes)})
     data = load_data(config)
     images = data.test if dataset is None else data.test.rebatch(100)
-    stated = protocol(data)
+    data_protocol = protocol(data)
     if dataset is not None:
-        stated["train"] = f"{run.config.data.train} of {run.config.data.source}"
-    result = evaluation.evaluate(vae, images, only=only, samples=samples, seed=seed, protocol=stated, verbose=verbose)
+        data_protocol["train"] = f"{run.config.data.train} of {run.config.data.source}"
+    result = evaluation.evaluate(
+        vae, images, only=only, samples=samples, seed=seed, protocol=data_protocol, verbose=verbose
+    )
     run.write_evaluation(result, dataset)
     return result
 
 
 def draw(run: Run, kinds: Iterable[str] = (), suffix: str = ".png", **options: Any) -> Iterator[Path | str]:
-    """Draws pictures of a run into its folder.
+    """Draws figures of a run into its folder.
 
     Args:
         run: a run that has finished.
-        kinds: names in `kvae.plotting.figures.KINDS`; all that suit the run by default.
-        suffix: suffix of the files, `.png`, `.svg` or `.pdf`.
-        **options: options of the kinds; each kind gets those that it has.
+        kinds: names in `kvae.plotting.figures.KINDS`. By default all kinds that suit the run.
+        suffix: the suffix of the files, `.png`, `.svg` or `.pdf`.
+        **options: options of the kinds. Each kind gets the options that it has.
 
     Yields:
-        The path of every picture; for a kind that does not suit, if none was asked for, a sentence that says why.
+        The path of each figure. If no kinds were given, also a line for each kind that does not suit the run.
 
     Raises:
-        UserError: if a kind is unknown, or one that was asked for cannot be drawn of this run.
+        UserError: if a kind is unknown, or if a kind that was given does not suit the run.
     """
     figures.check_kinds(kinds)
     kinds, subject = tuple(kinds), subject_of(run)
     for kind in kinds or figures.KINDS:
-        taken = {name: value for name, value in options.items() if name in figures.options_of(kind)}
+        accepted = {name: value for name, value in options.items() if name in figures.options_of(kind)}
         try:
-            yield from figures.draw(kind, subject, run.plots, suffix=suffix, **taken)
+            yield from figures.draw(kind, subject, run.plots, suffix=suffix, **accepted)
         except figures.Unsuitable as error:
             if kinds:
                 raise
@@ -93,12 +99,12 @@ def draw(run: Run, kinds: Iterable[str] = (), suffix: str = ".png", **options: A
 
 
 class Completed(NamedTuple):
-    """Completions of test images."""
+    """Completions of test images, with their scores and files."""
 
-    result: dict[str, Any]  # the scores and their protocol, JSON-ready
+    result: dict[str, Any]  # the scores and their protocol, as written to complete.json
     completion: Completion
-    seconds: float  # that inference and prediction took
-    files: list[Path]  # pictures and complete.json
+    seconds: float  # the time of inference and prediction
+    files: list[Path]  # the figures and complete.json
 
 
 def complete(
@@ -114,38 +120,38 @@ def complete(
     exact: bool = False,
     folder: Path | None = None,
 ) -> Completed:
-    """Completes test images of a run from the pixels that a mask leaves, scores them, and draws them.
+    """Completes test images of a run from their observed pixels, computes the scores, and draws the figures.
 
     Args:
         run: a run that has finished.
-        observed: name of a mask, as in `kvae.completion.complete`.
-        digit: class of the test images, by number or name; the first ones of it are taken.
-        index: place of one test image, from 0; not together with `digit` or `number`.
-        number: number of test images, 100 by default, 1 with `digit`.
-        samples: number of draws of z per image.
-        seed: seed of everything random.
-        plain: infer by the article's plain gradient steps.
-        exact: add the scores by quadrature, for 2 latent dimensions.
-        folder: folder for the pictures and complete.json; the run's plots by default.
+        observed: the name of a mask, as in `kvae.completion.complete`.
+        digit: the class of the test images, by number or name. The first images of this class are used.
+        index: the index of a single test image, counted from 0. It excludes `digit` and `number`.
+        number: the number of test images. 100 by default, or 1 with `digit`.
+        samples: the number of draws of z per image; at least 3.
+        seed: the seed of all random numbers.
+        plain: whether to infer with the plain gradient steps of the article that kvae reproduces.
+        exact: whether to add the scores by quadrature, for models with 2 latent dimensions.
+        folder: the folder of the figures and of complete.json. By default the run's folder of figures.
 
     Raises:
-        UserError: if arguments contradict each other, or there are no such images.
+        UserError: if an argument is not valid or contradicts another, or if there are no such images.
     """
     check_seed("seed", seed)
     check_whole("samples", samples, least=3)
     if number is not None:
         check_whole("number", number)
     if index is not None and (digit is not None or number is not None):
-        raise UserError("Expected an index alone, or a digit and a number. Received an index with another.")
+        raise UserError("Expected either index=, or digit= and number=. Received index= together with one of these.")
     subject = subject_of(run)
     vae, data = subject.vae, subject.test()
     if index is not None:
-        places = np.array([index])
+        indices = np.array([index])
     elif digit is not None:
-        places = data.places_of("test", digit, number or 1)
+        indices = data.places_of("test", digit, number or 1)
     else:
-        places = np.arange(min(number or 100, data.info.sizes["test"]))
-    x = data.images_at("test", places)
+        indices = np.arange(min(number or 100, data.info.sizes["test"]))
+    x = data.images_at("test", indices)
     options = completion.article_options(vae) if plain else {}
     start = time.monotonic()
     completed = completion.complete(vae, x, observed, samples=samples, seed=seed, **options)
@@ -160,10 +166,10 @@ def complete(
         seed=seed,
         exact=exact,
     )
-    which = f"the first {len(x)}" if index is None else f"the one at place {index}, from 0"
+    test_images = f"the first {len(x)}" if index is None else f"the image with index {index}, counted from 0"
     result["protocol"] = {
         **protocol(data),
-        "test_images": which if digit is None else f"{which} of class {digit}",
+        "test_images": test_images if digit is None else f"{test_images} of class {digit}",
         "observed": observed,
         "inference": f"{completed.inferred.losses.shape[1]} {'plain' if plain else 'Adam'} steps",
         "latent_samples": samples,

@@ -1,15 +1,15 @@
-"""The run folder: everything one training leaves behind, each file written at once and whole.
+"""The run folder: all files of one training run, none of which is ever visible half-written.
 
 saved_models/<run>/
-  config.json        the whole configuration, with protocol and package versions
-  model.keras        weights and architecture, no optimizer state
+  config.json        the whole configuration, with the protocol of the data and the versions of packages
+  model.keras        weights and architecture, without the state of the optimizer
   encoder.keras, decoder.keras
-  history.csv        one row an epoch
-  evaluation.json    what `kvae evaluate` printed last on the run's own data, with its protocol
-  evaluation-<dataset>.json    the same on other data
-  plots/*.png
-  checkpoint/        what --resume needs
-  bundle/            what `kvae export` wrote
+  history.csv        one row per epoch
+  evaluation.json    the last evaluation on the run's own data, with its protocol
+  evaluation-<dataset>.json    the last evaluation on other data
+  plots/*.png        figures
+  checkpoint/        the checkpoint for --resume
+  bundle/            the bundle of `kvae export`
 """
 
 import importlib.metadata
@@ -32,11 +32,11 @@ PACKAGES = ("kvae", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 
 
 class Run:
-    """A run folder that exists.
+    """A run folder.
 
     Attributes:
-        folder: where it lies.
-        config: what was trained.
+        folder: its path.
+        config: the configuration of the run.
     """
 
     def __init__(self, folder: Path, config: RunConfig) -> None:
@@ -47,12 +47,18 @@ class Run:
     def create(cls, folder: str | Path, config: RunConfig, protocol: dict[str, Any], overwrite: bool = False) -> "Run":
         """Makes a new run folder with its config.json.
 
+        Args:
+            folder: the path of the folder.
+            config: the configuration of the run.
+            protocol: the protocol of the data.
+            overwrite: whether to replace an existing run. False by default.
+
         Raises:
-            UserError: the folder exists and `overwrite` is False, or it is no run, or it cannot be written to.
+            UserError: if the folder exists and `overwrite` is False, if it is not a run, or if it cannot be written.
         """
         folder = Path(folder)
         check_free(folder, overwrite)
-        if folder.is_dir():  # emptied, not removed: it may be a mount, a link or the current folder
+        if folder.is_dir():  # emptied and not removed, because it may be a mount, a link or the current folder
             for entry in folder.iterdir():
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         run = cls(folder, config)
@@ -64,11 +70,13 @@ class Run:
         """Opens a run folder.
 
         Raises:
-            UserError: it is not one.
+            UserError: if the folder is not a run, or if its config.json is not valid.
         """
         folder = Path(folder)
         if not (folder / "config.json").is_file():
-            raise UserError(f"Expected the folder of a run, with a config.json. {str(folder)!r} is none.")
+            raise UserError(
+                f"Expected the folder of a run, with a config.json. Received {str(folder)!r}, which is not one."
+            )
         values = files.read_json(folder / "config.json")
         if not isinstance(values, dict) or "config" not in values:
             raise UserError(f"{folder / 'config.json'} is not the configuration of a run.")
@@ -89,54 +97,54 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the training ended and left its model and evaluation."""
+        """Whether the training has ended, so that the model and its evaluation are there."""
         return (self.folder / "model.keras").is_file() and (self.folder / "evaluation.json").is_file()
 
     def discard_results(self) -> None:
-        """Removes what a training leaves at its end, before it goes on; the checkpoint still holds its whole state."""
+        """Removes the files that are written at the end of a training, so that it can continue from its checkpoint."""
         for name in ("evaluation.json", "model.keras", "encoder.keras", "decoder.keras"):
             (self.folder / name).unlink(missing_ok=True)
 
     def history(self) -> dict[str, np.ndarray]:
-        """history.csv, a column a name; raises `UserError` where it is missing."""
+        """The columns of history.csv by name; raises `UserError` if the file is missing."""
         return history.read(self.history_file)
 
     def save_models(self, vae: "VAE") -> None:
-        """Writes encoder.keras, decoder.keras and, last, model.keras, without optimizer state."""
-        bare = type(vae).from_config(vae.get_config())
-        bare.build((None, *vae.image_shape))
-        bare.set_weights(vae.get_weights())
-        bare.steps.assign(vae.steps)
-        for name, model in (("encoder", bare.encoder), ("decoder", bare.decoder), ("model", bare)):
+        """Writes encoder.keras, decoder.keras and, last, model.keras, all without the state of the optimizer."""
+        copy = type(vae).from_config(vae.get_config())
+        copy.build((None, *vae.image_shape))
+        copy.set_weights(vae.get_weights())
+        copy.steps.assign(vae.steps)
+        for name, model in (("encoder", copy.encoder), ("decoder", copy.decoder), ("model", copy)):
             with files.atomic_file(self.folder / f"{name}.keras") as partial:
                 model.save(partial)
 
     def load_model(self) -> "VAE":
-        """The trained model.
+        """Loads the trained model.
 
         Raises:
-            UserError: the training has not finished, or model.keras is damaged.
+            UserError: if the training has not finished, or if model.keras is damaged.
         """
         from kvae.internal.tensorflow import keras
         from kvae.model.vae import VAE
 
         path = self.folder / "model.keras"
         if not path.is_file():
-            hint = f" Finish it: kvae train --resume --out {self.folder}" if self.checkpoints.is_dir() else ""
+            hint = f" To finish it: kvae train --resume --out {self.folder}" if self.checkpoints.is_dir() else ""
             raise UserError(f"{str(self.folder)!r} has no model.keras: its training has not finished.{hint}")
         try:
             vae = keras.saving.load_model(path, compile=False)
-        except Exception as error:  # Keras lets through what zip, HDF5, JSON and its own checks raise
+        except Exception as error:  # Keras does not convert the errors of zip, HDF5 and JSON
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(f"{path} is damaged or not a model of kvae ({reason}).") from error
         if not isinstance(vae, VAE):
-            raise UserError(f"{path} holds a {type(vae).__name__}. Expected a kvae.VAE.")
+            raise UserError(f"Expected {path} to contain a kvae.VAE. Received a {type(vae).__name__}.")
         return vae
 
     def write_evaluation(self, evaluation: dict[str, Any], dataset: str | None = None) -> None:
-        """Writes evaluation.json, or evaluation-<dataset>.json for other data than the run's own."""
-        of = "" if dataset is None else "-" + re.sub(r"\W+", "_", dataset).strip("_")
-        files.write_json(self.folder / f"evaluation{of}.json", evaluation)
+        """Writes evaluation.json, or evaluation-<dataset>.json if the data are not the run's own."""
+        suffix = "" if dataset is None else "-" + re.sub(r"\W+", "_", dataset).strip("_")
+        files.write_json(self.folder / f"evaluation{suffix}.json", evaluation)
 
     @property
     def plots(self) -> Path:
@@ -148,18 +156,21 @@ class Run:
 
 
 def versions() -> dict[str, str]:
-    """The packages that a run and a bundle state, with their versions."""
+    """The versions of the packages that config.json and the model card record."""
     return {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
 def check_free(folder: str | Path, overwrite: bool) -> None:
-    """Raises `UserError` where a run must not be created in `folder`."""
+    """Raises `UserError` if a run must not be created in `folder`."""
     folder = Path(folder)
     if folder.is_dir() and all(entry.name.startswith(files.PARTIAL) for entry in folder.iterdir()):
-        return  # empty, but for what a process left that was killed before its first file
+        return  # empty, except for the unfinished files of a process that was killed
     if folder.exists() and not overwrite:
         raise UserError(
-            f"{str(folder)!r} exists. Go on with --resume, replace it with --overwrite, or choose another --out."
+            f"{str(folder)!r} exists. Continue the run with --resume, replace it with --overwrite, or choose another "
+            "--out."
         )
     if folder.exists() and not (folder / "config.json").is_file():
-        raise UserError(f"{str(folder)!r} is not a run of kvae, so --overwrite leaves it alone. Choose another --out.")
+        raise UserError(
+            f"{str(folder)!r} is not a run of kvae, so --overwrite does not replace it. Choose another --out."
+        )

@@ -1,19 +1,20 @@
-"""The section [model] of a configuration: a table for each part of the model, and short keys for some options."""
+"""The section [model] of a configuration: one table per part of the model, and short keys for some options."""
 
 import math
 from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-KINDS = {  # by part, the kind that a configuration has by default
+KINDS = {  # the default kind of each part
     "network": "mlp",
     "likelihood": "bernoulli",
     "prior": "standard_normal",
     "posterior": "diagonal_gaussian",
     "objective": "elbo",
 }
-# Keys of [model] that are short for an option of a part, and the kinds of that part that have the option (None: all).
-# The configurations of kvae 0.2 have all of these keys; those that the chosen kinds do not have are left out.
+# Keys of [model] that are short for an option of a part, each with the part and with the kinds of the part that have
+# the option (None: all kinds). Configurations of kvae 0.2 contain all of these keys. A key is ignored if the chosen
+# kind does not have the option.
 SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "hidden_units": ("network", ("mlp",)),
     "filters": ("network", ("conv",)),
@@ -32,7 +33,10 @@ SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
 
 
 def with_tables(model: dict[str, Any]) -> dict[str, Any]:
-    """The section [model] with a table for each part, and short keys in the table that they belong to.
+    """The section [model] with a table for each part, to which the short keys are moved.
+
+    Args:
+        model: the section [model] as a recipe contains it.
 
     Raises:
         ValueError: if an option is given both as a short key and in its table.
@@ -58,10 +62,10 @@ def with_tables(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Values as JSON and TOML hold them: lists in place of tuples.
+    """The value in the types of JSON and TOML, with lists in place of tuples.
 
     Raises:
-        ValueError: if a value is of another kind, such as NaN.
+        ValueError: if JSON or TOML cannot contain the value, for example NaN.
     """
     if hasattr(value, "model_dump"):
         return value.model_dump()
@@ -73,4 +77,4 @@ def plain(value: Any) -> Any:
         raise PydanticCustomError("finite", "expected a finite number")
     if value is None or isinstance(value, str | int | float):
         return value
-    raise PydanticCustomError("plain", "expected a number, a text, or a list or table of them")
+    raise PydanticCustomError("plain", "expected a number, a string, or a list or table of these")

@@ -1,4 +1,4 @@
-"""From a configuration to a finished run folder: data, model and callbacks wired into Keras `fit`."""
+"""From a configuration to a finished run folder: loads the data, builds the model and calls Keras `fit`."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +13,17 @@ from kvae.internal.tensorflow import keras, tf
 from kvae.model.vae import VAE
 from kvae.plotting import figures
 from kvae.training import callbacks, cluster, history
-from kvae.training.build import build_model, build_optimizer, make_parts, resolved, steps_an_epoch
-from kvae.training.config import RunConfig, TrainingConfig
+from kvae.training.build import build_model, build_optimizer, make_parts, resolved, steps_per_epoch
+from kvae.training.config import RunConfig
 from kvae.training.runs import Run, check_free
 
 
 def load_data(config: RunConfig) -> Data:
-    """The data of a run: its binarization and order follow the run's seed."""
+    """Loads the data of a run. Their binarization and order depend on the run's seed.
+
+    Raises:
+        UserError: if the data cannot be loaded.
+    """
     options = config.data.model_dump()
     return data_.load(options.pop("source"), seed=config.seed, **options)
 
@@ -33,20 +37,24 @@ def train(
     extra: Any = (),
     distribute: str | None = None,
 ) -> Run:
-    """Trains from the beginning and leaves a finished run.
+    """Trains a model from the beginning, evaluates it, and writes the run folder.
 
     Args:
-        config: what to train.
-        folder: of the run.
-        overwrite: replace a run that stands there.
-        verbose: of Keras `fit`: 0 silent, 1 a progress bar, 2 a line an epoch.
-        extra: more Keras callbacks.
-        distribute: `"mirrored"` for all devices of this machine, `"multiworker"` for those of the machines in TF_CONFIG
-            (then call this in every one of them, with the same arguments), or None. It changes the result by rounding
-            alone, so it is no part of the configuration. Only the chief writes.
+        config: the configuration of the run.
+        folder: the path of the run folder.
+        overwrite: whether to replace an existing run. False by default.
+        verbose: what Keras `fit` prints: 0 nothing, 1 a progress bar, 2 one line per epoch.
+        extra: further Keras callbacks.
+        distribute: `"mirrored"` to train on all devices of this machine; `"multiworker"` to train on the machines in
+            TF_CONFIG, each of which must call this function with the same arguments; or None. It changes the result
+            only by rounding errors, so it is not part of the configuration. Only the chief writes the run.
+
+    Returns:
+        The finished run.
 
     Raises:
-        UserError: the folder is taken, the data or the configuration cannot be used, or another worker is gone.
+        UserError: if the folder exists, if the data or the configuration are not valid, if the loss diverges, or if
+            another worker has ended.
     """
     config = resolved(_with_absolute_source(config))
     chief = cluster.is_chief(distribute)
@@ -59,9 +67,9 @@ def train(
     data = load_data(config)
     with strategy.scope():
         vae = build_model(config, data, parts)
-        vae.compile(optimizer=build_optimizer(config, steps_an_epoch(data)), **_compile_options(config))
+        vae.compile(optimizer=build_optimizer(config, steps_per_epoch(data)), **_compile_options(config))
     run = Run.create(folder, config, data.info.protocol, overwrite) if chief else Run(Path(folder), config)
-    return _fit(_Fit(run, data, vae, None, verbose, extra, chief))
+    return _fit_and_save(_Session(run, data, vae, None, verbose, extra, chief))
 
 
 def resume(
@@ -72,18 +80,22 @@ def resume(
     extra: Any = (),
     distribute: str | None = None,
 ) -> Run:
-    """Goes on where a training was interrupted; the result is bit for bit that of one that was not.
+    """Continues a training that was interrupted. The result is bit for bit that of an uninterrupted training.
 
     Args:
-        folder: of the run.
-        config: what the caller asks for, checked against the run's own. More epochs are accepted where the learning
-            rate is constant, for then they change nothing of what was done.
-        verbose: of Keras `fit`: 0 silent, 1 a progress bar, 2 a line an epoch.
-        extra: more Keras callbacks.
-        distribute: as in `train`; all workers read the run's folder.
+        folder: the path of the run folder.
+        config: the expected configuration. It must be that of the run, but may have more epochs if the learning rate
+            is constant, because then the finished epochs do not depend on their number. By default that of the run.
+        verbose: what Keras `fit` prints: 0 nothing, 1 a progress bar, 2 one line per epoch.
+        extra: further Keras callbacks.
+        distribute: as in `train`. All workers read the run folder.
+
+    Returns:
+        The finished run.
 
     Raises:
-        UserError: no such run, another configuration than the run's, or another worker is gone.
+        UserError: if there is no such run, if `config` differs from its configuration, if its checkpoint is damaged, if
+            the loss diverges, or if another worker has ended.
     """
     config = None if config is None else resolved(_with_absolute_source(config))
     chief = cluster.is_chief(distribute)
@@ -96,7 +108,7 @@ def resume(
     if config is not None and longer:
         run.config = _accepted(run.config, config)
         if run.finished and checkpoint is None:
-            raise UserError(f"{str(run.folder)!r} has no checkpoint to go on from. Train anew with another --out.")
+            raise UserError(f"{str(run.folder)!r} has no checkpoint to continue from. Train again with another --out.")
     elif run.finished:
         return run
     figures.check_kinds(run.config.training.plots)
@@ -105,40 +117,40 @@ def resume(
     if checkpoint is None:
         with strategy.scope():
             vae = build_model(run.config, data)
-            optimizer = build_optimizer(run.config, steps_an_epoch(data))
+            optimizer = build_optimizer(run.config, steps_per_epoch(data))
             vae.compile(optimizer=optimizer, **_compile_options(run.config))
-        return _fit(_Fit(run, data, vae, None, verbose, extra, chief))
+        return _fit_and_save(_Session(run, data, vae, None, verbose, extra, chief))
     with strategy.scope():
         resumed = callbacks.Resumed(checkpoint)
         if longer and resumed.stopped:
-            raise UserError(
-                f"Early stopping ended this run at epoch {resumed.epochs}: there are no more epochs to train."
-            )
+            raise UserError(f"Early stopping ended this run at epoch {resumed.epochs}. It cannot train more epochs.")
         resumed.model.compile(optimizer=resumed.model.optimizer, **_compile_options(run.config))
     if longer and chief:
         run.write_config(data.info.protocol)
         run.discard_results()
-    return _fit(_Fit(run, data, resumed.model, resumed, verbose, extra, chief))
+    return _fit_and_save(_Session(run, data, resumed.model, resumed, verbose, extra, chief))
 
 
 def _with_absolute_source(config: RunConfig) -> RunConfig:
-    """The configuration with a source of files by its absolute path, so that the run can be used from any folder."""
+    """The configuration with the absolute paths of data files, so that the run can be used from any folder."""
     data = config.data.model_copy(update={"source": absolute(config.data.source)})
     return config.model_copy(update={"data": data})
 
 
-def _accepted(own: RunConfig, asked: RunConfig) -> RunConfig:
-    """The configuration to go on with, or a `UserError` that names what differs."""
-    extended = own.model_copy(update={"training": own.training.model_copy(update={"epochs": asked.training.epochs})})
-    if extended == asked and own.training.schedule == "constant" and asked.training.epochs >= own.training.epochs:
-        return asked
-    ours, theirs = _flat(own.to_dict()), _flat(asked.to_dict())
-    differ = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-    what = ", ".join(f"{key} (run: {ours.get(key)}, asked: {theirs.get(key)})" for key in differ)
-    raise UserError(f"Expected --resume with the run's own settings. These differ: {what}. Leave them out.")
+def _accepted(saved: RunConfig, received: RunConfig) -> RunConfig:
+    """The configuration with which a run continues; raises `UserError` if the received one is not acceptable."""
+    epochs = received.training.epochs
+    extended = saved.model_copy(update={"training": saved.training.model_copy(update={"epochs": epochs})})
+    if extended == received and saved.training.schedule == "constant" and epochs >= saved.training.epochs:
+        return received
+    expected, given = _flat(saved.to_dict()), _flat(received.to_dict())
+    differing = sorted(key for key in expected.keys() | given.keys() if expected.get(key) != given.get(key))
+    differences = ", ".join(f"{key} (run: {expected.get(key)}, received: {given.get(key)})" for key in differing)
+    raise UserError(f"Expected --resume with the run's own settings. These differ: {differences}. Leave them out.")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted key."""
     flat = {}
     for name, value in values.items():
         flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
@@ -149,60 +161,61 @@ def _compile_options(config: RunConfig) -> dict[str, Any]:
     return {"jit_compile": config.training.jit_compile, "steps_per_execution": config.training.steps_per_execution}
 
 
-class _Fit(NamedTuple):
-    """What a fit is about to work with."""
+class _Session(NamedTuple):
+    """A training run that is about to start or to continue."""
 
     run: Run
     data: Data
     vae: VAE
-    resumed: callbacks.Resumed | None
+    resumed: callbacks.Resumed | None  # None if the training starts from the beginning
     verbose: Any
     extra: Any
-    chief: bool
+    chief: bool  # whether this process writes the run
 
 
-def _fit(fit: _Fit) -> Run:
-    run, vae, resumed, training = fit.run, fit.vae, fit.resumed, fit.run.config.training
+def _fit_and_save(session: _Session) -> Run:
+    """Trains the remaining epochs, if there are any; then writes and evaluates the model."""
+    run, vae, resumed, training = session.run, session.vae, session.resumed, session.run.config.training
     stopping = None
     if training.early_stopping is not None:
         stopping = callbacks.EarlyStopping(training.early_stopping)
         if resumed is not None and resumed.best_weights is not None:
             stopping.restore(resumed.early_stopping, resumed.best_weights)
     if (resumed.epochs if resumed else 0) < training.epochs and not (resumed and resumed.stopped):
-        _call_fit(fit, stopping)
+        _call_fit(session, stopping)
         best = stopping.best_weights if stopping else None
     else:
         best = resumed.best_weights if resumed else None
     if best is not None:
         vae.set_weights(best)
-    if fit.chief:
+    if session.chief:
         run.save_models(vae)
-        run.write_evaluation(evaluation.evaluate(vae, fit.data.test, protocol=protocol(fit.data)))
+        run.write_evaluation(evaluation.evaluate(vae, session.data.test, protocol=protocol(session.data)))
     return run
 
 
-def _call_fit(fit: _Fit, stopping: callbacks.EarlyStopping | None) -> None:
-    data, config = fit.data, fit.run.config
+def _call_fit(session: _Session, stopping: callbacks.EarlyStopping | None) -> None:
+    data, config, resumed = session.data, session.run.config, session.resumed
     held_out = data.test if data.validation is None and config.training.monitor_test else data.validation
     try:
-        fit.vae.fit(
+        session.vae.fit(
             data.train,
             validation_data=held_out,
             validation_freq=config.training.monitor_every,
             epochs=config.training.epochs,
-            initial_epoch=fit.resumed.epochs if fit.resumed else 0,
+            initial_epoch=resumed.epochs if resumed else 0,
             callbacks=[
                 callbacks.DataEpoch(data.epoch),
                 *([stopping] if stopping else []),
-                *fit.extra,
-                *(_chiefs_callbacks(fit, stopping) if fit.chief else []),
+                *session.extra,
+                *(_output_callbacks(session, stopping) if session.chief else []),
             ],
-            verbose=fit.verbose if fit.chief else 0,
+            verbose=session.verbose if session.chief else 0,
         )
     except tf.errors.OpError as error:
-        if cluster.lost_worker(fit.vae.distribute_strategy, error):
+        if cluster.lost_worker(session.vae.distribute_strategy, error):
             raise UserError(
-                f"Another worker is gone. Start all of them again with --resume --out {fit.run.folder}."
+                f"Another worker has ended. Start all of them again with --resume --out {session.run.folder}."
             ) from error
         if config.data.streaming and isinstance(error, tf.errors.InvalidArgumentError):
             reason = error.message.splitlines()[0]
@@ -210,28 +223,22 @@ def _call_fit(fit: _Fit, stopping: callbacks.EarlyStopping | None) -> None:
         raise
 
 
-def _chiefs_callbacks(fit: _Fit, stopping: callbacks.EarlyStopping | None) -> list[Any]:
-    """What prints, draws and writes; the checkpoint comes last."""
-    run, training = fit.run, fit.run.config.training
-    rows = fit.resumed.rows if fit.resumed else []
+def _output_callbacks(session: _Session, stopping: callbacks.EarlyStopping | None) -> list[Any]:
+    """The callbacks that print, draw and write. The checkpoint is the last of them."""
+    run, data, training = session.run, session.data, session.run.config.training
+    rows = session.resumed.rows if session.resumed else []
     history.write(run.history_file, rows)
-    checkpoint = callbacks.Checkpoint(run.checkpoints, run.history_file, rows, training.checkpoint_seconds, stopping)
-    tensorboard = [_tensorboard(run)] if training.tensorboard else []
-    return [*tensorboard, *_shown(training, fit.data, run, rows), checkpoint]
-
-
-def _shown(training: TrainingConfig, data: Data, run: Run, rows: list[dict[str, float]]) -> list[Any]:
-    """What the configuration asks to be printed and drawn while training."""
-    shown: list[Any] = []
+    result: list[Any] = [_tensorboard(run)] if training.tensorboard else []
     if training.show_batch_seconds is not None:
-        shown.append(callbacks.BatchLoss(data, run.config.data.batch_size, training.show_batch_seconds))
+        result.append(callbacks.BatchLoss(data, run.config.data.batch_size, training.show_batch_seconds))
     if training.plots:
-        shown.append(callbacks.Plots(data, run.plots, training.plots, training.plots_every, rows))
-    return shown
+        result.append(callbacks.Plots(data, run.plots, training.plots, training.plots_every, rows))
+    result.append(callbacks.Checkpoint(run.checkpoints, run.history_file, rows, training.checkpoint_seconds, stopping))
+    return result
 
 
 def protocol(data: Data) -> dict[str, Any]:
-    """What a number measured on the test set must say of the data."""
+    """The protocol of a number that is measured on the test set, as far as it depends on the data."""
     return {**data.info.protocol, "split": "test"}
 
 
@@ -239,5 +246,7 @@ def _tensorboard(run: Run) -> Any:
     try:
         import tensorboard  # noqa: F401
     except ImportError:
-        raise UserError("training.tensorboard needs tensorboard: pip install 'kvae[tensorboard]'.") from None
+        raise UserError(
+            "Expected the package tensorboard for training.tensorboard. Install it: pip install 'kvae[tensorboard]'."
+        ) from None
     return keras.callbacks.TensorBoard(log_dir=run.folder / "tensorboard")
