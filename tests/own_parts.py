@@ -1,1 +1,0 @@
-helpers/own_parts.py
