@@ -10,8 +10,8 @@ Importing kvae is cheap: its modules, and with them TensorFlow, load when they a
 
 from typing import TYPE_CHECKING
 
-from kvae.internal.lazy import lazy
-from kvae.internal.moved import MOVED, keep_old_paths
+from kvae.internal.lazy_imports import lazy
+from kvae.internal.old_import_paths import MOVED, keep_old_paths
 from kvae.internal.registration import register_with_keras
 
 __version__ = "0.3.0"

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from kvae.internal import imported
+from kvae.internal import user_files
 from kvae.internal.errors import KvaeWarning
-from kvae.internal.quiet import silenced
+from kvae.internal.quiet_output import silenced
 
 SAVED_MODELS = Path("saved_models")
 
@@ -41,7 +41,7 @@ def import_option() -> click.Option:
         if paths:
             quiet_tensorflow()
         for path in paths:
-            imported.import_file(path)
+            user_files.import_file(path)
 
     return click.Option(
         ["--import"],
@@ -63,7 +63,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
     """Prints an evaluation as a table, with its protocol."""
     from rich.table import Table
 
-    from kvae.evaluation.table import labels
+    from kvae.evaluation.evaluations import labels
 
     protocol = dict(result["protocol"])
     names = labels(protocol)

@@ -65,7 +65,7 @@ def recipes() -> None:
 @click.option("--overwrite", is_flag=True, help="Replace a run that stands there.")
 @click.option(
     "--distribute",
-    type=click.Choice(("mirrored", "multiworker")),  # cluster.KINDS, whose module takes 0.2 s to import
+    type=click.Choice(("mirrored", "multiworker")),  # distribution.KINDS, whose module takes 0.2 s to import
     help="Train on all devices of this machine, or on the workers of TF_CONFIG (then run it on each of them).",
 )
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key, e.g. model.beta=1.5; repeatable.")
@@ -87,7 +87,7 @@ def train(
 ) -> None:
     """Train a model and leave a run folder."""
     from kvae.internal.files import read_json
-    from kvae.training import cluster
+    from kvae.training import distribution
     from kvae.training.config import RunConfig, load_values, override, parse_setting
     from kvae.training.runs import Run, check_free
 
@@ -118,7 +118,7 @@ def train(
     if resume and recipe is None:
         values = Run.open(folder).config.to_dict()
     config = RunConfig.from_dict(override(values, asked))
-    chief = cluster.is_chief(distribute)
+    chief = distribution.is_chief(distribute)
     if chief and not resume:
         check_free(folder, overwrite)
 

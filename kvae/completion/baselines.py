@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from kvae.completion import proposals
-from kvae.completion.masked import batches, check_images, indices, select_condition
-from kvae.completion.variational import Inferred, infer_whole
+from kvae.completion.masked_images import batches, check_images, indices, select_condition
+from kvae.completion.variational_inference import Inferred, infer_whole
 from kvae.internal.errors import UserError, check_whole
 from kvae.internal.tensorflow import tf
 from kvae.model.likelihoods import Likelihood

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvae.completion.baselines import has_pixel_means, pixel_mean_baseline, zero_filled_baseline
-from kvae.completion.masked import check_images
+from kvae.completion.masked_images import check_images
 from kvae.completion.prediction import predict
 from kvae.completion.scoring import Score, quadrature_score, score
-from kvae.completion.variational import Inferred, infer, infer_whole
+from kvae.completion.variational_inference import Inferred, infer, infer_whole
 from kvae.evaluation import Estimate
 from kvae.internal.errors import UserError, check_whole
 from kvae.model.vae import VAE

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kvae.completion import proposals
-from kvae.completion.masked import MaskedImages, batches, indices, select_condition
-from kvae.completion.variational import Inferred
+from kvae.completion.masked_images import MaskedImages, batches, indices, select_condition
+from kvae.completion.variational_inference import Inferred
 from kvae.model.posteriors import Distribution
 from kvae.model.vae import VAE
 from kvae.noise.keyed import Keyed

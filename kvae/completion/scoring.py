@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvae.completion import proposals
-from kvae.completion.masked import MaskedImages, batches, check_images, indices, select_condition
-from kvae.completion.variational import Inferred
+from kvae.completion.masked_images import MaskedImages, batches, check_images, indices, select_condition
+from kvae.completion.variational_inference import Inferred
 from kvae.evaluation import quadrature
 from kvae.model.vae import VAE
 from kvae.noise.streams import Stream

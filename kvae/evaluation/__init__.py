@@ -5,9 +5,9 @@
 number of the draw. So a result depends neither on the batch size nor on the size of the chunks of draws.
 """
 
-from kvae.evaluation.elbo_estimate import ElboTerms, elbo
+from kvae.evaluation.elbo_terms import ElboTerms, elbo
 from kvae.evaluation.estimate import Estimate
+from kvae.evaluation.evaluations import EVALUATIONS, Evaluation, evaluate, results_of
 from kvae.evaluation.importance_weighted import log_likelihood
-from kvae.evaluation.table import EVALUATIONS, Evaluation, evaluate, results_of
 
 __all__ = ["EVALUATIONS", "ElboTerms", "Estimate", "Evaluation", "elbo", "evaluate", "log_likelihood", "results_of"]

@@ -9,7 +9,7 @@ from kvae.evaluation.estimate import Estimate, batches, count_batches
 from kvae.internal.errors import check_seed, check_whole
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import objectives
-from kvae.model.compiled import compiled
+from kvae.model.compiled_functions import compiled
 from kvae.model.vae import VAE
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from kvae import runtime
 from kvae.export import litert, savedmodel
-from kvae.internal import imported
+from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
 
 Tolerance = Mapping[str, float]
@@ -42,7 +42,7 @@ def find(name: str) -> Format:
         UserError: if there is none of this name.
     """
     if ":" in name:
-        found = imported.find(name)
+        found = user_files.find(name)
         if not isinstance(found, Format):
             raise UserError(f"Expected {name!r} to be a kvae.export.Format.")
         return found

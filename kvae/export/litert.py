@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from kvae.export import endpoints, quantization
 from kvae.internal.errors import UserError, unknown
-from kvae.internal.quiet import silenced
+from kvae.internal.quiet_output import silenced
 from kvae.internal.tensorflow import tf
 from kvae.model.vae import VAE
 from kvae.noise import portable
@@ -43,7 +43,7 @@ def write(vae: VAE, folder: Path, variants: Iterable[str], conditions: Any = Non
     """
     for variant, content in convert(vae, variants, conditions=conditions).items():
         (folder / VARIANTS[variant]).write_bytes(content)
-    (folder / "sample.py").write_bytes(Path(__file__).with_name("standalone.py").read_bytes())
+    (folder / "sample.py").write_bytes(Path(__file__).with_name("sample_script.py").read_bytes())
 
 
 def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS, *, conditions: Any = None) -> dict[str, bytes]:

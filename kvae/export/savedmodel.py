@@ -7,7 +7,7 @@ from typing import Any
 
 from kvae.export import endpoints
 from kvae.internal import files
-from kvae.internal.quiet import silenced
+from kvae.internal.quiet_output import silenced
 from kvae.internal.tensorflow import tf
 from kvae.model.vae import VAE
 from kvae.runtime.savedmodel import FILE, VARIANTS

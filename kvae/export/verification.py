@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvae import evaluation, training
-from kvae.evaluation import table
+from kvae.evaluation import evaluations
 from kvae.evaluation.estimate import Estimate
 from kvae.export import formats, parity
 from kvae.export.endpoints import cycled
@@ -48,7 +48,7 @@ def verify(path: str | Path, *, evaluate: bool = True, only: Iterable[str] | Non
         UserError: if it is neither a run nor a bundle, or the data are not there.
     """
     path = Path(path)
-    chosen = None if only is None else {name: table.find(name) for name in only}
+    chosen = None if only is None else {name: evaluations.find(name) for name in only}
     run = Run.open(path) if (path / "config.json").is_file() else None
     folder = cards.find_bundle(path)
     if folder is None and run is None:
@@ -125,7 +125,7 @@ def _numbers(
             yield Check(f"{source}: evaluation", False, again)
             continue
         for name in names:
-            evaluated = table.find(name)
+            evaluated = evaluations.find(name)
             if evaluated.slow if chosen is None else name not in chosen:
                 yield Check(f"{source}: {name}", None, f"not derived again; kvae verify --only {name} does")
                 continue

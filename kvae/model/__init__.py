@@ -5,11 +5,11 @@
 names that a recipe can use.
 """
 
-from kvae.internal.lazy import lazy
+from kvae.internal.lazy_imports import lazy
 
 _MODULES = (
     "assembly",
-    "compiled",
+    "compiled_functions",
     "densities",
     "fast_fit",
     "likelihoods",
@@ -17,7 +17,7 @@ _MODULES = (
     "networks",
     "objectives",
     "parts",
-    "places",
+    "image_places",
     "posteriors",
     "priors",
     "vae",

@@ -17,9 +17,9 @@ from kvae.data.in_memory import ImageDataset, ImagesInMemory, Placeholder, as_fl
 from kvae.internal.errors import KvaeWarning, UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import networks
+from kvae.model.image_places import Batch, Placed, add_places, reducible
 from kvae.model.keras_privates import has_compiled_metrics, is_called_by_fit, layers_of
 from kvae.model.loop import Loop
-from kvae.model.places import Batch, Placed, add_places, reducible
 from kvae.model.step_counter import StepCounter
 
 STEPS_PER_EXECUTION = 50  # used for "auto"

@@ -10,7 +10,7 @@ from kvae.model import densities, parts
 from kvae.noise import keyed, portable
 from kvae.noise.keyed import Noise
 from kvae.noise.streams import Stream
-from kvae.runtime import latent
+from kvae.runtime import latent_points
 
 REGION_DRAWS = 4096  # number of draws from which the region of a prior is computed
 HALF_WIDTH = 7.0  # of the standard normal's region: 5e-12 of the mass of two dimensions is outside
@@ -123,7 +123,7 @@ class StandardNormal(Prior):
         return -corner, corner
 
     def quantiles(self, n: int) -> np.ndarray:
-        return latent.normal_quantiles(n)
+        return latent_points.normal_quantiles(n)
 
 
 PRIORS: dict[str, type[Prior]] = {"standard_normal": StandardNormal}

@@ -18,7 +18,7 @@ from kvae.internal.errors import UserError, check_seed, check_whole
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import likelihoods, networks, objectives, posteriors, priors
 from kvae.model.assembly import Assembly
-from kvae.model.compiled import compiled
+from kvae.model.compiled_functions import compiled
 from kvae.model.fast_fit import returns_metrics
 from kvae.model.objectives import Draws
 from kvae.model.posteriors import Distribution

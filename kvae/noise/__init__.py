@@ -4,7 +4,7 @@
 `streams.py` lists all uses, so that no two of them share numbers.
 """
 
-from kvae.internal.lazy import lazy
+from kvae.internal.lazy_imports import lazy
 
 _KEYED = ("Keyed", "Noise", "Numbered", "normal", "uniform")
 _MODULES = ("keyed", "portable", "streams")

@@ -1,4 +1,4 @@
-"""The kinds of pictures of a model: each computes arrays from a model and its data, which `kvae.plotting.plots` draws.
+"""The kinds of pictures of a model: each computes the arrays that `kvae.plotting.drawing` draws.
 
 `KINDS` is the table of their names, which `kvae plot RUN KIND` and `kvae.training.callbacks.Plots` accept.
 """
@@ -21,10 +21,10 @@ from kvae.model.posteriors import Distribution
 from kvae.model.vae import VAE
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
-from kvae.plotting import plots
-from kvae.runtime import latent
+from kvae.plotting import drawing
+from kvae.runtime import latent_points
 
-Drawings = dict[str, plots.Drawing]  # by the name of the file, without its suffix
+Drawings = dict[str, drawing.Drawing]  # by the name of the file, without its suffix
 LATTICE_FRACTION = 2 / 7  # of each side of the prior's region: what a lattice covers
 PLANE_FRACTION = 4 / 7  # of each side of the prior's region: what a picture of the plane covers at least
 CONTOUR_POINTS = 201  # per side of a grid
@@ -77,8 +77,8 @@ def samples(subject: Subject, *, n: int = 20, seed: int = 0) -> Drawings:
     noises = [Keyed(seed, Stream.PICTURES, index, number) for number in range(3)]
     draws = [vae.likelihood.sample(vae.decode(z), noise).numpy() for noise in noises]
     return {
-        "samples": plots.samples(vae.generate_means(n, seed).numpy(), vae.generate(n, seed).numpy()),
-        "samples_grid": enlarge(plots.rows(_means(vae, z), *draws), 480),
+        "samples": drawing.samples(vae.generate_means(n, seed).numpy(), vae.generate(n, seed).numpy()),
+        "samples_grid": enlarge(drawing.rows(_means(vae, z), *draws), 480),
         "samples_strip": enlarge(tile(vae.generate(10, seed).numpy(), 10), 1120),
     }
 
@@ -109,8 +109,8 @@ def reconstructions(subject: Subject, *, seed: int = 0) -> Drawings:
         "draw": vae.likelihood.sample(parameters, Keyed(seed, Stream.PICTURES, index, 1)).numpy(),
     }
     return {
-        "reconstructions": plots.reconstructions(x, _clip(vae.reconstruct(x, seed=seed))),
-        "reconstructions_draws": plots.titled_columns(columns),
+        "reconstructions": drawing.reconstructions(x, _clip(vae.reconstruct(x, seed=seed))),
+        "reconstructions_draws": drawing.titled_columns(columns),
     }
 
 
@@ -127,7 +127,7 @@ def latent_scatter(subject: Subject, *, n: int = 5000) -> Drawings:
     x, labels = data.examples("test", check_whole("n", n))
     title = f"posterior means of {len(x):,} test images, {Path(data.info.source).name}"
     mean = np.concatenate([subject.vae.encode(x[start : start + 1000]).mean for start in range(0, len(x), 1000)])
-    return {"latent_scatter": plots.latent_scatter(mean, labels, data.info.label_names, title)}
+    return {"latent_scatter": drawing.latent_scatter(mean, labels, data.info.label_names, title)}
 
 
 def lattice(subject: Subject, *, n: int = 20, extent: float | None = None, quantiles: bool = False) -> Drawings:
@@ -145,15 +145,17 @@ def lattice(subject: Subject, *, n: int = 20, extent: float | None = None, quant
     if quantiles and extent is not None:
         raise UserError("Expected either extent or quantiles. Received both.")
     if extent is not None:
-        points = latent.lattice(n, extent)
+        points = latent_points.lattice(n, extent)
     elif quantiles:
-        points = latent.rows(*[_quantiles(subject.vae, check_whole("n", n))] * 2)
+        points = latent_points.rows(*[_quantiles(subject.vae, check_whole("n", n))] * 2)
     else:
         low, high = subject.vae.prior.region()
         centre, half = (low + high) / 2, LATTICE_FRACTION * (high - low) / 2
-        sides = [latent.spaced(a, b, check_whole("n", n)) for a, b in zip(centre - half, centre + half, strict=True)]
-        points = latent.rows(*sides)
-    return {"lattice": plots.lattice(_means(subject.vae, points))}
+        sides = [
+            latent_points.spaced(a, b, check_whole("n", n)) for a, b in zip(centre - half, centre + half, strict=True)
+        ]
+        points = latent_points.rows(*sides)
+    return {"lattice": drawing.lattice(_means(subject.vae, points))}
 
 
 def interpolation(
@@ -187,15 +189,15 @@ def interpolation(
         indices = np.array([[data.places_of("test", label)[0] for label in pair] for pair in chosen])
         names = [(data.class_name(first), data.class_name(last)) for first, last in numbers]
     mean = np.asarray(vae.encode(data.images_at("test", indices.ravel())).mean).reshape(*indices.shape, -1)
-    z = latent.path(mean[:, 0], mean[:, 1], steps, spherical).swapaxes(0, 1)
-    return {"interpolation": plots.interpolation(_means(vae, z), names)}
+    z = latent_points.path(mean[:, 0], mean[:, 1], steps, spherical).swapaxes(0, 1)
+    return {"interpolation": drawing.interpolation(_means(vae, z), names)}
 
 
 def learning_curves(subject: Subject) -> Drawings:
     """The loss, reconstruction and KL of every epoch, on the training data and on the held-out data."""
     if subject.history is None:
         raise Unsuitable("Expected a history of the training. Received none.")
-    return {"learning_curves": plots.learning_curves(subject.history, subject.held_out)}
+    return {"learning_curves": drawing.learning_curves(subject.history, subject.held_out)}
 
 
 def completion(
@@ -224,7 +226,7 @@ def completion(
     return {"completion": completion_rows(x, completed)}
 
 
-def completion_rows(x: np.ndarray, completed: Completion) -> plots.Drawing:
+def completion_rows(x: np.ndarray, completed: Completion) -> drawing.Drawing:
     """Completions as a figure: one row per image, with its score.
 
     Args:
@@ -233,7 +235,7 @@ def completion_rows(x: np.ndarray, completed: Completion) -> plots.Drawing:
     """
     titles = ["" if np.isnan(value) else f"{value:.1f}" for value in completed.score.log_density]
     means = _clip(completed.means), _clip(completed.draw_means)
-    return plots.completion(x, completed.observed, *means, completed.draws, titles)
+    return drawing.completion(x, completed.observed, *means, completed.draws, titles)
 
 
 def posterior_contours(
@@ -257,7 +259,9 @@ def posterior_contours(
     return {"posterior_contours": contour_panels(subject.vae, x[0], completed.observed[0], completed.inferred)}
 
 
-def contour_panels(vae: VAE, x: np.ndarray, observed: np.ndarray, inferred: Inferred, index: int = 0) -> plots.Drawing:
+def contour_panels(
+    vae: VAE, x: np.ndarray, observed: np.ndarray, inferred: Inferred, index: int = 0
+) -> drawing.Drawing:
     """The observed image; the latent plane with q before and after the inference; and a closer view of the latter.
 
     Args:
@@ -276,11 +280,11 @@ def contour_panels(vae: VAE, x: np.ndarray, observed: np.ndarray, inferred: Infe
         (f"q after {steps} steps", plane, after),
         ("the same, closer", near, after),
     )
-    picture = plots.mark_missing(x, observed)
-    return plots.posterior_contours(picture, [plots.ContourPanel(title, window, q) for title, window, q in panels])
+    picture = drawing.mark_missing(x, observed)
+    return drawing.posterior_contours(picture, [drawing.ContourPanel(title, window, q) for title, window, q in panels])
 
 
-def _plane_bounds(vae: VAE, before: plots.Ellipse, after: plots.Ellipse) -> tuple[np.ndarray, np.ndarray]:
+def _plane_bounds(vae: VAE, before: drawing.Ellipse, after: drawing.Ellipse) -> tuple[np.ndarray, np.ndarray]:
     """The corners of the middle of the prior's region: two standard deviations of both q are in it if possible."""
     low, high = vae.prior.region()
     centre, half = (low + high) / 2, (high - low) / 2
@@ -289,10 +293,10 @@ def _plane_bounds(vae: VAE, before: plots.Ellipse, after: plots.Ellipse) -> tupl
     return centre - half, centre + half
 
 
-def _near_bounds(plane: plots.Window, q: plots.Ellipse) -> tuple[np.ndarray, np.ndarray]:
+def _near_bounds(plane: drawing.Window, q: drawing.Ellipse) -> tuple[np.ndarray, np.ndarray]:
     """The corners of the square around the lowest contour of the posterior and three standard deviations of q."""
     first, second, log_joint = plane
-    inside = np.argwhere(log_joint > log_joint.max() + np.log(plots.CONTOURS[0]))
+    inside = np.argwhere(log_joint > log_joint.max() + np.log(drawing.CONTOURS[0]))
     low = np.minimum(q.mean - 3 * q.sigma, [first[inside[:, 1].min()], second[inside[:, 0].min()]])
     high = np.maximum(q.mean + 3 * q.sigma, [first[inside[:, 1].max()], second[inside[:, 0].max()]])
     half = np.max(high - low) / 2 * np.ones(2)
@@ -352,9 +356,9 @@ def draw(
         if option not in options_of(kind):
             raise unknown(f"option of {kind}", option, options_of(kind))
     paths = []
-    for name, drawing in KINDS[kind](subject, **options).items():
+    for name, picture in KINDS[kind](subject, **options).items():
         path = Path(folder) / f"{name}{'_' * bool(label)}{label}{suffix}"
-        plots.save(drawing, path)
+        drawing.save(picture, path)
         paths.append(path)
     return paths
 
@@ -386,12 +390,12 @@ def _quantiles(vae: VAE, n: int) -> np.ndarray:
         raise Unsuitable(str(error)) from None
 
 
-def _ellipse(q: Distribution, index: int) -> plots.Ellipse:
+def _ellipse(q: Distribution, index: int) -> drawing.Ellipse:
     """The mean and covariance of q for one image of a batch."""
     covariance = q.covariance
     if covariance is None:
         raise Unsuitable("Expected a q whose covariance is known, to draw its ellipse. This q has none.")
-    return plots.Ellipse(np.asarray(q.mean)[index], np.asarray(covariance)[index])
+    return drawing.Ellipse(np.asarray(q.mean)[index], np.asarray(covariance)[index])
 
 
 def _article_options(vae: VAE) -> dict[str, Any]:
@@ -399,7 +403,7 @@ def _article_options(vae: VAE) -> dict[str, Any]:
     return article_options(vae)
 
 
-def _log_joint_on_window(vae: VAE, x: np.ndarray, observed: np.ndarray, low: Any, high: Any) -> plots.Window:
+def _log_joint_on_window(vae: VAE, x: np.ndarray, observed: np.ndarray, low: Any, high: Any) -> drawing.Window:
     """log p(x_observed, z) on a grid over a window of the latent plane with these corners."""
     first, second = (np.linspace(low[axis], high[axis], CONTOUR_POINTS) for axis in range(2))
     grid = np.stack([part.ravel() for part in np.meshgrid(first, second)], axis=1).astype(np.float32)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from kvae.internal.errors import UserError, check_whole
 from kvae.internal.pictures import as_bytes, enlarge, tile
 from kvae.noise.portable import check_seeds
-from kvae.runtime import latent
+from kvae.runtime import latent_points
 
 CHUNK = 256  # images at a time, so that memory does not grow with their number
 
@@ -132,7 +132,7 @@ class Decoder:
         """
         if self.latent_dim != 2:
             raise UserError(f"Expected 2 latent dimensions for a lattice. This decoder has {self.latent_dim}.")
-        return tile(self.decode(latent.lattice(n, extent)).means, check_whole("n", n))
+        return tile(self.decode(latent_points.lattice(n, extent)).means, check_whole("n", n))
 
 
 def check_z(z: ArrayLike, latent_dim: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kvae import runtime
-from kvae.internal import imported
+from kvae.internal import user_files
 from kvae.internal.errors import UserError
 from kvae.noise import portable
 from kvae.noise.streams import Stream
@@ -39,7 +39,7 @@ def footprint(path: Path, threads: int, name: str | None = None) -> dict[str, An
         UserError: if the decoder cannot be loaded or run there.
     """
     # With this process's path, and without the current folder, where any file may have the name of a module.
-    own = [str(file) for file in imported.files()]
+    own = [str(file) for file in user_files.files()]
     arguments = [str(path), str(threads), str(time.time()), name or "", *own]
     command = [sys.executable, "-P", "-m", "kvae.runtime.footprint", *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
@@ -78,7 +78,7 @@ def _peak_memory() -> float | None:
 
 def _main(path: str, threads: str, started: str, name: str, *own: str) -> None:
     for file in own:
-        imported.import_file(file)
+        user_files.import_file(file)
     print(json.dumps(_measure(Path(path), int(threads), float(started), name or None)))
 
 

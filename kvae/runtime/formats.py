@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from kvae.internal import imported
+from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
 from kvae.runtime import keras, litert, savedmodel
 from kvae.runtime.decoder import Decoder
@@ -34,7 +34,7 @@ def find(name: str) -> Format:
         UserError: if there is none of this name.
     """
     if ":" in name:
-        found = imported.find(name)
+        found = user_files.find(name)
         found = getattr(found, "reading", found)  # a `kvae.export.Format` has both sides
         if not isinstance(found, Format):
             raise UserError(f"Expected {name!r} to be a kvae.runtime.Format or a kvae.export.Format.")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kvae.internal.errors import UserError
-from kvae.internal.quiet import silenced
+from kvae.internal.quiet_output import silenced
 from kvae.runtime.decoder import Decoder
 
 CHUNK = 1000  # images at a time, fewer if they are large

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kvae.internal.errors import UserError, check_whole
-from kvae.internal.quiet import silenced
+from kvae.internal.quiet_output import silenced
 from kvae.runtime.decoder import Decoder
 
 FILE = "saved_model.pb"  # of every SavedModel

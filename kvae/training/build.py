@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from kvae.data import Data
-from kvae.internal import imported
+from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
 from kvae.internal.tensorflow import keras
 from kvae.model import likelihoods, networks, objectives, posteriors, priors
@@ -160,7 +160,7 @@ def _class_of(name: str, kind: str) -> type:
                 "file with --import."
             )
         return table[kind]
-    cls = imported.find(kind)
+    cls = user_files.find(kind)
     if not isinstance(cls, type) or not issubclass(cls, base):
         raise UserError(f"Expected model.{name} to be a subclass of {base.__name__}. Received {kind!r}, which is not.")
     if keras.saving.get_registered_name(cls) == cls.__name__:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from kvae.internal.errors import UserError, unknown
-from kvae.training.tables import KINDS, SHORT, plain, with_tables
+from kvae.training.part_tables import KINDS, SHORT, plain, with_tables
 
 
 def _no_bool(value: Any) -> Any:

@@ -11,7 +11,7 @@ from kvae import completion, evaluation
 from kvae.completion import Completion
 from kvae.internal import files
 from kvae.internal.errors import UserError, check_seed, check_whole
-from kvae.plotting import figures, plots
+from kvae.plotting import figures
 from kvae.plotting.figures import Subject
 from kvae.training.runs import Run
 from kvae.training.train_resume import load_data, protocol
@@ -180,8 +180,8 @@ def complete(
     drawings = {"complete": figures.completion_rows(x[:10], completed.head(10))}
     if vae.latent_dim == 2:
         drawings["complete_contours"] = figures.contour_panels(vae, x[0], completed.observed[0], completed.inferred)
-    for name, drawing in drawings.items():
-        plots.save(drawing, folder / f"{name}.png")
+    for name, picture in drawings.items():
+        drawing.save(picture, folder / f"{name}.png")
     files.write_json(folder / "complete.json", result)
     written = [folder / f"{name}.png" for name in drawings]
     return Completed(result, completed, seconds, [*written, folder / "complete.json"])

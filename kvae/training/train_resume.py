@@ -12,7 +12,7 @@ from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model.vae import VAE
 from kvae.plotting import figures
-from kvae.training import callbacks, cluster, history
+from kvae.training import callbacks, distribution, history
 from kvae.training.build import build_model, build_optimizer, make_parts, resolved, steps_per_epoch
 from kvae.training.config import RunConfig
 from kvae.training.runs import Run, check_free
@@ -57,11 +57,11 @@ def train(
             another worker has ended.
     """
     config = resolved(_with_absolute_source(config))
-    chief = cluster.is_chief(distribute)
+    chief = distribution.is_chief(distribute)
     if chief:
         check_free(folder, overwrite)
     figures.check_kinds(config.training.plots)
-    strategy = cluster.strategy(distribute)
+    strategy = distribution.strategy(distribute)
     with strategy.scope():
         parts = make_parts(config)
     data = load_data(config)
@@ -98,7 +98,7 @@ def resume(
             the loss diverges, or if another worker has ended.
     """
     config = None if config is None else resolved(_with_absolute_source(config))
-    chief = cluster.is_chief(distribute)
+    chief = distribution.is_chief(distribute)
     run = Run.open(folder)
     run.config = resolved(run.config)
     if chief:
@@ -112,7 +112,7 @@ def resume(
     elif run.finished:
         return run
     figures.check_kinds(run.config.training.plots)
-    strategy = cluster.strategy(distribute)
+    strategy = distribution.strategy(distribute)
     data = load_data(run.config)
     if checkpoint is None:
         with strategy.scope():
@@ -213,7 +213,7 @@ def _call_fit(session: _Session, stopping: callbacks.EarlyStopping | None) -> No
             verbose=session.verbose if session.chief else 0,
         )
     except tf.errors.OpError as error:
-        if cluster.lost_worker(session.vae.distribute_strategy, error):
+        if distribution.lost_worker(session.vae.distribute_strategy, error):
             raise UserError(
                 f"Another worker has ended. Start all of them again with --resume --out {session.run.folder}."
             ) from error

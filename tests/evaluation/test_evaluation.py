@@ -11,7 +11,7 @@ from small_models import scaled_decoder, tiny
 
 import kvae
 from kvae import evaluation
-from kvae.evaluation import elbo_estimate
+from kvae.evaluation import elbo_terms
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import tf
 
@@ -244,7 +244,7 @@ def test_evaluate_states_its_protocol(model_2d):
         "prior": "standard_normal",
         "posterior": "diagonal_gaussian",
         "kl": "analytic",
-        "elbo_draws": elbo_estimate.DRAWS,
+        "elbo_draws": elbo_terms.DRAWS,
         "noise": 2,
         "importance_samples": 5,
         "seed": 3,

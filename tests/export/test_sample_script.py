@@ -91,9 +91,9 @@ def test_sample_py_uses_another_variant_where_float32_was_left_out(colour, tmp_p
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 12345, 2**30, 2**31 - 1])
 def test_the_seeds_of_sample_py_are_those_of_kvae(seed):
-    from kvae.export import standalone
+    from kvae.export import sample_script
 
-    np.testing.assert_array_equal(standalone.image_seeds(1000, seed), portable.seeds(1000, seed))
+    np.testing.assert_array_equal(sample_script.image_seeds(1000, seed), portable.seeds(1000, seed))
 
 
 @pytest.mark.parametrize(

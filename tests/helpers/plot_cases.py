@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from kvae.plotting import plots
+from kvae.plotting import drawing
 
 SHEET_SHAPES = [(28, 28, 1), (13, 17, 1), (16, 16, 3)]
 LOSSES = {"epoch": [1, 2, 3], "loss": [9.0, 8.0, 7.0], "reconstruction": [8.0, 6.0, 5.0], "kl": [1.0, 2.0, 2.0]}
@@ -13,7 +13,7 @@ VALIDATION_LOSSES = {f"val_{name}": [value + 1 for value in LOSSES[name]] for na
 
 def assert_is_saved(figure, folder: Path, suffix: str) -> None:
     """The figure is saved as one file of this format, which is not empty."""
-    plots.save(figure, folder / f"a.{suffix}")
+    drawing.save(figure, folder / f"a.{suffix}")
     assert [path.name for path in folder.iterdir()] == [f"a.{suffix}"]
     if suffix == "png":
         with Image.open(folder / "a.png") as image:

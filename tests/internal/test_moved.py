@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import kvae
-from kvae.internal.moved import MOVED
+from kvae.internal.old_import_paths import MOVED
 
 
 @pytest.mark.parametrize("old", MOVED)

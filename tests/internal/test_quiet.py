@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kvae.internal.quiet import silenced
+from kvae.internal.quiet_output import silenced
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ def printed(block, after=""):
     """What a program prints on standard error that runs `block` silenced; pytest has put a stream of its own there."""
     code = """
 import os, sys
-from kvae.internal.quiet import silenced
+from kvae.internal.quiet_output import silenced
 sys.stderr = os.fdopen(2, "w", buffering=4096, closefd=False)
 sys.stderr.write("before ")  # not yet flushed
 with silenced():

@@ -1,4 +1,4 @@
-"""`kvae.model.compiled`: functions of a model that are traced once."""
+"""`kvae.model.compiled_functions`: functions of a model that are traced once."""
 
 import gc
 import weakref
@@ -9,7 +9,7 @@ import tensorflow as tf
 from small_models import compiled, tiny
 
 import kvae
-from kvae.model.compiled import compiled as compiled_once
+from kvae.model.compiled_functions import compiled as compiled_once
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from figure_cases import HISTORY, LABELS, SHAPES
 from PIL import Image
 
 import kvae
-from kvae.plotting import figures, plots
+from kvae.plotting import drawing, figures
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +68,6 @@ def few_contour_points(monkeypatch):
 @pytest.fixture
 def scatter(rng):
     """A function that draws 30 points of three labels in a latent space of `dimensions`."""
-    return lambda dimensions, **more: plots.latent_scatter(
+    return lambda dimensions, **more: drawing.latent_scatter(
         rng.normal(size=(30, dimensions)), **({"labels": np.arange(30) % 3} | more)
     )

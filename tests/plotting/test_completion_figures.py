@@ -10,7 +10,7 @@ import kvae
 from kvae import completion
 from kvae.internal.errors import UserError
 from kvae.model.posteriors import Distribution, Gaussian
-from kvae.plotting import figures, plots
+from kvae.plotting import drawing, figures
 
 # --- completion
 
@@ -148,7 +148,7 @@ def test_contour_panels_show_a_tilted_q_as_it_is(tiny, monkeypatch):
     x = tiny.data.images_at("test", [1])[0]
     figure = figures.contour_panels(tiny.vae, x, np.arange(12).reshape(3, 4, 1) < 6, found, index=1)
     for axes in figure.axes[2:]:
-        for share, path in zip(plots.CONTOURS, axes.collections[-1].get_paths(), strict=True):
+        for share, path in zip(drawing.CONTOURS, axes.collections[-1].get_paths(), strict=True):
             away = path.vertices - [0.5, -1.0]
             distance = np.sqrt(np.einsum("ni,ij,nj->n", away, np.linalg.inv(covariances[1]), away))
             # The grid is at 0.08, a seventh of the least deviation of 0.54: between its points the height errs by

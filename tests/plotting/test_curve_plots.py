@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgb
 from plot_cases import LOSSES, VALIDATION_LOSSES, assert_is_saved
 
 from kvae.internal.errors import UserError
-from kvae.plotting import plots
+from kvae.plotting import drawing
 
 
 def legend(axes) -> list[str]:
@@ -31,13 +31,13 @@ def test_scatter_axes_of_more_dimensions_are_principal_components_with_their_var
 
 
 def test_scatter_of_a_collapsed_posterior_says_no_nan():
-    axes = plots.latent_scatter(np.zeros((30, 5)), np.arange(30) % 3).axes[0]
+    axes = drawing.latent_scatter(np.zeros((30, 5)), np.arange(30) % 3).axes[0]
     assert "nan" not in axes.get_xlabel() + axes.get_ylabel()
 
 
 def test_scatter_puts_every_point_at_its_mean_under_its_label():
     mean = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
-    axes = plots.latent_scatter(mean, [1, 0, 1]).axes[0]
+    axes = drawing.latent_scatter(mean, [1, 0, 1]).axes[0]
     assert [points.get_offsets().tolist() for points in axes.collections] == [[[2, 3]], [[0, 1], [4, 5]]]
 
 
@@ -53,11 +53,11 @@ def test_scatter_puts_every_point_at_its_mean_under_its_label():
     ids=["names", "only those present", "no names", "label beyond the names", "label of the unlabelled"],
 )
 def test_scatter_legend_names_the_labels(labels, names, expected):
-    assert legend(plots.latent_scatter(np.zeros((3, 2)), labels, names).axes[0]) == expected
+    assert legend(drawing.latent_scatter(np.zeros((3, 2)), labels, names).axes[0]) == expected
 
 
 def test_ten_labels_have_ten_looks(rng):
-    axes = plots.latent_scatter(rng.normal(size=(10, 2)), np.arange(10)).axes[0]
+    axes = drawing.latent_scatter(rng.normal(size=(10, 2)), np.arange(10)).axes[0]
     assert len({tuple(points.get_facecolor()[0]) for points in axes.collections}) == 10
     assert len({points.get_paths()[0].vertices.tobytes() for points in axes.collections}) == 10
 
@@ -80,7 +80,7 @@ def test_scatter_without_one_label_per_mean_is_refused(scatter, labels, message)
     ids=["training", "validation"],
 )
 def test_learning_curves_show_the_loss_and_its_terms(history, expected):
-    figure = plots.learning_curves(history, held_out="test")
+    figure = drawing.learning_curves(history, held_out="test")
     assert [axes.get_title() for axes in figure.axes] == ["loss", "reconstruction", "kl"]
     for axes in figure.axes:
         assert legend(axes) == expected
@@ -90,19 +90,19 @@ def test_learning_curves_show_the_loss_and_its_terms(history, expected):
 
 def test_the_fall_of_the_first_epochs_does_not_flatten_the_rest():
     loss = [1000.0, *np.linspace(110, 100, 99)]
-    axes = plots.learning_curves({"epoch": range(1, 101), "loss": loss, "reconstruction": loss, "kl": loss}).axes[0]
+    axes = drawing.learning_curves({"epoch": range(1, 101), "loss": loss, "reconstruction": loss, "kl": loss}).axes[0]
     assert axes.get_ylim()[1] < 120
 
 
 @pytest.mark.parametrize("history", [{}, {"epoch": []}])
 def test_an_empty_history_is_refused(history):
     with pytest.raises(UserError, match="at least one epoch"):
-        plots.learning_curves(history)
+        drawing.learning_curves(history)
 
 
 def test_learning_curves_join_what_was_measured_over_the_gaps():
     gaps = {f"val_{name}": [np.nan, value, np.nan] for name, value in (("loss", 9.5), ("reconstruction", 7), ("kl", 2))}
-    for axes in plots.learning_curves(LOSSES | gaps).axes:
+    for axes in drawing.learning_curves(LOSSES | gaps).axes:
         training, held_out = axes.lines
         assert training.get_xdata().tolist() == [1, 2, 3]
         assert held_out.get_xdata().tolist() == [2]
@@ -111,13 +111,13 @@ def test_learning_curves_join_what_was_measured_over_the_gaps():
 
 
 def test_learning_curves_without_gaps_have_no_markers():
-    for axes in plots.learning_curves(LOSSES | VALIDATION_LOSSES).axes:
+    for axes in drawing.learning_curves(LOSSES | VALIDATION_LOSSES).axes:
         assert [line.get_marker() for line in axes.lines] == ["None", "None"]
 
 
 def test_a_validation_set_without_measurements_leaves_the_training_curve(tmp_path):
     gaps = {f"val_{name}": [np.nan] * 3 for name in ("loss", "reconstruction", "kl")}
-    figure = plots.learning_curves(LOSSES | gaps)
+    figure = drawing.learning_curves(LOSSES | gaps)
     assert np.isfinite([axes.get_ylim() for axes in figure.axes]).all()
     assert_is_saved(figure, tmp_path, "png")
 
@@ -131,10 +131,10 @@ SIDE = np.linspace(-4, 4, 401)
 STANDARD_NORMAL = -0.5 * np.add.outer(SIDE**2, SIDE**2)
 
 
-def panel(title="before", mean=(1.0, -1.0), sigma=(0.5, 0.8), shift=0.0) -> plots.ContourPanel:
+def panel(title="before", mean=(1.0, -1.0), sigma=(0.5, 0.8), shift=0.0) -> drawing.ContourPanel:
     """A posterior N(0, I), unnormalised by `shift` nats, and a q along the axes."""
-    q = plots.Ellipse(np.array(mean), np.diag(np.square(sigma)))
-    return plots.ContourPanel(title, (SIDE, SIDE, STANDARD_NORMAL + shift), q)
+    q = drawing.Ellipse(np.array(mean), np.diag(np.square(sigma)))
+    return drawing.ContourPanel(title, (SIDE, SIDE, STANDARD_NORMAL + shift), q)
 
 
 def radii(contours) -> list[float]:
@@ -149,15 +149,15 @@ CROSSING = 3e-3
 
 @pytest.mark.parametrize("shift", [0.0, -2000.0, 2000.0])
 def test_contours_of_the_posterior_lie_at_shares_of_its_maximum(shift):
-    _, axes = plots.posterior_contours(SEEN, [panel(shift=shift)]).axes
+    _, axes = drawing.posterior_contours(SEEN, [panel(shift=shift)]).axes
     shares = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99]
     assert list(axes.collections[1].levels) == shares
     np.testing.assert_allclose(radii(axes.collections[1]), np.sqrt(-2 * np.log(shares)), atol=CROSSING)
 
 
 def test_contours_of_q_are_its_ellipses():
-    _, axes = plots.posterior_contours(SEEN, [panel()]).axes
-    for share, path in zip(plots.CONTOURS, axes.collections[2].get_paths(), strict=True):
+    _, axes = drawing.posterior_contours(SEEN, [panel()]).axes
+    for share, path in zip(drawing.CONTOURS, axes.collections[2].get_paths(), strict=True):
         distance = np.linalg.norm((path.vertices - [1, -1]) / [0.5, 0.8], axis=1)
         np.testing.assert_allclose(distance, np.sqrt(-2 * np.log(share)), atol=CROSSING)
 
@@ -166,9 +166,9 @@ def test_contours_of_q_are_its_ellipses():
 def test_contours_of_a_tilted_q_are_its_ellipses(degrees):
     turn = np.deg2rad(degrees)
     axes_of_q = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])  # in columns
-    q = plots.Ellipse(np.array([0.5, -1.0]), axes_of_q @ np.diag(np.square([1.1, 0.5])) @ axes_of_q.T)
-    _, axes = plots.posterior_contours(SEEN, [panel()._replace(q=q)]).axes
-    for share, path in zip(plots.CONTOURS, axes.collections[2].get_paths(), strict=True):
+    q = drawing.Ellipse(np.array([0.5, -1.0]), axes_of_q @ np.diag(np.square([1.1, 0.5])) @ axes_of_q.T)
+    _, axes = drawing.posterior_contours(SEEN, [panel()._replace(q=q)]).axes
+    for share, path in zip(drawing.CONTOURS, axes.collections[2].get_paths(), strict=True):
         along = (path.vertices - [0.5, -1.0]) @ axes_of_q / [1.1, 0.5]
         np.testing.assert_allclose(np.linalg.norm(along, axis=1), np.sqrt(-2 * np.log(share)), atol=CROSSING)
 
@@ -177,14 +177,14 @@ def test_standard_deviations_of_an_ellipse_are_those_along_the_axes_of_the_plane
     factor = rng.normal(size=(2, 2))
     draws = rng.normal(size=(100000, 2)) @ factor.T
     # A standard deviation is known from 100,000 draws to 1 / sqrt(200000) of it; four of those.
-    np.testing.assert_allclose(plots.Ellipse(np.zeros(2), factor @ factor.T).sigma, draws.std(axis=0), rtol=0.009)
+    np.testing.assert_allclose(drawing.Ellipse(np.zeros(2), factor @ factor.T).sigma, draws.std(axis=0), rtol=0.009)
 
 
 def test_contours_are_read_as_the_plane_the_first_coordinate_to_the_right():
     first, second = np.linspace(-4, 4, 401), np.linspace(-1, 3, 201)
     window = (first, second, -2.0 * np.add.outer((second - 1) ** 2, (first - 2) ** 2))
-    q = plots.Ellipse(np.zeros(2), np.eye(2))
-    _, axes = plots.posterior_contours(SEEN, [plots.ContourPanel("", window, q)]).axes
+    q = drawing.Ellipse(np.zeros(2), np.eye(2))
+    _, axes = drawing.posterior_contours(SEEN, [drawing.ContourPanel("", window, q)]).axes
     innermost = axes.collections[1].get_paths()[-1].vertices
     np.testing.assert_allclose(innermost.mean(axis=0), [2, 1], atol=CROSSING)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("$z_1$", "$z_2$")
@@ -192,7 +192,7 @@ def test_contours_are_read_as_the_plane_the_first_coordinate_to_the_right():
 
 
 def test_every_panel_has_its_window_and_title_under_one_legend(tmp_path):
-    figure = plots.posterior_contours(SEEN, [panel("before"), panel("after", mean=(0.0, 0.0))])
+    figure = drawing.posterior_contours(SEEN, [panel("before"), panel("after", mean=(0.0, 0.0))])
     assert [axes.get_title() for axes in figure.axes] == ["observed", "before", "after"]
     (key,) = figure.legends
     assert [text.get_text() for text in key.get_texts()] == ["p(z | observed), unnormalised", "q(z)"]
@@ -203,4 +203,4 @@ def test_every_panel_has_its_window_and_title_under_one_legend(tmp_path):
 
 
 def test_a_q_too_narrow_for_the_grid_is_still_a_picture(tmp_path):
-    assert_is_saved(plots.posterior_contours(SEEN, [panel(mean=(0.01, 0.01), sigma=(1e-5, 1e-5))]), tmp_path, "png")
+    assert_is_saved(drawing.posterior_contours(SEEN, [panel(mean=(0.01, 0.01), sigma=(1e-5, 1e-5))]), tmp_path, "png")

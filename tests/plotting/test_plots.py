@@ -8,7 +8,7 @@ import pytest
 from plot_cases import LOSSES, SHEET_SHAPES, VALIDATION_LOSSES, assert_is_saved
 
 from kvae.internal.errors import UserError
-from kvae.plotting import plots
+from kvae.plotting import drawing
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 @pytest.mark.parametrize("shape", SHEET_SHAPES, ids=str)
-@pytest.mark.parametrize("plot", [plots.samples, plots.reconstructions], ids=lambda plot: plot.__name__)
+@pytest.mark.parametrize("plot", [drawing.samples, drawing.reconstructions], ids=lambda plot: plot.__name__)
 def test_sheets_are_saved(tmp_path, rng, plot, shape, suffix):
     x = rng.uniform(size=(7, *shape))
     assert_is_saved(plot(x, x.round(), columns=4), tmp_path, suffix)
@@ -33,13 +33,13 @@ def test_scatters_are_saved(tmp_path, scatter, dimensions, suffix):
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 @pytest.mark.parametrize("history", [LOSSES, LOSSES | VALIDATION_LOSSES], ids=["training", "validation"])
 def test_learning_curves_are_saved(tmp_path, history, suffix):
-    assert_is_saved(plots.learning_curves(history), tmp_path, suffix)
+    assert_is_saved(drawing.learning_curves(history), tmp_path, suffix)
 
 
 @pytest.mark.parametrize("name", ["a", "a.txt", "png"])
 def test_an_unknown_suffix_is_refused_and_nothing_is_left(tmp_path, name):
     with pytest.raises(UserError, match=r"Expected the suffix of a picture: .*png.*svg"):
-        plots.save(plots.learning_curves(LOSSES), tmp_path / name)
+        drawing.save(drawing.learning_curves(LOSSES), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -47,6 +47,6 @@ def test_an_unknown_suffix_is_refused_and_nothing_is_left(tmp_path, name):
 
 
 def test_importing_plots_imports_neither_pyplot_nor_tensorflow():
-    code = "import sys, kvae.plotting.plots; print({'matplotlib.pyplot', 'tensorflow', 'keras'} & set(sys.modules))"
+    code = "import sys, kvae.plotting.drawing; print({'matplotlib.pyplot', 'tensorflow', 'keras'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "set()\n"

@@ -8,7 +8,7 @@ from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import tf
 from kvae.noise import portable
 from kvae.noise.streams import Stream
-from kvae.runtime import latent
+from kvae.runtime import latent_points
 
 SIZES = [1, 7, 64, 300]  # also a runtime's own batch of 64, and more than CHUNK
 sizes = pytest.mark.parametrize("n", SIZES)
@@ -127,7 +127,7 @@ def test_a_lattice_is_its_points_decoded_and_laid_out(pairs, n, extent):
     vae, decoder = pairs("bernoulli")
     picture = decoder.lattice(n, extent)
     assert (picture.shape, picture.dtype) == ((5 * n, 4 * n, 1), np.float32)
-    means = vae.likelihood.mean(vae.decode(latent.lattice(n, extent))).numpy().reshape(n, n, 5, 4, 1)
+    means = vae.likelihood.mean(vae.decode(latent_points.lattice(n, extent))).numpy().reshape(n, n, 5, 4, 1)
     expected = means.transpose(0, 2, 1, 3, 4).reshape(5 * n, 4 * n, 1)
     np.testing.assert_allclose(picture, expected, rtol=0, atol=3e-6)  # as the means above
 

@@ -5,7 +5,7 @@ import pytest
 
 import kvae
 from kvae import training
-from kvae.internal import imported
+from kvae.internal import user_files
 from kvae.internal.errors import UserError
 from kvae.training.build import build_model, make_parts, options_of, resolved
 from kvae.training.config import RunConfig
@@ -46,7 +46,7 @@ def own(tmp_path_factory) -> str:
     """The name of a module with parts of a user's, imported as --import does."""
     path = tmp_path_factory.mktemp("own") / "parts_of_the_build_test.py"
     path.write_text(OWN)
-    return imported.import_file(path).__name__
+    return user_files.import_file(path).__name__
 
 
 def configured(**model) -> RunConfig:

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from kvae.cli.training import train
 from kvae.internal.errors import UserError
-from kvae.model import places
-from kvae.training import cluster, history
+from kvae.model import image_places
+from kvae.training import distribution, history
 
 WORKERS = ["10.0.0.1:2222", "10.0.0.2:2222"]
 
@@ -39,7 +39,7 @@ def tf_config(addresses, index, kind="worker"):
 def test_an_invalid_tf_config_is_explained(text, said, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UserError, match="TF_CONFIG") as error:
-        cluster.workers()
+        distribution.workers()
     assert said in str(error.value)
 
 
@@ -54,16 +54,16 @@ def test_an_invalid_tf_config_is_explained(text, said, monkeypatch):
 )
 def test_who_is_the_chief(config, chief, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config)
-    assert cluster.is_chief("multiworker") == chief
-    assert cluster.is_chief("mirrored")
-    assert cluster.is_chief(None)
+    assert distribution.is_chief("multiworker") == chief
+    assert distribution.is_chief("mirrored")
+    assert distribution.is_chief(None)
 
 
 def test_the_command_line_offers_every_kind_and_refuses_others(call):
     (option,) = [parameter for parameter in train.params if parameter.name == "distribute"]
-    assert tuple(option.type.choices) == cluster.KINDS
+    assert tuple(option.type.choices) == distribution.KINDS
     with pytest.raises(UserError, match="Did you mean 'mirrored'"):
-        cluster.strategy("mirored")
+        distribution.strategy("mirored")
 
 
 @pytest.mark.parametrize("labels", [False, True])
@@ -75,8 +75,8 @@ def test_images_know_their_places(labels, in_set, expected):
     x = np.arange(10.0)[:, None]
     batches = tf.data.Dataset.from_tensor_slices((x, x) if labels else x).batch(4)
     for conditional in {False, labels}:
-        found = list(places.add_places(batches, in_set=in_set, conditional=conditional).as_numpy_iterator())
-        assert all(isinstance(batch, places.Placed) for batch in found)
+        found = list(image_places.add_places(batches, in_set=in_set, conditional=conditional).as_numpy_iterator())
+        assert all(isinstance(batch, image_places.Placed) for batch in found)
         assert [batch.place.tolist() for batch in found] == expected
         assert [batch.global_batch_size.tolist() for batch in found] == [[4] * 4, [4] * 4, [2] * 2]
         np.testing.assert_array_equal(np.concatenate([batch.x for batch in found]), x)

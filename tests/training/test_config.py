@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kvae.internal.errors import UserError
 from kvae.training.config import RunConfig, keys, load_values, override, parse_setting, recipes
-from kvae.training.tables import SHORT
+from kvae.training.part_tables import SHORT
 
 WHOLE = st.integers(1, 10**6)
 SEED = st.integers(0, 2**31 - 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kvae.data.sources import csv, idx, images, npz, tfds
 from kvae.data.split import Source
-from kvae.internal import imported
+from kvae.internal import user_files
 from kvae.internal.errors import UserError
 
 # By kind, a function (place) -> Source, or (place, streaming) -> Source if it can also stream from disk.
@@ -58,9 +58,9 @@ def _reader_and_place(source: str) -> tuple[Callable[..., Source], str]:
         return _mnist5k, source
     if colon and kind in READERS:
         return READERS[kind], place
-    if colon and imported.is_imported(kind):
+    if colon and user_files.is_imported(kind):
         name, _, place = place.partition(":")
-        return imported.find(f"{kind}:{name}"), place
+        return user_files.find(f"{kind}:{name}"), place
     return tfds.read, source
 
 

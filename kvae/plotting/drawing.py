@@ -358,7 +358,7 @@ def lattice(means: ArrayLike) -> np.ndarray:
     """Decoded means of a lattice of latent points as one picture without gaps.
 
     Args:
-        means: the means at the points of `kvae.runtime.latent.lattice`, `[n * n, H, W, C]`.
+        means: the means at the points of `kvae.runtime.latent_points.lattice`, `[n * n, H, W, C]`.
 
     Returns:
         A picture for `save`, `[n * H, n * W, C]`.

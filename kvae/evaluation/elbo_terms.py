@@ -7,7 +7,7 @@ import numpy as np
 from kvae.evaluation.estimate import Estimate, batches
 from kvae.internal.errors import UserError, check_seed, check_whole
 from kvae.internal.tensorflow import tf
-from kvae.model.compiled import compiled
+from kvae.model.compiled_functions import compiled
 from kvae.model.vae import VAE
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream

@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from kvae.evaluation.elbo_estimate import elbo
+from kvae.evaluation.elbo_terms import elbo
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.importance_weighted import log_likelihood
-from kvae.internal import imported
+from kvae.internal import user_files
 from kvae.internal.errors import unknown
 from kvae.model import likelihoods, posteriors, priors
 from kvae.model.vae import VAE
@@ -44,7 +44,7 @@ def find(name: str) -> Evaluation:
         UserError: if there is no evaluation with this name.
     """
     if ":" in name:
-        value = imported.find(name)
+        value = user_files.find(name)
         return value if isinstance(value, Evaluation) else Evaluation(value)
     if name not in EVALUATIONS:
         raise unknown("evaluation", name, EVALUATIONS)

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae.completion.masked import MaskedImages, batches, check_images, indices, select_condition
+from kvae.completion.masked_images import MaskedImages, batches, check_images, indices, select_condition
 from kvae.evaluation import quadrature
 from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.tensorflow import tf
-from kvae.model.compiled import compiled
+from kvae.model.compiled_functions import compiled
 from kvae.model.posteriors import Gaussian
 from kvae.model.vae import VAE
 from kvae.noise.keyed import Keyed
