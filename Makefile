@@ -7,21 +7,21 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test test-slow lint format clean
 
-demo: $(READY)  ## train, evaluate, plot and sample on the embedded digits (no network but the package registry)
+demo: $(READY)  ## train, evaluate, plot, export and sample on the embedded digits; only set-up needs the network
 	$(BIN)/kvae demo
 
-test: $(DEV_READY)  ## the default test suite
+test: $(DEV_READY)  ## the default tests
 	$(BIN)/python -m pytest
 
-test-slow: $(DEV_READY)  ## the longer checks that CI runs as well
+test-slow: $(DEV_READY)  ## the longer tests, which CI runs too
 	$(BIN)/python -m pytest -m slow
 
-lint: $(DEV_READY)  ## style, types
+lint: $(DEV_READY)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(DEV_READY)  ## rewrite the code in the project's format
+format: $(DEV_READY)  ## rewrite the code in the format of the project
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -77,7 +77,7 @@ def test_a_part_is_used_on_the_command_line(kind, folder):
     for command in shown:
         assert command[0] == "kvae"
         output = run(folder, sys.executable, "-m", "kvae", *quick(command, kind)[1:])
-    assert "everything holds" in output
+    assert "all claims hold" in output
 
 
 @pytest.mark.slow

@@ -1,11 +1,11 @@
-"""Measures training: kvae beside Keras by the book, PyTorch, JAX and pythae, each in a process of its own.
+"""Compares the training speed of kvae, Keras, PyTorch, JAX and pythae, each in a separate process.
 
-    python tools/benchmark.py --install                     virtual environments of the others, under .benchmark
-    python tools/benchmark.py                               all that is installed, all sizes: an hour or two on 2 cores
+    python tools/benchmark.py --install                     makes the others' virtual environments under .benchmark
+    python tools/benchmark.py                               all installed contenders and sizes: 1 to 2 hours on 2 cores
     python tools/benchmark.py --sizes mlp100 --growth none --contenders limit,kvae,keras_io
     python tools/benchmark.py --dataset mnist5k --rounds 3  without TFDS
 
-Prints a table a size and writes benchmark.json, with every measurement and the protocol, and benchmark.png.
+It prints one table per size and writes benchmark.json, with all measurements and the protocol, and benchmark.png.
 """
 
 import os
@@ -35,40 +35,42 @@ from kvae.internal.errors import UserError, unknown
 
 ROOT = Path(__file__).parent.parent
 PROTOCOL = {
-    "objective": "Bernoulli with logits, pixels > 0.5, one draw of z an image, analytic KL; nats, summed over pixels, "
-    "mean over the batch; Adam 1e-3, float32. `objective` is the loss of the first batch at the equal initial weights "
-    "with z = mean, and must be equal for all.",
+    "objective": "Bernoulli with logits, pixels > 0.5, one draw of z per image, analytic KL; nats, summed over pixels, "
+    "mean over the batch; Adam 1e-3, float32. `objective` is the loss of the first batch at the common initial weights "
+    "with z = mean, and must be the same for all contenders.",
     "networks": "mlp: 784-500-D-500-784, tanh. conv: 3 x 3 convolutions of stride 2 with 32 and 64 filters, a dense "
     "layer of 16 units, and their mirror, ReLU, D = 2. Glorot uniform kernels, zero biases.",
-    "epoch": "all images in a new order; the last batch has what remains (the limit leaves it out). Seconds are the "
-    "contender's own clock around one epoch, called from Python.",
-    "order": "one process a contender and setting, interpreters apart; each trains one epoch to warm up, then all "
-    "train an epoch a round, one at a time while the others sleep, in an order shuffled every round.",
-    "images_per_second": "median and quartiles over the rounds; ratios are of medians.",
-    "start_up_seconds": "from the start of the process to the end of its first epoch, less the median of the others: "
-    "imports, data, networks, compilation. Compilation caches on disk are off; all libraries were imported before.",
-    "peak_bytes": "greatest resident memory of the process (getrusage), evaluation of the ELBO included.",
-    "to_elbo": "the mean ELBO of the test images after every epoch, not timed, until it passes the size's threshold, "
-    "interpolated between epochs. Training seconds are epochs times the median epoch.",
+    "epoch": "all images in a new order; the last batch has the remaining images (the limit leaves it out). The "
+    "contender itself measures the seconds of one epoch, which is called from Python.",
+    "order": "one process per contender and setting; each trains one epoch to warm up. Then, in each round, every "
+    "contender trains one epoch, one at a time while the others sleep, in an order that is shuffled for each round.",
+    "images_per_second": "median and quartiles over the rounds; ratios are those of medians.",
+    "start_up_seconds": "from the start of the process to the end of its first epoch, minus the median of the other "
+    "epochs: imports, data, networks, compilation. Compilation caches on disk are off; all libraries were imported "
+    "before.",
+    "peak_bytes": "largest resident memory of the process (getrusage), including the evaluation of the ELBO.",
+    "to_elbo": "the mean ELBO of the test images is computed after every epoch, without being timed, until it passes "
+    "the threshold of the size; the number of epochs is interpolated. Training seconds are epochs times the median "
+    "epoch.",
     "limit": "the five large matrix products of a step of the mlp, in one XLA loop of TensorFlow.",
-    "growth": "settings of mlp100 but for one. Of batch and width the images of an epoch are `images`; sets beyond "
-    "the training set repeat it.",
+    "growth": "the settings of mlp100, of which one is varied. For batch and width an epoch has `images` images; if "
+    "more images are needed than the training set has, they are repeated.",
 }
 
 
 @dataclass(frozen=True)
 class Size:
-    """A model and batch to measure, and the test ELBO to be reached, in nats."""
+    """A model and a batch size to measure, and the test ELBO that is to be reached, in nats."""
 
     network: str = "mlp"
     batch: int = 100
     latent: int = 2
     width: int = 500
-    images: int | None = None  # all by default
+    images: int | None = None  # training images; all by default
     threshold: float = -165.0
 
 
-# Thresholds are what MNIST's test set has after 4 or 5 epochs, where the ELBO still climbs faster than chance moves it.
+# The thresholds are the ELBO of MNIST's test set after 4 or 5 epochs, when it still grows faster than its random noise.
 SIZES = {
     "mlp100": Size(),
     "mlp512": Size(batch=512, threshold=-180.0),
@@ -83,7 +85,17 @@ GROWTH: dict[str, tuple[float, ...]] = {
 
 
 def prepare(size: Size, images: dict[str, np.ndarray], folder: Path, seed: int) -> Settings:
-    """Writes the archives that the contenders of a size read: images, repeated where it wants more, and weights."""
+    """Writes the archives that the contenders read.
+
+    Args:
+        size: the size, which determines the networks and the number of images.
+        images: the images `train` and `test`, uint8 `[N, 28, 28]`. Training images are repeated if the size has more.
+        folder: the folder of the archives.
+        seed: the seed of the initial weights, and of the order and the noise.
+
+    Returns:
+        The settings of the contenders.
+    """
     train = images["train"][np.arange(size.images or len(images["train"])) % len(images["train"])]
     data, weights = folder / "data.npz", folder / "weights.npz"
     np.savez(data, x_train=train, x_test=images["test"])
@@ -92,17 +104,19 @@ def prepare(size: Size, images: dict[str, np.ndarray], folder: Path, seed: int) 
 
 
 def load_images(dataset: str, limit: int | None) -> dict[str, np.ndarray]:
-    """Training and test images of a dataset of kvae, binarized at 0.5: uint8 `[N, 28, 28]` of 0 and 255."""
+    """The images `train` and `test` of a dataset of kvae, binarized at 0.5: uint8 `[N, 28, 28]` of 0 and 255."""
     from kvae import data
 
     loaded = data.load(dataset, batch_size=1)
     if loaded.info.image_shape != (SIDE, SIDE, 1):
-        raise UserError(f"Expected grey images of 28 x 28. {dataset!r} has {loaded.info.image_shape}.")
+        raise UserError(
+            f"Expected images of shape {(SIDE, SIDE, 1)}. Received {dataset!r} with {loaded.info.image_shape}."
+        )
     return {part: (loaded.examples(part, limit)[0][..., 0] * 255).astype(np.uint8) for part in ("train", "test")}
 
 
 def machine() -> dict[str, Any]:
-    """Where the numbers were made."""
+    """The machine on which the numbers are measured."""
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -119,7 +133,7 @@ def machine() -> dict[str, Any]:
 
 
 def installed(contenders: Iterable[Contender], timeout: float) -> dict[str, dict[str, Any]]:
-    """What each environment has, or the reason why it cannot be used and what to do about it."""
+    """The versions of packages in each environment, or the reason why it cannot be used and what to do about it."""
     environments: dict[str, dict[str, Any]] = {}
     for contender in contenders:
         environment = contender.environment
@@ -135,7 +149,7 @@ def installed(contenders: Iterable[Contender], timeout: float) -> dict[str, dict
 
 
 def growth_sizes(curve: str, images: int, train: int) -> Iterator[tuple[int, Size]]:
-    """The points of a curve: what is varied, and the size with it; none whose batch is more than its images."""
+    """The points of a curve: the varied value, and the size with it. The batch is not larger than the set of images."""
     for value in GROWTH[curve]:
         point = round(value * train) if curve == "images" else int(value)
         size = replace(SIZES["mlp100"], **{"images": images, curve: point})
@@ -144,6 +158,7 @@ def growth_sizes(curve: str, images: int, train: int) -> Iterator[tuple[int, Siz
 
 
 def install(environments: Iterable[Environment]) -> None:
+    """Makes the virtual environments."""
     for environment in environments:
         try:
             environment.install()
@@ -153,7 +168,7 @@ def install(environments: Iterable[Environment]) -> None:
 
 
 class Names(click.ParamType):
-    """Names out of a list, separated by commas; `none` for none of them."""
+    """Names from a list, separated by commas, or `none` for no names."""
 
     name = "names"
 
@@ -176,24 +191,39 @@ def names_option(flag: str, kind: str, choices: Iterable[str], text: str) -> Any
 
 
 @click.command(help=__doc__)
-@names_option("--sizes", "size", SIZES, "What to train.")
-@names_option("--contenders", "contender", CONTENDERS, "What trains it.")
-@names_option("--growth", "curve", GROWTH, "Curves of images/s to draw.")
-@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True, help="Epochs timed at each size.")
-@click.option("--growth-rounds", type=click.IntRange(1), default=3, show_default=True, help="At each growth point.")
-@click.option("--growth-images", type=click.IntRange(1), default=10_000, show_default=True, help="An epoch there.")
+@names_option("--sizes", "size", SIZES, "Sizes to measure.")
+@names_option("--contenders", "contender", CONTENDERS, "Contenders to measure.")
+@names_option("--growth", "curve", GROWTH, "Curves of images/s to measure.")
+@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True, help="Timed epochs per size.")
+@click.option(
+    "--growth-rounds", type=click.IntRange(1), default=3, show_default=True, help="Timed epochs per point of a curve."
+)
+@click.option(
+    "--growth-images",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="Images per epoch at the points of a curve.",
+)
 @click.option("--time-to-elbo/--no-time-to-elbo", default=True, show_default=True, help="Evaluate after each epoch.")
-@click.option("--epochs", type=click.IntRange(1), default=20, show_default=True, help="At most, to reach the ELBO.")
-@click.option("--dataset", default="mnist", show_default=True, help="28 x 28 images, as kvae.data.load takes them.")
-@click.option("--images", type=click.IntRange(1), help="At most this many to train and to test.")
 @click.option(
-    "--timeout", type=click.FloatRange(1), default=900.0, show_default=True, help="Seconds an answer may take."
+    "--epochs", type=click.IntRange(1), default=20, show_default=True, help="Largest number of epochs to the ELBO."
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=ROOT / "docs" / "performance", help="Folder."
+    "--dataset", default="mnist", show_default=True, help="Data with 28 x 28 images, as kvae.data.load takes them."
 )
-@click.option("--install", "installing", is_flag=True, help="Make the contenders' environments and stop.")
+@click.option("--images", type=click.IntRange(1), help="Largest number of training images and of test images.")
+@click.option(
+    "--timeout", type=click.FloatRange(1), default=900.0, show_default=True, help="Longest time for an answer, seconds."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of weights, order and noise.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=ROOT / "docs" / "performance",
+    help="Folder of the results.",
+)
+@click.option("--install", "installing", is_flag=True, help="Only make the contenders' environments.")
 def main(
     sizes: tuple[str, ...],
     contenders: tuple[str, ...],
@@ -216,9 +246,9 @@ def main(
         return
     console = Console(width=None if sys.stdout.isatty() else 140)
     environments = installed(chosen, timeout)
-    for name, found in environments.items():
-        if found["status"] == "missing":
-            click.echo(f"{name}: {found['reason']}", err=True)
+    for name, environment in environments.items():
+        if environment["status"] == "missing":
+            click.echo(f"{name}: {environment['reason']}", err=True)
     missing = {c.name: environments[c.environment.name] for c in chosen if "reason" in environments[c.environment.name]}
     present = [c for c in chosen if c.name not in missing]
     report: dict[str, Any] = {
@@ -236,15 +266,15 @@ def main(
         with tempfile.TemporaryDirectory() as folder:
 
             def run(size: Size, plan: Plan) -> dict[str, Any]:
-                taking_part = [contender for contender in present if size.network == "mlp" or contender.name != LIMIT]
-                found = measure(taking_part, prepare(size, loaded, Path(folder), seed), plan, Path(folder))
-                benchmark_report.derive(found["results"], plan.threshold)
-                found["results"] |= missing
-                return {"settings": asdict(size), **found}
+                suitable = [contender for contender in present if size.network == "mlp" or contender.name != LIMIT]
+                measurement = measure(suitable, prepare(size, loaded, Path(folder), seed), plan, Path(folder))
+                benchmark_report.derive(measurement["results"], plan.threshold)
+                measurement["results"] |= missing
+                return {"settings": asdict(size), **measurement}
 
-            def tell(what: Any) -> None:
-                console.print(what)
-                files.write_json(out / "benchmark.json", report)  # so far: an interruption costs one setting
+            def show(text: Any) -> None:
+                console.print(text)
+                files.write_json(out / "benchmark.json", report)  # so that an interruption loses only one setting
 
             for name in sizes:
                 size = replace(SIZES[name], images=min(SIZES[name].images or count, count))
@@ -252,11 +282,11 @@ def main(
                     raise UserError(f"Expected at least {size.batch} training images for {name}. Received {count}.")
                 plan = Plan(rounds, size.threshold if time_to_elbo else None, epochs, timeout)
                 report["sizes"][name] = run(size, plan)
-                tell(benchmark_report.table(name, report["sizes"][name]))
+                show(benchmark_report.table(name, report["sizes"][name]))
             for curve in growth:
                 for point, size in growth_sizes(curve, min(growth_images, count), count):
                     report["growth"][curve].append({"value": point, **run(size, Plan(growth_rounds, timeout=timeout))})
-                    tell(benchmark_report.growth_line(curve, report["growth"][curve][-1]))
+                    show(benchmark_report.growth_line(curve, report["growth"][curve][-1]))
         files.write_json(out / "benchmark.json", report)
         with files.atomic_file(out / "benchmark.png") as partial:
             benchmark_report.picture(report, partial)
@@ -267,5 +297,6 @@ def main(
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that `finally` ends the contenders
+    # SIGTERM raises an exception, so that `finally` ends the processes of the contenders.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     main()

@@ -1,4 +1,4 @@
-"""What `benchmark.py` makes of its measurements: statistics, a table a size, lines of growth, a picture."""
+"""The report of `benchmark.py`: statistics, one table per size, the curves of growth, and a picture."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,50 +12,62 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from rich.table import Table
 
 OURS = "kvae"
-OBJECTIVE_TOLERANCE = 1e-4  # relative: float32 sums of 784 pixels in another order differ by 1e-6
+OBJECTIVE_TOLERANCE = 1e-4  # relative; float32 sums of 784 pixels in another order differ by about 1e-6
 COLORS = dict(zip(CONTENDERS, ("black", "C3", "C1", "C0", "C9", "C2", "C4"), strict=True))
 AXES = {"batch": "batch size", "width": "hidden units", "images": "training images"}
 
 
 def derive(results: dict[str, Any], threshold: float | None = None) -> None:
-    """Adds to every measured result its rates, ratios, start-up and time to the ELBO; unequal objectives are failures.
+    """Adds rates, ratios, start-up times and times to the ELBO to the results that were measured.
+
+    A contender with another objective than the others gets the status "failed".
 
     Args:
-        results: by contender, changed in place; see `contenders.rounds.measure`.
-        threshold: test ELBO to be reached, or None.
+        results: the results by contender, as `contenders.rounds.measure` returns them. They are changed in place.
+        threshold: the test ELBO that is to be reached, in nats, or None.
     """
-    objectives = {name: found["objective"] for name, found in measured(results).items() if found["objective"]}
+    objectives = {name: result["objective"] for name, result in measured(results).items() if result["objective"]}
     for name, objective in objectives.items():
-        usual = float(np.median(list(objectives.values())))
-        if abs(objective - usual) > OBJECTIVE_TOLERANCE * usual:
-            reason = f"another objective: {objective:.4f} nats at the initial weights, the others {usual:.4f}"
+        median = float(np.median(list(objectives.values())))
+        if abs(objective - median) > OBJECTIVE_TOLERANCE * median:
+            reason = f"another objective: {objective:.4f} nats at the initial weights, the median is {median:.4f}"
             results[name] = {**results[name], "status": "failed", "reason": reason}
-    for found in measured(results).values():
-        lower, median, upper = np.percentile(found["images"] / np.array(found["epoch_seconds"]), [25, 50, 75])
-        found["images_per_second"] = {"median": median, "lower_quartile": lower, "upper_quartile": upper}
-        seconds = float(np.median(found["epoch_seconds"]))
-        found["start_up_seconds"] = found["ready_seconds"] - seconds
-        epochs = epochs_to(found["elbo"], threshold)
+    for result in measured(results).values():
+        lower, median, upper = np.percentile(result["images"] / np.array(result["epoch_seconds"]), [25, 50, 75])
+        result["images_per_second"] = {"median": median, "lower_quartile": lower, "upper_quartile": upper}
+        seconds = float(np.median(result["epoch_seconds"]))
+        result["start_up_seconds"] = result["ready_seconds"] - seconds
+        epochs = epochs_to(result["elbo"], threshold)
         if epochs is not None:
             training = epochs * seconds
-            total = training + found["start_up_seconds"]
-            found["to_elbo"] = {"epochs": epochs, "training_seconds": training, "with_start_up_seconds": total}
-    for found in measured(results).values():
+            total = training + result["start_up_seconds"]
+            result["to_elbo"] = {"epochs": epochs, "training_seconds": training, "with_start_up_seconds": total}
+    for result in measured(results).values():
         for other in (LIMIT, OURS):
             if other in measured(results):
-                found[f"ratio_to_{other}"] = rate(found) / rate(results[other])
+                result[f"ratio_to_{other}"] = rate(result) / rate(results[other])
 
 
 def measured(results: dict[str, Any]) -> dict[str, Any]:
-    return {name: found for name, found in results.items() if found["status"] == "measured"}
+    """The results of the contenders that were measured."""
+    return {name: result for name, result in results.items() if result["status"] == "measured"}
 
 
-def rate(found: dict[str, Any]) -> float:
-    return found["images_per_second"]["median"]
+def rate(result: dict[str, Any]) -> float:
+    """The median of images per second."""
+    return result["images_per_second"]["median"]
 
 
 def epochs_to(elbo: Sequence[float | None], threshold: float | None) -> float | None:
-    """After how many epochs the ELBO, known after each, passes the threshold: linear in between; None if never."""
+    """The number of epochs after which the ELBO passes a threshold, with linear interpolation.
+
+    Args:
+        elbo: the ELBO after each epoch, in nats.
+        threshold: the threshold in nats, or None.
+
+    Returns:
+        The number of epochs, or None if the ELBO does not pass the threshold.
+    """
     if threshold is None:
         return None
     for epoch, value in enumerate(elbo, 1):
@@ -66,34 +78,37 @@ def epochs_to(elbo: Sequence[float | None], threshold: float | None) -> float | 
 
 
 def table(name: str, size: dict[str, Any]) -> Table:
-    """A row a contender."""
-    what, threshold = size["settings"], size["settings"]["threshold"]
-    title = f"{name}: {what['network']}, batch {what['batch']}, D = {what['latent']}, {what['images']:,} images"
-    shown = Table(title=title, title_justify="left", caption_justify="left")
-    shown.add_column("contender", no_wrap=True)
+    """The table of a size, with one row per contender."""
+    settings, threshold = size["settings"], size["settings"]["threshold"]
+    title = (
+        f"{name}: {settings['network']}, batch {settings['batch']}, D = {settings['latent']}, "
+        f"{settings['images']:,} images"
+    )
+    rows = Table(title=title, title_justify="left", caption_justify="left")
+    rows.add_column("contender", no_wrap=True)
     speed = ("images/s", "quartiles", "of limit", "of kvae", "start-up s", "peak MB")
     for column in (*speed, f"s to {threshold:g} nats", "with start-up", "epochs"):
-        shown.add_column(column, justify="right")
-    for contender, found in size["results"].items():
-        if found["status"] != "measured":
-            shown.add_row(contender, found["status"])
+        rows.add_column(column, justify="right")
+    for contender, result in size["results"].items():
+        if result["status"] != "measured":
+            rows.add_row(contender, result["status"])
             continue
-        spread = found["images_per_second"]
-        reached = found.get("to_elbo", {})
-        shown.add_row(
+        speeds = result["images_per_second"]
+        to_elbo = result.get("to_elbo", {})
+        rows.add_row(
             contender,
-            f"{spread['median']:,.0f}",
-            f"{spread['lower_quartile']:,.0f}-{spread['upper_quartile']:,.0f}",
-            _number(found.get("ratio_to_limit"), ".2f"),
-            _number(found.get("ratio_to_kvae"), ".2f"),
-            _number(found["start_up_seconds"], ".1f"),
-            _number(found["peak_bytes"] / 1e6, ",.0f"),
-            _number(reached.get("training_seconds"), ".1f"),
-            _number(reached.get("with_start_up_seconds"), ".1f"),
-            _number(reached.get("epochs"), ".1f"),
+            f"{speeds['median']:,.0f}",
+            f"{speeds['lower_quartile']:,.0f}-{speeds['upper_quartile']:,.0f}",
+            _number(result.get("ratio_to_limit"), ".2f"),
+            _number(result.get("ratio_to_kvae"), ".2f"),
+            _number(result["start_up_seconds"], ".1f"),
+            _number(result["peak_bytes"] / 1e6, ",.0f"),
+            _number(to_elbo.get("training_seconds"), ".1f"),
+            _number(to_elbo.get("with_start_up_seconds"), ".1f"),
+            _number(to_elbo.get("epochs"), ".1f"),
         )
-    shown.caption = "\n".join(reasons(size["results"])) or None
-    return shown
+    rows.caption = "\n".join(reasons(size["results"])) or None
+    return rows
 
 
 def _number(value: float | None, form: str) -> str:
@@ -101,18 +116,23 @@ def _number(value: float | None, form: str) -> str:
 
 
 def growth_line(curve: str, point: dict[str, Any]) -> str:
-    """images/s at a point of a curve."""
-    rates = [f"{name} {rate(found):,.0f}" for name, found in measured(point["results"]).items()]
+    """The images per second at a point of a curve, as one line."""
+    rates = [f"{name} {rate(result):,.0f}" for name, result in measured(point["results"]).items()]
     return "; ".join([f"{AXES[curve]} {point['value']:,}: {', '.join(rates)} images/s", *reasons(point["results"])])
 
 
 def reasons(results: dict[str, Any]) -> list[str]:
-    """Why some have no number."""
-    return [f"{name} {found['status']}: {found['reason']}" for name, found in results.items() if "reason" in found]
+    """The reasons why contenders have no number."""
+    return [f"{name} {result['status']}: {result['reason']}" for name, result in results.items() if "reason" in result]
 
 
 def picture(report: dict[str, Any], path: Path) -> None:
-    """Bars of images/s a size with the limit as a line, above curves of growth."""
+    """Draws the images per second: for each size bars, with the limit as a line, and below them the curves of growth.
+
+    Args:
+        report: the content of benchmark.json.
+        path: the path of the file.
+    """
     rows = [row for row in (list(report["sizes"]), list(report["growth"])) if row]
     columns = max(map(len, rows), default=1)
     figure = Figure(figsize=(4.2 * columns, 3.9 * max(1, len(rows))), layout="constrained")
@@ -131,31 +151,31 @@ def picture(report: dict[str, Any], path: Path) -> None:
 
 
 def _bars(ax: Axes, name: str, size: dict[str, Any]) -> None:
-    shown = measured(size["results"])
-    limit = shown.pop(LIMIT, None)
-    spreads = [found["images_per_second"] for found in shown.values()]
-    middle = np.array([spread["median"] for spread in spreads])
-    lower = middle - [spread["lower_quartile"] for spread in spreads]
-    upper = [spread["upper_quartile"] for spread in spreads] - middle
-    colors = [COLORS.get(contender, "gray") for contender in shown]
-    ax.barh(list(shown), middle, xerr=[lower, upper], color=colors, ecolor="0.3", capsize=2)
-    for place, value in enumerate(middle):
-        ax.annotate(f" {value:,.0f}", (value + upper[place], place), va="center", fontsize=8)
-    greatest = max([*(middle + upper), rate(limit) if limit else 0.0]) or 1.0  # 1: nothing was measured
+    results = measured(size["results"])
+    limit = results.pop(LIMIT, None)
+    speeds = [result["images_per_second"] for result in results.values()]
+    median = np.array([speed["median"] for speed in speeds])
+    lower = median - [speed["lower_quartile"] for speed in speeds]
+    upper = [speed["upper_quartile"] for speed in speeds] - median
+    colors = [COLORS.get(contender, "gray") for contender in results]
+    ax.barh(list(results), median, xerr=[lower, upper], color=colors, ecolor="0.3", capsize=2)
+    for row, value in enumerate(median):
+        ax.annotate(f" {value:,.0f}", (value + upper[row], row), va="center", fontsize=8)
+    largest = max([*(median + upper), rate(limit) if limit else 0.0]) or 1.0  # 1 if nothing was measured
     if limit:
         ax.axvline(rate(limit), color="black", linestyle="--")
         ax.annotate(f"limit {rate(limit):,.0f} ", (rate(limit), -0.75), ha="right", va="center", fontsize=8)
-    ax.set(title=name, xlabel="images/s", xlim=(0, 1.15 * greatest), ylim=(len(shown) - 0.4, -1.1))
+    ax.set(title=name, xlabel="images/s", xlim=(0, 1.15 * largest), ylim=(len(results) - 0.4, -1.1))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
 
 
 def _curves(ax: Axes, curve: str, points: list[dict[str, Any]]) -> None:
     for contender in COLORS:
-        found = [(point["value"], measured(point["results"]).get(contender)) for point in points]
-        found = [(value, result) for value, result in found if result]
-        if found:
+        results = [(point["value"], measured(point["results"]).get(contender)) for point in points]
+        results = [(value, result) for value, result in results if result]
+        if results:
             style = "--" if contender == LIMIT else "-"
-            x, y = [value for value, _ in found], [rate(result) for _, result in found]
+            x, y = [value for value, _ in results], [rate(result) for _, result in results]
             ax.plot(x, y, style, marker="o", markersize=3, color=COLORS[contender], label=contender)
     ticks = [point["value"] for point in points]
     ax.set(xscale="log", yscale="log", xlabel=AXES[curve], ylabel="images/s")

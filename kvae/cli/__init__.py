@@ -1,4 +1,4 @@
-"""The `kvae` command: parsing and printing. Commands import TensorFlow themselves, once they know that they need it."""
+"""The command `kvae`: parsing and printing. Each command imports TensorFlow only when it needs it."""
 
 import os
 import signal
@@ -16,27 +16,34 @@ from kvae.internal.errors import UserError
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="--debug, anywhere on the line, shows the traceback of an error.",
+    epilog="With --debug, anywhere on the line, an error shows its traceback.",
 )
 @click.version_option(__version__)
 def main() -> None:
     """Variational autoencoders with Keras: train, evaluate, plot, complete, export, sample."""
 
 
-def run() -> None:
-    """The console command: exit status 0 on success, 2 for a user's mistake, 1 for anything else."""
+def run(command: click.Command = main, name: str = "kvae") -> None:
+    """Runs a command with the arguments of this process.
+
+    It ends the process with exit status 2 for a user's mistake, and 1 for any other error or an interruption.
+
+    Args:
+        command: the command, by default `kvae` with its subcommands.
+        name: the name of the command in messages.
+    """
     debug = "--debug" in sys.argv
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what is half done is cleared away
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that unfinished files are removed
     warnings.showwarning = one_line  # type: ignore[assignment]
     try:
-        main([argument for argument in sys.argv[1:] if argument != "--debug"], "kvae", standalone_mode=False)
+        command([argument for argument in sys.argv[1:] if argument != "--debug"], name, standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit("Interrupted.")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has ended, which is no error
         sys.exit(0)
     except click.ClickException as error:
         error.show()
@@ -44,12 +51,12 @@ def run() -> None:
     except UserError as error:
         if debug:
             raise
-        print(f"kvae: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
         if debug:
             raise
-        print(f"kvae: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
+        print(f"{name}: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
         sys.exit(1)
 
 

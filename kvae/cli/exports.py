@@ -1,4 +1,4 @@
-"""`kvae export`, `kvae sample`, `kvae verify`: a run for elsewhere."""
+"""`kvae export`, `kvae sample`, `kvae verify`: bundles, images and checks."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import click
 from kvae.cli.shared import console, print_table, quiet_tensorflow
 from kvae.internal.errors import UserError, check_seed, check_whole
 
-MOST = 10_000  # images of one picture
+MOST = 10_000  # the largest number of images in one picture
 
 
 @click.command()
@@ -18,24 +18,24 @@ MOST = 10_000  # images of one picture
     "--formats",
     default="savedmodel,tflite",
     show_default=True,
-    help="Of savedmodel, savedmodel_decoder (without the encoder) and tflite, with commas.",
+    help="Any of savedmodel, savedmodel_decoder (without the encoder) and tflite, separated by commas.",
 )
 @click.option(
     "--variants",
     default="float32,float16,int8",
     show_default=True,
-    help="Of the .tflite decoders: float32, float16, int8 (dynamic range), full_int8.",
+    help="Variants of the .tflite decoder: any of float32, float16, int8 (dynamic range) and full_int8.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="The bundle.  [default: RUN/bundle]")
-@click.option("--overwrite", is_flag=True, help="Replace a bundle that stands there.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the bundle.  [default: RUN/bundle]")
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 @click.option(
     "--tolerance",
     "tolerances",
     metavar="VARIANT=ERROR",
     multiple=True,
-    help="The greatest error of the means at which the export fails, e.g. int8=0.2; repeatable.",
+    help="Largest permitted error of the means, e.g. int8=0.2; with a larger error the export fails. Repeatable.",
 )
-@click.option("--no-evaluation", is_flag=True, help="Leave out the change of the test ELBO, which needs the data.")
+@click.option("--no-evaluation", is_flag=True, help="Do not measure the change of the test ELBO, which needs the data.")
 def export(
     run_folder: Path,
     formats: str,
@@ -45,7 +45,7 @@ def export(
     tolerances: tuple[str, ...],
     no_evaluation: bool,
 ) -> None:
-    """Turn a run into a bundle that samples anywhere: SavedModel, .tflite decoders, model card."""
+    """Export a run as a bundle: SavedModel, .tflite decoders and a model card."""
     from kvae.training.runs import Run
 
     limits = dict(_tolerance(text) for text in tolerances)
@@ -54,18 +54,18 @@ def export(
     from kvae import export as exports
 
     folder = trained.bundle if out is None else out
-    exports.check_options(folder, _listed(formats), _listed(variants), limits, overwrite)
+    exports.check_options(folder, _names(formats), _names(variants), limits, overwrite)
     test = None
     if not no_evaluation:
         try:
             test = exports.test_images(trained)
         except UserError as error:
-            raise UserError(f"{error} Without the data, export with --no-evaluation.") from error
+            raise UserError(f"{error} To export without the data, use --no-evaluation.") from error
     card = exports.bundle_of_run(
         trained,
         folder,
-        formats=_listed(formats),
-        variants=_listed(variants),
+        formats=_names(formats),
+        variants=_names(variants),
         test=test,
         tolerances=limits,
         overwrite=overwrite,
@@ -76,21 +76,28 @@ def export(
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("-n", "number", type=int, default=10, show_default=True, help="How many images.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("-o", "output", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True)
-@click.option("--means", is_flag=True, help="Only the grey means, no draws.")
-@click.option("--variant", help="Which decoder of a bundle: float32, float16, int8, full_int8.  [default: float32]")
+@click.option("-n", "number", type=int, default=10, show_default=True, help="Number of images.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the images.")
+@click.option(
+    "-o",
+    "output",
+    type=click.Path(path_type=Path),
+    default=Path("samples.png"),
+    show_default=True,
+    help="File of the picture.",
+)
+@click.option("--means", is_flag=True, help="Show only the grey means and no draws.")
+@click.option("--variant", help="Decoder of a bundle: float32, float16, int8 or full_int8.  [default: float32]")
 def sample(path: Path, number: int, seed: int, output: Path, means: bool, variant: str | None) -> None:
-    """Draw images from the prior: the means of p(x|z) above draws at the same z.
+    """Draw images from the prior: the means of p(x|z) and, below them, draws at the same z.
 
-    PATH: a run, a bundle, the folder of a SavedModel, or a .tflite file. One seed draws the same images from all of
-    them. Where there is a .tflite, TensorFlow is not loaded.
+    PATH: a run, a bundle, the folder of a SavedModel, or a .tflite file. With the same seed, all of them draw the same
+    images. If there is a .tflite file, TensorFlow is not loaded.
     """
     check_whole("-n", number)
     if number > MOST:
         raise UserError(
-            f"Expected at most {MOST:,} images in one picture. Received -n {number:,}. For more, take the arrays: "
+            f"Expected at most {MOST:,} images in one picture. Received -n {number:,}. To draw more, use Python: "
             "kvae.runtime.load(PATH).sample(seeds)."
         )
     check_seed("--seed", seed)
@@ -100,10 +107,10 @@ def sample(path: Path, number: int, seed: int, output: Path, means: bool, varian
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--no-evaluation", is_flag=True, help="Leave out the test ELBO, which needs the data.")
-@click.option("--only", metavar="NAME,...", help="Which evaluations to derive again.  [default: those not slow]")
+@click.option("--no-evaluation", is_flag=True, help="Do not check the test ELBO, which needs the data.")
+@click.option("--only", metavar="NAME,...", help="Evaluations to compute again.  [default: all that are not slow]")
 def verify(path: Path, no_evaluation: bool, only: str | None) -> None:
-    """Derive again what a run or a bundle claims: SHA-256, parity, test ELBO. Exit status 1 if a claim does not hold.
+    """Check the claims of a run or a bundle: SHA-256, parity, test ELBO. Exit status 1 if a claim does not hold.
 
     PATH: a run, with its bundle if it has one, or a bundle.
     """
@@ -112,20 +119,20 @@ def verify(path: Path, no_evaluation: bool, only: str | None) -> None:
 
     failed = 0
     marks = {True: "ok  ", False: "FAIL", None: "-   "}
-    for check in exports.verify(path, evaluate=not no_evaluation, only=None if only is None else _listed(only)):
-        click.echo(f"{marks[check.passed]} {check.name}: {check.found}")
+    for check in exports.verify(path, evaluate=not no_evaluation, only=None if only is None else _names(only)):
+        click.echo(f"{marks[check.passed]} {check.name}: {check.detail}")
         failed += check.passed is False
     if failed:
         click.echo(f"kvae: {path}: {failed} {'claim does' if failed == 1 else 'claims do'} not hold", err=True)
         sys.exit(1)
-    click.echo(f"{path}: everything holds")
+    click.echo(f"{path}: all claims hold")
 
 
 COMMANDS = (export, sample, verify)
 
 
 def print_variants(card: dict[str, Any]) -> None:
-    """Prints the parity report of a bundle as a table, with its protocol."""
+    """Prints the parity report of a model card as a table, with its protocol."""
     from rich.table import Table
 
     table = Table(title=None)
@@ -150,8 +157,8 @@ def print_variants(card: dict[str, Any]) -> None:
     print_table(table, 120)
     pixels = next(iter(card["variants"].values()))["pixels"]
     console(120).print(
-        f"Errors {card['protocol']['parity']}; pixels: that differ, of {pixels:,}; us: on 1 / 2 threads; load: from "
-        f"the start of the process; MB: its peak memory. Costs on {card['protocol']['costs']}",
+        f"Errors: {card['protocol']['parity']}; pixels: number that differ, of {pixels:,}; us: with 1 / 2 threads; "
+        f"load: from the start of the process; MB: its peak memory. Costs: {card['protocol']['costs']}",
         soft_wrap=True,
     )
 
@@ -159,18 +166,20 @@ def print_variants(card: dict[str, Any]) -> None:
 def write_samples(
     path: Path, number: int, seed: int, output: Path, means_only: bool, variant: str | None = None
 ) -> None:
-    """Writes one picture: the means and, unless `means_only`, the draws at the same z beneath them."""
+    """Writes one picture: the means and, unless `means_only`, the draws at the same z below them."""
     from kvae import runtime
 
-    drawn = runtime.load(path, variant).sample(runtime.seeds(number, seed))
-    runtime.save_picture(output, drawn.sheet(means_only=means_only))
+    samples = runtime.load(path, variant).sample(runtime.seeds(number, seed))
+    runtime.save_picture(output, samples.sheet(means_only=means_only))
 
 
-def _listed(text: str) -> list[str]:
+def _names(text: str) -> list[str]:
+    """The names in `NAME,NAME,...`."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _tolerance(text: str) -> tuple[str, float]:
+    """`VARIANT=ERROR` as a variant and a number."""
     variant, _, value = text.partition("=")
     try:
         return variant.strip(), float(value)

@@ -1,4 +1,4 @@
-"""`kvae evaluate`, `kvae plot`, `kvae complete`: numbers and pictures of a run."""
+"""`kvae evaluate`, `kvae plot`, `kvae complete`: numbers and figures of a run."""
 
 import json
 import sys
@@ -13,15 +13,19 @@ from kvae.internal.errors import UserError, check_seed, check_whole
 
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--dataset", metavar="SOURCE", help="Other data than the run's own, binarized the same way.")
-@click.option("--only", metavar="NAME,...", help="Which evaluations: elbo, log_likelihood.  [default: those not slow]")
+@click.option("--dataset", metavar="SOURCE", help="Other data than the run's own. They are binarized in the same way.")
+@click.option(
+    "--only",
+    metavar="NAME,...",
+    help="Evaluations to compute: elbo, log_likelihood.  [default: all that are not slow]",
+)
 @click.option("--samples", metavar="K", type=int, help="Add the importance-weighted bound of log p(x) with K samples.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all draws.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def evaluate(
     run_folder: Path, dataset: str | None, only: str | None, samples: int | None, seed: int, as_json: bool
 ) -> None:
-    """Test ELBO, its terms and their standard errors."""
+    """Compute the test ELBO and its terms, with standard errors."""
     from kvae.training.runs import Run
 
     check_seed("--seed", seed)
@@ -43,24 +47,35 @@ def evaluate(
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("kinds", metavar="[KIND ...]", nargs=-1)
-@click.option("-n", type=int, help="samples, latent_scatter: how many; lattice: images a side.")
-@click.option("--seed", type=int, help="Of all draws.  [default: 0]")
-@click.option("--extent", type=float, help="lattice: of the square [-extent, extent]^2.  [default: 2]")
-@click.option("--quantiles", is_flag=True, default=None, help="lattice: points of equal prior probability.")
+@click.option("-n", type=int, help="samples, latent_scatter: number of images; lattice: images per side.")
+@click.option("--seed", type=int, help="Seed of all draws.  [default: 0]")
+@click.option("--extent", type=float, help="lattice: it covers the square [-extent, extent]^2.  [default: 2]")
+@click.option("--quantiles", is_flag=True, default=None, help="lattice: points at quantiles of the standard normal.")
 @click.option(
     "--pair", "pairs", metavar="A,B", multiple=True, help="interpolation: from class A to class B; repeatable."
 )
 @click.option("--between", metavar="I,J", multiple=True, help="interpolation: from test image I to J; repeatable.")
-@click.option("--steps", type=int, help="interpolation: images from one end to the other.  [default: 10]")
+@click.option("--steps", type=int, help="interpolation: images per path, including both ends.  [default: 10]")
 @click.option("--spherical", is_flag=True, default=None, help="interpolation: along great circles.")
 @click.option("--observed", metavar="MASK", help="completion, posterior_contours: as in `kvae complete`.")
 @click.option(
-    "--index", "places", type=int, multiple=True, help="completion, posterior_contours: test image; repeatable."
+    "--index",
+    "places",
+    type=int,
+    multiple=True,
+    help="completion, posterior_contours: index of a test image; repeatable.",
 )
 @click.option("--plain", is_flag=True, default=None, help="completion, posterior_contours: the article's inference.")
-@click.option("--format", "suffix", type=click.Choice(["png", "svg", "pdf"]), default="png", show_default=True)
+@click.option(
+    "--format",
+    "suffix",
+    type=click.Choice(["png", "svg", "pdf"]),
+    default="png",
+    show_default=True,
+    help="Format of the files.",
+)
 def plot(run_folder: Path, kinds: tuple[str, ...], suffix: str, **options: Any) -> None:
-    """Draw pictures of a run into RUN/plots: those named, or all that suit it.
+    """Draw figures of a run into RUN/plots: the given kinds, or all kinds that suit the run.
 
     KIND: samples, reconstructions, latent_scatter, lattice, interpolation, learning_curves, completion,
     posterior_contours.
@@ -78,8 +93,10 @@ def plot(run_folder: Path, kinds: tuple[str, ...], suffix: str, **options: Any) 
     figures.check_kinds(kinds)
     for name in given:
         if not any(name in figures.options_of(kind) for kind in kinds or figures.KINDS):
-            takers = [kind for kind in figures.KINDS if name in figures.options_of(kind)]
-            raise UserError(f"None of {', '.join(kinds)} takes that option: it belongs to {', '.join(takers)}.")
+            owners = [kind for kind in figures.KINDS if name in figures.options_of(kind)]
+            raise UserError(
+                f"Expected an option of {', '.join(kinds)}. Received an option that belongs to {', '.join(owners)}."
+            )
     for path in results.draw(trained, kinds, f".{suffix}", **given):
         click.echo(path)
 
@@ -91,19 +108,23 @@ def plot(run_folder: Path, kinds: tuple[str, ...], suffix: str, **options: Any) 
     metavar="MASK",
     default="top",
     show_default=True,
-    help="top, bottom, left, right, random, random:FRACTION, or a picture, white where observed.",
+    help="Observed pixels: top, bottom, left, right, random, random:FRACTION, or a picture that is white at them.",
 )
-@click.option("--digit", metavar="CLASS", help="The first test image of a class, by number or name; -n for more.")
-@click.option("--index", type=int, help="The test image at this place, from 0.")
-@click.option("-n", "number", type=int, help="How many test images.  [default: 100, or 1 with --digit]")
-@click.option("--samples", metavar="K", type=int, default=500, show_default=True, help="Draws of z an image.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--digit", metavar="CLASS", help="The first test image of a class, by number or name; with -n, more.")
+@click.option("--index", type=int, help="Index of one test image, counted from 0.")
+@click.option("-n", "number", type=int, help="Number of test images.  [default: 100, or 1 with --digit]")
+@click.option("--samples", metavar="K", type=int, default=500, show_default=True, help="Draws of z per image.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
 @click.option("--plain", is_flag=True, help="The article's inference: 200 plain gradient steps from (2, -2).")
 @click.option(
-    "--exact", is_flag=True, help="Add the value by quadrature (2 latent dimensions; half a second an image)."
+    "--exact",
+    is_flag=True,
+    help="Add the score by quadrature (for 2 latent dimensions; half a second per image).",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Where the pictures and complete.json go.  [default: RUN/plots]"
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the figures and of complete.json.  [default: RUN/plots]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def complete(
@@ -119,7 +140,7 @@ def complete(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Complete test images from the pixels that a mask leaves, and score it: log p(missing | observed)."""
+    """Complete test images from their observed pixels, and compute the score log p(missing | observed)."""
     from kvae.training.runs import Run
 
     check_seed("--seed", seed)
@@ -127,7 +148,7 @@ def complete(
     if number is not None:
         check_whole("-n", number)
     if index is not None and (digit is not None or number is not None):
-        raise UserError("Expected --index alone, or --digit and -n. Received --index with another.")
+        raise UserError("Expected either --index, or --digit and -n. Received --index together with one of these.")
     trained = Run.open(run_folder)
     quiet_tensorflow()
     from kvae.training import results
@@ -174,11 +195,11 @@ def _report_completion(result: dict[str, Any], images: int, loss: float, seconds
         if name in result:
             table.add_row(title, f"{result[name]['mean']:.3f}", three_digits(result[name]["standard_error"]))
     print_table(table)
-    own = result["kvae"]
+    scores = result["kvae"]
     console().print(
         f"loss of the inference {loss:.2f} nats, {result['converged']} of {images} converged; Monte-Carlo standard "
-        f"error of an image {own['monte_carlo_standard_error']:.3f} nats, {own['effective_samples']:.0f} effective "
-        f"samples in the median; inference and prediction {seconds:.1f} s",
+        f"error per image {scores['monte_carlo_standard_error']:.3f} nats; median of effective samples "
+        f"{scores['effective_samples']:.0f}; inference and prediction {seconds:.1f} s",
         soft_wrap=True,
     )
     print_protocol(result["protocol"])
@@ -190,8 +211,8 @@ def _pair(text: str, kind: type) -> tuple[Any, Any]:
     try:
         first, second = (kind(part) for part in parts)
     except ValueError:
-        what = "two places, e.g. 3,17" if kind is int else "two classes, e.g. 0,5"
-        raise UserError(f"Expected {what}. Received {text!r}.") from None
+        expected = "two indices, e.g. 3,17" if kind is int else "two classes, e.g. 0,5"
+        raise UserError(f"Expected {expected}. Received {text!r}.") from None
     return first, second
 
 

@@ -1,4 +1,4 @@
-"""What several commands share: quiet imports, the option --import, and tables."""
+"""Shared by several commands: quiet imports, the option --import, and tables."""
 
 import importlib
 import logging
@@ -19,7 +19,7 @@ _printed: set[str] = set()
 
 
 def one_line(message: Any, category: Any, *_: Any) -> None:
-    """Prints a warning of kvae's own as one line, once; those of libraries are for their developers."""
+    """Prints a warning of kvae as one line, but only once. Warnings of libraries are not for users of the command."""
     line = f"kvae: warning: {message}"
     if issubclass(category, KvaeWarning) and line not in _printed:
         _printed.add(line)
@@ -27,7 +27,7 @@ def one_line(message: Any, category: Any, *_: Any) -> None:
 
 
 def quiet_tensorflow() -> None:
-    """Imports TensorFlow without the lines that it writes to file descriptor 2 before its log level counts."""
+    """Imports TensorFlow without the lines that it writes to file descriptor 2 before its log level takes effect."""
     logging.getLogger("absl").setLevel(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with silenced():
@@ -50,12 +50,12 @@ def import_option() -> click.Option:
         multiple=True,
         expose_value=False,
         callback=run_files,
-        help="Run a Python file with parts of your own, which recipes name as MODULE:CLASS; repeatable.",
+        help="Import a Python file with your own parts, which recipes name as MODULE:CLASS; repeatable.",
     )
 
 
 def verbosity() -> int:
-    """Keras's progress bar on a terminal, a line an epoch elsewhere."""
+    """The argument `verbose` of Keras `fit`: a progress bar on a terminal, otherwise one line per epoch."""
     return 1 if sys.stdout.isatty() else 2
 
 
@@ -74,9 +74,9 @@ def print_evaluation(result: dict[str, Any]) -> None:
     for name, value in result.items():
         error = result.get(f"{name}_standard_error", ())
         if isinstance(value, list) and isinstance(error, list) and 1 <= len(value) <= 10:
-            for dimension, (mean, each) in enumerate(zip(value, error, strict=True), start=1):
-                shown = name.replace("_per_dimension", f" of z{dimension}")
-                table.add_row(f"  {shown}", f"{mean:.3f}", three_digits(each))
+            for dimension, (mean, standard_error) in enumerate(zip(value, error, strict=True), start=1):
+                title = name.replace("_per_dimension", f" of z{dimension}")
+                table.add_row(f"  {title}", f"{mean:.3f}", three_digits(standard_error))
         elif isinstance(value, float) and not isinstance(error, tuple | list):
             table.add_row(names.get(name, name), f"{value:.3f}", three_digits(error))
     print_table(table)
@@ -86,7 +86,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
 
 
 def console(width: int = 110) -> Any:
-    """A console of `rich`, of a fixed width if the output is not a terminal."""
+    """A console of `rich`, which has the given width if the output is not a terminal."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else width, highlight=False)
@@ -98,11 +98,12 @@ def print_table(table: Any, width: int = 110) -> None:
 
 
 def print_protocol(protocol: dict[str, Any]) -> None:
-    """Prints what a number was measured on, in one line."""
+    """Prints a protocol as one line."""
     console().print(
         "; ".join(f"{name}: {value}" for name, value in protocol.items() if value is not None), soft_wrap=True
     )
 
 
 def three_digits(value: float | None) -> str:
+    """A number with three digits after the point; an empty string for None."""
     return "" if value is None else f"{value:.3f}"

@@ -14,9 +14,13 @@ from kvae.internal.errors import UserError
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: saved_models/demo, replaced]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the run.  [default: saved_models/demo, which is replaced]",
+)
 def demo(out: Path | None) -> None:
-    """Train, evaluate, plot, export and sample on the embedded digits."""
+    """Train, evaluate, plot, export and sample with the digits that kvae contains."""
     quiet_tensorflow()
     from kvae import export, training
     from kvae.training import results
@@ -41,40 +45,45 @@ def demo(out: Path | None) -> None:
     write_samples(out, 10, 0, out / "samples.png", means_only=False)
     click.echo(f"   {out / 'samples.png'}")
     click.echo(
-        f"\nDone in {time.monotonic() - start:.0f} s. The model: {out / 'model.keras'}\n"
+        f"\nDone in {time.monotonic() - start:.0f} s. The model is {out / 'model.keras'}\n"
         f"Next: kvae train --recipe mnist_2d    kvae sample {out} -n 64 -o grid.png"
     )
 
 
 @click.command()
 def recipes() -> None:
-    """List the recipes that ship."""
+    """List the recipes of kvae."""
+    from kvae.training import config
     from kvae.training.config import RunConfig, load_values
-    from kvae.training.config import recipes as shipped
 
-    width = max(len(name) for name in shipped())
-    for name in shipped():
+    names = list(config.recipes())
+    width = max(map(len, names))
+    for name in names:
         click.echo(f"{name:{width}}  {RunConfig.from_dict(load_values(name)).description}")
 
 
 @click.command()
-@click.option("--recipe", metavar="NAME|FILE.toml", help="What to train; `kvae recipes` lists those that ship.")
-@click.option("--dataset", metavar="SOURCE", help="mnist5k, a TFDS dataset, idx:DIR, csv:FILE, npz:FILE, images:DIR.")
-@click.option("--out", type=click.Path(path_type=Path), help="The run folder.  [default: saved_models/<recipe>]")
-@click.option("--resume", is_flag=True, help="Go on where this run was interrupted.")
-@click.option("--overwrite", is_flag=True, help="Replace a run that stands there.")
+@click.option("--recipe", metavar="NAME|FILE.toml", help="A recipe of kvae, as `kvae recipes` lists them, or a file.")
+@click.option(
+    "--dataset",
+    metavar="SOURCE",
+    help="The data: mnist5k, a TFDS dataset, idx:DIR, csv:FILE, npz:FILE or images:DIR.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: saved_models/<recipe>]")
+@click.option("--resume", is_flag=True, help="Continue a run that was interrupted.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing run.")
 @click.option(
     "--distribute",
     type=click.Choice(("mirrored", "multiworker")),  # distribution.KINDS, whose module takes 0.2 s to import
-    help="Train on all devices of this machine, or on the workers of TF_CONFIG (then run it on each of them).",
+    help="Train on all devices of this machine, or on the workers in TF_CONFIG; then call this on each of them.",
 )
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key, e.g. model.beta=1.5; repeatable.")
-@click.option("--epochs", type=int)
-@click.option("--batch-size", type=int)
-@click.option("--latent-dim", type=int)
-@click.option("--beta", type=float)
-@click.option("--seed", type=int)
-@click.option("--learning-rate", type=float)
+@click.option("--epochs", type=int, help="Short for --set training.epochs=...")
+@click.option("--batch-size", type=int, help="Short for --set data.batch_size=...")
+@click.option("--latent-dim", type=int, help="Short for --set model.latent_dim=...")
+@click.option("--beta", type=float, help="Short for --set model.beta=...")
+@click.option("--seed", type=int, help="Short for --set seed=...")
+@click.option("--learning-rate", type=float, help="Short for --set training.learning_rate=...")
 def train(
     recipe: str | None,
     out: Path | None,
@@ -85,7 +94,7 @@ def train(
     distribute: str | None,
     **short: Any,
 ) -> None:
-    """Train a model and leave a run folder."""
+    """Train a model and write its run folder."""
     from kvae.internal.files import read_json
     from kvae.training import distribution
     from kvae.training.config import RunConfig, load_values, override, parse_setting
@@ -99,14 +108,14 @@ def train(
         "seed": "seed",
         "learning_rate": "training.learning_rate",
     }
-    asked = {keys[name]: value for name, value in short.items() if value is not None}
+    overrides = {keys[name]: value for name, value in short.items() if value is not None}
     if dataset is not None:
-        asked["data.source"] = dataset
-    asked.update(parse_setting(setting) for setting in settings)
+        overrides["data.source"] = dataset
+    overrides.update(parse_setting(setting) for setting in settings)
     if resume and overwrite:
         raise UserError("Expected --resume or --overwrite. Received both.")
     if resume and out is None and recipe is None:
-        raise UserError("Expected --out RUN (or --recipe NAME) to know which run to resume.")
+        raise UserError("Expected --resume with --out RUN or --recipe NAME, which name the run. Received neither.")
     if recipe is not None:
         values = load_values(recipe)
     elif dataset is not None:
@@ -117,7 +126,7 @@ def train(
 
     if resume and recipe is None:
         values = Run.open(folder).config.to_dict()
-    config = RunConfig.from_dict(override(values, asked))
+    config = RunConfig.from_dict(override(values, overrides))
     chief = distribution.is_chief(distribute)
     if chief and not resume:
         check_free(folder, overwrite)
@@ -132,9 +141,9 @@ def train(
         else:
             trained = training.train(config, folder, overwrite=overwrite, verbose=verbosity(), distribute=distribute)
     except KeyboardInterrupt:
-        sys.exit(f"\nInterrupted. Go on with: kvae train --resume --out {folder}")
+        sys.exit(f"\nInterrupted. To continue: kvae train --resume --out {folder}")
     if not chief:
-        click.echo(f"Trained in {time.monotonic() - start:.0f} s; the chief writes {trained.folder}.")
+        click.echo(f"Trained in {time.monotonic() - start:.0f} s. The chief writes {trained.folder}.")
         return
     print_evaluation(read_json(trained.folder / "evaluation.json"))
     click.echo(f"{trained.folder}: trained and evaluated in {time.monotonic() - start:.0f} s")

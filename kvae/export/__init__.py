@@ -1,7 +1,7 @@
-"""Trained models for elsewhere: a bundle with SavedModel, LiteRT decoders, a model card and its parity report.
+"""Export of trained models to SavedModel and LiteRT, as a bundle with a model card.
 
-`formats.py` names the formats, each of which is one file; `bundles.py` writes a bundle, `parity.py` measures how far
-each decoder is from the Keras model, and `verification.py` derives again what a run or a bundle claims.
+`formats.py` is the table of the formats, each of which is one file. `bundles.py` writes a bundle, `parity.py` compares
+each decoder with the Keras model, and `verification.py` checks the claims of a run or a bundle.
 """
 
 from kvae.export.bundles import bundle, bundle_of_run, check_options, test_images

@@ -1,11 +1,11 @@
-"""The bundle: a folder with everything that draws a model's images, its model card, and how far each file is from it.
+"""The bundle: a folder with the exported decoders of a model and its model card.
 
 bundle/
-  saved_model/           every endpoint, any batch
-  saved_model_decoder/   decode and sample alone, where it was asked for
-  decoder.tflite         float32; decoder_float16.tflite, decoder_int8.tflite
-  model_card.json        what the model is, its metrics and protocol, the parity report, SHA-256 of each file
-  sample.py              stand-alone: numpy and ai-edge-litert
+  saved_model/           all endpoints, for any batch size
+  saved_model_decoder/   only decode and sample; on request
+  decoder.tflite         float32; likewise decoder_float16.tflite and decoder_int8.tflite
+  model_card.json        a description of the model, its metrics, the parity report and the SHA-256 of each file
+  sample.py              a stand-alone script that needs only numpy and ai-edge-litert
 """
 
 import json
@@ -27,21 +27,21 @@ from kvae.runtime.keras import KerasDecoder
 from kvae.training import runs
 from kvae.training.runs import Run
 
-RUN_FILES = ("config.json", cards.MODEL)  # of the run that a bundle was made from
-REFERENCE = 8  # samples whose z the card states
+RUN_FILES = ("config.json", cards.MODEL)  # the files of a run whose SHA-256 the card contains
+REFERENCE = 8  # samples whose z the card contains
 GUARANTEE = (
-    "z and the uniform numbers are functions of (seed, place) alone, in integers, and the same bit for bit in NumPy, "
-    "TensorFlow (eager, graph, XLA), SavedModel and LiteRT float32, float16 and int8. The means are floating point and "
-    "differ as stated for each variant, so a pixel of a draw differs where its mean crosses its uniform number; the "
-    "count over 10,000 images is stated. Image i depends on seed i alone, whatever else is in the batch, but for the "
-    "rounding of the means."
+    "z and the uniform random numbers depend only on the seed and on the index of the number. They are computed in "
+    "integers and are the same bit for bit in NumPy, TensorFlow (eager, graph, XLA), SavedModel and LiteRT float32, "
+    "float16 and int8. The means are floating-point numbers and differ as stated for each variant. So a pixel of a "
+    "draw differs if its uniform random number is between two values of its mean; the number of such pixels in 10,000 "
+    "images is stated. Image i depends only on seed i and not on the rest of the batch, except for the rounding of the "
+    "means."
 )
-
 LEARNED_PRIOR = (
-    "The numbers that z and the pixels are drawn with are functions of (seed, place) alone, in integers, and the same "
-    "bit for bit on every runtime. z is made of them with the weights of the prior, and is the same within the "
-    "tolerance stated; the means and the pixels of a draw differ as stated for each variant. Image i depends on seed i "
-    "alone, whatever else is in the batch, but for rounding."
+    "The random numbers from which z and the pixels are drawn depend only on the seed and on the index of the number. "
+    "They are computed in integers and are the same bit for bit on every runtime. z is computed from them with the "
+    "weights of the prior and is the same within the stated tolerance. The means and the pixels of a draw differ as "
+    "stated for each variant. Image i depends only on seed i and not on the rest of the batch, except for rounding."
 )
 
 
@@ -60,39 +60,42 @@ def bundle(
     run: Mapping[str, Any] | None = None,
     conditions: Any = None,
 ) -> dict[str, Any]:
-    """Writes a bundle; it appears whole or not at all.
+    """Writes a bundle: either all of it, or nothing if there is an error.
 
     Args:
         vae: a built model.
-        folder: to write.
-        formats: `savedmodel`, `savedmodel_decoder` (without the encoder's weights), `tflite`.
-        variants: of the .tflite files: `float32`, `float16`, `int8`, `full_int8`.
-        test: images to measure the change of the ELBO on, a `tf.data.Dataset` of batches or an array `[N, *image]`;
-            not measured by default. For a model with a condition, batches (x, y) or the arrays (x, y).
-        tolerances: by variant (and `saved_model`), the greatest error of the means at which the export fails, in place
-            of `kvae.export.TOLERANCES`.
-        overwrite: replace a bundle that stands there.
-        name: for the model card, as the next three.
-        description: in a sentence.
-        metrics: such as what `kvae.evaluation.evaluate` returns.
-        run: files that the model came from, and their SHA-256.
-        conditions: examples `[M, ...]` for a model with a condition, at most 100 of which are used to compare the
-            variants and stand in the model card; those of `test` by default.
+        folder: the folder of the bundle.
+        formats: names of formats: `savedmodel`, `savedmodel_decoder` (without the encoder's weights), `tflite`, or
+            `module:name` for a format in an imported file.
+        variants: the variants of the .tflite files: `float32`, `float16`, `int8`, `full_int8`.
+        test: the test images for the change of the ELBO, a `tf.data.Dataset` of batches or an array `[N, *image]`. For
+            a conditional model, batches (x, y) or the arrays (x, y). By default the change is not measured.
+        tolerances: for each variant, the largest permitted error of the means, in (0, 1], in place of that in
+            `kvae.export.TOLERANCES`. The export fails if the error is larger.
+        overwrite: whether to replace an existing bundle. False by default.
+        name: the name of the model, for the model card.
+        description: a sentence about the model, for the model card.
+        metrics: metrics of the model for the model card, e.g. the result of `kvae.evaluation.evaluate`.
+        run: the files of the model's run with their SHA-256, for the model card.
+        conditions: for a conditional model, examples `[M, ...]`. At most 100 of them are used to compare the variants
+            and are written to the model card. By default those of `test`.
 
     Returns:
         The model card.
 
     Raises:
-        UserError: an unknown format or variant, a folder that exists or cannot be written, a model that cannot be
-            exported, or a variant that exceeds its tolerance. Nothing is written then.
+        UserError: if a format or variant is unknown, if the folder exists or cannot be written, if the model cannot be
+            exported, or if the error of a variant exceeds its tolerance. In all these cases nothing is written.
     """
     folder = Path(folder)
     plans = check_options(folder, formats, variants, tolerances, overwrite)
-    stated = {"name": name, "description": description, "metrics": metrics, "run": dict(run or {})}
+    facts = {"name": name, "description": description, "metrics": metrics, "run": dict(run or {})}
     try:
-        json.dumps(stated, allow_nan=False)
+        json.dumps(facts, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise UserError(f"Expected name, description, metrics and run that JSON can hold. {error}.") from error
+        raise UserError(
+            f"Expected name, description, metrics and run in the types of JSON. Received others: {error}."
+        ) from error
     replace = folder.exists()
     if vae.image_shape is not None:
         conditions = endpoints.conditions_of(vae, conditions, test)
@@ -101,7 +104,7 @@ def bundle(
     with files.atomic_folder(folder, overwrite=replace) as partial:
         write(vae, partial, plans, conditions)
         card = {
-            **_card(vae, stated, conditions),
+            **_card(vae, facts, conditions),
             "variants": _report(vae, partial, plans, test, conditions),
             "tolerances": {plan.variant: dict(plan.tolerance) for plan in plans},
         }
@@ -117,10 +120,13 @@ def bundle(
 def check_options(
     folder: Path, formats: Any, variants: Any, tolerances: Mapping[str, float] | None, overwrite: bool
 ) -> list[Plan]:
-    """What `bundle` would write with these arguments.
+    """Checks arguments of `bundle`, which has the same names, before anything slow is done.
+
+    Returns:
+        The variants that `bundle` would write.
 
     Raises:
-        UserError: if one of them is wrong, or the folder must not be written.
+        UserError: if an argument is not valid, or if the folder must not be written.
     """
     plans = plan(formats, variants, tolerances)
     files.check_free(folder, overwrite, cards.CARD)
@@ -128,15 +134,18 @@ def check_options(
 
 
 def bundle_of_run(run: Run, folder: str | os.PathLike[str] | None = None, **options: Any) -> dict[str, Any]:
-    """The bundle of a run, in its folder by default, with its evaluation in the model card.
+    """Writes the bundle of a run, with the run's evaluation in the model card.
 
     Args:
-        run: that has finished.
-        folder: to write.
-        **options: of `bundle`.
+        run: a run that has finished.
+        folder: the folder of the bundle. By default `bundle` in the folder of the run.
+        **options: further arguments of `bundle`.
+
+    Returns:
+        The model card.
 
     Raises:
-        UserError: the run has no model, or whatever `bundle` refuses.
+        UserError: if the run has no model, or for the reasons that `bundle` names.
     """
     vae = run.load_model()
     evaluation = run.folder / "evaluation.json"
@@ -153,27 +162,27 @@ def bundle_of_run(run: Run, folder: str | os.PathLike[str] | None = None, **opti
 
 
 def test_images(run: Run) -> Any:
-    """The test set of a run's configuration, for `bundle(test=...)`.
+    """The test set of a run, for the argument `test` of `bundle`.
 
     Raises:
-        UserError: the data are not there.
+        UserError: if the data cannot be loaded.
     """
     return training.load_data(run.config).test
 
 
 def _report(vae: VAE, folder: Path, plans: Iterable[Plan], test: Any, conditions: Any) -> dict[str, Any]:
-    """The parity report of every variant; raises `UserError` if one exceeds its tolerance."""
+    """The parity report of every variant; raises `UserError` if an error exceeds its tolerance."""
     decoders = {plan.variant: runtime.open_decoder(folder / plan.file, name=_reader(plan.format)) for plan in plans}
     model = KerasDecoder(vae)
     report = {name: parity.errors(model, decoder, conditions) for name, decoder in decoders.items()}
     if test is not None:
         for name, change in parity.elbo_changes(vae, decoders, test).items():
             report[name]["elbo_change"] = change
-    wrong = [line for plan in plans for line in parity.failures(plan.variant, report[plan.variant], plan.tolerance)]
-    if wrong:
+    failures = [line for plan in plans for line in parity.failures(plan.variant, report[plan.variant], plan.tolerance)]
+    if failures:
         raise UserError(
-            f"Nothing was exported. {'; '.join(wrong)}. Leave that variant out, or state a wider tolerance if that "
-            "will do."
+            f"Nothing was exported. {'; '.join(failures)}. Leave this variant out, or set a larger tolerance if the "
+            "error is acceptable."
         )
     return {
         plan.variant: {
@@ -187,19 +196,19 @@ def _report(vae: VAE, folder: Path, plans: Iterable[Plan], test: Any, conditions
 
 
 def _reader(name: str) -> str:
-    """The name under which `kvae.runtime` opens what a format has written."""
-    known = {id(each): reader for reader, each in runtime.FORMATS.items()}
-    return known.get(id(find(name).reading), name)
+    """The name of the format with which `kvae.runtime` opens the files of an export format."""
+    readers = {id(reading): reader for reader, reading in runtime.FORMATS.items()}
+    return readers.get(id(find(name).reading), name)
 
 
-def _card(vae: VAE, stated: Mapping[str, Any], conditions: Any) -> dict[str, Any]:
-    """What the card says beside the report and the files."""
-    seeds, shown = portable.seeds(REFERENCE, 0), endpoints.cycled(conditions, 0, REFERENCE)
-    z = vae.sample_prior(REFERENCE, 0, shown).numpy().tolist()
-    also = "" if conditions is None else f", condition float32 [n{''.join(f', {n}' for n in vae.condition_shape)}]"
+def _card(vae: VAE, facts: Mapping[str, Any], conditions: Any) -> dict[str, Any]:
+    """The entries of the model card other than the report, the tolerances and the files."""
+    seeds, condition = portable.seeds(REFERENCE, 0), endpoints.cycled(conditions, 0, REFERENCE)
+    z = vae.sample_prior(REFERENCE, 0, condition).numpy().tolist()
+    further = "" if conditions is None else f", condition float32 [n{''.join(f', {n}' for n in vae.condition_shape)}]"
     return {
         "format": cards.VERSION,
-        **stated,
+        **facts,
         "model": {
             "latent_dim": vae.latent_dim,
             "image_shape": list(vae.image_shape),
@@ -209,8 +218,9 @@ def _card(vae: VAE, stated: Mapping[str, Any], conditions: Any) -> dict[str, Any
             "decoder_weights": vae.decoder.count_params(),
         },
         "signatures": {
-            "decode": f"z float32 [n, D]{also} -> means, {endpoints.decoded_name(vae)} float32 [n, *image]",
-            "sample": f"seed int32 [n]{also} -> images uint8 [n, *image], means float32 [n, *image], z float32 [n, D]",
+            "decode": f"z float32 [n, D]{further} -> means, {endpoints.decoded_name(vae)} float32 [n, *image]",
+            "sample": f"seed int32 [n]{further} -> images uint8 [n, *image], means float32 [n, *image], "
+            "z float32 [n, D]",
         },
         "guarantee": GUARANTEE if vae.prior.exact else LEARNED_PRIOR,
         "reference": {
@@ -219,10 +229,11 @@ def _card(vae: VAE, stated: Mapping[str, Any], conditions: Any) -> dict[str, Any
             **({} if conditions is None else {"conditions": conditions.tolist()}),
         },
         "protocol": {
-            "parity": f"against the Keras model: means at {parity.LATENTS:,} z of seed 0, samples of {parity.IMAGES:,} "
-            "seeds of seed 0; elbo_change in nats per example over the whole test set, one draw of z each",
-            "costs": f"{parity.machine()}; a process of its own; latency in microseconds, the median of one decode of "
-            "1 or 64 latents",
+            "parity": f"compared with the Keras model: means at {parity.LATENTS:,} z of seed 0 and samples of "
+            f"{parity.IMAGES:,} seeds of seed 0; elbo_change in nats per example, the mean over the test set with one "
+            "draw of z per example",
+            "costs": f"{parity.machine()}; in a separate process; latency in microseconds, the median for one decode "
+            "of 1 or 64 latent points",
         },
         "versions": runs.versions(),
     }

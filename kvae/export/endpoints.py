@@ -1,4 +1,4 @@
-"""What an exported model offers: named functions of tensors, traced into one module that holds each variable once."""
+"""The endpoints of an exported model: named functions of tensors, traced into one module."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,25 +10,26 @@ from kvae.internal.tensorflow import keras, tf
 from kvae.model.keras_privates import layers_of
 from kvae.model.vae import VAE
 
-DECODER = ("decode", "sample")  # what needs the decoder alone
+DECODER = ("decode", "sample")  # the endpoints that do not need the encoder
 ENDPOINTS = (*DECODER, "encode", "reconstruct", "elbo")
-EXAMPLES = 100  # of conditions, at most
+EXAMPLES = 100  # the largest number of examples of conditions
 
 
 def traced(vae: VAE, names: Iterable[str] = ENDPOINTS, batch_sizes: Iterable[int | None] = (None,)) -> tuple[Any, dict]:
-    """A module and its signatures, ready for `tf.saved_model.save`.
+    """A module and its signatures, as `tf.saved_model.save` takes them.
 
     Args:
         vae: a built model.
-        names: of `ENDPOINTS`.
-        batch_sizes: an endpoint is traced once for each, with `_64` after its name for 64; None is any batch.
+        names: names in `ENDPOINTS`.
+        batch_sizes: the batch sizes for each of which every endpoint is traced. None stands for any batch size; for 64,
+            `_64` is added to the name of the endpoint.
 
     Returns:
-        A `tf.Module` with the variables that the endpoints need, each tracked once, and its signatures by name. With
-        any batch, the endpoints are functions of the module as well.
+        A `tf.Module` with the variables that the endpoints need, each tracked once, and its signatures by name. The
+        endpoints for any batch size are also functions of the module.
 
     Raises:
-        UserError: a model that was not built, or an unknown endpoint.
+        UserError: if the model is not built or cannot be exported, or if an endpoint is unknown.
     """
     if vae.image_shape is None:
         raise UserError("Expected a model that was trained, or built with build((None, 28, 28, 1)). Received neither.")
@@ -37,10 +38,10 @@ def traced(vae: VAE, names: Iterable[str] = ENDPOINTS, batch_sizes: Iterable[int
         if name not in ENDPOINTS:
             raise unknown("endpoint", name, ENDPOINTS)
     vae = in_float32(vae)
-    # Variables, not layers: a module that tracks Keras layers converts to LiteRT without their values.
+    # The module tracks variables and not layers: converted to LiteRT, Keras layers would lose their values.
     prior = vae.prior.frozen()
-    holders: list[Any] = [vae.decoder, vae.likelihood, prior] if set(names) <= set(DECODER) else [vae, prior]
-    weights = {id(variable): variable.value for part in holders for variable in part.variables if _is_weight(variable)}
+    parts: list[Any] = [vae.decoder, vae.likelihood, prior] if set(names) <= set(DECODER) else [vae, prior]
+    weights = {id(variable): variable.value for part in parts for variable in part.variables if _is_weight(variable)}
     module, signatures = tf.Module(name="kvae"), {}
     module.weights = list(weights.values())
     for size in batch_sizes:
@@ -57,16 +58,26 @@ def traced(vae: VAE, names: Iterable[str] = ENDPOINTS, batch_sizes: Iterable[int
 
 
 def decoded_name(vae: VAE) -> str:
-    """What the second output of `decode` is called: logits, or parameters where there is more than one a pixel."""
-    one_each = tuple(vae.likelihood.parameters_shape(vae.image_shape)) == tuple(vae.image_shape)
-    return "logits" if one_each else "parameters"
+    """The name of the second output of `decode`: `parameters`, or `logits` if there is one number per pixel."""
+    one_per_pixel = tuple(vae.likelihood.parameters_shape(vae.image_shape)) == tuple(vae.image_shape)
+    return "logits" if one_per_pixel else "parameters"
 
 
 def conditions_of(vae: VAE, conditions: Any, data: Any) -> np.ndarray | None:
-    """Examples of what the condition of a model may be, `[M, ...]`: those given, or the first that data have.
+    """Examples of the condition of a model, at most 100.
+
+    Args:
+        vae: a built model.
+        conditions: examples `[M, ...]`, or None.
+        data: a `tf.data.Dataset` of batches (x, y) or arrays (x, y), whose first conditions are used if `conditions` is
+            None; or None.
+
+    Returns:
+        `[M, ...]` float32, or None if the model takes no condition.
 
     Raises:
-        UserError: the model needs some, and there are none; or they are of another shape.
+        UserError: if a conditional model gets neither conditions nor data, if the conditions have a wrong shape, or if
+            the model takes no condition but gets some.
     """
     if vae.condition_shape is None:
         if conditions is not None:
@@ -76,7 +87,7 @@ def conditions_of(vae: VAE, conditions: Any, data: Any) -> np.ndarray | None:
         conditions = data[1] if isinstance(data, tuple) else next(iter(data))[1]
     if conditions is None:
         raise UserError(
-            "Expected conditions=, examples [M, ...] of what this model's condition may be, or test=(x, y)."
+            "Expected conditions=, examples [M, ...] of the condition of this model, or test=(x, y). Received neither."
         )
     examples = np.asarray(conditions, np.float32)[:EXAMPLES]
     if examples.shape[1:] != vae.condition_shape or len(examples) == 0:
@@ -85,12 +96,15 @@ def conditions_of(vae: VAE, conditions: Any, data: Any) -> np.ndarray | None:
 
 
 def cycled(conditions: np.ndarray | None, start: int, stop: int) -> np.ndarray | None:
-    """The condition of the images start .. stop - 1 of a set that goes through the examples again and again."""
+    """The conditions of the images number start to stop - 1, if the examples are repeated in their order."""
     return None if conditions is None else conditions[np.arange(start, stop) % len(conditions)]
 
 
 def in_float32(vae: VAE) -> VAE:
-    """The model itself where it computes in float32, else a copy that does: what is exported is not for the trainer."""
+    """The model itself if it computes in float32, otherwise a copy that does.
+
+    Mixed precision makes training faster, but an exported model would be less exact and less portable with it.
+    """
     layers = [layer for layer in layers_of(vae) if hasattr(layer, "compute_dtype")]
     if all(layer.compute_dtype in (None, "float32") for layer in layers):
         return vae
@@ -102,7 +116,7 @@ def in_float32(vae: VAE) -> VAE:
 
 
 def _without_policies(config: Any) -> Any:
-    """A serialized model with the policy float32 in place of every other."""
+    """A serialized model in which every dtype policy is float32."""
     if isinstance(config, dict):
         if config.get("class_name") == "DTypePolicy":
             return {**config, "config": {**config["config"], "name": "float32"}}
@@ -119,7 +133,7 @@ def _is_weight(variable: Any) -> bool:
 def _endpoint(
     vae: VAE, prior: Any, name: str, size: int | None
 ) -> tuple[Callable[..., dict[str, tf.Tensor]], list[tf.TensorSpec]]:
-    """An endpoint as a function of tensors, with the specifications of these."""
+    """An endpoint as a function of tensors, and the specifications of its arguments."""
     x = tf.TensorSpec([size, *vae.image_shape], tf.float32, name="x")
     z = tf.TensorSpec([size, vae.latent_dim], tf.float32, name="z")
     seeds, seed = tf.TensorSpec([size], tf.int32, name="seed"), tf.TensorSpec([], tf.int32, name="seed")

@@ -1,4 +1,4 @@
-"""The formats that a bundle can have, by name. A new one is a file and a line in `FORMATS`."""
+"""The table of the formats of a bundle. A new format is a file and a line in `FORMATS`."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,14 +13,14 @@ Tolerance = Mapping[str, float]
 
 
 class Format(NamedTuple):
-    """A format from both sides: how a model is written, and how its decoder is opened again."""
+    """A format: how it is written, and how a decoder in this format is opened."""
 
     reading: runtime.Format
     write: Callable[..., None]  # (vae, folder, variants, conditions): writes the file of each variant into the folder
-    # By variant, the greatest error of any mean, and change of the test ELBO in nats, at which an export fails; `z` for
-    # a variant whose z are not those of the Keras model bit for bit.
+    # For each variant, the largest permitted error: `means` of the means, `elbo` of the test ELBO in nats, and `z` for
+    # a variant whose z are not bit for bit those of the Keras model.
     tolerances: Mapping[str, Tolerance]
-    default: tuple[str, ...]  # the variants that are written if none is asked for
+    default: tuple[str, ...]  # the variants that are written if none is named
 
 
 FORMATS: dict[str, Format] = {
@@ -36,27 +36,30 @@ DEFAULT_FORMATS = ("savedmodel", "tflite")
 
 
 def find(name: str) -> Format:
-    """A format by its name in `FORMATS`, or one of the user's as `module:name`.
+    """Finds a format.
+
+    Args:
+        name: a name in `FORMATS`, or `module:name` for a `Format` in an imported file.
 
     Raises:
-        UserError: if there is none of this name.
+        UserError: if there is no format with this name.
     """
     if ":" in name:
-        found = user_files.find(name)
-        if not isinstance(found, Format):
-            raise UserError(f"Expected {name!r} to be a kvae.export.Format.")
-        return found
+        value = user_files.find(name)
+        if not isinstance(value, Format):
+            raise UserError(f"Expected {name!r} to be a kvae.export.Format. Received {type(value).__name__}.")
+        return value
     if name not in FORMATS:
         raise unknown("format", name, FORMATS)
     return FORMATS[name]
 
 
 class Plan(NamedTuple):
-    """What an export is going to write."""
+    """One variant that an export writes."""
 
-    format: str
+    format: str  # its name
     variant: str
-    file: str
+    file: str  # the file or folder in the bundle
     tolerance: Tolerance
 
 
@@ -65,55 +68,64 @@ def plan(formats: Any, variants: Any, tolerances: Mapping[str, float] | None) ->
 
     Args:
         formats: names of formats.
-        variants: names of variants; a format that none of them belongs to writes its default.
-        tolerances: greatest error of the means by variant, in place of that of the format.
+        variants: names of variants. A format that has none of them writes its default variants.
+        tolerances: for each variant, the largest permitted error of the means, in place of that of the format.
 
     Raises:
         UserError: if a name is unknown, or a tolerance is not in (0, 1].
     """
     chosen = {name: find(name) for name in _names("format", formats, FORMATS)}
-    known = {name: each for each in [*FORMATS.values(), *chosen.values()] for name in each.tolerances}
-    asked = _names("variant", variants, known)
-    for variant in asked:
-        if variant not in known:
-            raise unknown("variant", variant, known)
-    _check_tolerances(tolerances, known)
-    found = []
-    for name, each in chosen.items():
-        own = [variant for variant in asked if variant in each.tolerances and len(each.default) > 1]
-        for variant in own or each.default:
-            tolerance = dict(each.tolerances[variant])
+    valid = list(dict.fromkeys(name for each in (*FORMATS.values(), *chosen.values()) for name in each.tolerances))
+    names = _names("variant", variants, valid)
+    for variant in names:
+        if variant not in valid:
+            raise unknown("variant", variant, valid)
+    _check_tolerances(tolerances, valid)
+    plans = []
+    for name, format_ in chosen.items():
+        selected = [variant for variant in names if variant in format_.tolerances and len(format_.default) > 1]
+        for variant in selected or format_.default:
+            tolerance = dict(format_.tolerances[variant])
             if variant in (tolerances or {}):
                 tolerance["means"] = float((tolerances or {})[variant])
-            found.append(Plan(name, variant, each.reading.variants[variant], tolerance))
-    return found
+            plans.append(Plan(name, variant, format_.reading.variants[variant], tolerance))
+    return plans
 
 
 def tolerance_of(variant: str) -> Tolerance | None:
-    """The usual tolerance of a variant of kvae's formats."""
-    return next((each.tolerances[variant] for each in FORMATS.values() if variant in each.tolerances), None)
+    """The default tolerance of a variant, or None if it is not a variant of kvae's formats."""
+    return next((format_.tolerances[variant] for format_ in FORMATS.values() if variant in format_.tolerances), None)
 
 
-def _names(kind: str, names: Any, known: Iterable[str]) -> tuple[str, ...]:
+def _names(kind: str, names: Any, valid: Iterable[str]) -> tuple[str, ...]:
+    """The names without repetitions; raises `UserError` if there are none."""
     if isinstance(names, str) or not isinstance(names, Iterable) or not tuple(names):
-        raise UserError(f"Expected a list of at least one {kind} of {', '.join(known)}. Received {names!r}.")
+        raise UserError(f"Expected a list of at least one {kind} of {', '.join(valid)}. Received {names!r}.")
     return tuple(dict.fromkeys(names))
 
 
-def _check_tolerances(given: Any, known: Mapping[str, Any]) -> None:
-    if given is not None and not isinstance(given, Mapping):
-        raise UserError(f"Expected tolerances by variant, such as {{'int8': 0.2}}. Received {given!r}.")
-    for variant, value in (given or {}).items():
-        if variant not in known:
-            raise unknown("variant", variant, known)
+def _check_tolerances(tolerances: Any, valid: Iterable[str]) -> None:
+    """Raises `UserError` if the tolerances are not a mapping from valid variants to numbers in (0, 1]."""
+    if tolerances is not None and not isinstance(tolerances, Mapping):
+        raise UserError(f"Expected tolerances by variant, such as {{'int8': 0.2}}. Received {tolerances!r}.")
+    for variant, value in (tolerances or {}).items():
+        if variant not in valid:
+            raise unknown("variant", variant, valid)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
             raise UserError(f"Expected a tolerance in (0, 1] for the means of {variant}. Received {value!r}.")
 
 
 def write(vae: Any, folder: Path, plans: Iterable[Plan], conditions: Any) -> None:
-    """Writes the variants of a plan into a folder, each format once."""
+    """Writes the variants into a folder.
+
+    Args:
+        vae: a built model.
+        folder: the folder of the bundle.
+        plans: the variants, as `plan` returned them.
+        conditions: examples of the condition `[M, ...]` for a conditional model; else None.
+    """
     by_format: dict[str, list[str]] = {}
-    for each in plans:
-        by_format.setdefault(each.format, []).append(each.variant)
+    for entry in plans:
+        by_format.setdefault(entry.format, []).append(entry.variant)
     for name, variants in by_format.items():
         find(name).write(vae, folder, variants, conditions)

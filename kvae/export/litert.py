@@ -1,4 +1,4 @@
-"""LiteRT (.tflite): decoders of builtin operations alone, with weights in float32, float16 or int8."""
+"""LiteRT (.tflite): decoders that use only builtin operations, with weights in float32, float16 or int8."""
 
 import re
 import tempfile
@@ -23,12 +23,12 @@ TOLERANCES = {
     "float32": {"means": 1e-4, "elbo": 0.01},
     "float16": {"means": 0.02, "elbo": 0.1},
     "int8": {"means": 0.1, "elbo": 1.0},
-    "full_int8": {"means": 0.5, "elbo": 20.0, "z": 100.0},  # z is quantized as well
+    "full_int8": {"means": 0.5, "elbo": 20.0, "z": 100.0},  # large for z, because z is quantized as well
 }
-# A dynamic batch does not run everywhere (in browsers it may return too few values), so these stand beside it.
+# A dynamic batch size (None) does not work on every runtime: in browsers it may return too few values.
 BATCH_SIZES = (None, 1, 64)
-CALIBRATION = 4096  # latent points that show what the layers see; of seed 1, where parity is measured at seed 0
-RANGES = 256  # latent points that fix the ranges of full-integer quantization
+CALIBRATION = 4096  # latent points for examples of the layers' inputs, with seed 1; parity is measured with seed 0
+RANGES = 256  # latent points from which the ranges of full-integer quantization are determined
 BYTES_PER_WEIGHT = {"float32": 4, "float16": 2, "int8": 1, "full_int8": 1}
 
 
@@ -37,9 +37,12 @@ def write(vae: VAE, folder: Path, variants: Iterable[str], conditions: Any = Non
 
     Args:
         vae: a built model.
-        folder: folder of the bundle.
-        variants: as `convert` takes them.
-        conditions: as `convert` takes them.
+        folder: the folder of the bundle.
+        variants: names of variants, as in `convert`.
+        conditions: examples of the condition, as in `convert`.
+
+    Raises:
+        UserError: as in `convert`.
     """
     for variant, content in convert(vae, variants, conditions=conditions).items():
         (folder / VARIANTS[variant]).write_bytes(content)
@@ -47,25 +50,30 @@ def write(vae: VAE, folder: Path, variants: Iterable[str], conditions: Any = Non
 
 
 def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS, *, conditions: Any = None) -> dict[str, bytes]:
-    """The decoder as .tflite files.
+    """Converts the decoder of a model to .tflite files.
 
-    Signatures: `decode(z [n, D]) -> means, logits` and `sample(seed int32 [n]) -> images uint8, means, z` of any batch,
-    and both with `_1` and `_64` after their names for these batches alone. A model with a condition has it as a further
-    input, `condition`; a likelihood with several numbers a pixel has `parameters` in place of logits.
+    The signatures are `decode(z [n, D]) -> means, logits` and `sample(seed int32 [n]) -> images uint8, means, z` for
+    any batch size, and both with `_1` and `_64` after their names for these batch sizes. A conditional model has the
+    further input `condition`. A likelihood with several numbers per pixel has `parameters` in place of logits.
 
     Args:
         vae: a built model.
-        variants: `float32`; `float16`, weights stored so; `int8`, the weights of large dense layers stored so, and
-            rounded so that outputs change least, with inputs quantized on the fly (dynamic range), while convolutions
-            and small layers stay float32, for that is where the error comes from and not the size; `full_int8`,
-            everything quantized, with fixed ranges.
-        conditions: examples `[M, ...]` for a model with a condition, which calibrate the int8 variants.
+        variants: names of variants:
+
+            - `float32`.
+            - `float16`: the weights are stored in float16.
+            - `int8`: the weights of large dense layers are stored in int8, rounded so that the outputs change as little
+              as possible, and their inputs are quantized during the computation (dynamic range). Convolutions and
+              small layers stay in float32, because they cause most of the error and little of the size.
+            - `full_int8`: everything is quantized, with fixed ranges.
+        conditions: for a conditional model, examples `[M, ...]`, with which the int8 variants are calibrated.
 
     Returns:
-        The content of the file of each.
+        The content of the file of each variant, by its name.
 
     Raises:
-        UserError: an unknown variant, or a network that LiteRT's builtin operations cannot express.
+        UserError: if a variant is unknown, if the model is not built, or if LiteRT has no builtin operations for the
+            decoder.
     """
     variants = tuple(variants)
     for variant in variants:
@@ -76,37 +84,37 @@ def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS, *, conditions:
     if vae.image_shape is not None:
         conditions = endpoints.conditions_of(vae, conditions, None)
     with tempfile.TemporaryDirectory() as folder, silenced(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of the converter's own interpreter, and of debugging options
+        warnings.simplefilter("ignore", UserWarning)  # from the converter's interpreter and about debugging options
         module, signatures = endpoints.traced(vae, endpoints.DECODER, BATCH_SIZES)
         tf.saved_model.save(module, folder, signatures=signatures)
-        # Those that decoding needs, and equal ones once, as the converter stores them.
-        needed = {
+        # The converter stores the variables that decoding needs, and equal ones only once.
+        sizes = {
             variable.numpy().tobytes(): int(np.prod(variable.shape)) for variable in signatures["decode"].variables
         }
-        weights = sum(needed.values())
+        weights = sum(sizes.values())
         names = list(signatures)
         contents = {variant: _convert(vae, folder, names, variant, conditions) for variant in variants}
         if "int8" in variants:
-            whole = contents.get("float32") or _convert(vae, folder, names, "float32", conditions)
-            shown = endpoints.cycled(conditions, 0, CALIBRATION)
-            inputs = {"z": vae.sample_prior(CALIBRATION, 1, shown).numpy()}
-            inputs |= {} if shown is None else {"condition": shown}
-            contents["int8"] = quantization.refined(contents["int8"], whole, inputs)
+            float32 = contents.get("float32") or _convert(vae, folder, names, "float32", conditions)
+            condition = endpoints.cycled(conditions, 0, CALIBRATION)
+            inputs = {"z": vae.sample_prior(CALIBRATION, 1, condition).numpy()}
+            inputs |= {} if condition is None else {"condition": condition}
+            contents["int8"] = quantization.refined(contents["int8"], float32, inputs)
     for variant, content in contents.items():
         _check(content, variant, weights)
     return contents
 
 
 def operators(content: bytes) -> list[str]:
-    """The names of all operations in a .tflite file, those that are not builtin with `custom:` before them."""
+    """The names of all operations in a .tflite file. Those that are not builtin begin with `custom:`."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-    found = set()
+    result = set()
     for code in model.operatorCodes:
         number = quantization.code_of(code)
         custom = number == schema.BuiltinOperator.CUSTOM
-        found.add(f"custom:{(code.customCode or b'').decode()}" if custom else names[number])
-    return sorted(found)
+        result.add(f"custom:{(code.customCode or b'').decode()}" if custom else names[number])
+    return sorted(result)
 
 
 def _convert(vae: VAE, folder: str, signatures: list[str], variant: str, conditions: Any) -> bytes:
@@ -120,50 +128,50 @@ def _convert(vae: VAE, folder: str, signatures: list[str], variant: str, conditi
         converter.representative_dataset = lambda: _calibration(vae, conditions)
     try:
         return converter.convert()
-    except Exception as error:  # the converter raises a type of its own, and others
+    except Exception as error:  # ConverterError, but also other types
         raise UserError(
-            "The decoder has operations that LiteRT has not built in, so it cannot be exported to .tflite; "
-            f"--formats savedmodel can. It lacks: {_reason(error)}"
+            "Expected a decoder that consists of builtin operations of LiteRT. Received one with others: "
+            f"{_reason(error)}. Export it with --formats savedmodel."
         ) from error
 
 
 def _calibration(vae: VAE, conditions: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Inputs of every signature, as the converter asks for them."""
+    """Examples of the inputs of every signature, in the form that the converter expects."""
     seeds = portable.seeds(RANGES, 0)
     z = vae.sample_prior(RANGES, 0, endpoints.cycled(conditions, 0, RANGES)).numpy()
     for size in BATCH_SIZES:
-        tag, step = ("", 64) if size is None else (f"_{size}", size)
+        suffix, step = ("", 64) if size is None else (f"_{size}", size)
         for start in range(0, RANGES, step):
-            own = endpoints.cycled(conditions, start, start + step)
-            further = {} if own is None else {"condition": own}
-            yield f"decode{tag}", {"z": z[start : start + step], **further}
-            yield f"sample{tag}", {"seed": seeds[start : start + step], **further}
+            condition = endpoints.cycled(conditions, start, start + step)
+            further = {} if condition is None else {"condition": condition}
+            yield f"decode{suffix}", {"z": z[start : start + step], **further}
+            yield f"sample{suffix}", {"seed": seeds[start : start + step], **further}
 
 
 def _check(content: bytes, variant: str, weights: int) -> None:
-    """Raises where a conversion went wrong without saying so."""
+    """Raises an error if a conversion that the converter reports as successful is not usable."""
     least = int(0.9 * weights * BYTES_PER_WEIGHT[variant])
     if len(content) < least:
         raise RuntimeError(
-            f"The {variant} conversion has {len(content):,} bytes, too few for {weights:,} weights: it lost them."
+            f"The {variant} conversion has lost weights: it has {len(content):,} bytes for {weights:,} weights."
         )
-    found = operators(content)
-    custom = [name for name in found if name.startswith("custom:")]
+    names = operators(content)
+    custom = [name for name in names if name.startswith("custom:")]
     if custom:
         raise RuntimeError(f"The {variant} conversion has operations that are not builtin: {', '.join(custom)}.")
-    drawing = [name for name in found if "RANDOM" in name or name == "MULTINOMIAL"]
-    if drawing:
+    random = [name for name in names if "RANDOM" in name or name == "MULTINOMIAL"]
+    if random:
         raise UserError(
-            f"The decoder draws random numbers of its own ({', '.join(drawing)}), whose seed a .tflite would freeze. "
-            "Leave the noise to the likelihood: a decoder is a function of z."
+            "Expected a decoder that is a function of z. Received one that draws random numbers itself "
+            f"({', '.join(random)}), whose seed would be fixed in the .tflite file. Let the likelihood draw the noise."
         )
 
 
 def _reason(error: BaseException) -> str:
-    """What the converter says, which may be pages, in a line."""
+    """The message of the converter, which can be very long, as one short line."""
     text = str(error)
-    lacking = sorted(set(re.findall(r"'(tf\.\w+)' op is neither", text) or re.findall(r'fused\["(\w+):"', text)))
-    if lacking:
-        return ", ".join(lacking)
+    missing = sorted(set(re.findall(r"'(tf\.\w+)' op is neither", text) or re.findall(r'fused\["(\w+):"', text)))
+    if missing:
+        return ", ".join(missing)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return (lines or [type(error).__name__])[0][:300]

@@ -1,8 +1,8 @@
-"""int8 decoders that keep their accuracy: which layers are quantized, and how their weights are rounded.
+"""int8 decoders with a small error: the choice of the layers that are quantized, and the rounding of their weights.
 
-The converter to LiteRT quantizes every layer, each weight to the nearest integer. Here convolutions and small layers
-get their float32 weights back, since the error comes from them and not the size, and the weights of the others are
-rounded with an eye on what the layers see.
+The converter of LiteRT quantizes every layer and rounds each weight to the nearest integer. Here convolutions and small
+layers get their float32 weights back, because they cause most of the error and little of the size. The weights of the
+other layers are rounded so that the outputs change as little as possible for typical inputs.
 """
 
 from typing import Any
@@ -14,28 +14,30 @@ from ai_edge_litert.interpreter import Interpreter
 
 from kvae.runtime.litert import MAGIC
 
-LEAST_QUANTIZED = 10_000  # weights of a layer: below that, int8 costs accuracy and saves nothing to speak of
-LEAST_INPUTS = 32  # of a layer: every output has a scale and a zero point in each signature, some 24 weights' worth
-DAMPING = 0.01  # of the mean square of a layer's inputs, added to each: keeps the inverse in bounds
-CHUNK = 256  # latent points at a time
+LEAST_QUANTIZED = 10_000  # weights of a layer; with fewer of them, int8 saves little size for its loss of accuracy
+# Inputs of a layer: each output has a scale and a zero point in each signature, which need as much space as about 24
+# weights, so that int8 saves nothing for a layer with fewer inputs.
+LEAST_INPUTS = 32
+DAMPING = 0.01  # fraction of the mean square of the inputs that is added to each, so that the inverse is bounded
+CHUNK = 256  # latent points per call of the interpreter
 
 
-def refined(quantized: bytes, whole: bytes, seen: dict[str, np.ndarray]) -> bytes:
-    """The better int8 conversion.
+def refined(quantized: bytes, float32: bytes, examples: dict[str, np.ndarray]) -> bytes:
+    """An int8 decoder with a smaller error than that of the converter.
 
     Args:
-        quantized: the converter's, to int8.
-        whole: the converter's, to float32: the same operations in the same order.
-        seen: examples of what the decoder sees, by input: z `[N, D]`, and its condition where it has one.
+        quantized: the .tflite file of the converter with int8 weights.
+        float32: the .tflite file of the converter with float32 weights: the same operations in the same order.
+        examples: examples of the decoder's inputs by name: z `[N, D]`, and the condition of a conditional model.
 
     Returns:
-        The content of a .tflite file.
+        The content of the improved .tflite file.
     """
-    model, original = (schema.ModelT.InitFromObj(schema.Model.GetRootAs(content)) for content in (quantized, whole))
+    model, original = (schema.ModelT.InitFromObj(schema.Model.GetRootAs(content)) for content in (quantized, float32))
     decode = next(entry.subgraphIndex for entry in original.signatureDefs if entry.signatureKey == b"decode")
-    inputs = _inputs_of_dense_layers(whole, original, decode, seen)
-    biases: dict[int, int | None] = {}  # by the buffer of rounded weights, that of the bias to go with them
-    # The signatures share their weights. That of decode comes first: what its layers see is known.
+    inputs = _inputs_of_dense_layers(float32, original, decode, examples)
+    biases: dict[int, int | None] = {}  # the buffer of the adjusted bias, by the buffer of the rounded weights
+    # The signatures share their weights. That of decode comes first, because the inputs of its layers are known.
     for number in sorted(range(len(model.subgraphs)), key=lambda number: number != decode):
         graph, before = model.subgraphs[number], original.subgraphs[number]
         for place, (operator, operator_before) in enumerate(zip(graph.operators, before.operators, strict=True)):
@@ -54,7 +56,7 @@ def refined(quantized: bytes, whole: bytes, seen: dict[str, np.ndarray]) -> byte
                     biases[tensor.buffer] = _round(model, tensor, bias, weights, inputs[place])
                 if bias is not None and biases.get(tensor.buffer) is not None:
                     bias.buffer = biases[tensor.buffer]
-    builder = flatbuffers.Builder(len(whole))
+    builder = flatbuffers.Builder(len(float32))
     builder.Finish(model.Pack(builder), MAGIC)
     return bytes(builder.Output())
 
@@ -62,43 +64,44 @@ def refined(quantized: bytes, whole: bytes, seen: dict[str, np.ndarray]) -> byte
 def rounded(
     weights: np.ndarray, bias: np.ndarray | None, scales: np.ndarray, inputs: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """int8 weights and the bias to go with them, such that the layer's outputs change least, not its weights.
+    """Rounds the weights of a dense layer so that its outputs, and not its weights, change as little as possible.
 
-    Frantar, Ashkboos, Hoefler and Alistarh, "GPTQ" (2023), algorithm 1, after the optimal brain surgeon: one input
-    after another is rounded, and the weights of those that follow, at last the bias, make up for the error as far as
-    the inputs are correlated. A decoder's are, for they all are functions of a few latent dimensions.
+    Frantar, Ashkboos, Hoefler and Alistarh, "GPTQ" (2023), algorithm 1, a form of the optimal brain surgeon: the
+    weights of one input after another are rounded, and the weights of the following inputs, and finally the bias,
+    compensate for the error as far as the inputs are correlated. The inputs of a decoder's layers are correlated,
+    because all of them are functions of a few latent dimensions.
 
     Args:
-        weights: `[O, I]` float.
-        bias: `[O]` float, if there is one.
-        scales: `[O]`, of every output: a weight is scale times its integer.
-        inputs: `[N, I]`, examples of what the layer sees.
+        weights: the weights, `[O, I]` float.
+        bias: the bias, `[O]` float, or None.
+        scales: the scale of each output, `[O]`. A weight is the scale times its integer.
+        inputs: examples of the layer's inputs, `[N, I]`.
 
     Returns:
-        `[O, I]` int8 within +-127 and `[O]` float32, or None without a bias.
+        The integers, `[O, I]` int8 within +-127, and the adjusted bias, `[O]` float32, or None if there is no bias.
     """
-    seen, left = inputs.astype(np.float64), weights.astype(np.float64)
-    if bias is not None:
-        seen, left = np.insert(seen, seen.shape[1], 1, axis=1), np.insert(left, left.shape[1], bias, axis=1)
-    moments = seen.T @ seen / len(seen)
+    x, remaining = inputs.astype(np.float64), weights.astype(np.float64)
+    if bias is not None:  # as the weights of a further input that is always 1
+        x, remaining = np.insert(x, x.shape[1], 1, axis=1), np.insert(remaining, remaining.shape[1], bias, axis=1)
+    moments = x.T @ x / len(x)
     moments[np.diag_indices_from(moments)] += DAMPING * np.diag(moments).mean()
-    factor = np.linalg.cholesky(np.linalg.inv(moments)).T  # upper; row j tells how errors of input j spread
+    factor = np.linalg.cholesky(np.linalg.inv(moments)).T  # upper triangular; row j distributes the error of input j
     steps = np.where(scales > 0, scales, 1.0)
     integers = np.empty(weights.shape, np.int8)
     for j in range(weights.shape[1]):
-        integers[:, j] = np.clip(np.rint(left[:, j] / steps), -127, 127)
-        error = (left[:, j] - integers[:, j] * steps) / factor[j, j]
-        left[:, j + 1 :] -= error[:, None] * factor[j, j + 1 :]
-    return integers, None if bias is None else left[:, -1].astype(np.float32)
+        integers[:, j] = np.clip(np.rint(remaining[:, j] / steps), -127, 127)
+        error = (remaining[:, j] - integers[:, j] * steps) / factor[j, j]
+        remaining[:, j + 1 :] -= error[:, None] * factor[j, j + 1 :]
+    return integers, None if bias is None else remaining[:, -1].astype(np.float32)
 
 
 def code_of(code: Any) -> int:
-    """The builtin code of an operator code; files of long ago have it in the second field."""
+    """The number of a builtin operation. Files of old versions have it in the second field."""
     return max(code.builtinCode, code.deprecatedBuiltinCode)
 
 
 def _quantized_slots(graph: Any, operator: Any, before: Any, operator_before: Any) -> list[int]:
-    """The inputs of an operation that are int8 where they were float32."""
+    """The positions of an operation's inputs that are int8 after the conversion and were float32 before it."""
     pairs = zip(operator.inputs, operator_before.inputs, strict=True)
     return [
         slot
@@ -109,46 +112,55 @@ def _quantized_slots(graph: Any, operator: Any, before: Any, operator_before: An
 
 
 def _round(model: Any, tensor: Any, bias: Any, weights: np.ndarray, inputs: np.ndarray) -> int | None:
-    """Puts better integers into a tensor's buffer; returns the new buffer of the bias to go with them."""
+    """Replaces the integers in the buffer of a weight tensor.
+
+    Returns:
+        The index of the new buffer with the adjusted bias, or None if the layer has no bias.
+    """
     scales = np.broadcast_to(np.asarray(tensor.quantization.scale, np.float64), len(weights))
-    seen = inputs.reshape(-1, weights.shape[1])
-    integers, shifted = rounded(weights, None if bias is None else _floats(model, bias), scales, seen)
+    examples = inputs.reshape(-1, weights.shape[1])
+    integers, adjusted = rounded(weights, None if bias is None else _floats(model, bias), scales, examples)
     model.buffers[tensor.buffer].data = integers.view(np.uint8).ravel()
-    if shifted is None:
+    if adjusted is None:
         return None
     buffer = schema.BufferT()
-    buffer.data = shifted.view(np.uint8)
-    model.buffers.append(buffer)  # a new one: layers whose biases were equal shared theirs
+    buffer.data = adjusted.view(np.uint8)
+    model.buffers.append(buffer)  # a new buffer, because layers with equal biases share the old one
     return len(model.buffers) - 1
 
 
 def _floats(model: Any, tensor: Any) -> np.ndarray:
+    """The values of a float32 tensor."""
     data = np.asarray(model.buffers[tensor.buffer].data, np.uint8)
     return data.view(np.float32).reshape(tensor.shape)
 
 
 def _inputs_of_dense_layers(
-    content: bytes, model: Any, decode: int, seen: dict[str, np.ndarray]
+    content: bytes, model: Any, decode: int, examples: dict[str, np.ndarray]
 ) -> dict[int, np.ndarray]:
-    """What the dense layers of the signature decode see of its inputs `seen`: `[N, ...]` by place of operation."""
+    """The inputs of the dense layers in the signature `decode` for examples of its inputs.
+
+    Returns:
+        For each dense layer, by the index of its operation, an array `[N, ...]`.
+    """
     if decode != 0:
-        raise RuntimeError("The conversion does not begin with decode, so its layers cannot be looked into.")
+        raise RuntimeError("Expected decode to be the first signature of the conversion, to inspect its layers.")
     operators = enumerate(model.subgraphs[decode].operators)
-    tensors = {place: int(operator.inputs[0]) for place, operator in operators if _is_dense(model, operator)}
+    tensors = {index: int(operator.inputs[0]) for index, operator in operators if _is_dense(model, operator)}
     interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
     signature = next(entry for entry in model.signatureDefs if entry.signatureKey == b"decode")
     entries = {entry.name.decode(): entry.tensorIndex for entry in signature.inputs}
     parts = []
-    for start in range(0, len(seen["z"]), CHUNK):
-        piece = {entries[name]: values[start : start + CHUNK] for name, values in seen.items()}
-        for entry, values in piece.items():
+    for start in range(0, len(examples["z"]), CHUNK):
+        chunk = {entries[name]: values[start : start + CHUNK] for name, values in examples.items()}
+        for entry, values in chunk.items():
             interpreter.resize_tensor_input(entry, values.shape)
         interpreter.allocate_tensors()
-        for entry, values in piece.items():
+        for entry, values in chunk.items():
             interpreter.set_tensor(entry, values)
         interpreter.invoke()
         parts.append([interpreter.get_tensor(tensor) for tensor in tensors.values()])
-    return {place: np.concatenate(of_place) for place, of_place in zip(tensors, zip(*parts, strict=True), strict=True)}
+    return {index: np.concatenate(column) for index, column in zip(tensors, zip(*parts, strict=True), strict=True)}
 
 
 def _is_dense(model: Any, operator: Any) -> bool:

@@ -1,8 +1,8 @@
-"""Draws images with the decoder beside this file. Needs numpy and ai-edge-litert, and nothing of kvae.
+"""Draws images with the decoder in the folder of this file. It needs only numpy and ai-edge-litert, and not kvae.
 
     python sample.py -n 64 --seed 1 -o samples.png [--means] [--model decoder_int8.tflite]
 
-The same seed draws the images of `kvae sample BUNDLE -n 64 --seed 1`.
+With the same seed, the images are those of `kvae sample BUNDLE -n 64 --seed 1`.
 """
 
 import argparse
@@ -16,26 +16,27 @@ from typing import NoReturn
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-MOST = 10_000  # images of one picture
-CHUNK = 256  # images at a time, so that memory does not grow with their number
+MOST = 10_000  # the largest number of images in one picture
+CHUNK = 256  # images per call, so that the memory does not depend on their number
+NAMES = ("decoder.tflite", "decoder_float16.tflite", "decoder_int8.tflite", "decoder_full_int8.tflite")
 
 
 def mix(words: np.ndarray) -> np.ndarray:
-    """The hash of kvae's portable sampler, uint32 -> uint32."""
+    """The hash function of kvae's portable random numbers, uint32 -> uint32."""
     words = (words ^ (words >> np.uint32(16))) * np.uint32(0x7FEB352D)
     words = (words ^ (words >> np.uint32(15))) * np.uint32(0x846CA68B)
     return words ^ (words >> np.uint32(16))
 
 
 def image_seeds(count: int, seed: int) -> np.ndarray:
-    """One seed an image, [count] int32: any int32 will do, these are those of kvae."""
+    """One seed per image, [count] int32. Every int32 is a valid seed; these are the seeds that kvae uses."""
     golden = 0x9E3779B9
     key = mix(mix(np.array([seed ^ (5 * golden % 2**32)], np.uint32)))
     return mix((np.arange(count, dtype=np.int64) * golden % 2**32).astype(np.uint32) ^ key).view(np.int32)
 
 
 def sheet(images: np.ndarray) -> np.ndarray:
-    """Images [n, H, W, C] uint8 in rows, a white pixel between them: [rows * (H + 1) - 1, columns * (W + 1) - 1, C]."""
+    """Images [n, H, W, C] uint8 in rows, one white pixel apart: [rows * (H + 1) - 1, columns * (W + 1) - 1, C]."""
     count, height, width, channels = images.shape
     columns = count if count <= 10 else math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -46,27 +47,27 @@ def sheet(images: np.ndarray) -> np.ndarray:
 
 
 def png(picture: np.ndarray) -> bytes:
-    """A picture [H, W, 1 or 3] uint8 as the content of a PNG file."""
+    """The content of a PNG file of a picture [H, W, 1 or 3] uint8."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     height, width, channels = picture.shape
     if channels not in (1, 3):
-        fail(f"expected images of 1 or 3 channels for a PNG file, the model has {channels}")
+        fail(f"expected images with 1 or 3 channels for a PNG file, the model has {channels}")
     header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)
-    lines = b"".join(b"\0" + line.tobytes() for line in picture)  # a line's filter, none, comes before it
+    lines = b"".join(b"\0" + line.tobytes() for line in picture)  # 0 before each line: no filter
     parts = [(b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
-def conditions(wanted: dict | None, text: str | None) -> dict[str, np.ndarray]:
-    """The input `condition` of one image, [1, ...] float32; nothing for a model without one."""
-    if wanted is None:
+def conditions(details: dict | None, text: str | None) -> dict[str, np.ndarray]:
+    """The input `condition` of one image, [1, ...] float32, or no input if the model takes no condition."""
+    if details is None:
         if text is not None:
-            fail("expected no --condition: this model takes none")
+            fail("expected no --condition, because this model takes none")
         return {}
-    shape = tuple(int(side) for side in wanted["shape"][1:])
+    shape = tuple(int(side) for side in details["shape"][1:])
     try:
         return {"condition": np.array([float(part) for part in (text or "").split(",")], np.float32).reshape(1, *shape)}
     except ValueError:
@@ -81,12 +82,12 @@ def fail(message: str) -> NoReturn:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.error = fail  # type: ignore[method-assign]
-    parser.add_argument("-n", dest="count", type=int, default=10, help="how many images")
-    parser.add_argument("--seed", type=int, default=0, help="of the set of images, from 0 to 2147483647")
+    parser.add_argument("-n", dest="count", type=int, default=10, help="the number of images")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the images, from 0 to 2147483647")
     parser.add_argument("-o", dest="output", type=pathlib.Path, default=pathlib.Path("samples.png"), help="a PNG file")
-    parser.add_argument("--means", action="store_true", help="grey means in place of draws")
+    parser.add_argument("--means", action="store_true", help="show the grey means in place of draws")
     parser.add_argument(
-        "--condition", help="numbers with commas, for a model with a condition: the same for all images"
+        "--condition", help="the condition of all images, for a conditional model: numbers separated by commas"
     )
     parser.add_argument("--model", type=pathlib.Path, default=None, help="a .tflite file of this bundle")
     given = parser.parse_args()
@@ -102,7 +103,7 @@ def main() -> None:
         fail(f"could not load {model}: {error}")
     condition = conditions(draw.get_input_details().get("condition"), given.condition)
     if len(draw.get_output_details()["images"]["shape"]) != 4:
-        fail("expected a model of images, [height, width, channels]; this one is of vectors")
+        fail("expected a model of images [height, width, channels], received a model of vectors")
     seeds, images = image_seeds(given.count, given.seed), []
     for start in range(0, given.count, CHUNK):
         some = seeds[start : start + CHUNK]
@@ -114,8 +115,6 @@ def main() -> None:
         fail(f"could not write {given.output}: {error}")
     print(given.output)
 
-
-NAMES = ("decoder.tflite", "decoder_float16.tflite", "decoder_int8.tflite", "decoder_full_int8.tflite")
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""SavedModel: every endpoint with a dynamic batch, for `tf.saved_model.load` where kvae is not installed."""
+"""SavedModel: the endpoints for any batch size, which `tf.saved_model.load` opens without kvae."""
 
 import os
 from collections.abc import Iterable
@@ -18,21 +18,25 @@ TOLERANCES = {variant: {"means": 1e-4, "elbo": 0.01} for variant in VARIANTS}
 def saved_model(
     vae: VAE, folder: str | os.PathLike[str], names: Iterable[str] = endpoints.ENDPOINTS, *, overwrite: bool = False
 ) -> Path:
-    """Writes a SavedModel; it appears whole or not at all.
+    """Writes a SavedModel: either all of it, or nothing if there is an error.
 
-    Signatures, all of any batch: `decode(z [n, D]) -> means, logits`, `sample(seed int32 [n]) -> images uint8, means,
-    z`, `encode(x) ->` the parameters of q(z|x), `reconstruct(x, seed int32 []) -> means`, `elbo(x, seed int32 []) ->
-    elbo, reconstruction, kl`. The last two return what `VAE.reconstruct` and `VAE.elbo_terms` do with the same seed. A
-    model with a condition has it as a further input, `condition`.
+    The signatures, all for any batch size, are `decode(z [n, D]) -> means, logits`, `sample(seed int32 [n]) -> images
+    uint8, means, z`, `encode(x) ->` the parameters of q(z|x), `reconstruct(x, seed int32 []) -> means`, and `elbo(x,
+    seed int32 []) -> elbo, reconstruction, kl`. The last two return the same as `VAE.reconstruct` and `VAE.elbo_terms`
+    with the same seed. A conditional model has the further input `condition`.
 
     Args:
         vae: a built model.
-        folder: to write.
-        names: of the endpoints; `kvae.export.DECODER` leaves the encoder's weights out.
-        overwrite: replace a folder that stands there.
+        folder: the folder of the SavedModel.
+        names: names of endpoints. By default all of them; those in `kvae.export.DECODER` do not need the encoder.
+        overwrite: whether to replace an existing SavedModel. False by default.
+
+    Returns:
+        The folder.
 
     Raises:
-        UserError: the folder exists or cannot be written, a model that was not built, or an unknown endpoint.
+        UserError: if the folder exists or cannot be written, if the model is not built or cannot be exported, or if an
+            endpoint is unknown.
     """
     folder = Path(folder)
     files.check_free(folder, overwrite, FILE)
@@ -48,8 +52,8 @@ def write(vae: VAE, folder: Path, variants: Iterable[str], conditions: Any = Non
 
     Args:
         vae: a built model.
-        folder: folder of the bundle.
-        variants: names of `kvae.runtime.savedmodel.VARIANTS`.
+        folder: the folder of the bundle.
+        variants: names in `kvae.runtime.savedmodel.VARIANTS`.
         conditions: not used.
     """
     for variant in variants:

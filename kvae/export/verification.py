@@ -1,4 +1,4 @@
-"""Derives again what a run or a bundle claims: its files, its parity report, its published numbers."""
+"""Checks the claims of a run or a bundle: its files, its parity report and its published numbers."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,46 +19,55 @@ from kvae.runtime import cards
 from kvae.runtime.keras import KerasDecoder
 from kvae.training.runs import Run
 
-TOLERANCE = 0.02  # nats: rounding on another machine
-SLACK = 1.5  # times the stated error of the means that another machine may find
-ROUNDING = 1e-5  # of means in float32, beside that
+TOLERANCE = 0.02  # nats: the difference that rounding on another machine can make
+# On another machine, the error of the means may be this factor times the stated error, plus rounding in float32.
+SLACK = 1.5
+ROUNDING = 1e-5
 
 
 class Check(NamedTuple):
-    """One claim, and the result of its check."""
+    """One claim and the result of its check."""
 
     name: str
     passed: bool | None  # None for a claim that was not checked
-    found: str
+    detail: str
 
 
 def verify(path: str | Path, *, evaluate: bool = True, only: Iterable[str] | None = None) -> Iterator[Check]:
-    """Checks a run with its bundle, or a bundle alone, claim by claim.
+    """Checks the claims of a run and its bundle, or of a bundle without its run.
 
-    SHA-256 of every file; every variant loads, its z are those of the reference, and its means and samples are as near
-    to the Keras model (of a bundle alone: to its SavedModel or float32 decoder) as its tolerance says; the numbers that
-    evaluation.json and the model card state come out again.
+    The claims are: each file has the stated SHA-256; each variant can be loaded; the z of the samples are those of the
+    reference; the means and samples of each variant differ from those of the Keras model by no more than its tolerance
+    (without the run they are compared with the bundle's most exact decoder); and a new evaluation gives the numbers in
+    evaluation.json and in the model card.
 
     Args:
-        path: the folder.
-        evaluate: derive the numbers and the changes of the ELBO again, which needs the data. True by default.
-        only: names of the evaluations to derive again; by default those that are not slow.
+        path: the folder of the run or of the bundle.
+        evaluate: whether to compute the evaluations and the changes of the ELBO again, which needs the data. True by
+            default.
+        only: names of the evaluations to compute again. By default those that are not slow.
+
+    Yields:
+        The result of each check.
 
     Raises:
-        UserError: if it is neither a run nor a bundle, or the data are not there.
+        UserError: if the folder is neither a run nor a bundle, if the data cannot be loaded, or if there is no such
+            evaluation.
     """
     path = Path(path)
     chosen = None if only is None else {name: evaluations.find(name) for name in only}
     run = Run.open(path) if (path / "config.json").is_file() else None
     folder = cards.find_bundle(path)
     if folder is None and run is None:
-        raise UserError(f"Expected a run or a bundle. {str(path)!r} has neither config.json nor {cards.CARD}.")
+        raise UserError(
+            f"Expected a run or a bundle. Received {str(path)!r}, which has neither config.json nor {cards.CARD}."
+        )
     card = None if folder is None else cards.read_card(folder)
     if folder is not None and card is not None:
         yield from _files(folder, card["files"])
         yield from _listed(folder, card)
         if run is not None and cards.MODEL not in card["run"]:
-            yield Check("run", False, f"{cards.CARD} does not say of which {cards.MODEL} it is")
+            yield Check("run", False, f"{cards.CARD} does not state the SHA-256 of {cards.MODEL}")
         if run is not None:
             yield from _files(run.folder, card["run"])
     vae = test = None
@@ -71,7 +80,7 @@ def verify(path: str | Path, *, evaluate: bool = True, only: Iterable[str] | Non
         try:
             data = training.load_data(run.config)
         except UserError as error:
-            raise UserError(f"{error} Without the data, verify with --no-evaluation (evaluate=False).") from error
+            raise UserError(f"{error} To verify without the data, use --no-evaluation (evaluate=False).") from error
         test = data.test
         yield from _numbers(run, card, vae, data, chosen)
     if folder is not None and card is not None:
@@ -79,7 +88,7 @@ def verify(path: str | Path, *, evaluate: bool = True, only: Iterable[str] | Non
 
 
 def _files(folder: Path, stated: dict[str, Any]) -> Iterator[Check]:
-    """SHA-256 of the files that a card lists."""
+    """Checks that each file that a card lists has the stated SHA-256."""
     for name, facts in stated.items():
         try:
             cards.check_file(folder, name, facts)
@@ -90,12 +99,12 @@ def _files(folder: Path, stated: dict[str, Any]) -> Iterator[Check]:
 
 
 def _listed(folder: Path, card: dict[str, Any]) -> Iterator[Check]:
-    """Every file of a bundle is one that its card lists, and every variant has its file."""
+    """Checks that the card of a bundle lists each of its files and the file of each variant."""
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     for name in sorted(present - card["files"].keys() - {cards.CARD}):
         yield Check(name, False, f"{cards.CARD} does not list it")
     if not card["variants"]:
-        yield Check("variants", False, f"{cards.CARD} states none")
+        yield Check("variants", False, f"{cards.CARD} lists none")
     for name in card["variants"]:
         if not any(cards.files_of(card, name)):
             yield Check(name, False, f"{cards.CARD} does not list {cards.file_of(card, name)}")
@@ -104,33 +113,35 @@ def _listed(folder: Path, card: dict[str, Any]) -> Iterator[Check]:
 def _numbers(
     run: Run, card: dict[str, Any] | None, vae: Any, data: Any, chosen: Mapping[str, Any] | None
 ) -> Iterator[Check]:
-    """The evaluations that evaluation.json and the model card state, each made again by its own protocol."""
+    """Computes the evaluations in evaluation.json and in the model card again, each with its own protocol."""
     claims = {}
     if (run.folder / "evaluation.json").is_file():
         claims["evaluation.json"] = files.read_json(run.folder / "evaluation.json")
     if card is not None and card.get("metrics"):
         claims[cards.CARD] = card["metrics"]
     if not claims:
-        yield Check("evaluation", False, f"{run.folder} has no evaluation.json; make one: kvae evaluate {run.folder}")
-    own, measured = training.protocol(data)["dataset"], {}
+        yield Check("evaluation", False, f"{run.folder} has no evaluation.json; make it: kvae evaluate {run.folder}")
+    dataset, measured = training.protocol(data)["dataset"], {}
     for source, stated in claims.items():
         try:
-            protocol = {"noise": 1, "evaluations": ["elbo"], **stated["protocol"]}  # files of 0.1 state neither
-            of, seed, names = protocol["dataset"], protocol["seed"], [str(name) for name in protocol["evaluations"]]
+            # Files of kvae 0.1 contain neither "noise" nor "evaluations".
+            protocol = {"noise": 1, "evaluations": ["elbo"], **stated["protocol"]}
+            seed, names = protocol["seed"], [str(name) for name in protocol["evaluations"]]
+            evaluated_on = protocol["dataset"]
         except (AttributeError, KeyError, TypeError) as error:
             yield Check(f"{source}: evaluation", False, f"it is not an evaluation of kvae ({error!r})")
             continue
-        if of != own:
-            again = f"of {of}, not of the run's own {own}; evaluate again: kvae evaluate {run.folder}"
-            yield Check(f"{source}: evaluation", False, again)
+        if evaluated_on != dataset:
+            detail = f"it is of {evaluated_on} and not of the run's {dataset}; to evaluate: kvae evaluate {run.folder}"
+            yield Check(f"{source}: evaluation", False, detail)
             continue
         for name in names:
-            evaluated = evaluations.find(name)
-            if evaluated.slow if chosen is None else name not in chosen:
-                yield Check(f"{source}: {name}", None, f"not derived again; kvae verify --only {name} does")
+            described = evaluations.find(name)
+            if described.slow if chosen is None else name not in chosen:
+                yield Check(f"{source}: {name}", None, f"not computed again; to do so: kvae verify --only {name}")
                 continue
             try:
-                options = {option: protocol[key] for option, key in evaluated.options.items()}
+                options = {option: protocol[key] for option, key in described.options.items()}
                 key = (name, seed, *options.items())
                 if key not in measured:
                     measured[key] = evaluation.results_of(name, vae, data.test, seed=seed, **options)
@@ -140,19 +151,20 @@ def _numbers(
 
 
 def _agree(source: str, measured: Mapping[str, Any], stated: Mapping[str, Any]) -> Iterator[Check]:
-    """The means of one evaluation against those that a file states."""
+    """Compares the means of one evaluation with those that a file states."""
     for name, value in measured.items():
         if isinstance(value, Estimate):
             mean = float(stated[name])
-            shown = f"{value.mean:.3f} nats, stated {mean:.3f} (tolerance {TOLERANCE})"
-            yield Check(f"{source}: {name}", abs(value.mean - mean) <= TOLERANCE, shown)
+            detail = f"{value.mean:.3f} nats, stated {mean:.3f} (tolerance {TOLERANCE})"
+            yield Check(f"{source}: {name}", abs(value.mean - mean) <= TOLERANCE, detail)
 
 
 def _variants(folder: Path, card: dict[str, Any], vae: Any, test: Any) -> Iterator[Check]:
-    """Every variant loads, and is as near to the model as its tolerance and the card say."""
+    """Checks that each variant loads, and that its errors are within its tolerance and as its card states them."""
     decoders, shape = {}, (card["model"].get("latent_dim"), card["model"].get("image_shape"))
     if vae is not None and shape != (vae.latent_dim, list(vae.image_shape)):
-        yield Check("model", False, f"the card is of another model: latent size and image shape {shape}")
+        detail = f"the card describes another model, with latent size and image shape {shape}"
+        yield Check("model", False, detail)
         return
     for name in card["variants"]:
         try:
@@ -161,15 +173,14 @@ def _variants(folder: Path, card: dict[str, Any], vae: Any, test: Any) -> Iterat
             yield Check(f"{name} loads", False, str(error))
             continue
         if shape != (decoder.latent_dim, list(decoder.image_shape)):
-            yield Check(
-                f"{name} loads", False, f"it is of latent size {decoder.latent_dim}, images {decoder.image_shape}"
-            )
+            detail = f"its latent size is {decoder.latent_dim} and its image shape {decoder.image_shape}"
+            yield Check(f"{name} loads", False, detail)
         else:
             decoders[name] = decoder
     if not decoders:
         return
-    nearest = min(decoders, key=lambda name: _usual(card, name)["means"])
-    reference = decoders[nearest] if vae is None else KerasDecoder(vae)
+    most_exact = min(decoders, key=lambda name: _default_tolerance(card, name)["means"])
+    reference = decoders[most_exact] if vae is None else KerasDecoder(vae)
     try:
         conditions = _conditions(card)
         yield _reference_z(card, reference, conditions, exact=_is_exact(card, vae))
@@ -185,61 +196,63 @@ def _variants(folder: Path, card: dict[str, Any], vae: Any, test: Any) -> Iterat
         if name in changes:
             report["elbo_change"] = changes[name]
         try:
-            limits = {**_usual(card, name), **card["tolerances"][name]}
-            yield _parity(name, report, card["variants"][name], limits, _usual(card, name), vae is not None)
+            default = _default_tolerance(card, name)
+            tolerance = {**default, **card["tolerances"][name]}
+            yield _parity(name, report, card["variants"][name], tolerance, default, vae is not None)
         except (KeyError, TypeError, ValueError) as error:
             yield Check(f"{name} parity", False, f"the card does not state it ({error!r})")
 
 
 def _is_exact(card: dict[str, Any], vae: Any) -> bool:
-    """Whether z are the numbers of the portable sampler themselves; of a bundle alone, as its card says."""
+    """Whether z are the portable random numbers themselves. Without the run, the card says so."""
     return card["model"].get("prior", "standard_normal") == "standard_normal" if vae is None else vae.prior.exact
 
 
 def _conditions(card: dict[str, Any]) -> np.ndarray | None:
-    """The examples of conditions that a card states, for a model that has one."""
+    """The examples of the condition in a card, or None if the model takes no condition."""
     stated = card["reference"].get("conditions")
     return None if stated is None else np.array(stated, np.float32)
 
 
 def _reference_z(card: dict[str, Any], reference: Any, conditions: np.ndarray | None, *, exact: bool) -> Check:
-    """The z that the card states come out again."""
+    """Checks that the z in the card are those of its seeds."""
     seeds, z = (np.array(card["reference"][name], kind) for name, kind in (("seeds", np.int32), ("z", np.float32)))
     if exact:
         same = len(z) > 0 and np.array_equal(portable.normals(seeds, Stream.LATENT, reference.latent_dim), z)
-        return Check("reference z", same, "those of the portable sampler, in NumPy")
-    apart = np.abs(reference.sample(seeds, cycled(conditions, 0, len(seeds))).z - z).max()
-    return Check("reference z", bool(apart <= parity.Z_TOLERANCE), f"off by at most {apart:.2g} from the prior's")
+        return Check("reference z", same, "compared with the portable random numbers in NumPy")
+    difference = np.abs(reference.sample(seeds, cycled(conditions, 0, len(seeds))).z - z).max()
+    passed = bool(difference <= parity.Z_TOLERANCE)
+    return Check("reference z", passed, f"they differ from the z of the prior by at most {difference:.2g}")
 
 
-def _usual(card: dict[str, Any], name: str) -> Mapping[str, float]:
-    """The usual tolerance of a variant; its own for one of a format that is not kvae's."""
-    usual = formats.tolerance_of(name)
-    return {"means": 1.0, "elbo": np.inf, **card["tolerances"].get(name, {})} if usual is None else usual
+def _default_tolerance(card: dict[str, Any], name: str) -> Mapping[str, float]:
+    """The default tolerance of a variant; that in the card if its format is not one of kvae's."""
+    default = formats.tolerance_of(name)
+    return {"means": 1.0, "elbo": np.inf, **card["tolerances"].get(name, {})} if default is None else default
 
 
 def _parity(
     name: str,
     report: dict[str, Any],
     stated: dict[str, Any],
-    limits: dict[str, Any],
-    usual: Mapping[str, float],
+    tolerance: dict[str, Any],
+    default: Mapping[str, float],
     against_keras: bool,
 ) -> Check:
-    """What was measured of a variant, against its tolerance and what the card states."""
-    wrong = parity.failures(name, report, limits)
-    greatest, before = report["means_error_greatest"], float(stated["means_error_greatest"])
+    """Compares the measured errors of a variant with its tolerance and with the errors that the card states."""
+    failures = parity.failures(name, report, tolerance)
+    greatest, claimed = report["means_error_greatest"], float(stated["means_error_greatest"])
     if report["bytes"] != stated["bytes"]:
-        wrong.append(f"it has {report['bytes']:,} bytes, stated {stated['bytes']:,}")
-    if against_keras and greatest > SLACK * before + ROUNDING:
-        wrong.append(f"the stated error is too good: more than {SLACK:g} times it was found")
-    shown = (
-        f"means off by at most {greatest:.2g}, stated {before:.2g} (tolerance {limits['means']:g}); "
+        failures.append(f"it has {report['bytes']:,} bytes, stated {stated['bytes']:,}")
+    if against_keras and greatest > SLACK * claimed + ROUNDING:
+        failures.append(f"the stated error is too small: the measured error is more than {SLACK:g} times as large")
+    detail = (
+        f"means differ by at most {greatest:.2g}, stated {claimed:.2g} (tolerance {tolerance['means']:g}); "
         f"{report['pixels_differing']} of {report['pixels']:,} pixels differ, stated {stated['pixels_differing']}"
     )
     if "elbo_change" in report and "elbo_change" in stated:
-        shown += f"; ELBO {report['elbo_change']:+.4f} nats, stated {stated['elbo_change']:+.4f}"
-        shown += f" (tolerance {limits['elbo']:g})"
-    if limits["means"] > usual["means"]:
-        shown += f"; that tolerance is wider than the usual {usual['means']:g}"
-    return Check(f"{name} parity", not wrong, "; ".join([shown, *wrong]))
+        detail += f"; ELBO {report['elbo_change']:+.4f} nats, stated {stated['elbo_change']:+.4f}"
+        detail += f" (tolerance {tolerance['elbo']:g})"
+    if tolerance["means"] > default["means"]:
+        detail += f"; this tolerance is larger than the default {default['means']:g}"
+    return Check(f"{name} parity", not failures, "; ".join([detail, *failures]))

@@ -7,11 +7,11 @@ from typing import Any
 
 
 def lazy(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` for a package.
+    """Makes the functions `__getattr__` and `__dir__` of a package.
 
     Args:
         package: the `__name__` of the package.
-        names: the public names, each with the module that it stands for, or with `module:name` for a name in a module.
+        names: for each public name, the module that it stands for, or `module:name` for a name in a module.
 
     Returns:
         The two functions, which the package assigns to `__getattr__` and `__dir__`.

@@ -11,7 +11,7 @@ import importlib.machinery
 import sys
 from typing import Any
 
-MODELS = {  # the classes that may be saved in a file of their own, each with its module
+MODELS = {  # the classes of which a whole file can be saved, each with its module
     "VAE": "kvae.model.vae",
     "MLPEncoder": "kvae.model.networks",
     "MLPDecoder": "kvae.model.networks",
@@ -32,9 +32,9 @@ class _Placeholder:
 
 
 def _register(keras: Any) -> None:
-    known = keras.saving.get_custom_objects()
+    registered = keras.saving.get_custom_objects()
     for name in MODELS:
-        known.setdefault(f"kvae>{name}", _Placeholder(name))
+        registered.setdefault(f"kvae>{name}", _Placeholder(name))
 
 
 class _KerasFinder(importlib.abc.MetaPathFinder):

@@ -1,7 +1,7 @@
-"""A user's own code: files named with `--import`, and the names in them that a recipe or a command may use.
+"""Python files of the user, which `--import` names, and the objects in them that a recipe or a command may name.
 
-A configuration or a model card names such code as `module:Name`. It never causes an import: the name is found only in
-files that the user has named in the same call.
+A configuration or a model card names such an object as `module:Name`. This never causes an import: the object is looked
+up only in files that the user has named in the same call.
 """
 
 import importlib.util
@@ -16,27 +16,28 @@ _MODULES: dict[str, ModuleType] = {}
 
 
 def import_file(path: str | Path) -> ModuleType:
-    """Runs a Python file as the module of its name, once.
+    """Imports a Python file as a module with the name of the file. A file is imported only once.
 
     Args:
-        path: the file, e.g. `my_prior.py`; its classes are then known as `my_prior:Name`.
+        path: the path of the file, e.g. `my_prior.py`. Its classes can then be named as `my_prior:Name`.
 
     Returns:
         The module.
 
     Raises:
-        UserError: if the file does not exist, is not a Python file, has the name of another module, or fails.
+        UserError: if the file does not exist, if it is not a Python file, if there is another module with its name, or
+            if it raises an error.
     """
     path = Path(path).absolute()
     name = path.stem
     if path.suffix != ".py" or not name.isidentifier():
         raise UserError(f"Expected --import with a Python file such as my_prior.py. Received {str(path.name)!r}.")
     if not path.is_file():
-        raise UserError(f"Expected --import with a file that exists. {str(path)!r} does not.")
+        raise UserError(f"Expected --import with a file that exists. Received {str(path)!r}, which does not exist.")
     if name in _MODULES and _MODULES[name].__file__ == str(path):
         return _MODULES[name]
-    there = importlib.util.find_spec(name)
-    if there is not None and (there.origin is None or Path(there.origin).resolve() != path.resolve()):
+    existing = importlib.util.find_spec(name)
+    if existing is not None and (existing.origin is None or Path(existing.origin).resolve() != path.resolve()):
         raise UserError(f"Expected --import with a file of another name: there is a module {name!r} already.")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -53,24 +54,24 @@ def import_file(path: str | Path) -> ModuleType:
 
 
 def is_imported(module: str) -> bool:
-    """Whether a file of this name was imported."""
+    """Whether a file with this module name was imported."""
     return module in _MODULES
 
 
 def files() -> list[Path]:
-    """The files that were imported."""
+    """The paths of the imported files."""
     return [Path(str(module.__file__)) for module in _MODULES.values()]
 
 
 def find(name: str) -> Any:
-    """What `module:Name` stands for in a file that was imported.
+    """The object that `module:Name` names in an imported file.
 
     Raises:
-        UserError: if no such file was imported, or it has no such name.
+        UserError: if no such file was imported, or if it does not define the name.
     """
     module, _, attribute = name.partition(":")
     if module not in _MODULES:
-        raise UserError(f"{name!r} stands in a file of yours that was not imported. Add --import {module}.py.")
+        raise UserError(f"{name!r} is in a file that was not imported. Add --import {module}.py.")
     try:
         return getattr(_MODULES[module], attribute)
     except AttributeError:

@@ -1,10 +1,10 @@
-"""Sampling without TensorFlow: a bundle or a .tflite decoder, NumPy and ai-edge-litert.
+"""Use of exported decoders. With a .tflite decoder it needs NumPy and ai-edge-litert, but not TensorFlow.
 
     decoder = kvae.runtime.load("saved_models/mnist_2d")
     images, means, z = decoder.sample(kvae.runtime.seeds(64, seed=1))
 
-Importing this folder loads neither TensorFlow nor Keras. Each format that a decoder can be opened from is one file and
-a line in `formats.py`.
+Importing this package loads neither TensorFlow nor Keras. Each format of a decoder is one file and a line in
+`formats.py`.
 """
 
 import os
@@ -37,21 +37,25 @@ __all__ = [
 
 
 def load(path: str | os.PathLike[str], variant: str | None = None, threads: int | None = None) -> Decoder:
-    """A decoder from a run, a bundle, or one file or folder that kvae exported.
+    """Opens the decoder of a run or a bundle, or a single decoder that kvae exported.
 
-    Of a run it is that of its bundle, which needs no TensorFlow, or of its Keras model if there is no bundle of it.
+    For a run, the decoder of its bundle is opened, which needs no TensorFlow. If the run has no bundle, its Keras model
+    is opened.
 
     Args:
-        path: e.g. `saved_models/mnist_2d`, `bundle`, `decoder_int8.tflite` or `saved_model`.
-        variant: which decoder of a bundle: `float32`, `float16`, `int8`, `full_int8`, `saved_model`, ...; the first
-            that it has by default.
-        threads: number of threads of the runtime; its own choice by default.
+        path: the file or folder, e.g. `saved_models/mnist_2d`, `bundle`, `decoder_int8.tflite` or `saved_model`.
+        variant: the variant of a bundle's decoder: `float32`, `float16`, `int8`, `full_int8`, `saved_model`, ... By
+            default the first one that the bundle has.
+        threads: the number of threads of the runtime. By default the runtime decides.
+
+    Returns:
+        The decoder.
 
     Raises:
-        UserError: if there is none, it is damaged, or it is not one that kvae exported.
+        UserError: if there is no decoder, if it is damaged, or if it is not one that kvae exported.
 
     Warns:
-        KvaeWarning: if a run was trained on after its bundle was made, so that its Keras model is taken.
+        KvaeWarning: if the run was trained further after its bundle was made. Its Keras model is then opened.
     """
     path = Path(path)
     folder = cards.find_bundle(path)
@@ -62,35 +66,43 @@ def load(path: str | os.PathLike[str], variant: str | None = None, threads: int 
     if variant is not None and variant not in present and variant not in {**VARIANTS, **card["variants"]}:
         raise unknown("variant", variant, {**VARIANTS, **card["variants"]})
     if folder != path and not cards.is_fresh(path, card):
-        again = f"{folder} is of another model than {path / MODEL}. Make it again: kvae export {path} --overwrite"
+        message = f"{folder} is of another model than {path / MODEL}. Make it again: kvae export {path} --overwrite"
         if variant is not None:
-            raise UserError(again)
-        warnings.warn(f"{again}. Until then its Keras model is used.", KvaeWarning, stacklevel=2)
+            raise UserError(message)
+        warnings.warn(f"{message}. Until then the Keras model is used.", KvaeWarning, stacklevel=2)
         return open_decoder(path / MODEL, threads)
     if not present and variant is None and (path / MODEL).is_file():
         return open_decoder(path / MODEL, threads)
-    wanted = next(iter(present), "float32") if variant is None else variant
-    if wanted not in present:
-        raise UserError(f"{str(folder)!r} has no {wanted} decoder. It has: {', '.join(present) or 'none'}.")
-    for name in cards.files_of(card, wanted):
+    chosen = next(iter(present), "float32") if variant is None else variant
+    if chosen not in present:
+        raise UserError(f"{str(folder)!r} has no {chosen} decoder. It has: {', '.join(present) or 'none'}.")
+    for name in cards.files_of(card, chosen):
         cards.check_file(folder, name, card["files"][name])
-    return cards.open_variant(folder, card, wanted, threads)
+    return cards.open_variant(folder, card, chosen, threads)
 
 
 def _load_alone(path: Path, variant: str | None, threads: int | None) -> Decoder:
-    """The decoder of what is not a bundle and has none: one file or folder, or a run."""
+    """The decoder in a path without a bundle: a single decoder, or a run."""
     if variant is not None and variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
     if not path.exists():
-        raise UserError(f"Expected a bundle, a run that has one, or a .tflite file. {str(path)!r} does not exist.")
+        raise UserError(
+            f"Expected a bundle, a run with a bundle, or a .tflite file. Received {str(path)!r}, which does not exist."
+        )
     if any(each.holds(path) for each in FORMATS.values()):
         if variant is not None:
-            raise UserError(f"Expected a variant of a bundle or a run. {str(path)!r} is one decoder.")
+            raise UserError(
+                f"Expected a bundle or a run if a variant is named. Received {str(path)!r}, which is a single decoder."
+            )
         return open_decoder(path, threads)
     if (path / MODEL).is_file() and variant is None:
         return open_decoder(path / MODEL, threads)
     if (path / "config.json").is_file() and variant is None:
         raise UserError(
-            f"{str(path)!r} has no {MODEL}: its training has not finished. Finish it: kvae train --resume --out {path}"
+            f"{str(path)!r} has no {MODEL}: its training has not finished. To finish it: kvae train --resume --out "
+            f"{path}"
         )
-    raise UserError(f"Expected a bundle, with a {CARD}. {str(path)!r} has none; make one: kvae export RUN --out DIR")
+    raise UserError(
+        f"Expected a bundle, which has a {CARD}. Received {str(path)!r}, which has none. To make a bundle: kvae export "
+        "RUN --out DIR"
+    )

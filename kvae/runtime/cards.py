@@ -1,4 +1,4 @@
-"""The bundle and its model card, as a program without TensorFlow reads them."""
+"""Reads bundles and their model cards, without TensorFlow."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from kvae.runtime.decoder import Decoder
 
 CARD = "model_card.json"
 VERSION = 1
-FIELDS = {  # of a model card, that reading it relies on
+FIELDS = {  # the fields that a model card must have, with their types
     "format": int,
     "model": dict,
     "variants": dict,
@@ -21,34 +21,39 @@ FIELDS = {  # of a model card, that reading it relies on
     "files": dict,
     "run": dict,
 }
-MODEL = "model.keras"  # of a run
+MODEL = "model.keras"  # the model in the folder of a run
 
 
 def find_bundle(path: Path) -> Path | None:
-    """The bundle that a folder is, or has as `bundle/`."""
+    """The folder of a bundle: the path itself, or `bundle` in it; None if neither is a bundle."""
     return next((folder for folder in (path, path / "bundle") if (folder / CARD).is_file()), None)
 
 
 def is_fresh(run: Path, card: dict[str, Any]) -> bool:
-    """Whether a card is of the model that a run has now."""
+    """Whether a model card describes the present model of a run."""
     model = run / MODEL
     return not model.is_file() or files.digest(model) == card["run"].get(MODEL, {}).get("sha256")
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The model card of a bundle.
+    """Reads the model card of a bundle.
 
     Raises:
-        UserError: if it is not a card of kvae.
+        UserError: if it cannot be read, or if it is not a model card of kvae.
     """
     card = files.read_json(folder / CARD)
     missing = [
         name for name, kind in FIELDS.items() if not isinstance(card, dict) or not isinstance(card.get(name), kind)
     ]
     if missing:
-        raise UserError(f"{folder / CARD} is not the model card of a bundle: {', '.join(missing)} missing or changed.")
+        raise UserError(
+            f"{folder / CARD} is not the model card of a bundle: {', '.join(missing)} missing or of another type."
+        )
     if card["format"] != VERSION:
-        raise UserError(f"{folder / CARD} is of format {card['format']}. This version of kvae reads format {VERSION}.")
+        raise UserError(
+            f"Expected {folder / CARD} in format {VERSION}, which this version of kvae reads. Received format "
+            f"{card['format']}."
+        )
     for name in ("files", "run", "variants", "tolerances"):
         wrong = [key for key, facts in card[name].items() if not isinstance(facts, dict) or not _is_within(key)]
         if wrong:
@@ -60,23 +65,23 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def _is_within(name: Any) -> bool:
-    """Whether a name is of something within a bundle."""
+    """Whether a name is a relative path that does not leave the bundle."""
     return isinstance(name, str) and "\0" not in name and not os.path.isabs(name) and ".." not in Path(name).parts
 
 
 def file_of(card: dict[str, Any], variant: str) -> str:
-    """The file or folder of a variant in its bundle; cards of kvae 0.2 do not state it."""
+    """The file or folder of a variant in its bundle. Cards of kvae 0.2 do not state it: it has its usual name."""
     return card["variants"][variant].get("file", formats.variants().get(variant, variant))
 
 
 def files_of(card: dict[str, Any], variant: str) -> Iterator[str]:
-    """The files of a variant that its card lists: one, or those in its folder."""
-    own = file_of(card, variant)
-    return (name for name in card["files"] if name == own or name.startswith(f"{own}/"))
+    """The files of a variant that its card lists: a single file, or those in its folder."""
+    file = file_of(card, variant)
+    return (name for name in card["files"] if name == file or name.startswith(f"{file}/"))
 
 
 def check_file(folder: Path, name: str, stated: dict[str, Any]) -> None:
-    """Raises `UserError` if a file of a bundle is not the one that its card states."""
+    """Raises `UserError` if a file of a bundle has not the SHA-256 that its card states."""
     try:
         digest = files.digest(folder / name)
     except OSError as error:
@@ -88,15 +93,15 @@ def check_file(folder: Path, name: str, stated: dict[str, Any]) -> None:
 
 
 def present(card: dict[str, Any]) -> list[str]:
-    """The variants of a bundle that its card lists a file of, in the order of the formats."""
+    """The variants whose files the card lists, in the order of the formats."""
     order = [*formats.variants(), *card["variants"]]
     return [name for name in dict.fromkeys(order) if name in card["variants"] and any(files_of(card, name))]
 
 
 def open_variant(folder: Path, card: dict[str, Any], variant: str, threads: int | None = None) -> Decoder:
-    """The decoder of one variant of a bundle, its files not checked.
+    """Opens one variant of a bundle without a check of its files.
 
     Raises:
-        UserError: if it cannot be opened.
+        UserError: if the decoder cannot be opened.
     """
     return formats.open_decoder(folder / file_of(card, variant), threads, card["variants"][variant].get("format"))

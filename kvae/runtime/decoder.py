@@ -1,4 +1,4 @@
-"""The interface of every decoder: what `kvae.load` returns, whichever format it opened."""
+"""The interface of all decoders, which `kvae.load` returns for every format."""
 
 import threading
 from pathlib import Path
@@ -12,18 +12,18 @@ from kvae.internal.pictures import as_bytes, enlarge, tile
 from kvae.noise.portable import check_seeds
 from kvae.runtime import latent_points
 
-CHUNK = 256  # images at a time, so that memory does not grow with their number
+CHUNK = 256  # images per call, so that the memory does not depend on their number
 
 
 class Decoded(NamedTuple):
-    """What a decoder makes of latent points."""
+    """The result of decoding latent points."""
 
     means: np.ndarray  # [n, *image]  E[x|z], float32
-    logits: np.ndarray  # [n, *image]  float32; all parameters of p(x|z) if there are several numbers per pixel
+    logits: np.ndarray  # [n, *image]  float32; the parameters of p(x|z) if there are several numbers per pixel
 
     @property
     def parameters(self) -> np.ndarray:
-        """The parameters of p(x|z): the logits, if the likelihood has one number per pixel."""
+        """The parameters of p(x|z), which are the logits if the likelihood has one number per pixel."""
         return self.logits
 
 
@@ -35,7 +35,14 @@ class Sample(NamedTuple):
     z: np.ndarray  # [n, D]  float32
 
     def sheet(self, means_only: bool = False) -> np.ndarray:
-        """All images in one picture, `[H, W, C]` uint8: the means, and the draws at the same z beneath them."""
+        """All images in one picture: the means and, below them, the draws at the same z.
+
+        Args:
+            means_only: whether to leave the draws out. False by default.
+
+        Returns:
+            The picture, `[H, W, C]` uint8.
+        """
         columns = 10 if len(self.z) <= 10 else None
         sheets = [tile(as_bytes(self.means), columns, gap=1)]
         if not means_only:
@@ -45,33 +52,35 @@ class Sample(NamedTuple):
 
 
 class Decoder:
-    """A trained decoder. A format makes a subclass, which sets the attributes and has one method, `run`.
+    """A trained decoder. Each format has a subclass, which sets the attributes and implements the method `run`.
 
     Attributes:
-        latent_dim: size of the latent space, D.
-        image_shape: shape of one image, e.g. `(28, 28, 1)`.
-        condition_shape: shape of the condition of one image, None for a model without one.
-        path: the file or folder, None for a model in memory.
+        latent_dim: the size of the latent space, D.
+        image_shape: the shape of one image, e.g. `(28, 28, 1)`.
+        condition_shape: the shape of the condition of one image, or None if the model takes no condition.
+        path: the file or folder, or None for a model in memory.
+        chunk: the largest number of images per call of `run`.
     """
 
     latent_dim: int
     image_shape: tuple[int, ...]
     condition_shape: tuple[int, ...] | None = None
     path: Path | None = None
-    chunk: int = CHUNK  # images per call
+    chunk: int = CHUNK
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # a LiteRT interpreter serves one caller from its inputs to its outputs
+        self._lock = threading.Lock()  # a LiteRT interpreter can be used by only one thread at a time
 
     def run(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs one function of the model on a batch.
 
         Args:
             name: `"decode"` with the input z `[n, D]`, or `"sample"` with the input seed `[n]` int32.
-            inputs: arrays by name; `condition` `[n, ...]` beside them for a model that has one.
+            inputs: the inputs by name, with `condition` `[n, ...]` for a conditional model.
 
         Returns:
-            For `"decode"` means and `logits` (or `parameters`), float32; for `"sample"` images uint8, means and z.
+            For `"decode"`, `means` and either `logits` or `parameters`, float32; for `"sample"`, `images` uint8,
+            `means` and `z`.
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method run(name, inputs).")
 
@@ -80,34 +89,39 @@ class Decoder:
 
         Args:
             z: latent points, `[n, D]`.
-            condition: conditions, `[n, ...]`, for a model that has one.
+            condition: conditions, `[n, ...]`, for a conditional model; else None.
+
+        Returns:
+            means `[n, *image]` and logits `[n, *image]`, float32.
 
         Raises:
-            UserError: if an argument has another shape or type, or contains NaN.
+            UserError: if an argument has a wrong shape or type, or if z is not finite.
         """
-        found = self._in_chunks("decode", "z", check_z(z, self.latent_dim), condition)
-        return Decoded(found["means"], found["logits"] if "logits" in found else found["parameters"])
+        outputs = self._in_chunks("decode", "z", check_z(z, self.latent_dim), condition)
+        return Decoded(outputs["means"], outputs["logits"] if "logits" in outputs else outputs["parameters"])
 
     def sample(self, seeds: ArrayLike, condition: ArrayLike | None = None) -> Sample:
-        """One image per seed: x ~ p(x|z), z ~ p(z).
+        """Draws one image x ~ p(x|z), z ~ p(z) per seed.
 
-        Image i is a function of seeds[i] alone (and of its condition). With a standard normal prior z is the same bit
-        for bit on every runtime, `VAE.sample` included.
+        Image i depends only on seeds[i] and on its condition. With a standard normal prior, z is the same bit for bit
+        on every runtime and in `VAE.sample`.
 
         Args:
-            seeds: whole numbers in int32, `[n]`; `kvae.runtime.seeds(n, seed)` makes those of `VAE.generate(n, seed)`.
-            condition: conditions, `[n, ...]`, for a model that has one.
+            seeds: whole numbers in the range of int32, `[n]`. `kvae.runtime.seeds(n, seed)` returns those of
+                `VAE.generate(n, seed)`.
+            condition: conditions, `[n, ...]`, for a conditional model; else None.
 
         Returns:
             images `[n, *image]` uint8, means `[n, *image]` float32 in [0, 1], z `[n, D]` float32.
 
         Raises:
-            UserError: if the seeds are not a list of at least one int32.
+            UserError: if the seeds are not a list of at least one int32, or if the condition has a wrong shape or type.
         """
-        found = self._in_chunks("sample", "seed", check_seeds(seeds), condition)
-        return Sample(*(found[name] for name in Sample._fields))
+        outputs = self._in_chunks("sample", "seed", check_seeds(seeds), condition)
+        return Sample(*(outputs[name] for name in Sample._fields))
 
     def _in_chunks(self, name: str, argument: str, values: np.ndarray, condition: Any) -> dict[str, np.ndarray]:
+        """The outputs of one function for all values, computed in chunks."""
         inputs = {argument: values, **check_condition(condition, self.condition_shape, len(values))}
         starts = range(0, len(values), self.chunk)
         with self._lock:
@@ -118,17 +132,18 @@ class Decoder:
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
     def lattice(self, n: int = 20, extent: float | None = 2.0) -> np.ndarray:
-        """Decoded means of a lattice of the latent plane as one seamless picture.
+        """The means at the points of a lattice in the latent plane, as one picture without gaps.
 
         Args:
-            n: points per side, at least 1.
-            extent: the lattice spans [-extent, extent]^2; None takes the quantiles of a standard normal.
+            n: the number of points per side, at least 1. 20 by default.
+            extent: half the side of the lattice, which covers [-extent, extent]^2; or None for quantiles of the
+                standard normal distribution. 2 by default.
 
         Returns:
             The picture, `[n * H, n * W, C]` float32 in [0, 1].
 
         Raises:
-            UserError: if the latent space is not a plane, n is below 1, or the extent is not positive.
+            UserError: if the latent space has not 2 dimensions, if n is below 1, or if the extent is not positive.
         """
         if self.latent_dim != 2:
             raise UserError(f"Expected 2 latent dimensions for a lattice. This decoder has {self.latent_dim}.")
@@ -139,37 +154,45 @@ def check_z(z: ArrayLike, latent_dim: int) -> np.ndarray:
     """Latent points as `[n, D]` float32.
 
     Raises:
-        UserError: if they have another shape or type, there are none, or one is NaN or infinite.
+        UserError: if they have a wrong shape or type, if there are none, or if one is NaN or infinite.
     """
     try:
         points = np.asarray(z)
     except ValueError:
         raise UserError(f"Expected z, numbers of shape [n, {latent_dim}]. Received {z!r}.") from None
     if points.ndim != 2 or points.shape[1] != latent_dim or points.dtype.kind not in "fiu" or len(points) == 0:
-        shown = f"{points.dtype} of shape {list(points.shape)}"
-        raise UserError(f"Expected z, numbers of shape [n, {latent_dim}] with n of at least 1. Received {shown}.")
-    wrong = ~(np.abs(points) <= np.finfo(np.float32).max)
-    if wrong.any():
-        raise UserError(f"Expected finite z. Received {points[wrong][0]}.")
+        received = f"{points.dtype} of shape {list(points.shape)}"
+        raise UserError(f"Expected z, numbers of shape [n, {latent_dim}] with n of at least 1. Received {received}.")
+    infinite = ~(np.abs(points) <= np.finfo(np.float32).max)  # also true for NaN
+    if infinite.any():
+        raise UserError(f"Expected finite z. Received {points[infinite][0]}.")
     return points.astype(np.float32)
 
 
 def check_condition(condition: Any, shape: tuple[int, ...] | None, count: int) -> dict[str, np.ndarray]:
-    """The input `condition` of `count` images, `[n, *shape]` float32; nothing for a model without one.
+    """The input `condition` of a decoder, checked.
+
+    Args:
+        condition: conditions, `[n, *shape]`, or None.
+        shape: the shape of the condition of one image, or None if the decoder takes no condition.
+        count: the number of images, n.
+
+    Returns:
+        A dictionary with `condition`, `[n, *shape]` float32, which is empty if the decoder takes no condition.
 
     Raises:
-        UserError: if it has another shape, is missing, or the model takes none.
+        UserError: if the condition is missing, has a wrong shape or type, or if the decoder takes none.
     """
     if shape is None:
         if condition is not None:
             raise UserError("Expected no condition: this decoder takes none. Received one.")
         return {}
-    wanted = [count, *shape]
+    expected = [count, *shape]
     if condition is None:
-        raise UserError(f"Expected a condition of shape {wanted} for this decoder. Received none.")
+        raise UserError(f"Expected a condition of shape {expected} for this decoder. Received none.")
     values = np.asarray(condition)
-    if list(values.shape) != wanted or values.dtype.kind not in "fiub":
+    if list(values.shape) != expected or values.dtype.kind not in "fiub":
         raise UserError(
-            f"Expected a condition of shape {wanted}. Received {values.dtype} of shape {list(values.shape)}."
+            f"Expected a condition of shape {expected}. Received {values.dtype} of shape {list(values.shape)}."
         )
     return {"condition": values.astype(np.float32)}

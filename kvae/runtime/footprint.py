@@ -1,6 +1,7 @@
-"""What an exported decoder costs: time to load, memory, latency. `python -m kvae.runtime.footprint`.
+"""The costs of an exported decoder: the time to load it, its memory and its latency.
 
-A process of its own, since memory and the number of threads belong to a process; no TensorFlow for a .tflite.
+They are measured in a separate process, `python -m kvae.runtime.footprint`, because memory and the number of threads
+belong to a process. For a .tflite file it does not load TensorFlow.
 """
 
 import json
@@ -20,33 +21,35 @@ from kvae.internal.errors import UserError
 from kvae.noise import portable
 from kvae.noise.streams import Stream
 
-BATCHES = {1: 300, 64: 60}  # latents a call, and how often it is called
+BATCHES = {1: 300, 64: 60}  # the number of calls, by the number of latent points per call
 
 
 def footprint(path: Path, threads: int, name: str | None = None) -> dict[str, Any]:
-    """Loads and calls a decoder in a fresh process.
+    """Loads and calls a decoder in a new process.
 
     Args:
-        path: file or folder of the decoder.
-        threads: number of threads that the runtime may use.
-        name: name of its format, as `kvae.runtime.open_decoder` takes it.
+        path: the file or folder of the decoder.
+        threads: the number of threads that the runtime may use.
+        name: the name of its format, as in `kvae.runtime.open_decoder`.
 
     Returns:
-        `load_seconds`, from the start of the process; `peak_memory_mb`, resident, None if the system does not tell;
-        `latency_us`, the median time of one `decode`, by the number of latents.
+        `load_seconds`, counted from the start of the process; `peak_memory_mb`, the largest resident memory in MB, or
+        None if the system does not report it; `latency_us`, the median time of one `decode` in microseconds, by the
+        number of latent points.
 
     Raises:
-        UserError: if the decoder cannot be loaded or run there.
+        UserError: if the decoder cannot be loaded or called in the process.
     """
-    # With this process's path, and without the current folder, where any file may have the name of a module.
-    own = [str(file) for file in user_files.files()]
-    arguments = [str(path), str(threads), str(time.time()), name or "", *own]
+    # The process searches the same folders for modules as this one, except for the current folder (-P), in which a file
+    # may have the name of a module.
+    imported_files = [str(file) for file in user_files.files()]
+    arguments = [str(path), str(threads), str(time.time()), name or "", *imported_files]
     command = [sys.executable, "-P", "-m", "kvae.runtime.footprint", *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise UserError(f"{path} does not run in a process of its own: {lines[-1]}")
+        raise UserError(f"{path} cannot be used in a separate process: {lines[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -68,7 +71,7 @@ def _measure(path: Path, threads: int, started: float, name: str | None) -> dict
 
 
 def _peak_memory() -> float | None:
-    """Of this process since its start, in MB; the `resource` module would tell that of the parent."""
+    """The largest memory of this process since its start, in MB. The module `resource` would include its parent's."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -76,8 +79,8 @@ def _peak_memory() -> float | None:
     return next((round(int(line.split()[1]) * 1024 / 1e6, 1) for line in lines if line.startswith("VmHWM")), None)
 
 
-def _main(path: str, threads: str, started: str, name: str, *own: str) -> None:
-    for file in own:
+def _main(path: str, threads: str, started: str, name: str, *imported_files: str) -> None:
+    for file in imported_files:
         user_files.import_file(file)
     print(json.dumps(_measure(Path(path), int(threads), float(started), name or None)))
 

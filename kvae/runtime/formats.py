@@ -1,4 +1,4 @@
-"""The formats that a decoder can be opened from, by name. A new one is a file and a line in `FORMATS`."""
+"""The table of the formats of a decoder. A new format is a file and a line in `FORMATS`."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -12,14 +12,14 @@ from kvae.runtime.decoder import Decoder
 
 
 class Format(NamedTuple):
-    """A kind of file or folder that has a decoder in it."""
+    """A kind of file or folder that contains a decoder."""
 
-    variants: Mapping[str, str]  # by the name of a variant, its file or folder in a bundle
-    holds: Callable[[Path], bool]  # whether a path is of this format
+    variants: Mapping[str, str]  # for each variant, its file or folder in a bundle
+    holds: Callable[[Path], bool]  # whether a path has this format
     open: Callable[..., Decoder]  # (path, threads=None) -> its decoder
 
 
-# In the order in which a bundle is searched for a decoder.
+# `kvae.load` opens the first of these formats that a bundle has.
 FORMATS: dict[str, Format] = {
     "tflite": Format(litert.VARIANTS, litert.holds, litert.LiteRTDecoder),
     "savedmodel": Format(savedmodel.VARIANTS, savedmodel.holds, savedmodel.SavedModelDecoder),
@@ -28,37 +28,43 @@ FORMATS: dict[str, Format] = {
 
 
 def find(name: str) -> Format:
-    """A format by its name in `FORMATS`, or one of the user's as `module:name`.
+    """Finds a format.
+
+    Args:
+        name: a name in `FORMATS`, or `module:name` for a `Format` in an imported file.
 
     Raises:
-        UserError: if there is none of this name.
+        UserError: if there is no format with this name.
     """
     if ":" in name:
-        found = user_files.find(name)
-        found = getattr(found, "reading", found)  # a `kvae.export.Format` has both sides
-        if not isinstance(found, Format):
-            raise UserError(f"Expected {name!r} to be a kvae.runtime.Format or a kvae.export.Format.")
-        return found
+        value = user_files.find(name)
+        value = getattr(value, "reading", value)  # that of a `kvae.export.Format`
+        if not isinstance(value, Format):
+            raise UserError(
+                f"Expected {name!r} to be a kvae.runtime.Format or a kvae.export.Format. Received "
+                f"{type(value).__name__}."
+            )
+        return value
     if name not in FORMATS:
         raise unknown("format", name, FORMATS)
     return FORMATS[name]
 
 
 def variants() -> dict[str, str]:
-    """The file or folder of every variant that kvae's formats write, by its name."""
+    """For each variant of kvae's formats, its file or folder in a bundle."""
     return {name: file for each in FORMATS.values() for name, file in each.variants.items()}
 
 
 def open_decoder(path: str | os.PathLike[str], threads: int | None = None, name: str | None = None) -> Decoder:
-    """The decoder in one file or folder.
+    """Opens a single decoder.
 
     Args:
-        path: e.g. `decoder.tflite`, `saved_model` or `model.keras`.
-        threads: number of threads of the runtime; its own choice by default.
-        name: name of the format; found by looking at the path by default.
+        path: the file or folder, e.g. `decoder.tflite`, `saved_model` or `model.keras`.
+        threads: the number of threads of the runtime. By default the runtime decides.
+        name: the name of the format. By default the format is determined from the path.
 
     Raises:
-        UserError: if the path is of no known format, or cannot be opened.
+        UserError: if the path has no known format, or if the decoder cannot be opened.
     """
     path = Path(path)
     if name is not None:
@@ -68,4 +74,6 @@ def open_decoder(path: str | os.PathLike[str], threads: int | None = None, name:
             return each.open(path, threads)
     if not path.exists():
         raise UserError(f"Could not read {path}: there is no such file.")
-    raise UserError(f"Expected a decoder, one of {', '.join(FORMATS)}. {str(path)!r} is none of them.")
+    raise UserError(
+        f"Expected a decoder in one of the formats {', '.join(FORMATS)}. Received {str(path)!r}, which has another."
+    )

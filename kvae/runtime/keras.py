@@ -1,4 +1,4 @@
-"""Keras: the decoder of a whole model, in memory or in a .keras file."""
+"""Keras: the decoder of a `kvae.VAE` in memory or in a .keras file."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from kvae.internal.errors import UserError
 from kvae.internal.quiet_output import silenced
 from kvae.runtime.decoder import Decoder
 
-CHUNK = 1000  # images at a time, fewer if they are large
+CHUNK = 1000  # images per call, or fewer if they are large
 
 
 def holds(path: Path) -> bool:
@@ -19,7 +19,7 @@ def holds(path: Path) -> bool:
 
 
 class KerasDecoder(Decoder):
-    """The decoder of a model.
+    """The decoder of a Keras model.
 
     Args:
         vae: a built `kvae.VAE`.
@@ -42,24 +42,27 @@ class KerasDecoder(Decoder):
 
 
 def open_file(path: str | os.PathLike[str], threads: int | None = None) -> KerasDecoder:
-    """The decoder of the model in a .keras file.
+    """Opens the decoder of the model in a .keras file.
 
     Args:
-        path: the file.
-        threads: not used; TensorFlow decides.
+        path: the path of the file.
+        threads: not used. TensorFlow determines the number of threads.
 
     Raises:
-        UserError: if the file cannot be read, or is not a model of kvae.
+        UserError: if the file cannot be read, or if it is not a model of kvae.
     """
     with silenced():
         from kvae.internal.tensorflow import keras
     try:
         vae = keras.saving.load_model(path)
-    except Exception as error:  # Keras lets through what zip, HDF5, JSON and its own checks raise
+    except Exception as error:  # Keras does not convert the errors of zip, HDF5 and JSON
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"Could not open {path}: {reason}") from error
     if not hasattr(vae, "sample_graph"):
-        raise UserError(f"Expected a whole model of kvae, such as RUN/model.keras. {path} has {type(vae).__name__}.")
+        raise UserError(
+            f"Expected a whole model of kvae, such as RUN/model.keras. Received {path}, which is a "
+            f"{type(vae).__name__}."
+        )
     decoder = KerasDecoder(vae)
     decoder.path = Path(path)
     return decoder

@@ -1,4 +1,4 @@
-"""Points of the latent space to decode: lattices of a plane and paths between two points; NumPy only."""
+"""Points of the latent space: lattices in a plane and paths between two points, computed with NumPy only."""
 
 import math
 from statistics import NormalDist
@@ -10,18 +10,18 @@ from kvae.internal.errors import UserError, check_whole
 
 
 def lattice(n: int, extent: float | None = 2.0) -> np.ndarray:
-    """A lattice of the latent plane, row by row from the top, as a picture of it is read.
+    """A lattice of the latent plane, row by row from the top.
 
     Args:
-        n: points a side, at least 1.
-        extent: the square is [-extent, extent]^2; None spaces the points by the quantiles (i + 1/2) / n of the
-            standard normal distribution.
+        n: the number of points per side, at least 1.
+        extent: half the side of the lattice, which covers [-extent, extent]^2; or None to place the points at the
+            quantiles (i + 1/2) / n of the standard normal distribution. 2 by default.
 
     Returns:
         z `[n * n, 2]` float32.
 
     Raises:
-        UserError: n below 1 or an extent that is not positive.
+        UserError: if n is below 1, or if the extent is not positive and finite.
     """
     check_whole("n", n)
     if extent is None:
@@ -33,13 +33,21 @@ def lattice(n: int, extent: float | None = 2.0) -> np.ndarray:
 
 
 def rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """All pairs of two coordinates, row by row from the greatest second one, `[M * N, 2]` float32; `[N]` and `[M]`."""
+    """All pairs of two coordinates, row by row, beginning with the largest second coordinate.
+
+    Args:
+        first: the values of the first coordinate, `[N]`.
+        second: the values of the second coordinate in increasing order, `[M]`.
+
+    Returns:
+        `[M * N, 2]` float32.
+    """
     grid = np.meshgrid(first, second[::-1])
     return np.stack([part.ravel() for part in grid], axis=1).astype(np.float32)
 
 
 def spaced(low: float, high: float, n: int) -> np.ndarray:
-    """n points from low to high, or the middle alone, `[n]`."""
+    """n equally spaced numbers from low to high, `[n]`; the middle if n is 1."""
     return np.linspace(low, high, n) if n > 1 else np.array([(low + high) / 2])
 
 
@@ -49,25 +57,25 @@ def normal_quantiles(n: int) -> np.ndarray:
 
 
 def path(first: ArrayLike, last: ArrayLike, steps: int = 10, spherical: bool = False) -> np.ndarray:
-    """Latent points from `first` to `last`, both ends included.
+    """Latent points on a path from `first` to `last`, including both.
 
     Args:
-        first: `[..., D]`.
-        last: `[..., D]`.
-        steps: S, at least 2.
-        spherical: along the great circle, White, "Sampling Generative Networks" (2016), the length going linearly
-            from the one to the other; a straight line by default. Opposite or zero ends have no great circle and get
-            the straight line.
+        first: the first point, `[..., D]`.
+        last: the last point, `[..., D]`.
+        steps: the number of points, S, at least 2. 10 by default.
+        spherical: whether the path is a great circle, with a length that changes linearly; White, "Sampling Generative
+            Networks" (2016). By default it is a straight line. It is also a straight line if no great circle is
+            determined, because the ends are opposite or zero.
 
     Returns:
         `[S, ..., D]` float32.
 
     Raises:
-        UserError: fewer than 2 steps, or ends of different shapes.
+        UserError: if there are fewer than 2 steps, or if the ends have different shapes.
     """
     start, end = np.asarray(first, np.float64), np.asarray(last, np.float64)
     if start.shape != end.shape or start.ndim == 0:
-        raise UserError(f"Expected two ends of one shape [..., D]. Received {start.shape} and {end.shape}.")
+        raise UserError(f"Expected two ends of the same shape [..., D]. Received {start.shape} and {end.shape}.")
     if steps < 2:
         raise UserError(f"Expected at least 2 steps, the two ends. Received {steps}.")
     t = np.linspace(0, 1, steps).reshape(-1, *[1] * start.ndim)

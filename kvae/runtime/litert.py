@@ -1,4 +1,4 @@
-"""LiteRT: a decoder in a .tflite file, run by ai-edge-litert without TensorFlow."""
+"""LiteRT: a decoder in a .tflite file, which ai-edge-litert runs without TensorFlow."""
 
 import os
 from pathlib import Path
@@ -10,8 +10,8 @@ from kvae.internal.errors import UserError, check_whole
 from kvae.internal.quiet_output import silenced
 from kvae.runtime.decoder import Decoder
 
-MAGIC = b"TFL3"  # bytes 4 to 8 of every .tflite file
-VARIANTS = {  # by name, the file in a bundle
+MAGIC = b"TFL3"  # bytes 4 to 7 of every .tflite file
+VARIANTS = {  # for each variant, its file in a bundle
     "float32": "decoder.tflite",
     "float16": "decoder_float16.tflite",
     "int8": "decoder_int8.tflite",
@@ -20,7 +20,7 @@ VARIANTS = {  # by name, the file in a bundle
 
 
 def holds(path: Path) -> bool:
-    """Whether a path is meant to be a .tflite file: every file that no other format takes."""
+    """Whether a path is taken for a .tflite file, as every file is that has no other format."""
     return path.is_file() and path.suffix not in (".keras", ".h5")
 
 
@@ -28,11 +28,11 @@ class LiteRTDecoder(Decoder):
     """A decoder in a .tflite file.
 
     Args:
-        path: the file.
-        threads: number of threads of the runtime; its own choice by default.
+        path: the path of the file.
+        threads: the number of threads of the runtime. By default the runtime decides.
 
     Raises:
-        UserError: if the file cannot be read, is damaged, or is not one that kvae exported.
+        UserError: if the file cannot be read, if it is damaged, or if it is not a decoder that kvae exported.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
@@ -41,16 +41,16 @@ class LiteRTDecoder(Decoder):
             check_whole("threads", threads)
         self.path = path = Path(path)
         interpreter = _interpreter(path, threads)
-        found = {
-            name: ({*s["inputs"]} - {"condition"}, {*s["outputs"]})
-            for name, s in interpreter.get_signature_list().items()
+        signatures = {
+            name: ({*signature["inputs"]} - {"condition"}, {*signature["outputs"]})
+            for name, signature in interpreter.get_signature_list().items()
         }
-        decode, sample = found.get("decode"), found.get("sample")
+        decode, sample = signatures.get("decode"), signatures.get("sample")
         parameters = "parameters" if decode is not None and "parameters" in decode[1] else "logits"
         if decode != ({"z"}, {"means", parameters}) or sample != ({"seed"}, {"images", "means", "z"}):
             raise UserError(
-                f"{path} is a .tflite, but not one that kvae exported: expected the signatures decode(z) and "
-                f"sample(seed). Received {', '.join(sorted(found)) or 'none'}."
+                f"Expected a .tflite file that kvae exported, with the signatures decode(z) and sample(seed). Received "
+                f"{path} with the signatures {', '.join(sorted(signatures)) or 'none'}."
             )
         self._runners = {name: interpreter.get_signature_runner(name) for name in ("decode", "sample")}
         inputs = self._runners["decode"].get_input_details()
@@ -61,7 +61,7 @@ class LiteRTDecoder(Decoder):
         if self.condition_shape is not None:
             one["condition"] = np.zeros((1, *self.condition_shape), np.float32)
         try:
-            drawn = self.run("sample", one)  # a dynamic batch has no shape before it ran
+            drawn = self.run("sample", one)  # with a dynamic batch size, shapes are known only after a call
         except (ValueError, RuntimeError) as error:
             raise _damaged(path, error) from error
         self.image_shape = tuple(drawn["images"].shape[1:])
@@ -81,7 +81,7 @@ def _interpreter(path: Path, threads: int | None) -> Any:
         raise UserError(f"Could not read {path}: {error.strerror or error}.") from error
     if content[4:8] != MAGIC:
         raise UserError(f"{path} is not a .tflite file.")
-    with silenced():  # the runtime says which delegate it takes
+    with silenced():  # the runtime prints which delegate it uses
         try:
             interpreter = Interpreter(model_content=content, num_threads=threads)
             interpreter.allocate_tensors()
@@ -92,4 +92,4 @@ def _interpreter(path: Path, threads: int | None) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} is damaged, or needs operations that LiteRT lacks: {str(error).strip()}")
+    return UserError(f"{path} is damaged, or needs operations that LiteRT does not have: {str(error).strip()}")

@@ -1,4 +1,4 @@
-"""SavedModel: a decoder in a folder that TensorFlow opens."""
+"""SavedModel: a decoder in a folder, which TensorFlow runs."""
 
 import os
 from pathlib import Path
@@ -10,8 +10,8 @@ from kvae.internal.errors import UserError, check_whole
 from kvae.internal.quiet_output import silenced
 from kvae.runtime.decoder import Decoder
 
-FILE = "saved_model.pb"  # of every SavedModel
-VARIANTS = {  # by name, the folder in a bundle
+FILE = "saved_model.pb"  # the file that every SavedModel has
+VARIANTS = {  # for each variant, its folder in a bundle
     "saved_model": "saved_model",
     "saved_model_decoder": "saved_model_decoder",
 }
@@ -26,11 +26,12 @@ class SavedModelDecoder(Decoder):
     """A decoder in a SavedModel.
 
     Args:
-        path: the folder.
-        threads: number of threads of TensorFlow, which must not have started yet; its own choice by default.
+        path: the path of the folder.
+        threads: the number of threads of TensorFlow, which can only be set before TensorFlow starts. By default
+            TensorFlow decides.
 
     Raises:
-        UserError: if the folder is not a SavedModel that kvae exported.
+        UserError: if the folder is not a SavedModel that kvae exported, or if the threads cannot be set.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
@@ -51,13 +52,13 @@ class SavedModelDecoder(Decoder):
             self.image_shape = tuple(self._functions["decode"].structured_outputs["means"].shape[1:])
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"{path} is not a SavedModel that kvae exported ({reason}).") from error
+            raise UserError(f"Expected a SavedModel that kvae exported. Received {path} ({reason}).") from error
 
     def run(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
         from kvae.internal.tensorflow import tf
 
-        found = self._functions[name](**{key: tf.constant(value) for key, value in inputs.items()})
-        return {key: value.numpy() for key, value in found.items()}
+        outputs = self._functions[name](**{key: tf.constant(value) for key, value in inputs.items()})
+        return {key: value.numpy() for key, value in outputs.items()}
 
 
 def _use_threads(threads: int) -> None:
@@ -68,4 +69,4 @@ def _use_threads(threads: int) -> None:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(1)
         except RuntimeError as error:
-            raise UserError(f"Expected to set threads before TensorFlow starts. {error}") from error
+            raise UserError(f"Expected threads to be set before TensorFlow starts. {error}") from error

@@ -11,7 +11,7 @@ from kvae import completion, evaluation
 from kvae.completion import Completion
 from kvae.internal import files
 from kvae.internal.errors import UserError, check_seed, check_whole
-from kvae.plotting import figures
+from kvae.plotting import drawing, figures
 from kvae.plotting.figures import Subject
 from kvae.training.runs import Run
 from kvae.training.train_resume import load_data, protocol

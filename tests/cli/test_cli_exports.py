@@ -67,7 +67,7 @@ def test_a_tolerance_that_is_exceeded_ends_in_status_2_and_no_bundle(call, tiny_
     arguments = ["--formats", "tflite", "--variants", "float16", "--tolerance", "float16=1e-7", "--no-evaluation"]
     status, out, err = call("export", tiny_run, *arguments, "--out", "b")
     assert (status, out) == (2, "")
-    assert err.startswith("kvae: Nothing was exported. float16: its means are off by")
+    assert err.startswith("kvae: Nothing was exported. float16: its means differ by")
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -100,8 +100,8 @@ def test_export_without_its_data_says_how_to_export_without_evaluation(call, cop
         (["export", "{bare}", "--out", "full"], "full' exists"),
         (["export", "{bare}", "--out", "full", "--overwrite"], "no model_card.json, so it is not replaced"),
         (["export", "{bare}", "--out", "full/file/b", "--formats", "savedmodel"], "Could not write full/file/b"),
-        (["sample", "nowhere"], "'nowhere' does not exist"),
-        (["sample", "full"], "Expected a bundle, with a model_card.json"),
+        (["sample", "nowhere"], "'nowhere', which does not exist"),
+        (["sample", "full"], "Expected a bundle, which has a model_card.json"),
         (["sample", "full/file"], "full/file is not a .tflite file"),
         (["sample", "{unfinished}"], "has no model.keras"),
         (["sample", "{run}", "-n", "0"], "Expected -n to be a whole number of at least 1. Received 0"),
@@ -278,7 +278,7 @@ def test_verify_prints_every_claim_and_ends_in_status_0(call, exported):
     status, out, err = call("verify", exported)
     assert (status, err) == (0, "")
     *checks, last = out.splitlines()
-    assert last == f"{exported}: everything holds"
+    assert last == f"{exported}: all claims hold"
     assert all(line.startswith("ok  ") for line in checks)
     for name in ("decoder_int8.tflite", "sample.py", "reference z", "float32 parity", "evaluation.json: elbo"):
         assert any(line.startswith(f"ok   {name}: ") for line in checks)
@@ -287,7 +287,7 @@ def test_verify_prints_every_claim_and_ends_in_status_0(call, exported):
 def test_verify_of_a_bundle_alone_needs_no_run(call, exported, tmp_path):
     shutil.copytree(exported / "bundle", tmp_path / "alone")
     status, out, _ = call("verify", "alone")
-    assert (status, out.splitlines()[-1]) == (0, "alone: everything holds")
+    assert (status, out.splitlines()[-1]) == (0, "alone: all claims hold")
     assert "elbo" not in out
 
 
@@ -323,5 +323,5 @@ def test_the_three_commands_in_processes_of_their_own(tiny_run, tmp_path):
         command = [sys.executable, "-m", "kvae", *map(str, arguments)]
         result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
         assert (result.returncode, result.stderr) == (0, ""), arguments
-    assert result.stdout.splitlines()[-1] == "bundle: everything holds"
+    assert result.stdout.splitlines()[-1] == "bundle: all claims hold"
     assert (tmp_path / "samples.png").is_file()

@@ -63,7 +63,7 @@ def failed_checks(path: Path) -> dict[str, str]:
     try:
         for check in export.verify(path):
             if not check.passed:
-                found[check.name] = check.found
+                found[check.name] = check.detail
     except UserError:
         pass
     return found
@@ -135,14 +135,14 @@ def without_entry(*names: str):
     [
         (lambda card: card.update(files={}), "sample.py", "does not list it"),
         (lambda card: card.update(files={}), "float32", "does not list decoder.tflite"),
-        (lambda card: card.update(variants={}), "variants", "states none"),
-        (without_entry("run", "model.keras"), "run", "of which model.keras"),
-        (overstate, "float32 parity", "too good"),
+        (lambda card: card.update(variants={}), "variants", "lists none"),
+        (without_entry("run", "model.keras"), "run", "does not state the SHA-256 of model.keras"),
+        (overstate, "float32 parity", "too small"),
         (lambda card: card["variants"]["float32"].update(bytes=1), "float32 parity", "bytes, stated 1"),
         (without_entry("variants", "float32", "means_error_greatest"), "float32 parity", "does not state it"),
         (without_entry("tolerances", "float32"), "float32 parity", "does not state it"),
         (lambda card: card["tolerances"]["float32"].update(means="x"), "float32 parity", "does not state it"),
-        (lambda card: card["model"].update(latent_dim=99), "model", "of another model"),
+        (lambda card: card["model"].update(latent_dim=99), "model", "describes another model"),
         (lambda card: card["reference"].update(seeds=[2**40]), "reference z", ""),
         (lambda card: card["reference"].update(z="x"), "reference z", ""),
         (lambda card: card.update(reference={}), "reference z", ""),
@@ -152,13 +152,13 @@ def test_a_wrong_or_incomplete_card_does_not_verify(copied, edit, claim, words):
     card = cards.read_card(copied / "bundle")
     edit(card)
     (copied / "bundle" / "model_card.json").write_text(json.dumps(card))
-    found = {check.name: check.found for check in export.verify(copied, evaluate=False) if not check.passed}
+    found = {check.name: check.detail for check in export.verify(copied, evaluate=False) if not check.passed}
     assert words in found[claim]
 
 
 def test_a_file_that_the_card_does_not_list_is_named(copied):
     (copied / "bundle" / "more.py").write_text("")
-    found = {check.name: check.found for check in export.verify(copied, evaluate=False) if not check.passed}
+    found = {check.name: check.detail for check in export.verify(copied, evaluate=False) if not check.passed}
     assert found == {"more.py": "model_card.json does not list it"}
 
 
@@ -168,7 +168,7 @@ def test_verification_reports_a_tolerance_wider_than_usual(copied):
     (copied / "bundle" / "model_card.json").write_text(json.dumps(card))
     found = {check.name: check for check in export.verify(copied, evaluate=False)}["float32 parity"]
     assert found.passed
-    assert "wider than the usual 0.0001" in found.found
+    assert "larger than the default 0.0001" in found.detail
 
 
 @pytest.mark.parametrize("source", ["evaluation.json", "model_card.json"])
@@ -198,7 +198,7 @@ def test_the_decoder_of_another_model_does_not_verify_although_the_card_fits(cop
     restate(copied, "decoder.tflite")
     found = failed_checks(copied)
     assert list(found) == ["float32 parity"]
-    assert "its means are off by" in found["float32 parity"]
+    assert "its means differ by" in found["float32 parity"]
 
 
 def test_wrong_reference_z_do_not_verify(copied):

@@ -50,5 +50,5 @@ def test_the_footprint_of_a_tflite_file_is_measured_without_tensorflow(bundled):
 
 @pytest.mark.usefixtures("no_tensorflow")
 def test_the_footprint_of_a_file_that_is_no_decoder_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"missing\.tflite does not run in a process of its own: .*Could not read"):
+    with pytest.raises(UserError, match=r"missing\.tflite cannot be used in a separate process: .*Could not read"):
         footprint(tmp_path / "missing.tflite", 1)

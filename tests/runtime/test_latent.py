@@ -199,7 +199,7 @@ def test_an_end_without_a_great_circle_leaves_the_rest_of_the_batch_alone(rng):
     ids=["other sizes", "other ranks", "numbers"],
 )
 def test_ends_of_different_shapes_are_refused(first, last, received, spherical):
-    with pytest.raises(UserError, match=rf"two ends of one shape \[\.\.\., D\]\. Received {received}"):
+    with pytest.raises(UserError, match=rf"two ends of the same shape \[\.\.\., D\]\. Received {received}"):
         latent_points.path(first, last, spherical=spherical)
 
 

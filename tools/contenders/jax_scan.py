@@ -1,4 +1,4 @@
-"""JAX: an epoch is one jitted `lax.scan` over the permuted images, with the state donated and Adam written out."""
+"""JAX: an epoch is one jitted `lax.scan` over the permuted images. The state is donated, and Adam is written here."""
 
 from functools import partial
 from typing import Any
@@ -49,7 +49,7 @@ def decode(weights: Weights, network: str, z: jax.Array) -> jax.Array:
 
 
 def loss_of(weights: Weights, network: str, x: jax.Array, key: Any) -> jax.Array:
-    """In nats, mean over the batch; without a key z = mean."""
+    """The mean loss of a batch, in nats. Without a key, z = mean."""
     mean, log_var = encode(weights, network, x)
     z = mean if key is None else mean + jnp.exp(0.5 * log_var) * jax.random.normal(key, mean.shape)
     logits = decode(weights, network, z).reshape(x.shape)
@@ -86,7 +86,7 @@ def train_epoch(network: str, batch: int, state: State, images: jax.Array, key: 
 
 
 def train_epoch_by_steps(network: str, batch: int, state: State, images: jax.Array, key: jax.Array) -> State:
-    """The same from Python: on a CPU, XLA's convolutions are three times slower within a loop of its own."""
+    """The same with a Python loop, because on a CPU convolutions are three times slower in a loop of XLA."""
     order_key, noise_key = jax.random.split(key)
     order = jax.random.permutation(order_key, len(images))
     starts = range(0, len(images), batch)
@@ -100,7 +100,7 @@ class JaxScan:
         self.settings = settings
         self.train, self.test = jnp.asarray(settings.images("train")), jnp.asarray(settings.images("test"))
         self.key = jax.random.key(settings.seed)
-        # Copies, not views of NumPy's memory, since they are donated.
+        # These are copies and not views of NumPy's memory, because they are donated.
         weights = {name: jnp.array(value) for name, value in settings.initial().items()}
         zeros = [jax.tree.map(jnp.zeros_like, weights) for _ in range(2)]
         self.state = (weights, *zeros, jnp.zeros((), jnp.int32))

@@ -1,4 +1,4 @@
-"""Keras in the style of the VAE example of its documentation: `Sampling` layer, own `train_step`, `fit` on an array."""
+"""Keras in the style of its documentation's VAE example: a `Sampling` layer, a `train_step`, and `fit` on an array."""
 
 import keras
 import tensorflow as tf
@@ -53,7 +53,7 @@ class VAE(keras.Model):
         return self.trackers
 
     def terms(self, x: tf.Tensor, at_mean: bool = False) -> list[tf.Tensor]:
-        """Loss, reconstruction and KL in nats, means over the batch."""
+        """Loss, reconstruction and KL, in nats: means over the batch."""
         mean, log_var, z = self.encoder(x)
         logits = self.decoder(mean if at_mean else z)
         cross_entropy = keras.losses.binary_crossentropy(x, logits, from_logits=True)

@@ -1,4 +1,4 @@
-"""kvae as a user gets it: `load`, `VAE`, `compile` with an optimizer, `fit`. No other flag."""
+"""kvae with its default options: `load`, `VAE`, `compile` with an optimizer, `fit`."""
 
 import keras
 from protocol import FILTERS, LEARNING_RATE, Settings, serve

@@ -1,13 +1,14 @@
-"""The limit: the five large matrix products of a training step of the MLP in one XLA loop, and nothing else.
+"""The limit: only the five large matrix products of a training step of the MLP, in one XLA loop.
 
-Two forward, one for the gradient of the hidden layer, two for the gradients of the kernels. What a training needs
-besides (activations, the loss, Adam, random numbers, moving images) is what separates it from this number.
+Two of them belong to the forward pass, one to the gradient of the hidden layer, and two to the gradients of the
+kernels. The other work of a training (activations, the loss, Adam, random numbers, moving images) makes it slower than
+this limit.
 """
 
 import tensorflow as tf
 from protocol import PIXELS, Settings, serve
 
-BATCHES = 8  # different inputs, so that no product can be moved out of the loop
+BATCHES = 8  # several inputs, so that the compiler cannot move a product out of the loop
 
 
 class MatrixProducts:
@@ -23,7 +24,7 @@ class MatrixProducts:
 
     def epoch(self) -> int:
         dw1, dw4 = self.loop(self.x, self.w1, self.w4, tf.constant(self.steps))
-        dw1.numpy(), dw4.numpy()  # waits
+        dw1.numpy(), dw4.numpy()  # waits for the result
         return self.steps * self.batch
 
     def elbo(self) -> None:

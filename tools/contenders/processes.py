@@ -1,4 +1,4 @@
-"""The benchmark's side of a contender: which there are, where their libraries are, and a process that is asked."""
+"""The contenders of the benchmark, their environments, and the processes in which they run."""
 
 import json
 import os
@@ -27,14 +27,14 @@ print(json.dumps({name: importlib.metadata.version(name) for name in sys.argv[1:
 
 
 class ContenderError(Exception):
-    """Why a contender has no number."""
+    """A contender could not be measured; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """An interpreter and what it must be able to import.
+    """An interpreter and the packages that it must have.
 
-    `.benchmark/<name>` is used where it exists, else the interpreter that runs the benchmark.
+    The interpreter is that of `.benchmark/<name>` if it exists, otherwise the one that runs the benchmark.
     """
 
     name: str
@@ -50,14 +50,19 @@ class Environment:
 
     @property
     def python(self) -> str:
-        own = self.folder / "bin" / "python"
-        return str(own) if own.exists() else sys.executable
+        python = self.folder / "bin" / "python"
+        return str(python) if python.exists() else sys.executable
 
     def versions(self, timeout: float) -> dict[str, str]:
-        """Versions of its packages, each imported, which also brings their files into memory before start-ups count.
+        """The versions of the packages.
+
+        Every package is imported, which also loads its files into memory before start-up times are measured.
+
+        Args:
+            timeout: the longest time for the imports, in seconds.
 
         Raises:
-            ContenderError: one is missing or cannot be imported.
+            ContenderError: if a package is missing or cannot be imported.
         """
         command = [self.python, "-c", VERSIONS, *self.packages]
         try:
@@ -69,14 +74,14 @@ class Environment:
         return json.loads(last_line(done.stdout))
 
     def install(self) -> None:
-        """Makes the virtual environment from the requirements; what is there already stays."""
+        """Makes the virtual environment with the requirements. Packages that are installed already are kept."""
         subprocess.run([sys.executable, "-m", "venv", self.folder], check=True)
         subprocess.run([self.folder / "bin" / "python", "-m", "pip", "install", "-r", self.requirements], check=True)
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A script, its arguments and the environment it runs in."""
+    """A script, its arguments and its environment."""
 
     name: str
     environment: Environment
@@ -108,13 +113,13 @@ def last_line(text: str) -> str:
 
 
 class Worker:
-    """A running contender.
+    """The process of a contender.
 
     Args:
-        contender: which.
-        settings: what it trains.
-        folder: where it may leave files.
-        timeout: seconds it may take for an answer.
+        contender: the contender.
+        settings: the settings of its training.
+        folder: the current folder of the process, in which it may write files.
+        timeout: the longest time for an answer, in seconds.
     """
 
     def __init__(self, contender: Contender, settings: Settings, folder: Path, timeout: float) -> None:
@@ -129,7 +134,7 @@ class Worker:
             errors="replace",
             cwd=folder,
             env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ},
-            start_new_session=True,  # a group of its own, that ends with all it started
+            start_new_session=True,  # a new process group, so that `close` also ends the processes that it has started
         )
         self.lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -138,18 +143,18 @@ class Worker:
     def _read(self) -> None:
         for line in self.process.stdout:
             self.lines.put(line)
-        self.lines.put("")  # the end
+        self.lines.put("")  # marks the end of the output
 
     def say(self, message: Any) -> None:
-        with suppress(BrokenPipeError):  # it has ended: `hear` says why
+        with suppress(BrokenPipeError):  # the process has ended; `hear` raises the error
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
 
     def hear(self) -> dict[str, Any]:
-        """The next answer.
+        """The next answer of the process.
 
         Raises:
-            ContenderError: the process ended, or took too long.
+            ContenderError: if the process has ended, or if it does not answer in time.
         """
         until = time.monotonic() + self.timeout
         while True:
@@ -162,7 +167,7 @@ class Worker:
             try:
                 answer = json.loads(line)
             except ValueError:
-                continue  # a library that prints
+                continue  # a line that a library has printed
             if isinstance(answer, dict):
                 return answer
 
@@ -177,7 +182,7 @@ class Worker:
         return f"{last_line(self.log.read()) or 'ended'} (exit status {self.process.returncode})"
 
     def close(self) -> None:
-        """Ends the process and all that it started, whatever they do."""
+        """Ends the process and all processes that it has started."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

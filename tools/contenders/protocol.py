@@ -1,8 +1,9 @@
-"""What a contender's process shares with the benchmark: what to train, and a line of JSON a question and an answer.
+"""The settings of a contender, and its communication with the benchmark: one line of JSON per command and answer.
 
-A contender is a script of its own interpreter. Its first line of standard input is its `Settings`; it builds, trains an
-epoch to warm up and answers. Then each line is a command: `epoch`, `elbo` or `stop`. Between commands it sleeps in a
-read, so that the one process that works has the machine. Needs NumPy alone.
+A contender is a script with its own interpreter. The first line of its standard input is its `Settings`. It builds the
+model, trains one epoch to warm up, and answers. Each further line is a command: `epoch`, `elbo` or `stop`. Between
+commands it waits for input and uses no processor time, so that only one process works at a time. This module needs only
+NumPy.
 """
 
 import json
@@ -20,24 +21,24 @@ import numpy as np
 SIDE = 28
 PIXELS = SIDE * SIDE
 FILTERS = (32, 64)  # of the convolutional network, from the image inwards
-STEM = (7, 7, 64)  # places and channels between its dense layers and its convolutions
+STEM = (7, 7, 64)  # height, width and channels between its dense layers and its convolutions
 LEARNING_RATE = 1e-3
 EVALUATION_BATCH = 1000
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What every contender trains alike.
+    """The settings of the training, which are the same for all contenders.
 
     Attributes:
         network: `mlp`, 784-width-latent-width-784 with tanh; or `conv`, two convolutions and a dense layer of `width`
             units with ReLU, and their mirror.
-        batch: images a step; the last step of an epoch has what remains.
-        latent: D.
-        width: units of the dense hidden layers.
-        data: path of an archive with `x_train` and `x_test`, uint8 `[N, 28, 28]` of 0 and 255.
-        weights: path of an archive with the initial weights, as `initial_weights` makes them.
-        seed: of order and noise.
+        batch: the number of images per step. The last step of an epoch has the remaining images.
+        latent: the size of the latent space, D.
+        width: the number of units of the dense hidden layers.
+        data: the path of an archive with `x_train` and `x_test`, uint8 `[N, 28, 28]` of 0 and 255.
+        weights: the path of an archive with the initial weights, as `initial_weights` makes them.
+        seed: the seed of the order and of the noise.
     """
 
     network: str
@@ -49,18 +50,18 @@ class Settings:
     seed: int = 0
 
     def images(self, part: str) -> np.ndarray:
-        """`train` or `test` as the models see them: 0 and 1, `[N, 28, 28, 1]` float32."""
+        """The images `train` or `test` as input of the models: 0 and 1, `[N, 28, 28, 1]` float32."""
         with np.load(self.data) as archive:
             return (archive[f"x_{part}"][..., None] > 127).astype(np.float32)
 
     def initial(self, part: str = "") -> dict[str, np.ndarray]:
-        """Initial weights by name, of the `encoder`, the `decoder` or both."""
+        """The initial weights by name, of the `encoder`, the `decoder`, or both by default."""
         with np.load(self.weights) as archive:
             return {name: archive[name] for name in archive.files if name.startswith(part)}
 
 
 def kernel_shapes(network: str, latent: int, width: int) -> dict[str, tuple[int, ...]]:
-    """The layers in their order, shapes as Keras has them; of a transposed convolution `[3, 3, out, in]`."""
+    """The shapes of the kernels in the order of the layers, as in Keras; `[3, 3, out, in]` if transposed."""
     first, second = FILTERS
     if network == "mlp":
         body = {"encoder/hidden": (PIXELS, width)}
@@ -83,7 +84,7 @@ def kernel_shapes(network: str, latent: int, width: int) -> dict[str, tuple[int,
 
 
 def initial_weights(network: str, latent: int, width: int, seed: int) -> dict[str, np.ndarray]:
-    """Glorot uniform kernels, zero biases: `<part>/<layer>/kernel` and `.../bias`, float32, in the order of layers."""
+    """Glorot uniform kernels `<part>/<layer>/kernel` and zero biases `.../bias`, float32, by layer."""
     rng, weights = np.random.default_rng(seed), {}
     for name, shape in kernel_shapes(network, latent, width).items():
         limit = math.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
@@ -94,21 +95,21 @@ def initial_weights(network: str, latent: int, width: int, seed: int) -> dict[st
 
 
 class Contender(Protocol):
-    """What a script hands to `serve`."""
+    """The interface of a contender, which `serve` calls."""
 
     def epoch(self) -> int:
-        """Trains on every image once in a new order, waits until that is done, and returns how many there were."""
+        """Trains on every image once in a new order, waits until this is done, and returns the number of images."""
 
     def elbo(self) -> float | None:
-        """The mean over the test images in nats, one draw of z each; None of what has no ELBO."""
+        """The mean ELBO of the test images, in nats, with one draw of z per image; None if there is no ELBO."""
 
     def objective(self) -> float | None:
-        """The loss of the first batch of training images at the initial weights with z = mean: equal for all."""
+        """The loss of the first batch of training images at the initial weights with z = mean, in nats."""
 
 
 def peak_bytes() -> int:
-    """The most memory that this process held at a time."""
-    try:  # on Linux ru_maxrss begins with what the parent held when it started this process
+    """The largest memory of this process, in bytes."""
+    try:  # on Linux, ru_maxrss would include the memory of the parent at the start of this process
         with open("/proc/self/status", encoding="ascii") as status:
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
     except OSError:
@@ -117,10 +118,14 @@ def peak_bytes() -> int:
 
 
 def serve(make: Callable[[Settings], Contender]) -> None:
-    """Answers the benchmark until it says `stop` or is gone. Call it when all libraries are imported."""
+    """Answers the commands of the benchmark until it sends `stop` or ends.
+
+    Args:
+        make: a function from the settings to the contender. Call `serve` when all libraries are imported.
+    """
     imported = time.time()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print goes to standard error
+    os.dup2(2, 1)  # the output of libraries goes to standard error
 
     def answer(**fields: Any) -> None:
         answers.write(json.dumps(fields) + "\n")

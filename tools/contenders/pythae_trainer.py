@@ -1,4 +1,4 @@
-"""pythae: its VAE with networks of one's own and its trainer, whose loop over its data loader is `train_step`."""
+"""pythae: its VAE with the networks of the benchmark, and its trainer, whose `train_step` trains one epoch."""
 
 import pythae.models.nn
 import torch
@@ -20,7 +20,7 @@ class Encoder(pythae.models.nn.BaseEncoder):
 
 
 class Decoder(pythae.models.nn.BaseDecoder):
-    """Ends in probabilities: pythae's `bce` loss takes no logits."""
+    """A decoder with probabilities as output, because the loss `bce` of pythae does not accept logits."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

@@ -1,9 +1,12 @@
-"""PyTorch in a plain loop, data on the device, fused Adam: `pytorch.py eager`, or `compiled` with `torch.compile`."""
+"""PyTorch in a plain loop, with the data on the device and fused Adam.
+
+The argument is `eager`, or `compiled` to use `torch.compile`.
+"""
 
 import os
 import sys
 
-os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # a start-up that compiles, whatever ran before
+os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # so that every start-up includes the compilation
 
 import torch
 import torch_networks
@@ -19,7 +22,7 @@ class VAE(nn.Module):
         self.decoder = torch_networks.make_decoder(settings)
 
     def forward(self, x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
-        """The loss, in nats, mean over the batch; `scale` of the noise is 0 for z = mean."""
+        """The mean loss of the batch, in nats. `scale` multiplies the noise; with 0, z = mean."""
         mean, log_var = self.encoder(x)
         z = mean + scale * torch.exp(0.5 * log_var) * torch.randn_like(mean)
         reconstruction = functional.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum")
@@ -37,7 +40,7 @@ class PyTorch:
         self.vae = VAE(settings).to(self.device)
         torch_networks.set_weights(self.vae.encoder, self.vae.decoder, settings.initial())
         self.optimizer = torch.optim.Adam(self.vae.parameters(), lr=LEARNING_RATE, fused=True)
-        # Sizes are constants to the compiler: the ragged last batch is a second compilation, not a slower first one.
+        # With constant sizes, the smaller last batch is compiled separately and does not make the other batches slower.
         self.loss = torch.compile(self.vae, dynamic=False) if sys.argv[1] == "compiled" else self.vae
 
     def epoch(self) -> int:
@@ -46,7 +49,7 @@ class PyTorch:
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-        loss.item()  # waits
+        loss.item()  # waits for the result
         return len(self.train)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""One setting measured: every contender warmed up, then epochs in rounds, one process at work at a time."""
+"""The measurement of one setting: each contender warms up, and then trains epochs in rounds, one process at a time."""
 
 import random
 import time
@@ -14,13 +14,13 @@ from contenders.protocol import Settings
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured.
+    """The amount of measurement.
 
     Attributes:
-        rounds: epochs timed, at least.
-        threshold: the test ELBO to be reached, in nats; None for no evaluation.
-        epochs: at most, while one has not reached it.
-        timeout: seconds an answer may take.
+        rounds: the smallest number of timed epochs.
+        threshold: the test ELBO that is to be reached, in nats, or None for no evaluation.
+        epochs: the largest number of epochs, as long as a contender has not reached the threshold.
+        timeout: the longest time for an answer, in seconds.
     """
 
     rounds: int
@@ -30,15 +30,19 @@ class Plan:
 
 
 def measure(contenders: Iterable[Contender], settings: Settings, plan: Plan, folder: Path) -> dict[str, Any]:
-    """Raw results by contender, and the order in which they took their turns.
+    """Measures contenders with one setting.
 
-    One that crashes or hangs is left out from there on; the reason is its result. No process outlives the call.
+    If a contender crashes or does not answer, it is left out from then on, and its result is the reason. All processes
+    have ended when the function returns.
 
     Args:
-        contenders: that take part.
-        settings: what they train.
-        plan: how much.
-        folder: where they may leave files.
+        contenders: the contenders.
+        settings: the settings of their training.
+        plan: the amount of measurement.
+        folder: a folder in which they may write files.
+
+    Returns:
+        `results` by contender, and `order`, the order of the contenders in each round.
     """
     results: dict[str, dict[str, Any]] = {}
     workers: dict[str, Worker] = {}
@@ -58,9 +62,9 @@ def measure(contenders: Iterable[Contender], settings: Settings, plan: Plan, fol
             results[name]["elbo"].append(workers[name].ask("elbo")["elbo"])
 
     def goes_on() -> bool:
-        known = [results[name]["elbo"] for name in workers if plan.threshold is not None]
-        reaching = any(elbo[-1] is not None and max(elbo) < plan.threshold for elbo in known)
-        return bool(workers) and (len(order) < plan.rounds or (reaching and len(order) < plan.epochs))
+        elbos = [results[name]["elbo"] for name in workers if plan.threshold is not None]
+        below = any(elbo[-1] is not None and max(elbo) < plan.threshold for elbo in elbos)
+        return bool(workers) and (len(order) < plan.rounds or (below and len(order) < plan.epochs))
 
     try:
         for contender in contenders:

@@ -1,7 +1,7 @@
-"""The two networks in PyTorch, layer by layer those of Keras, for `pytorch.py` and `pythae_trainer.py`.
+"""The two networks in PyTorch with the same layers as in Keras, for `pytorch.py` and `pythae_trainer.py`.
 
-Keras pads a convolution of stride 2 at the far side only, and crops a transposed one there: so do these, which makes
-the functions equal for equal weights.
+Keras pads a convolution of stride 2 only at the right and at the bottom, and crops a transposed convolution there. The
+layers here do the same, so that equal weights give equal functions.
 """
 
 import math
@@ -57,7 +57,7 @@ def make_decoder(settings: Settings) -> nn.Sequential:
 
 
 def set_weights(encoder: nn.Module, decoder: nn.Module, weights: dict[str, np.ndarray]) -> None:
-    """Copies the initial weights, which have Keras's layout, into networks of PyTorch's."""
+    """Copies the initial weights, which have the layout of Keras, into networks of PyTorch."""
     parameters = [parameter for network in (encoder, decoder) for parameter in network.parameters()]
     for parameter, (name, value) in zip(parameters, weights.items(), strict=True):
         if name == "encoder/dense/kernel":  # rows in the order of [H, W, C]

@@ -1,4 +1,4 @@
-"""Readers of data, one file per format. A new one is a file with a function `read`, and a line in `READERS`."""
+"""Readers of data, one file per format. A new format is a file with a function `read` and a line in `READERS`."""
 
 import inspect
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from kvae.data.split import Source
 from kvae.internal import user_files
 from kvae.internal.errors import UserError
 
-# By kind, a function (place) -> Source, or (place, streaming) -> Source if it can also stream from disk.
+# For each kind, a function (place) -> Source, or (place, streaming) -> Source if it can also read from disk in batches.
 READERS: dict[str, Callable[..., Source]] = {
     "idx": idx.read,
     "csv": csv.read,
@@ -23,17 +23,15 @@ def open_source(source: str | Source, streaming: bool = False) -> Source:
     """Opens a source.
 
     Args:
-        source: `mnist5k`, `KIND:PLACE` with a kind of `READERS`, the name of a TFDS dataset, or
-            `MODULE:FUNCTION:PLACE` for a reader of the user's in a file that was imported. A `Source` is returned as it
-            is.
-        streaming: whether to read the images from disk batch by batch instead of into memory; only for readers that
-            can.
+        source: `mnist5k`, the name of a TFDS dataset, `KIND:PLACE` with a kind in `READERS`, or `MODULE:FUNCTION:PLACE`
+            for a reader in an imported file. A `Source` is returned unchanged.
+        streaming: whether to read the images from disk in batches instead of into memory. Not all readers can do so.
 
     Returns:
         The splits of the source.
 
     Raises:
-        UserError: if the source is unknown, or its content cannot be read. Each reader says what it expects.
+        UserError: if the source is unknown, if its content is not valid, or if it cannot be streamed.
     """
     if isinstance(source, Source):
         return source
@@ -47,12 +45,13 @@ def open_source(source: str | Source, streaming: bool = False) -> Source:
     if streaming:
         raise UserError(
             f"Expected a TFDS dataset or images:DIR for streaming. Received {source!r}, which cannot be streamed. "
-            "Leave streaming out to read it into memory."
+            "Read it into memory without streaming."
         )
     return reader(place)
 
 
 def _reader_and_place(source: str) -> tuple[Callable[..., Source], str]:
+    """The function that reads a source, and its argument: a path, or the name of a dataset."""
     kind, colon, place = source.partition(":")
     if source == "mnist5k":
         return _mnist5k, source
@@ -70,7 +69,7 @@ def _mnist5k(_: str) -> Source:
 
 
 def absolute(source: str) -> str:
-    """A source of files with their absolute paths, so that a run can be used from any folder."""
+    """The same source with absolute paths of its files, so that it can be read from any folder."""
     reader, place = _reader_and_place(source)
     if reader in (tfds.read, _mnist5k) or not place:
         return source
