@@ -183,6 +183,13 @@ def test_files_that_the_readme_shows_exist():
         assert (ROOT / target).exists(), target
 
 
+def test_the_version_is_stated_once_and_for_all():
+    import kvae
+
+    assert f'version="{kvae.__version__}"' in (ROOT / "setup.py").read_text(encoding="utf-8")
+    assert f"## {kvae.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
 def test_pinned_versions_satisfy_the_ranges_of_setup():
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name

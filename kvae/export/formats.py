@@ -25,10 +25,13 @@ class Format(NamedTuple):
 
 FORMATS: dict[str, Format] = {
     "savedmodel": Format(
-        runtime.FORMATS["savedmodel"], savedmodel.write, savedmodel.TOLERANCES, default=("saved_model",)
+        runtime.FORMATS["savedmodel"], savedmodel.write, {"saved_model": savedmodel.TOLERANCE}, ("saved_model",)
     ),
     "savedmodel_decoder": Format(
-        runtime.FORMATS["savedmodel"], savedmodel.write, savedmodel.TOLERANCES, default=("saved_model_decoder",)
+        runtime.FORMATS["savedmodel"],
+        savedmodel.write,
+        {"saved_model_decoder": savedmodel.TOLERANCE},
+        ("saved_model_decoder",),
     ),
     "tflite": Format(runtime.FORMATS["tflite"], litert.write, litert.TOLERANCES, default=litert.DEFAULT_VARIANTS),
 }
@@ -83,7 +86,7 @@ def plan(formats: Any, variants: Any, tolerances: Mapping[str, float] | None) ->
     _check_tolerances(tolerances, valid)
     plans = []
     for name, format_ in chosen.items():
-        selected = [variant for variant in names if variant in format_.tolerances and len(format_.default) > 1]
+        selected = [variant for variant in names if variant in format_.tolerances]
         for variant in selected or format_.default:
             tolerance = dict(format_.tolerances[variant])
             if variant in (tolerances or {}):

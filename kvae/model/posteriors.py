@@ -1,5 +1,6 @@
 """q(z|x): one class per family of distributions, and one class for a distribution of the family."""
 
+import warnings
 from typing import Any, NamedTuple
 
 from kvae.internal.errors import UserError
@@ -51,6 +52,11 @@ class Distribution:
 
     def stop_gradient(self) -> "Distribution":
         """The same distribution without gradients of its parameters. `log_prob` still has a gradient in z."""
+        if hasattr(self, "stopped"):  # its name in kvae 0.2
+            warnings.warn(
+                "The method stopped() of a Distribution is now stop_gradient().", DeprecationWarning, stacklevel=2
+            )
+            return self.stopped()
         raise NotImplementedError(f"{type(self).__name__} needs a method stop_gradient().")
 
     def tensors(self) -> dict[str, tf.Tensor]:

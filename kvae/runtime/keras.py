@@ -1,6 +1,7 @@
 """Keras: the decoder of a `kvae.VAE` in memory or in a .keras file."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,27 @@ class KerasDecoder(Decoder):
         return {"images": images.numpy(), "means": drawn.means.numpy(), "z": drawn.z.numpy()}
 
 
+def load_model(path: str | os.PathLike[str]) -> Any:
+    """The model in a .keras file, without the state of its optimizer.
+
+    Raises:
+        UserError: if the file is damaged, is not a model, or has a class of the user's own that is not imported.
+    """
+    with silenced():
+        from kvae.internal.tensorflow import keras
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras does not convert the errors of zip, HDF5 and JSON
+        own = re.search(r"Could not locate class '(\w+)'", str(error))
+        if own:
+            raise UserError(
+                f"{path} has the class {own[1]}, which is not one of kvae. Import its file first; on the command line "
+                "with --import FILE.py."
+            ) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} is damaged or not a model of kvae ({reason}).") from error
+
+
 def open_file(path: str | os.PathLike[str], threads: int | None = None) -> KerasDecoder:
     """Opens the decoder of the model in a .keras file.
 
@@ -51,13 +73,7 @@ def open_file(path: str | os.PathLike[str], threads: int | None = None) -> Keras
     Raises:
         UserError: if the file cannot be read, or if it is not a model of kvae.
     """
-    with silenced():
-        from kvae.internal.tensorflow import keras
-    try:
-        vae = keras.saving.load_model(path)
-    except Exception as error:  # Keras does not convert the errors of zip, HDF5 and JSON
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"Could not open {path}: {reason}") from error
+    vae = load_model(path)
     if not hasattr(vae, "sample_graph"):
         raise UserError(
             f"Expected a whole model of kvae, such as RUN/model.keras. Received {path}, which is a "

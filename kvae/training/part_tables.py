@@ -13,8 +13,7 @@ KINDS = {  # the default kind of each part
     "objective": "elbo",
 }
 # Keys of [model] that are short for an option of a part, each with the part and with the kinds of the part that have
-# the option (None: all kinds). Configurations of kvae 0.2 contain all of these keys. A key is ignored if the chosen
-# kind does not have the option.
+# the option (None: all kinds).
 SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "hidden_units": ("network", ("mlp",)),
     "filters": ("network", ("conv",)),
@@ -32,11 +31,13 @@ SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
 }
 
 
-def with_tables(model: dict[str, Any]) -> dict[str, Any]:
+def with_tables(model: dict[str, Any], of_version_0_2: bool = False) -> dict[str, Any]:
     """The section [model] with a table for each part, to which the short keys are moved.
 
     Args:
         model: the section [model] as a recipe contains it.
+        of_version_0_2: whether it is from the config.json of a run of kvae 0.2, which contains all short keys: then
+            those that the chosen kinds do not have are left out.
 
     Raises:
         ValueError: if an option is given both as a short key and in its table.
@@ -53,7 +54,7 @@ def with_tables(model: dict[str, Any]) -> dict[str, Any]:
         part, kinds = SHORT[name]
         table = result.get(part, {})
         kind = table.get("kind", KINDS[part]) if isinstance(table, dict) else None
-        if not isinstance(table, dict) or (kinds is not None and kind not in kinds and ":" not in str(kind)):
+        if not isinstance(table, dict) or (of_version_0_2 and kinds is not None and kind not in kinds):
             continue
         if name in table:
             raise ValueError(f"model.{name} is short for model.{part}.{name}; expected one of them, received both")

@@ -20,15 +20,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kvae import __version__
 from kvae.internal import files
 from kvae.internal.errors import UserError
+from kvae.runtime.keras import load_model
 from kvae.training import history
 from kvae.training.config import RunConfig
+from kvae.training.part_tables import with_tables
 
 if TYPE_CHECKING:
     from kvae.model.vae import VAE
 
-PACKAGES = ("kvae", "tensorflow", "keras", "numpy", "tensorflow-datasets")
+PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets")
 
 
 class Run:
@@ -80,7 +83,10 @@ class Run:
         values = files.read_json(folder / "config.json")
         if not isinstance(values, dict) or "config" not in values:
             raise UserError(f"{folder / 'config.json'} is not the configuration of a run.")
-        return cls(folder, RunConfig.from_dict(values["config"]))
+        config = values["config"]
+        if isinstance(config, dict) and isinstance(config.get("model"), dict):
+            config = {**config, "model": with_tables(config["model"], of_version_0_2=True)}
+        return cls(folder, RunConfig.from_dict(config))
 
     def write_config(self, protocol: dict[str, Any]) -> None:
         """Writes config.json."""
@@ -125,18 +131,13 @@ class Run:
         Raises:
             UserError: if the training has not finished, or if model.keras is damaged.
         """
-        from kvae.internal.tensorflow import keras
         from kvae.model.vae import VAE
 
         path = self.folder / "model.keras"
         if not path.is_file():
             hint = f" To finish it: kvae train --resume --out {self.folder}" if self.checkpoints.is_dir() else ""
             raise UserError(f"{str(self.folder)!r} has no model.keras: its training has not finished.{hint}")
-        try:
-            vae = keras.saving.load_model(path, compile=False)
-        except Exception as error:  # Keras does not convert the errors of zip, HDF5 and JSON
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(f"{path} is damaged or not a model of kvae ({reason}).") from error
+        vae = load_model(path)
         if not isinstance(vae, VAE):
             raise UserError(f"Expected {path} to contain a kvae.VAE. Received a {type(vae).__name__}.")
         return vae
@@ -157,7 +158,7 @@ class Run:
 
 def versions() -> dict[str, str]:
     """The versions of the packages that config.json and the model card record."""
-    return {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {"kvae": __version__, **{package: importlib.metadata.version(package) for package in PACKAGES}}
 
 
 def check_free(folder: str | Path, overwrite: bool) -> None:

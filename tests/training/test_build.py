@@ -1,5 +1,7 @@
 """A model is made of the tables of its configuration; each part checks its own options, before the data are read."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from kvae.internal import user_files
 from kvae.internal.errors import UserError
 from kvae.training.build import build_model, make_parts, options_of, resolved
 from kvae.training.config import RunConfig
+from kvae.training.runs import Run
 
 OWN = """
 import keras
@@ -78,6 +81,8 @@ def configured(**model) -> RunConfig:
             {"likelihood": {"kind": "bernoulli", "variance": 1.0}},
             "Expected no options for model.likelihood 'bernoulli'",
         ),
+        ({"variance": 2.0}, r"Expected no options for model\.likelihood 'bernoulli'\. Received 'variance'"),
+        ({"filters": [8]}, r"Unknown option of model\.network 'mlp': 'filters'"),
         ({"likelihood": "gaussian", "variance": 0}, r"^model\.likelihood: Expected a positive variance"),
         ({"likelihood": "gaussian", "variance": "learnt"}, r"^model\.likelihood: Expected a positive variance"),
         ({"beta": -1}, r"^model\.objective: Expected beta"),
@@ -154,13 +159,14 @@ def test_a_resolved_configuration_states_every_option_and_means_the_same():
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_whole_configuration_of_version_0_2_is_read_as_it_was_meant():
+def test_a_whole_configuration_of_version_0_2_is_read_as_it_was_meant(tmp_path):
     model = {
         "latent_dim": 2, "network": "mlp", "hidden_units": [500], "filters": [32, 64], "dense_units": 128,
         "initialization": "fan_in", "scale": "log_var", "output_bias": "zero", "encoder_l2": 0.0, "decoder_l2": 0.01,
         "likelihood": "bernoulli", "variance": 1.0, "beta": 1.5, "samples": 1, "kl": "analytic",
     }  # fmt: skip
-    old = RunConfig.from_dict({"model": model})
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"model": model}}))
+    old = Run.open(tmp_path).config
     new = RunConfig.from_dict(
         {
             "model": {

@@ -14,17 +14,22 @@ from kvae.training.config import RunConfig, override
         ({"prior": {"kind": "mixture", "components": 3}}, "prior", {"kind": "mixture", "components": 3}),
         ({"prior": {"components": 3}}, "prior", {"kind": "standard_normal", "components": 3}),
         ({"hidden_units": (5, 3)}, "network", {"kind": "mlp", "hidden_units": [5, 3]}),
-        ({"network": "conv", "hidden_units": [5], "filters": [4]}, "network", {"kind": "conv", "filters": [4]}),
+        ({"network": "conv", "filters": [4]}, "network", {"kind": "conv", "filters": [4]}),
         ({"network": "mine:Net", "hidden_units": [5]}, "network", {"kind": "mine:Net", "hidden_units": [5]}),
         ({"beta": 2.0, "samples": 3}, "objective", {"kind": "elbo", "beta": 2.0, "samples": 3}),
         ({"beta": 2.0, "objective": {"kl": "sampled"}}, "objective", {"kind": "elbo", "kl": "sampled", "beta": 2.0}),
         ({"likelihood": "gaussian", "variance": "learned"}, "likelihood", {"kind": "gaussian", "variance": "learned"}),
-        ({"likelihood": "bernoulli", "variance": 1.0}, "likelihood", {"kind": "bernoulli"}),
+        ({"likelihood": "bernoulli", "variance": 1.0}, "likelihood", {"kind": "bernoulli", "variance": 1.0}),
         ({"activation": None}, "network", {"kind": "mlp"}),
     ],
 )
 def test_short_keys_and_names_stand_for_tables(model, part, expected):
     assert RunConfig.from_dict({"model": model}).to_dict()["model"][part] == expected
+
+
+def test_short_keys_that_the_kinds_do_not_have_are_left_out_of_a_configuration_of_version_0_2():
+    found = with_tables({"network": "conv", "hidden_units": [5], "filters": [4], "variance": 1.0}, of_version_0_2=True)
+    assert found == {"network": {"kind": "conv", "filters": [4]}}
 
 
 def test_an_option_that_is_given_twice_is_refused():
