@@ -59,7 +59,7 @@ def configured(**model) -> RunConfig:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"likelihood": "foo"}, r"Unknown model\.likelihood 'foo'.*MODULE:CLASS, with --import"),
+        ({"likelihood": "foo"}, r"Unknown model\.likelihood 'foo'.*MODULE:CLASS and give its file with --import"),
         ({"likelihood": "gausian"}, "Did you mean 'gaussian'"),
         ({"prior": "standardnormal"}, "Did you mean 'standard_normal'"),
         ({"posterior": {"kind": "diagonal"}}, r"Unknown model\.posterior"),
@@ -101,8 +101,8 @@ def test_a_part_refuses_what_it_cannot_be(model, message):
 @pytest.mark.parametrize(
     ("kind", "part", "message"),
     [
-        ("value", "prior", "Expected model.prior to be a class made of Prior"),
-        ("Shifted", "likelihood", "Expected model.likelihood to be a class made of Likelihood"),
+        ("value", "prior", "Expected model.prior to be a subclass of Prior"),
+        ("Shifted", "likelihood", "Expected model.likelihood to be a subclass of Likelihood"),
         ("Nothing", "prior", "has no 'Nothing'"),
         ("NotRegistered", "prior", "to be registered with Keras"),
         ("WithoutMirror", "network", "to have a method mirror"),
