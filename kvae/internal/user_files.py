@@ -58,9 +58,9 @@ def is_imported(module: str) -> bool:
     return module in _MODULES
 
 
-def files() -> list[Path]:
-    """The paths of the imported files."""
-    return [Path(str(module.__file__)) for module in _MODULES.values()]
+def file_of(name: str) -> Path:
+    """The imported file that `module:Name` belongs to."""
+    return Path(str(_MODULES[name.partition(":")[0]].__file__))
 
 
 def find(name: str) -> Any:

@@ -42,8 +42,8 @@ def footprint(path: Path, threads: int, name: str | None = None) -> dict[str, An
     """
     # The process searches the same folders for modules as this one, except for the current folder (-P), in which a file
     # may have the name of a module.
-    imported_files = [str(file) for file in user_files.files()]
-    arguments = [str(path), str(threads), str(time.time()), name or "", *imported_files]
+    file = [] if name is None or ":" not in name else [str(user_files.file_of(name))]
+    arguments = [str(path), str(threads), str(time.time()), name or "", *file]
     command = [sys.executable, "-P", "-m", "kvae.runtime.footprint", *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

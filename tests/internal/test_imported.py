@@ -20,7 +20,7 @@ def test_names_of_an_imported_file_are_found(tmp_path):
     assert user_files.find("a_file_of_this_test:Part").number == 7
     assert sys.modules["a_file_of_this_test"] is module
     assert user_files.is_imported("a_file_of_this_test")
-    assert path in user_files.files()
+    assert user_files.file_of("a_file_of_this_test:Part") == path
 
 
 def test_a_file_runs_once(tmp_path):

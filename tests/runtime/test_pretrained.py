@@ -22,9 +22,9 @@ def card_of(name):
 def test_it_was_trained_by_the_recipe_of_its_name(name):
     from kvae.training.build import resolved
     from kvae.training.config import RunConfig, load_values
+    from kvae.training.runs import Run
 
-    trained = json.loads((SAVED_MODELS / name / "config.json").read_text())["config"]
-    trained = resolved(RunConfig.from_dict(trained)).to_dict()  # an earlier version of kvae wrote it
+    trained = resolved(Run.open(SAVED_MODELS / name).config).to_dict()  # an earlier version of kvae wrote it
     recipe = resolved(RunConfig.from_dict(load_values(name))).to_dict()
     for config in (trained, recipe):
         for how in ("jit_compile", "steps_per_execution"):  # the same training, compiled as it was the default then

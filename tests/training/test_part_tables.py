@@ -4,6 +4,7 @@ import pytest
 
 from kvae.internal.errors import UserError
 from kvae.training.config import RunConfig, override
+from kvae.training.part_tables import with_tables
 
 
 @pytest.mark.parametrize(

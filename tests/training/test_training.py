@@ -277,10 +277,9 @@ def test_schedules_reach_the_rates_they_promise():
 
 def test_the_networks_follow_the_configuration():
     data = training.load_data(config())
-    vae = training.build_model(
-        config(model={"network": "conv", "filters": [4], "dense_units": 8, "output_bias": "data", "decoder_l2": 0.5}),
-        data,
-    )
+    network = {"kind": "conv", "filters": [4], "dense_units": 8, "output_bias": "data", "decoder_l2": 0.5}
+    values = {**config().to_dict(), "model": {"network": network}}
+    vae = training.build_model(RunConfig.from_dict(values), data)
     assert vae.encoder.filters == (4,)
     assert vae.decoder.losses
     assert not vae.encoder.losses
