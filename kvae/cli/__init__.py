@@ -26,7 +26,7 @@ def main() -> None:
 def run(command: click.Command = main, name: str = "kvae") -> None:
     """Runs a command with the arguments of this process.
 
-    It ends the process with exit status 2 for a user's mistake, and 1 for any other error or an interruption.
+    It ends the process with exit status 2 for a mistake of the user, 130 for an interruption, and 1 for any other error.
 
     Args:
         command: the command, by default `kvae` with its subcommands.
@@ -41,7 +41,8 @@ def run(command: click.Command = main, name: str = "kvae") -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit("Interrupted.")
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has ended, which is no error
         sys.exit(0)

@@ -141,7 +141,8 @@ def train(
         else:
             trained = training.train(config, folder, overwrite=overwrite, verbose=verbosity(), distribute=distribute)
     except KeyboardInterrupt:
-        sys.exit(f"\nInterrupted. To continue: kvae train --resume --out {folder}")
+        print(f"\nInterrupted. To continue: kvae train --resume --out {folder}", file=sys.stderr)
+        sys.exit(130)
     if not chief:
         click.echo(f"Trained in {time.monotonic() - start:.0f} s. The chief writes {trained.folder}.")
         return

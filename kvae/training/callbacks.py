@@ -87,7 +87,7 @@ class BatchLoss(keras.callbacks.Callback):
             return
         step = int(self.model.steps)
         value = float(self.losses(np.random.default_rng([self.model.seed, step])).mean())
-        print(f"epoch {self._epoch + 1}, step {step}: negative ELBO of a random training batch {value:.2f} nats")
+        print(f"epoch {self._epoch + 1}, step {step}: loss of a random training batch {value:.2f} nats")
         self._printed_at = time.monotonic()
 
     def losses(self, rng: np.random.Generator) -> np.ndarray:

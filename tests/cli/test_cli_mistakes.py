@@ -130,3 +130,11 @@ def test_another_failure_ends_in_status_1(monkeypatch, call, run):
     assert status == 1
     assert "ZeroDivisionError" in err
     assert "Traceback" not in err
+
+
+def test_an_interruption_ends_in_status_130_and_one_line(call, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kvae.runtime.load", interrupted)
+    assert call("sample", "anything") == (130, "", "Interrupted.\n")

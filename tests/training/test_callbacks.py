@@ -146,7 +146,7 @@ def test_batch_losses_are_printed_at_most_every_so_many_seconds(small, capsys, m
         callback.model.steps.assign(step)
         callback.on_train_batch_end((step - 1) % 4)
     lines = capsys.readouterr().out.splitlines()
-    expected = r"epoch (\d), step (\d): negative ELBO of a random training batch \d+\.\d\d nats"
+    expected = r"epoch (\d), step (\d): loss of a random training batch \d+\.\d\d nats"
     found = [tuple(map(int, re.fullmatch(expected, line).groups())) for line in lines]
     assert found == [(1 if step <= 4 else 2, step) for step in steps]
 
