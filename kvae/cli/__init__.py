@@ -26,7 +26,7 @@ def main() -> None:
 def run(command: click.Command = main, name: str = "kvae") -> None:
     """Runs a command with the arguments of this process.
 
-    It ends the process with exit status 2 for a mistake of the user, 130 for an interruption, and 1 for any other error.
+    The exit status is 2 after a mistake of the user, 130 after an interruption, and 1 after any other error.
 
     Args:
         command: the command, by default `kvae` with its subcommands.

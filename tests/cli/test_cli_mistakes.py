@@ -137,4 +137,5 @@ def test_an_interruption_ends_in_status_130_and_one_line(call, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("kvae.runtime.load", interrupted)
-    assert call("sample", "anything") == (130, "", "Interrupted.\n")
+    status, out, err = call("sample", "anything")
+    assert (status, out, err.strip()) == (130, "", "Interrupted.")
