@@ -10,7 +10,7 @@ from scipy import optimize, special, stats
 
 import kvae
 from kvae import completion
-from kvae.completion import masked as images_
+from kvae.completion import masked_images as images_
 from kvae.completion import masks
 from kvae.internal.errors import UserError
 from kvae.model import assembly

@@ -8,7 +8,7 @@ from completion_cases import ROUNDING, TOP, assert_within_standard_errors, repea
 from scipy import special, stats
 
 from kvae import completion
-from kvae.completion import masked as images_
+from kvae.completion import masked_images as images_
 from kvae.internal.errors import UserError
 
 

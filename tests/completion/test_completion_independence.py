@@ -5,7 +5,7 @@ import pytest
 from completion_cases import SHORT, TOP, assert_same_completion, assert_within_standard_errors, repeated
 
 from kvae import completion
-from kvae.completion import masked as images_
+from kvae.completion import masked_images as images_
 from kvae.model import assembly
 
 

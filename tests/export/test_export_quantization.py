@@ -85,6 +85,7 @@ def mean_error(vae, content, tmp_path):
     return np.abs(runtime.load(path).decode(z).means - KerasDecoder(vae).decode(z).means).mean()
 
 
+@pytest.mark.slow  # two conversions of a wide decoder
 def test_a_decoder_errs_by_less_than_what_the_converter_makes_of_it(sharp, tmp_path, monkeypatch):
     refined = litert.convert(sharp, ["int8"])["int8"]
     monkeypatch.setattr(quantization, "refined", lambda quantized, whole, latents: quantized)

@@ -14,6 +14,8 @@ from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 from kvae.training.runs import Run
 
+pytestmark = pytest.mark.usefixtures("without_xla")  # many small models, of which XLA is not what is tested
+
 
 @pytest.fixture
 def x(rng):

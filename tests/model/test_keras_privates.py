@@ -15,6 +15,8 @@ import kvae
 from kvae.data.in_memory import ImageDataset, ImagesInMemory, Placeholder, as_float32
 from kvae.model import fast_fit, keras_privates
 
+pytestmark = pytest.mark.usefixtures("without_xla")  # many small models, of which XLA is not what is tested
+
 
 def small():
     return kvae.VAE(2, hidden_units=(4,), seed=0)

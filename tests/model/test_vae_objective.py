@@ -12,6 +12,8 @@ from kvae.model import networks, objectives
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 
+pytestmark = pytest.mark.usefixtures("without_xla")  # many small models, of which XLA is not what is tested
+
 
 def test_named_densities_agree_with_scipy(vae, x, rng):
     z = rng.standard_normal((4, len(x), 2)).astype(np.float32)

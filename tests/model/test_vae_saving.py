@@ -13,6 +13,8 @@ import kvae
 from kvae.internal.errors import UserError
 from kvae.model import networks, objectives
 
+pytestmark = pytest.mark.usefixtures("without_xla")  # many small models, of which XLA is not what is tested
+
 
 @pytest.mark.parametrize("built", [False, True])
 def test_configuration_round_trip(built, x):

@@ -18,6 +18,8 @@ from kvae.model import networks, objectives
 from kvae.plotting import figures
 from kvae.training import callbacks, history
 
+pytestmark = pytest.mark.usefixtures("without_xla")  # many small models, of which XLA is not what is tested
+
 
 def test_data_epoch_makes_initial_epoch_train_on_that_epochs_order():
     orders = []
