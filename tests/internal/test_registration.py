@@ -30,12 +30,15 @@ def python(code: str, *arguments: object) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("imports", ORDERS)
+@pytest.mark.parametrize(
+    "imports", [*ORDERS[:3], *(pytest.param(order, marks=pytest.mark.slow) for order in ORDERS[3:])]
+)
 def test_keras_opens_a_model_that_it_was_told_nothing_of(imports):
     code = f"{imports}; import keras, sys; print(type(keras.saving.load_model(sys.argv[1])).__name__)"
     assert python(code, ROOT / "saved_models" / "mnist_2d" / "model.keras") == "VAE\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["MLPEncoder", "MLPDecoder", "ConvEncoder", "ConvDecoder"])
 def test_keras_opens_a_network_alone(name, tmp_path):
     import kvae

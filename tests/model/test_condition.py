@@ -221,6 +221,7 @@ def test_a_decoder_with_a_condition_runs_in_a_process_of_its_own(bundle):
         assert parity.costs(path, format)["latency_us"]["1 threads"]["64"] > 0
 
 
+@pytest.mark.slow
 def test_every_runtime_takes_it(vae, bundle):
     seeds, labels = portable.seeds(30, 4), np.arange(30) % CLASSES
     ours = vae.sample(seeds, labels)

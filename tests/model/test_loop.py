@@ -153,6 +153,7 @@ def test_a_diverging_training_is_stopped_by_terminate_on_nan():
     assert len(history["loss"]) == 1
 
 
+@pytest.mark.slow
 def test_the_loop_follows_schedules_and_a_learning_rate_that_a_callback_sets():
     def histories(route):
         beta = kvae.objectives.LinearWarmup(2.0, 12)
@@ -179,6 +180,7 @@ def test_beta_may_be_set_between_two_calls_of_fit(looped):
     assert looped["ordinary"] == 0
 
 
+@pytest.mark.slow
 def test_evaluation_depends_neither_on_the_path_nor_on_the_batch_size(looped):
     vae = compiled()
     vae.fit(load().train, verbose=0)
@@ -231,6 +233,7 @@ def test_several_steps_per_execution_are_refused_under_a_strategy():
         compiled(steps_per_execution=5)
 
 
+@pytest.mark.slow
 def test_the_model_does_not_keep_the_data_after_fit():
     vae = compiled()
 

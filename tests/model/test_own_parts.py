@@ -142,6 +142,7 @@ def bundle(trained, data, tmp_path_factory):
         return folder, export.bundle(trained[1], folder, variants=("float32", "int8"), test=data.test)
 
 
+@pytest.mark.slow
 def test_one_seed_draws_the_same_image_in_litert(trained, bundle):
     name, vae, _, _ = trained
     seeds = portable.seeds(200, 1)
@@ -164,12 +165,14 @@ def test_the_model_card_says_what_was_exported(trained, bundle):
     assert card["variants"]["float32"]["means_error_greatest"] < 1e-4
 
 
+@pytest.mark.slow
 def test_bundles_verify(trained, bundle):
     checks = list(export.verify(bundle[0]))
     assert [check for check in checks if not check.passed] == []
     assert "reference z" in [check.name for check in checks]
 
 
+@pytest.mark.slow
 def test_a_changed_reference_does_not_verify(bundle, tmp_path):
     import json
     import shutil
@@ -278,6 +281,7 @@ def test_pixels_outside_the_unit_interval_are_the_likelihoods_to_accept(rng):
         vae.fit(np.full_like(x, np.nan), verbose=0)
 
 
+@pytest.mark.slow
 def test_a_prior_made_of_the_encoders_answers_trains_and_is_exported_frozen(data, tmp_path):
     vae = kvae.VAE(2, hidden_units=(8,), seed=1, prior=Vamp())
     vae.compile(keras.optimizers.Adam(1e-2))

@@ -157,6 +157,7 @@ def test_validation_does_not_change_the_training(x):
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_positional_arguments_of_fit_are_those_of_keras(x):
     by_place, by_name = (compiled(tiny()) for _ in range(2))
     by_place.fit(x, x, 10, 2, 0)

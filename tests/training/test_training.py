@@ -115,6 +115,7 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(changes, tmp_path):
     assert contents(resumed) == contents(whole)
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_its_state_and_best_weights_over_a_resume(tmp_path):
     # A learning rate that overshoots, so that the best epoch is an early one.
     changes = {
