@@ -136,7 +136,11 @@ def _numbers(
             yield Check(f"{source}: evaluation", False, detail)
             continue
         for name in names:
-            described = evaluations.find(name)
+            try:
+                described = evaluations.find(name)
+            except UserError as error:
+                yield Check(f"{source}: {name}", False, str(error))
+                continue
             if described.slow if chosen is None else name not in chosen:
                 yield Check(f"{source}: {name}", None, f"not computed again; to do so: kvae verify --only {name}")
                 continue

@@ -191,6 +191,18 @@ def test_an_evaluation_of_something_else_is_a_claim_that_fails(copied, content):
     assert "not an evaluation of kvae" in found["evaluation.json: evaluation"]
 
 
+@pytest.mark.parametrize(
+    ("name", "message"), [("elbow", "Did you mean 'elbo'"), ("mine:pixels", "Add --import mine.py")]
+)
+def test_an_evaluation_that_is_not_known_is_a_claim_that_fails(copied, name, message):
+    values = json.loads((copied / "evaluation.json").read_text())
+    values["protocol"]["evaluations"].append(name)
+    (copied / "evaluation.json").write_text(json.dumps(values))
+    found = failed_checks(copied)
+    assert list(found) == [f"evaluation.json: {name}"]
+    assert message in found[f"evaluation.json: {name}"]
+
+
 def test_the_decoder_of_another_model_does_not_verify_although_the_card_fits(copied, tmp_path):
     vae = tiny_built(hidden_units=(4,), seed=9)
     export.bundle(vae, tmp_path / "other", formats=["tflite"], variants=["float32"])
