@@ -1,5 +1,6 @@
 """The command `kvae`: parsing and printing. Each command imports TensorFlow only when it needs it."""
 
+import logging
 import os
 import signal
 import sys
@@ -33,6 +34,8 @@ def run(command: click.Command = main, name: str = "kvae") -> None:
         name: the name of the command in messages.
     """
     debug = "--debug" in sys.argv
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # whichever command imports TensorFlow
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that unfinished files are removed
     warnings.showwarning = one_line  # type: ignore[assignment]

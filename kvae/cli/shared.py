@@ -1,8 +1,6 @@
 """Shared by several commands: quiet imports, the option --import, and tables."""
 
 import importlib
-import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,8 +26,6 @@ def one_line(message: Any, category: Any, *_: Any) -> None:
 
 def quiet_tensorflow() -> None:
     """Imports TensorFlow without the lines that it writes to file descriptor 2 before its log level takes effect."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with silenced():
         importlib.import_module("kvae.internal.tensorflow")
 
