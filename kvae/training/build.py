@@ -132,11 +132,12 @@ def _arguments(cls: type) -> tuple[dict[str, Any], bool]:
     """The named arguments that a class accepts, with their defaults, and whether it passes others on to Keras.
 
     A constructor with `**kwargs` passes other arguments on to the constructor of its base class, which is then
-    inspected as well.
+    inspected as well; but not if the base class is a part itself: a subclass decides the options of that.
     """
     arguments: dict[str, Any] = {}
-    for base in cls.__mro__:
-        if "__init__" not in vars(base):
+    constructors = [base for base in cls.__mro__ if "__init__" in vars(base)]
+    for base in constructors:
+        if base is not constructors[0] and keras.saving.get_registered_name(base) != base.__name__:
             continue
         if base.__module__.partition(".")[0] == "keras":
             return arguments, True

@@ -9,8 +9,9 @@ import kvae
 from kvae import training
 from kvae.internal import user_files
 from kvae.internal.errors import UserError
+from kvae.model.likelihoods import name_of as likelihood_name
 from kvae.training.build import build_model, make_parts, options_of, resolved
-from kvae.training.config import RunConfig
+from kvae.training.config import RunConfig, load_values, recipes
 from kvae.training.runs import Run
 
 OWN = """
@@ -136,12 +137,25 @@ def test_a_wrong_option_is_found_before_the_data_are_read_and_a_folder_is_made(t
         (kvae.likelihoods.Gaussian, {"variance": 1.0}),
         (kvae.objectives.ELBO, {"beta": 1.0, "samples": 1, "kl": "analytic"}),
         (kvae.priors.StandardNormal, {}),
+        (kvae.likelihoods.SquaredError, {}),
     ],
 )
 def test_the_options_of_a_part_are_the_arguments_of_its_constructor(kind, expected):
     found = options_of(kind)
     assert {name: found[name] for name in expected} == expected
     assert not {"latent_dim", "seed", "dtype", "name", "trainable"} & found.keys()
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_the_parts_of_every_recipe_are_made_of_its_resolved_configuration(name):
+    make_parts(resolved(RunConfig.from_dict(load_values(name))))
+
+
+@pytest.mark.parametrize("kind", kvae.likelihoods.LIKELIHOODS)
+def test_every_likelihood_is_made_of_its_resolved_options(kind):
+    config = resolved(configured(likelihood=kind))
+    assert likelihood_name(make_parts(config).likelihood) == kind
+    assert ("variance" in config.to_dict()["model"]["likelihood"]) == (kind == "gaussian")
 
 
 def test_a_resolved_configuration_states_every_option_and_means_the_same():
