@@ -20,7 +20,7 @@ WORKERS = max(2, os.cpu_count() or 2)
 Prepare = Callable[[tf.Tensor, tf.Tensor, Any], tf.Tensor]
 
 
-class _DatasetWithAttributes(tf.data.Dataset):
+class DatasetWithAttributes(tf.data.Dataset):
     """The same elements as another dataset; subclasses add attributes.
 
     A dataset that is derived from this one, for example by `map` or `take`, is an ordinary `tf.data.Dataset` without
@@ -41,7 +41,7 @@ class _DatasetWithAttributes(tf.data.Dataset):
         return [self._wrapped]
 
 
-class ImageDataset(_DatasetWithAttributes):
+class ImageDataset(DatasetWithAttributes):
     """Batches of images, with what `fit` and `evaluate` need to know about them.
 
     Args:
@@ -66,19 +66,6 @@ class ImageDataset(_DatasetWithAttributes):
         counted = batches.apply(tf.data.experimental.assert_cardinality(steps))
         super().__init__(counted.prefetch(8).with_options(options))
         self.binary = binary
-        self.in_memory = in_memory
-
-
-class Placeholder(_DatasetWithAttributes):
-    """Dataset for which Keras counts `steps` batches per epoch; the batches themselves are made on the device.
-
-    Args:
-        steps: number of batches per epoch.
-        in_memory: the images from which the batches are made.
-    """
-
-    def __init__(self, steps: int, in_memory: "ImagesInMemory") -> None:
-        super().__init__(tf.data.Dataset.range(1).apply(tf.data.experimental.assert_cardinality(steps)))
         self.in_memory = in_memory
 
 
@@ -181,11 +168,6 @@ class ImagesInMemory:
         """Begins the next epoch. Returns its number and the indices `[n]` int64 of its images, in their order."""
         number = tf.constant(0, tf.int64) if self._epoch is None else self._epoch.assign_add(1) - 1
         return number, self._indices_of_epoch(number)
-
-    @cached_property
-    def placeholder(self) -> Placeholder:
-        """What Keras iterates in place of `dataset()` if the batches are made on the device."""
-        return Placeholder(self.steps_per_epoch, self)
 
     def _indices_of_epoch(self, number: tf.Tensor) -> tf.Tensor:
         if self._order is None:

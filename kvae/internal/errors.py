@@ -2,7 +2,10 @@
 
 import difflib
 import numbers
+import sys
 from collections.abc import Iterable
+
+OWN_PACKAGES = ("kvae", "keras", "tensorflow", "contextlib")
 
 
 class UserError(ValueError):
@@ -14,6 +17,14 @@ class UserError(ValueError):
 
 class KvaeWarning(UserWarning):
     """Something that a user should know of, and that stops nothing. The command line prints it as one line."""
+
+
+def stacklevel_of_user() -> int:
+    """The `stacklevel` for a warning of the caller that shall point to the nearest code outside of kvae and Keras."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in OWN_PACKAGES:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def unknown(kind: str, received: object, choices: Iterable[str]) -> UserError:

@@ -11,7 +11,7 @@ from typing import Any
 from kvae.internal import files
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
-from kvae.model import networks, objectives, parts, posteriors, priors
+from kvae.model import given_images, networks, objectives, parts, posteriors, priors
 from kvae.model.fast_fit import FastFit
 from kvae.model.keras_privates import place_layer
 from kvae.noise.keyed import Keyed
@@ -43,9 +43,10 @@ class Assembly(FastFit):
 
     @property
     def beta(self) -> Any:
-        """Weight of the KL term of an `ELBO`, a number or a schedule; 1 for any other objective.
+        """Weight of the KL term of an `ELBO`, a number, a variable or a schedule; 1 for any other objective.
 
-        It can be set between two calls of `fit`. The model then gets a new objective.
+        It can be set at any time, also by a callback during `fit`. If a number replaces a number, nothing is compiled
+        again; otherwise the model gets a new objective.
 
         Raises:
             UserError: if beta is set to an invalid value, or the objective of the model is not an `ELBO`.
@@ -56,7 +57,10 @@ class Assembly(FastFit):
     def beta(self, beta: Any) -> None:
         if not isinstance(self.objective, objectives.ELBO):
             raise UserError(f"Expected an ELBO to set its beta. This model has {type(self.objective).__name__}.")
-        self.objective = self.objective.with_beta(beta)
+        if objectives.is_number(self.objective.beta) and objectives.is_number(beta):
+            self.objective.beta = beta
+        else:
+            self.objective = self.objective.with_beta(beta)
 
     @property
     def samples(self) -> int:
@@ -196,7 +200,8 @@ class Assembly(FastFit):
             )
 
     def _check_x(self, x: Any) -> tf.Tensor:
-        x = tf.cast(tf.convert_to_tensor(x), tf.float32)
+        x = tf.convert_to_tensor(given_images.as_array(x, self._known_image_shape))
+        x = tf.cast(given_images.with_channels(x, self._known_image_shape), tf.float32)
         if self.image_shape is None and x.shape.rank and x.shape.rank > 1:
             self.build(x.shape)
         self._check_built()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kvae.internal.tensorflow import tf
+from kvae.model.xla_refusals import is_refusal
 
 
 def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -> Any:
@@ -36,8 +37,16 @@ def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -
                 return function(reference(), *args, **kwargs)
 
             call_with_model.__signature__ = without_model  # type: ignore[attr-defined]
-            graph = tf.function(call_with_model, reduce_retracing=True, jit_compile=xla and model.xla_pays)
+            # TensorFlow counts how often a function's code is traced, and warns. A partial function is counted apart.
+            function_of_model = functools.partial(call_with_model)
+            graph = tf.function(function_of_model, reduce_retracing=True, jit_compile=xla and model.xla_pays)
             graphs[model] = (model.objective, graph)
-        return graph(*args, **kwargs)
+        try:
+            return graph(*args, **kwargs)
+        except tf.errors.OpError as error:
+            if not (xla and is_refusal(error) and model.leave_xla(error)):
+                raise
+        del graphs[model]
+        return call(model, *args, **kwargs)
 
     return call

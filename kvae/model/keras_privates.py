@@ -34,6 +34,17 @@ def layers_of(model: keras.Model) -> list[Any]:
     return list(model._flatten_layers(include_self=True))
 
 
+def metrics_of(model: keras.Model) -> list[Any]:
+    """All metrics that a model or a layer within it has as an attribute; Keras leaves out those of models within it."""
+    metrics = {id(metric): metric for layer in layers_of(model) for metric in layer._metrics}
+    return list(metrics.values())
+
+
+def clear_losses(model: keras.Model) -> None:
+    """Forgets the losses that `add_loss` has added, as Keras does before it calls a model."""
+    model._clear_losses()
+
+
 def has_compiled_metrics(model: keras.Model) -> bool:
     """Whether `compile` received metrics, which kvae's steps would not update."""
     return getattr(model, "_compile_metrics", None) is not None

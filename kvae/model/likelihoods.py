@@ -134,10 +134,15 @@ class Likelihood(parts.Part):
             )
         least, most = values.min(), values.max()
         if not (low <= least and most <= high and np.isfinite(least) and np.isfinite(most)):  # also refuses NaN
-            hint = " Divide uint8 images by 255, or load them with kvae.data.load." if (low, high) == (0, 1) else ""
-            raise UserError(f"Expected pixels in [{low:g}, {high:g}]. Received values from {least} to {most}.{hint}")
+            raise self.impossible_pixels(least, most)
         if whole and values.dtype.kind == "f" and (values != np.rint(values)).any():
             self.warn_of_grey(stacklevel + 1)
+
+    def impossible_pixels(self, least: Any, most: Any) -> UserError:
+        """The error for images with values from `least` to `most`, which the support does not have."""
+        low, high, _ = self.support
+        hint = " Divide uint8 images by 255, or load them with kvae.data.load." if (low, high) == (0, 1) else ""
+        return UserError(f"Expected pixels in [{low:g}, {high:g}]. Received values from {least} to {most}.{hint}")
 
     def warn_of_grey(self, stacklevel: int = 2) -> None:
         """Warns that pixels are not whole numbers, but the support has whole numbers only."""

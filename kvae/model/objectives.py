@@ -5,14 +5,19 @@ image. `elbo` always has beta = 1; `loss` is what training minimises.
 """
 
 import copy
+import inspect
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.tensorflow import keras, tf
 
 KL_KINDS = ("analytic", "sampled")
+Beta = float | tf.Variable | keras.Variable | Callable[[Any], Any]  # see `ELBO`
 
 
 class Draws(NamedTuple):
@@ -99,8 +104,9 @@ class ELBO(Objective):
     equation 4.
 
     Args:
-        beta: weight of the KL term: a number, at least 0, or a schedule, a function of the step such as `LinearWarmup`
-            or one of `keras.optimizers.schedules`. 1 by default.
+        beta: weight of the KL term, at least 0: a number; a variable of TensorFlow or Keras, whose current value
+            counts in each step; or a schedule, a function of the step such as `LinearWarmup` or one of
+            `keras.optimizers.schedules`. 1 by default.
         samples: number of draws of z per image, K. 1 by default.
         kl: `"analytic"`, the default, or `"sampled"` for log q(z|x) - log p(z) at the draws.
 
@@ -108,29 +114,68 @@ class ELBO(Objective):
         UserError: if an argument is not one of these.
     """
 
-    def __init__(self, beta: Any = 1.0, samples: int = 1, kl: str = "analytic") -> None:
-        self.beta = beta if callable(beta) else check_beta(beta)
+    def __init__(self, beta: Beta = 1.0, samples: int = 1, kl: str = "analytic") -> None:
+        self._set_up_beta(beta)
         self.samples = check_whole("samples", samples)
         if kl not in KL_KINDS:
             raise unknown("kl", kl, KL_KINDS)
         self.kl = kl
 
+    def _set_up_beta(self, beta: Beta) -> None:
+        self._given = None if is_number(beta) else beta
+        if self._given is None:
+            # In a variable, a number can be changed during training without another compilation.
+            self._number = keras.Variable(check_beta(beta), dtype="float32", trainable=False, name="beta")
+            self._exact = check_beta(beta)
+
+    @property
+    def beta(self) -> Any:
+        """Weight of the KL term: a number, or the variable or schedule that was given.
+
+        A number can be replaced by another one at any time, also by a callback during `fit`.
+
+        Raises:
+            UserError: if it is set to anything but a number of at least 0, or was not a number before.
+        """
+        return self._exact if self._given is None else self._given
+
+    @beta.setter
+    def beta(self, beta: float) -> None:
+        if self._given is not None:
+            raise UserError("Expected an ELBO whose beta is a number, to set its beta. Make a new ELBO(beta=...).")
+        self._exact = check_beta(beta)
+        self._number.assign(self._exact)
+
     def loss(self, draws: Draws, step: Any) -> tf.Tensor:
-        beta = self.beta(step) if callable(self.beta) else self.beta
-        return draws.reconstruction + beta * draws.kl
+        return draws.reconstruction + self._beta_at(step) * draws.kl
+
+    def _beta_at(self, step: Any) -> tf.Tensor:
+        beta = self._number if self._given is None else self._given
+        if inspect.isfunction(beta) and not tf.executing_eagerly():
+            beta = tf.function(beta)  # AutoGraph translates conditions such as `if step < 100`.
+        value = tf.convert_to_tensor(beta(tf.convert_to_tensor(step)) if callable(beta) else beta)
+        return tf.cast(value, tf.float32)
 
     def at_end(self) -> "ELBO":
-        final = getattr(self.beta, "beta", None)
-        return self if final is None else self.with_beta(final)
+        final = getattr(self._given, "beta", None)
+        if final is None:
+            return self
+        other = copy.copy(self)
+        other._given = lambda _: final  # A number would make a variable, which a compiled function cannot.
+        return other
 
-    def with_beta(self, beta: Any) -> "ELBO":
+    def with_beta(self, beta: Beta) -> "ELBO":
         """A copy of the objective with another beta. Raises `UserError` as the constructor does."""
         other = copy.copy(self)
-        other.beta = beta if callable(beta) else check_beta(beta)
+        other._set_up_beta(beta)
         return other
 
     def get_config(self) -> dict[str, Any]:
-        beta = keras.saving.serialize_keras_object(self.beta) if callable(self.beta) else self.beta
+        beta = self.beta
+        if is_variable(beta):
+            beta = float(np.asarray(beta))
+        elif callable(beta):
+            beta = keras.saving.serialize_keras_object(beta)
         return {"beta": beta, "samples": self.samples, "kl": self.kl}
 
     @classmethod
@@ -206,8 +251,27 @@ class LinearWarmup:
         return cls(**config)
 
 
+def is_variable(beta: Any) -> bool:
+    """Whether `beta` is a variable of TensorFlow or Keras."""
+    return isinstance(beta, tf.Variable | keras.Variable)
+
+
+def is_number(beta: Any) -> bool:
+    """Whether `beta` is neither a variable nor a schedule; `check_beta` tells whether it is valid."""
+    return not (is_variable(beta) or callable(beta))
+
+
 def check_beta(beta: Any) -> float:
     """`beta` as a float. Raises `UserError` if it is not a finite number of at least 0."""
-    if isinstance(beta, bool) or not isinstance(beta, numbers.Real) or not math.isfinite(beta) or beta < 0:
-        raise UserError(f"Expected beta to be a finite number of at least 0. Received {beta!r}.")
-    return float(beta)
+    number = np.asarray(beta).item() if _has_one_number(beta) else beta
+    if isinstance(number, bool) or not isinstance(number, numbers.Real) or not math.isfinite(number) or number < 0:
+        raise UserError(
+            "Expected beta to be a finite number of at least 0, a variable, or a function of the step. "
+            f"Received {beta!r}."
+        )
+    return float(number)
+
+
+def _has_one_number(value: Any) -> bool:
+    """Whether `value` is an array or an eager tensor with a single number, as a computed beta often is."""
+    return isinstance(value, np.ndarray | np.generic | tf.Tensor) and np.size(value) == 1

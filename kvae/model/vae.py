@@ -19,7 +19,8 @@ from kvae.internal.tensorflow import keras, tf
 from kvae.model import likelihoods, networks, objectives, posteriors, priors
 from kvae.model.assembly import Assembly
 from kvae.model.compiled_functions import compiled
-from kvae.model.fast_fit import returns_metrics
+from kvae.model.compiling import returns_metrics
+from kvae.model.keras_privates import clear_losses, metrics_of
 from kvae.model.objectives import Draws
 from kvae.model.posteriors import Distribution
 from kvae.noise import portable
@@ -216,11 +217,13 @@ class VAE(Assembly):
 
     @property
     def metrics(self) -> list:
-        return [*self._means, *self.further_metrics.values()]
+        own = [*self._means, *self.further_metrics.values()]
+        return [*own, *(metric for metric in metrics_of(self) if metric not in own)]
 
     @returns_metrics
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         batch = self.batch_of(data)
+        clear_losses(self)
         with tf.GradientTape(persistent=True) as tape:
             noise = Keyed(self.seed, Stream.TRAINING, self.steps, batch.replica, batch.place)
             draws = self.draw(batch.x, noise, self.samples, batch.condition, training=True)
@@ -235,6 +238,7 @@ class VAE(Assembly):
         # The noise of an image depends on its position in the set, which is known from the number of images that the
         # metrics have counted. So neither the batch size nor an earlier evaluation changes the result.
         batch = self.batch_of(data, before=self._means[0].count)
+        clear_losses(self)
         noise = Keyed(self.seed, Stream.EVALUATION, batch.replica, batch.place)
         draws = self.draw(batch.x, noise, self.samples, batch.condition)
         losses = self._losses_per_image(batch.x, draws, self.objective.at_end(), self.steps)

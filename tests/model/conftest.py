@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from fit_paths import recorded_paths
 from small_models import SHAPE, tiny_built
 
 
@@ -25,3 +26,10 @@ def mixed_precision():
     keras.config.set_dtype_policy("mixed_float16")
     yield
     keras.config.set_dtype_policy(before)
+
+
+@pytest.fixture
+def paths():
+    """The path that each call of compiled steps took, as `recorded_paths` tells it."""
+    with recorded_paths() as taken:
+        yield taken

@@ -1,4 +1,4 @@
-"""Warnings if the fast path cannot be used, extensions that keep it, and the model's own step counter."""
+"""Extensions that keep the fast path, and the model's own step counter."""
 
 import warnings
 
@@ -8,8 +8,7 @@ import pytest
 import tensorflow as tf
 
 import kvae
-from kvae.model import fast_fit
-from kvae.model.loop import Loop
+from kvae.model import compiling
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 from kvae.training.runs import Run
@@ -20,19 +19,6 @@ pytestmark = pytest.mark.usefixtures("without_xla")  # many small models, of whi
 @pytest.fixture
 def x(rng):
     return rng.integers(0, 2, (60, 6, 5, 1)).astype(np.float32)
-
-
-@pytest.fixture
-def paths(monkeypatch):
-    """The path that each call of a train or test function took."""
-    taken, call = [], Loop.__call__
-
-    def counted(self, iterator):
-        taken.append("ordinary" if self._images() is None else "fast")
-        return call(self, iterator)
-
-    monkeypatch.setattr(Loop, "__call__", counted)
-    return taken
 
 
 def small(kind=kvae.VAE, **options):
@@ -47,7 +33,7 @@ class OwnStep(kvae.VAE):
 
 
 class MarkedStep(kvae.VAE):
-    @fast_fit.returns_metrics
+    @compiling.returns_metrics
     def train_step(self, data):
         return super().train_step(data)
 
@@ -62,30 +48,20 @@ class Extended(kvae.VAE):
         return {"first": draws.q.mean[:, 0]}
 
 
-# Warnings
+# Staying on the fast path
 
 
-def test_a_train_step_of_a_subclass_gives_a_warning_that_names_the_methods_that_keep_the_fast_path(x, paths):
-    with pytest.warns(
-        UserWarning, match=r"cannot use kvae's fast path, because it defines its own train_step.*added_losses"
-    ):
-        own = small(OwnStep).fit(x, batch_size=20, epochs=2, verbose=0).history
-    assert set(paths) == {"ordinary"}
-    plain = small().fit(x, batch_size=20, epochs=2, verbose=0).history
+def test_a_step_of_a_subclass_trains_as_that_of_kvae(x):
+    own = small(OwnStep).fit(x, batch_size=25, epochs=2, verbose=0).history
+    plain = small().fit(x, batch_size=25, epochs=2, verbose=0).history
     np.testing.assert_allclose(own["loss"], plain["loss"], rtol=2e-5)  # the same steps, compiled differently
 
 
-def test_a_number_of_steps_is_warned_of(x):
-    data = kvae.data.load("mnist5k", train="train[:60]", test="test[:20]", batch_size=20)
-    with pytest.warns(UserWarning, match="a number of steps was given"):
-        small().fit(data.train, steps_per_epoch=2, verbose=0)
-
-
-@pytest.mark.parametrize("kind", [kvae.VAE, MarkedStep, Extended])
+@pytest.mark.parametrize("kind", [kvae.VAE, OwnStep, MarkedStep, Extended])
 def test_these_models_keep_the_fast_path_without_a_warning(kind, x, paths):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        small(kind).fit(x, batch_size=20, validation_data=x, verbose=0)
+        small(kind).fit(x, batch_size=20, epochs=2, validation_data=x, steps_per_epoch=2, validation_steps=1, verbose=0)
     assert set(paths) == {"fast"}
 
 

@@ -12,8 +12,9 @@ import pytest
 import tensorflow as tf
 
 import kvae
-from kvae.data.in_memory import ImageDataset, ImagesInMemory, Placeholder, as_float32
-from kvae.model import fast_fit, keras_privates
+from kvae.data.in_memory import ImageDataset, ImagesInMemory, as_float32
+from kvae.model import compiling, keras_privates
+from kvae.model.grouped_steps import GroupedDataset
 
 pytestmark = pytest.mark.usefixtures("without_xla")  # many small models, of which XLA is not what is tested
 
@@ -80,7 +81,7 @@ def test_all_layers_within_a_model_are_found_at_any_depth():
     inner = keras.Sequential([keras.layers.Dense(2), keras.Sequential([keras.layers.Conv2D(1, 1)])])
     kinds = {type(layer) for layer in keras_privates.layers_of(inner)}
     assert {keras.layers.Dense, keras.layers.Conv2D} <= kinds
-    assert fast_fit.convolves(inner)
+    assert compiling.convolves(inner)
 
 
 def test_the_weights_of_a_mirrored_decoder_have_the_order_of_those_of_a_given_decoder(x):
@@ -113,7 +114,7 @@ def test_a_mirrored_model_with_a_learned_variance_continues_training_after_loadi
 @pytest.fixture
 def datasets(x):
     images = ImagesInMemory(x, as_float32, 5, binary=True)
-    return images.dataset(), images.placeholder
+    return images.dataset(), GroupedDataset(images, 2, None)
 
 
 def test_a_dataset_must_define_nothing_private_but_its_inputs():
@@ -121,10 +122,10 @@ def test_a_dataset_must_define_nothing_private_but_its_inputs():
 
 
 def test_a_subclass_of_dataset_has_the_elements_size_and_options_of_the_dataset_that_it_wraps(x, datasets):
-    batches, placeholder = datasets
-    assert (type(batches), type(placeholder)) == (ImageDataset, Placeholder)
+    batches, grouped = datasets
+    assert (type(batches), type(grouped)) == (ImageDataset, GroupedDataset)
     assert isinstance(batches, tf.data.Dataset)
-    assert (int(batches.cardinality()), int(placeholder.cardinality())) == (3, 3)
+    assert (int(batches.cardinality()), int(grouped.cardinality())) == (3, 3)
     assert batches.element_spec == tf.TensorSpec((None, 4, 4, 1), tf.float32)
     assert batches.options().autotune.enabled is False
     np.testing.assert_array_equal(np.concatenate(list(batches.as_numpy_iterator())), x)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from exports import without_costs
+from fit_paths import recorded_paths
 from own_parts import PIWAE, GumbelPosterior, Mixture, TwoNumberGaussian, Vamp
 from scipy import stats
 
@@ -15,7 +16,6 @@ from kvae import completion, evaluation, export, runtime
 from kvae.data import load
 from kvae.evaluation import quadrature
 from kvae.internal.errors import UserError
-from kvae.model.loop import Loop
 from kvae.noise import portable
 from kvae.noise.streams import Stream
 from kvae.plotting import figures
@@ -48,17 +48,10 @@ def data():
 @pytest.fixture(scope="module", params=EACH)
 def trained(request, data):
     """A model with parts of a user's own, after two epochs of `fit`, and which paths those took."""
-    paths, call = [], Loop.__call__
-
-    def counted(self, iterator):
-        paths.append("ordinary" if self._images() is None else "fast")
-        return call(self, iterator)
-
     vae = kvae.VAE(2, hidden_units=(12,), seed=3, **OPTIONS[request.param]())
     vae.compile(keras.optimizers.Adam(1e-2))
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+    with recorded_paths() as paths, warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        patch.setattr(Loop, "__call__", counted)
         history = vae.fit(data.train, validation_data=data.test, epochs=3, verbose=0).history
     return request.param, vae, history, paths
 

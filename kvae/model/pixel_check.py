@@ -1,0 +1,69 @@
+"""The check of the pixels of every batch, before a step sees it.
+
+Arrays and datasets of `kvae.data.load` are checked once, on the host, before `fit` begins. All other batches are checked
+here: in the graph, but on the host and outside of XLA, which ignores assertions.
+"""
+
+import re
+from typing import Any
+
+from kvae.internal.errors import stacklevel_of_user
+from kvae.internal.tensorflow import tf
+
+MARK = "kvae found impossible pixels"
+
+
+class PixelCheck:
+    """Refuses batches with a pixel that the likelihood cannot have, and remembers whether there were grey ones.
+
+    Args:
+        likelihood: the `kvae.likelihoods.Likelihood`.
+    """
+
+    def __init__(self, likelihood: Any) -> None:
+        self._likelihood = likelihood
+        self._warns = True
+        with tf.init_scope(), tf.device("CPU"):
+            self._grey = tf.Variable(False, trainable=False)
+
+    def begin(self, *, known: bool) -> None:
+        """Forgets earlier batches. `known` tells that a warning of grey pixels has already been given if needed."""
+        self._warns = not known
+        self._grey.assign(False)
+
+    def warn_of_grey(self) -> None:
+        """Warns, once, if there were grey pixels although the likelihood has whole numbers only."""
+        if self._warns and bool(self._grey):
+            self._warns = False
+            self._likelihood.warn_of_grey(stacklevel_of_user())
+
+    def __call__(self, data: Any) -> Any:
+        """The same batch, which fails with an `InvalidArgumentError` if its images have impossible pixels."""
+        x, *rest = data if isinstance(data, tuple | list) else (data,)
+        if not hasattr(x, "dtype") or not hasattr(x, "shape"):
+            return data  # `batch_of` refuses it.
+        x = tf.convert_to_tensor(x)
+        low, high, whole = self._likelihood.support
+        with tf.device("CPU"):
+            values = tf.cast(x, tf.float32)
+            possible = tf.reduce_all((values >= low) & (values <= high) & tf.math.is_finite(values))
+            checked = [tf.cond(possible, lambda: True, lambda: _fail(values))]
+            if whole and x.dtype.is_floating:
+                checked.append(self._grey.assign(self._grey | tf.reduce_any(values != tf.round(values))))
+        with tf.control_dependencies(checked):
+            x = tf.identity(x)
+        return (x, *rest) if isinstance(data, tuple | list) else x
+
+    def raise_if_failed(self, error: Exception) -> None:
+        """Raises the `UserError` of the likelihood if `error` comes from this check."""
+        found = re.search(rf"{MARK}: (\S+) to (\S+?)\]", str(error))
+        if found:
+            raise self._likelihood.impossible_pixels(*found.groups()) from None
+
+
+def _fail(values: tf.Tensor) -> bool:
+    """An assertion that fails, with the range of the values in its message."""
+    is_nan = tf.reduce_any(tf.math.is_nan(values))
+    least, most = (tf.where(is_nan, float("nan"), reduce(values)) for reduce in (tf.reduce_min, tf.reduce_max))
+    tf.debugging.Assert(False, [tf.strings.format(MARK + ": {} to {}]", (least, most))])
+    return True
