@@ -7,6 +7,7 @@ import numpy as np
 
 from kvae.completion import masks
 from kvae.internal.errors import UserError, check_seed
+from kvae.model import given_images
 from kvae.model.vae import VAE
 
 BATCH = 100  # the largest number of images in a batch; large images come in smaller batches
@@ -44,10 +45,7 @@ def check_images(vae: VAE, x: Any, observed: Any, seed: int = 0, condition: Any 
     check_seed("seed", seed)
     if vae.image_shape is None:
         raise UserError("Expected a model that was trained, or built with build((None, 28, 28, 1)). Received neither.")
-    x = np.asarray(x, np.float32)
-    if x.ndim != 1 + len(vae.image_shape) or x.shape[1:] != vae.image_shape or len(x) == 0:
-        shape = ", ".join(map(str, vae.image_shape))
-        raise UserError(f"Expected at least one image, x of shape [B, {shape}]. Received {list(x.shape)}.")
+    x = given_images.at_least_one(x, vae.image_shape)
     if isinstance(observed, str):
         observed = masks.named(observed, vae.image_shape, seed)
     mask = masks.check(observed, x.shape)

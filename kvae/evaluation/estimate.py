@@ -8,6 +8,7 @@ import numpy as np
 
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
+from kvae.model import given_images
 from kvae.model.vae import VAE
 
 BATCH = 100  # examples per batch of an array
@@ -60,14 +61,9 @@ def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
     if vae.image_shape is None:
         raise UserError("Expected a model that was trained, or built with build((None, 28, 28, 1)). Received neither.")
     start = 0
-    for batch in _split(data):
+    for batch in _split(data, vae.image_shape):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        x = tf.cast(tf.convert_to_tensor(x), tf.float32)
-        if tuple(x.shape[1:]) != vae.image_shape:
-            raise UserError(
-                f"Expected images of shape {vae.image_shape}, as in the training of the model. "
-                f"Received {tuple(x.shape[1:])}."
-            )
+        x = given_images.with_channels(tf.cast(tf.convert_to_tensor(x), tf.float32), vae.image_shape)
         vae.check_pixels(x)
         if vae.condition_shape is None:
             condition = None
@@ -81,11 +77,12 @@ def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
         raise UserError("Expected at least one example to evaluate. Received none.")
 
 
-def _split(data: Any) -> Iterator[Any]:
-    """The batches of a dataset unchanged, or an array x or arrays (x, y) in batches of `BATCH` examples."""
-    if isinstance(data, tf.data.Dataset):
+def _split(data: Any, image_shape: Any) -> Iterator[Any]:
+    """The batches of a dataset or loader unchanged, or an array x or arrays (x, y) in batches of `BATCH` examples."""
+    arrays = data if isinstance(data, tuple) else (data,)
+    arrays = (given_images.as_array(arrays[0], image_shape), *arrays[1:])
+    if not isinstance(arrays[0], np.ndarray | tf.Tensor):
         yield from data
         return
-    arrays = data if isinstance(data, tuple) else (data,)
     for start in range(0, len(arrays[0]), BATCH):
         yield tuple(array[start : start + BATCH] for array in arrays)

@@ -8,6 +8,7 @@ import numpy as np
 
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import tf
+from kvae.model import given_images
 from kvae.model.vae import VAE
 
 POINTS = 65  # per side, of the coarse grid and of the first fine grid
@@ -53,9 +54,7 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, condition: Any = None, 
     check_plane(vae)
     if vae.image_shape is None:
         raise UserError("Expected a model that was trained, or built with build((None, 28, 28, 1)). Received neither.")
-    x = np.asarray(x, np.float32)
-    if x.shape[1:] != vae.image_shape or x.ndim != 1 + len(vae.image_shape) or len(x) == 0:
-        raise UserError(f"Expected at least one image of shape {vae.image_shape}. Received {x.shape}.")
+    x = given_images.at_least_one(x, vae.image_shape)
     try:
         mask = np.broadcast_to(True if observed is None else np.asarray(observed, bool), x.shape)
     except ValueError:

@@ -53,9 +53,9 @@ class Compiling(StepCounter):
     def compile(self, optimizer: Any = "adam", *args: Any, **kwargs: Any) -> None:
         """Keras `compile` with an optimizer, but without loss and metrics, which a VAE defines itself.
 
-        By default, `jit_compile="auto"` compiles with XLA if that is faster; a model with an operation that XLA does not
-        have runs as a graph. `steps_per_execution="auto"` is 50: batch callbacks are then called once per 50 batches.
-        Pass 1 for a call per batch. Under `tf.distribute` and with `run_eagerly`, "auto" is 1.
+        By default, `jit_compile="auto"` compiles with XLA if that is faster; a model with an operation that XLA does
+        not have runs as a graph. `steps_per_execution="auto"` is 50: batch callbacks are then called once per 50
+        batches. Pass 1 for a call per batch. Under `tf.distribute` and with `run_eagerly`, "auto" is 1.
 
         Raises:
             UserError: if `steps_per_execution` is not 1 under `tf.distribute`.
@@ -98,6 +98,8 @@ class Compiling(StepCounter):
         if self._is_distributed() or self._xla_refused:
             return False
         parts = [network for network in (self.encoder, self.decoder) if network is not None]
+        if not all(layer.supports_jit for part in parts for layer in layers_of(part)):
+            return False
         return bool(tf.config.list_logical_devices("GPU")) or not any(map(convolves, parts))
 
     def leave_xla(self, refusal: Exception) -> bool:

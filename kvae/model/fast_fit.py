@@ -1,9 +1,9 @@
 """Keras `fit` and `evaluate` with a fast path for images in memory.
 
 This module decides how batches reach `train_step` and `test_step`: on which path, and with which places of their
-images. `kvae.model.given_images` reads what users pass as images, `kvae.model.grouped_steps` makes Keras count the steps
-of several batches in one call, `kvae.model.loop` runs them, and `kvae.model.compiling` compiles them. What a step
-computes is in `kvae.model.vae`.
+images. `kvae.model.given_images` reads what users pass as images, `kvae.model.grouped_steps` makes Keras count the
+steps of several batches in one call, `kvae.model.loop` runs them, and `kvae.model.compiling` compiles them. What a
+step computes is in `kvae.model.vae`.
 """
 
 import math
@@ -56,19 +56,21 @@ class FastFit(Compiling):
     # Fitting and evaluating
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Keras `fit`. `x` is an array of images `[N, *image]`, or a dataset, loader or generator of batches x or (x, y).
+        """Keras `fit`. `x` is an array of images `[N, *image]`, or a dataset, loader or generator of batches.
 
-        y is the condition of a model with a `condition_shape`; other models ignore it. Grey images may be `[N, H, W]`.
+        Batches are x or (x, y). y is the condition of a model with a `condition_shape`; other models ignore it. Grey
+        images may be `[N, H, W]`.
         Arrays, and the datasets of `kvae.data.load` with images in memory, use the fast path: the batches are made on
         the device, and `steps_per_execution` of them run in one compiled loop.
 
         Raises:
-            UserError: if x has no images, if pixels lie outside of the likelihood's support, sample or class weights are
-                given, the model was compiled with a loss or metrics, or a model that needs a condition receives none.
+            UserError: if x has no images, if pixels lie outside of the likelihood's support, sample or class weights
+                are given, the model was compiled with a loss or metrics, or a model that needs a condition receives
+                none.
 
         Warns:
-            KvaeWarning: if pixels are grey under a Bernoulli likelihood, if the images do not fit on the device, or if a
-                subclass overrides a method that `fit` does not call.
+            KvaeWarning: if pixels are grey under a Bernoulli likelihood, if the images do not fit on the device, or if
+                a subclass overrides a method that `fit` does not call.
         """
         if x is None:
             raise UserError("Expected images: an array [N, ...] in [0, 1], or a tf.data.Dataset. Received None.")
@@ -93,7 +95,7 @@ class FastFit(Compiling):
         x = self._prepare("train", x, options.get("steps_per_epoch"))
         if self.compiled and not self._is_distributed():
             self.pixel_check.begin(known=known)
-        with self._counting_steps_one_by_one():
+        with self._counting_steps_one_by_one(), self.pixel_check.raising_user_errors():
             history = super().fit(x, **_grouped("train", x, options))
         self.pixel_check.warn_of_grey()
         return history
@@ -122,14 +124,14 @@ class FastFit(Compiling):
             options["batch_size"] = None
         if self.compiled and not self._is_distributed():
             self.pixel_check.begin(known=known)
-        with self._counting_steps_one_by_one():
+        with self._counting_steps_one_by_one(), self.pixel_check.raising_user_errors():
             results = super().evaluate(x, **_grouped("test", x, options))
         self.pixel_check.warn_of_grey()
         return results
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Keras `predict`: E[x|z] at the posterior mean of each image, `[N, *image]`. Raises `UserError` as `fit`."""
-        x = given_images.as_batches(given_images.as_array(x, self._known_image_shape), self._known_image_shape)
+        x, _ = self._read(x, None)
         self.check_pixels(x)
         with self._counting_steps_one_by_one():
             return super().predict(x, *args, **kwargs)
@@ -236,19 +238,22 @@ class FastFit(Compiling):
         return ImagesInMemory(x, as_float32, batch_size, condition=condition, **order).dataset(), held_out, options
 
     def _prepare(self, kind: str, x: Any, steps: int | None, batch_size: int = 32) -> Any:
-        """What Keras iterates in place of `x`: a `GroupedDataset` if several steps run in one call, otherwise batches."""
+        """What Keras iterates in place of `x`: a `GroupedDataset` if several steps can run in one call, or batches."""
         x, condition = x if isinstance(x, tuple) else (x, None)
         if isinstance(x, np.ndarray | tf.Tensor):
             x = ImagesInMemory(x, as_float32, batch_size, condition=condition).dataset()
         if not isinstance(x, tf.data.Dataset):
-            return x
+            return self._built_for_first(x) if self._is_distributed() and hasattr(x, "__next__") else x
         if self._is_distributed():
             shape = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0].shape
             self._build_all(given_images.shape_with_channels(tuple(shape), self._known_image_shape)[1:])
-            return add_places(x, in_set=kind == "test", conditional=self.condition_shape is not None)
+            conditional = self.condition_shape is not None
+            return add_places(x, in_set=kind == "test", conditional=conditional, check=self.pixel_check.refuse)
         if not self.compiled or self.run_eagerly or tf.config.functions_run_eagerly():
             return x
         in_memory = x.in_memory if isinstance(x, ImageDataset) else None
+        most = keras.config.max_steps_per_epoch()
+        steps = most if most and (steps is None or most < steps) else steps
         if in_memory is not None and in_memory.fits_on_device:
             self._build_all(in_memory.images.shape[1:])
             return GroupedDataset(in_memory, self.steps_per_execution, steps)
@@ -256,6 +261,14 @@ class FastFit(Compiling):
             message = "kvae's fast path is not used, because the images are too large for the device with the model."
             warnings.warn(message, KvaeWarning, stacklevel=stacklevel_of_user())
         return GroupedDataset(x, self.steps_per_execution, steps)
+
+    def _built_for_first(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same batches, after the model was built for the first; Keras would lose a batch to learn its shape."""
+        first = next(batches, None)
+        if first is not None:
+            self.build_for(first)
+            yield first
+        yield from batches
 
     @contextmanager
     def _counting_steps_one_by_one(self) -> Iterator[None]:
@@ -293,6 +306,8 @@ class FastFit(Compiling):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if sample_weight is not None:
             raise _no_weights()
+        if self._is_distributed() and tf.is_tensor(x):
+            x = self.pixel_check.refuse(x)
         if isinstance(x, dict | list | tuple):
             raise UserError(
                 f"Expected batches x or (x, y), where x is a tensor. Received x of type {type(x).__name__}. Use map to "
@@ -308,6 +323,7 @@ class FastFit(Compiling):
         x = given_images.with_channels(tf.convert_to_tensor(x), self._known_image_shape)
         if not self.built:
             self.build(x.shape)
+        x = tf.ensure_shape(x, [None, *self.image_shape])  # A generator may not tell the sides of its images.
         place = tf.range(tf.shape(x)[0])
         if before is not None:
             place += tf.cast(tf.convert_to_tensor(before), tf.int32)

@@ -35,7 +35,7 @@ def shape_with_channels(shape: Shape, image_shape: Shape | None) -> Shape:
             return (*shape, 1)
         if _fits(shape, image_shape) or (grey and _fits(shape, image_shape[:-1])):
             raise _one_image(shape)
-        raise UserError(f"Expected images [B, {_join(image_shape)}]. Received images of shape [{_join(shape)}].")
+        raise UserError(f"Expected x of shape [B, {_join(image_shape)}]. Received [{_join(shape)}].")
     if len(shape) < 2:
         raise UserError(f"Expected images [B, ...]. Received shape [{_join(shape)}], which has no image axis.")
     if len(shape) == 3:
@@ -75,6 +75,14 @@ def as_array(x: Any, image_shape: Shape | None = None) -> Any:
     return with_channels(x, image_shape)
 
 
+def at_least_one(x: Any, image_shape: Shape) -> np.ndarray:
+    """Images as an array `[B, *image]` float32; arguments and errors as in `as_array`, and if there is no image."""
+    x = np.asarray(as_array(x, image_shape), np.float32)
+    if len(x) == 0:
+        raise UserError(f"Expected at least one image [B, {_join(image_shape)}]. Received none.")
+    return x
+
+
 def as_pair(x: Any, y: Any, image_shape: Shape | None, *, conditional: bool) -> tuple[Any, Any]:
     """Images and conditions as arrays; y is None for a model without a condition.
 
@@ -96,8 +104,8 @@ def as_pair(x: Any, y: Any, image_shape: Shape | None, *, conditional: bool) -> 
         return x, y
     if y is not None and y is not given and _are_other_images(y, x):
         raise UserError(
-            "Expected no images as y, because a VAE reconstructs x itself. Received other images as y. To train on both "
-            "sets, pass np.concatenate([x, y])."
+            "Expected no images as y, because a VAE reconstructs x itself. Received other images as y. To train on "
+            "both sets, pass np.concatenate([x, y])."
         )
     return x, None
 
@@ -117,6 +125,8 @@ def as_batches(x: Any, image_shape: Shape | None = None) -> Any:
         return _with_tuples(x)
     if _is_loader(x):
         x = _dataset_of_loader(x)
+    if isinstance(x, str | dict):
+        raise UserError(f"Expected images: an array, a dataset, a loader or a generator. Received {type(x).__name__}.")
     if not isinstance(x, tf.data.Dataset):
         return x
     spec = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
@@ -194,7 +204,7 @@ def _fits(shape: Shape, wanted: Shape) -> bool:
 
 def _one_image(shape: Shape) -> UserError:
     return UserError(
-        f"Expected images with a batch axis, [B, H, W, C]. Received shape [{_join(shape)}], which is that of one image. "
+        f"Expected images with a batch axis, [B, H, W, C]. Received shape [{_join(shape)}], that of one image. "
         "Batch the dataset, dataset.batch(100), or pass one image as x[None]. For images of this shape, call "
         f"build((None, {_join(shape[1:])})) first."
     )

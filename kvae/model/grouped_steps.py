@@ -1,8 +1,8 @@
 """What Keras is given in place of a dataset and of callbacks, so that several steps run in one call.
 
 Keras has `steps_per_execution` for this, but then it makes whole groups of steps only, and counts batches that do not
-exist. Here Keras counts the steps one by one, as with `steps_per_execution=1`. The steps of a group all run at the first
-of them, and the callbacks are called at the first and at the last one, with their exact numbers.
+exist. Here Keras counts the steps one by one, as with `steps_per_execution=1`. The steps of a group all run at the
+first of them, and the callbacks are called at the first and at the last one, with their exact numbers.
 """
 
 from typing import Any

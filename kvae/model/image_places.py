@@ -4,6 +4,7 @@ What an image contributes to a training step depends on its place in the whole b
 it. So the number of devices changes a training run by rounding errors only.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from kvae.internal.tensorflow import tf
@@ -34,7 +35,9 @@ class Batch(NamedTuple):
         return tf.reduce_sum(losses / tf.cast(self.global_batch_size, tf.float32))
 
 
-def add_places(dataset: tf.data.Dataset, *, in_set: bool, conditional: bool) -> tf.data.Dataset:
+def add_places(
+    dataset: tf.data.Dataset, *, in_set: bool, conditional: bool, check: Callable[[tf.Tensor], tf.Tensor]
+) -> tf.data.Dataset:
     """A dataset of `Placed` batches.
 
     Args:
@@ -42,10 +45,11 @@ def add_places(dataset: tf.data.Dataset, *, in_set: bool, conditional: bool) -> 
         in_set: whether places count through the whole set, as for evaluation; otherwise they start at 0 in each
             batch, as for training.
         conditional: whether to keep y as the condition; otherwise y is dropped.
+        check: function that returns the images x of a batch, or fails if they cannot be trained on.
     """
 
     def place(start: Any, *batch: Any) -> Any:
-        images, *rest = batch
+        images, *rest = check(batch[0]), *batch[1:]
         count = tf.shape(images)[0]
         condition = rest[0] if conditional else ()
         return start + count, Placed(images, condition, start + tf.range(count), tf.fill([count], count))

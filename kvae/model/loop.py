@@ -1,7 +1,7 @@
 """The `train_function` and `test_function` that Keras calls: one step, or several steps in one compiled function.
 
-Keras's `fit` calls the train function once for each step, with the iterator of its dataset. kvae gives Keras a
-dataset whose iterator is a `Steps`, which knows how many steps may run in one call (`kvae.model.grouped_steps`). If the images
+Keras's `fit` calls the train function once for each step, with the iterator of its dataset. kvae gives Keras a dataset
+whose iterator is a `Steps`, which knows how many steps may run in one call (`kvae.model.grouped_steps`). If the images
 are in memory (`kvae.data.in_memory`), the host only has to send the indices of the next images: one compiled loop
 gathers and binarizes the images, and runs the same `train_step` for each batch. Otherwise the loop draws the batches
 from the iterator of the dataset. Any other iterator that the function is handed gives one step.
@@ -49,7 +49,9 @@ class StepFunction:
 
     def _compile_all(self) -> None:
         self._loops: dict[MakeBatch, tuple[Any, Any]] = {}
-        step = self._step if self._model.run_eagerly else self._compile(self._step, reduce_retracing=True)
+        # An inlined step could begin before its batch is checked.
+        options = {"reduce_retracing": True, "experimental_attributes": {"_noinline": True}}
+        step = self._step if self._model.run_eagerly else self._compile(self._step, **options)
 
         def one_step(data: Any) -> Logs:
             return step(self._model.pixel_check(data))

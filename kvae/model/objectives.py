@@ -9,7 +9,8 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -17,7 +18,9 @@ from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.tensorflow import keras, tf
 
 KL_KINDS = ("analytic", "sampled")
-Beta = float | tf.Variable | keras.Variable | Callable[[Any], Any]  # see `ELBO`
+# The errors of Python code that needs a number where a compiled function has a tensor.
+IN_A_GRAPH = (tf.errors.OperatorNotAllowedInGraphError, TypeError, NotImplementedError)
+Beta: TypeAlias = float | tf.Variable | keras.Variable | Callable[[Any], Any]  # see `ELBO`
 
 
 class Draws(NamedTuple):
@@ -151,17 +154,17 @@ class ELBO(Objective):
 
     def _beta_at(self, step: Any) -> tf.Tensor:
         beta = self._number if self._given is None else self._given
-        if inspect.isfunction(beta) and not tf.executing_eagerly():
-            beta = tf.function(beta)  # AutoGraph translates conditions such as `if step < 100`.
-        value = tf.convert_to_tensor(beta(tf.convert_to_tensor(step)) if callable(beta) else beta)
-        return tf.cast(value, tf.float32)
+        if callable(beta):
+            beta = _value_of_schedule(beta, tf.convert_to_tensor(step))
+        return tf.cast(tf.convert_to_tensor(beta), tf.float32)
 
     def at_end(self) -> "ELBO":
         final = getattr(self._given, "beta", None)
         if final is None:
             return self
         other = copy.copy(self)
-        other._given = lambda _: final  # A number would make a variable, which a compiled function cannot.
+        # Not a variable, because this is called within compiled functions, which cannot make one.
+        other._given, other._exact, other._number = None, final, tf.constant(final, tf.float32)
         return other
 
     def with_beta(self, beta: Beta) -> "ELBO":
@@ -184,6 +187,20 @@ class ELBO(Objective):
         return cls(
             **{**config, "beta": keras.saving.deserialize_keras_object(beta) if isinstance(beta, dict) else beta}
         )
+
+
+def _value_of_schedule(schedule: Callable[[Any], Any], step: tf.Tensor) -> Any:
+    """The value of a schedule at a step, also within a compiled function."""
+    try:
+        return schedule(step)
+    except IN_A_GRAPH as error:
+        if inspect.isroutine(schedule):
+            with suppress(*IN_A_GRAPH):
+                return tf.function(schedule)(step)  # AutoGraph translates conditions such as `if step < 100`.
+        raise UserError(
+            "Expected beta to be a function of the step that TensorFlow can compile, with operations such as "
+            f"tf.minimum or tf.where. Received {schedule!r}, which fails: {str(error).splitlines()[0]}"
+        ) from error
 
 
 OBJECTIVES: dict[str, type[Objective]] = {"elbo": ELBO}
@@ -265,10 +282,7 @@ def check_beta(beta: Any) -> float:
     """`beta` as a float. Raises `UserError` if it is not a finite number of at least 0."""
     number = np.asarray(beta).item() if _has_one_number(beta) else beta
     if isinstance(number, bool) or not isinstance(number, numbers.Real) or not math.isfinite(number) or number < 0:
-        raise UserError(
-            "Expected beta to be a finite number of at least 0, a variable, or a function of the step. "
-            f"Received {beta!r}."
-        )
+        raise UserError(f"Expected beta to be a finite number of at least 0. Received {beta!r}.")
     return float(number)
 
 

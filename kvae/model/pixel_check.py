@@ -1,10 +1,12 @@
 """The check of the pixels of every batch, before a step sees it.
 
-Arrays and datasets of `kvae.data.load` are checked once, on the host, before `fit` begins. All other batches are checked
-here: in the graph, but on the host and outside of XLA, which ignores assertions.
+Arrays and datasets of `kvae.data.load` are checked once, on the host, before `fit` begins. All other batches are
+checked here: in the graph, but on the host and outside of XLA, which ignores assertions.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kvae.internal.errors import stacklevel_of_user
@@ -38,27 +40,46 @@ class PixelCheck:
             self._likelihood.warn_of_grey(stacklevel_of_user())
 
     def __call__(self, data: Any) -> Any:
-        """The same batch, which fails with an `InvalidArgumentError` if its images have impossible pixels."""
+        """The same batch, x or (x, y), whose images `refuse` has checked and of which grey ones are remembered."""
         x, *rest = data if isinstance(data, tuple | list) else (data,)
         if not hasattr(x, "dtype") or not hasattr(x, "shape"):
             return data  # `batch_of` refuses it.
-        x = tf.convert_to_tensor(x)
-        low, high, whole = self._likelihood.support
+        x = self.refuse(tf.convert_to_tensor(x))
+        if self._likelihood.support[2] and x.dtype.is_floating:
+            with tf.device("CPU"), tf.control_dependencies([self._grey.assign(self._grey | _is_grey(x))]):
+                x = tf.identity(x)
+        return (x, *rest) if isinstance(data, tuple | list) else x
+
+    def refuse(self, x: tf.Tensor) -> tf.Tensor:
+        """The same images, or an `InvalidArgumentError` at run time if the likelihood cannot have one of their pixels.
+
+        Everything that depends on the result waits for the check.
+        """
+        low, high, _ = self._likelihood.support
         with tf.device("CPU"):
             values = tf.cast(x, tf.float32)
             possible = tf.reduce_all((values >= low) & (values <= high) & tf.math.is_finite(values))
-            checked = [tf.cond(possible, lambda: True, lambda: _fail(values))]
-            if whole and x.dtype.is_floating:
-                checked.append(self._grey.assign(self._grey | tf.reduce_any(values != tf.round(values))))
-        with tf.control_dependencies(checked):
-            x = tf.identity(x)
-        return (x, *rest) if isinstance(data, tuple | list) else x
+            with tf.control_dependencies([tf.cond(possible, lambda: True, lambda: _fail(values))]):
+                return tf.identity(x)
+
+    @contextmanager
+    def raising_user_errors(self) -> Iterator[None]:
+        """Raises the `UserError` of the likelihood for a failed check within the block."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            self.raise_if_failed(error)
+            raise
 
     def raise_if_failed(self, error: Exception) -> None:
         """Raises the `UserError` of the likelihood if `error` comes from this check."""
         found = re.search(rf"{MARK}: (\S+) to (\S+?)\]", str(error))
         if found:
             raise self._likelihood.impossible_pixels(*found.groups()) from None
+
+
+def _is_grey(x: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_any(x != tf.round(x))
 
 
 def _fail(values: tf.Tensor) -> bool:

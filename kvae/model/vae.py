@@ -438,6 +438,8 @@ class VAE(Assembly):
     def elbo_terms(self, x: Any, seed: int | None = None, condition: Any = None) -> Draws:
         """The `kvae.objectives.Draws` from which `elbo` computes its result, for the same arguments."""
         x = self._check_x(x)
+        if not tf.is_symbolic_tensor(x):
+            self.check_pixels(x)
         noise = Keyed(self.seed, Stream.ELBO_TERMS, _seed(seed), tf.range(tf.shape(x)[0]))
         return self.draw(x, noise, self.samples, condition)
 

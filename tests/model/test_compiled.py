@@ -52,7 +52,10 @@ def test_compiled_functions_see_the_weights_as_they_are(vae, decoded):
 def test_compiled_functions_are_made_anew_for_another_objective(vae, decoded):
     function, traces = decoded
     function(vae, tf.zeros([1, 2]))
-    vae.beta = 2.0
+    vae.beta = 2.0  # a number, on which no draw depends
+    function(vae, tf.zeros([1, 2]))
+    assert traces == [1]
+    vae.objective = kvae.objectives.ELBO(samples=3)
     function(vae, tf.zeros([1, 2]))
     assert traces == [1, 1]
 

@@ -61,7 +61,7 @@ def test_a_step_of_a_subclass_trains_as_that_of_kvae(x):
 def test_these_models_keep_the_fast_path_without_a_warning(kind, x, paths):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        small(kind).fit(x, batch_size=20, epochs=2, validation_data=x, steps_per_epoch=2, validation_steps=1, verbose=0)
+        small(kind).fit(x, batch_size=20, validation_data=x, steps_per_epoch=2, validation_steps=1, verbose=0)
     assert set(paths) == {"fast"}
 
 

@@ -12,7 +12,7 @@ from kvae.model import networks
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda vae: vae.encode(np.zeros((2, 6, 5))), r"x of shape \[B, 6, 5, 1\]. Received \[2, 6, 5\]"),
+        (lambda vae: vae.encode(np.zeros((2, 5, 6))), r"x of shape \[B, 6, 5, 1\]. Received \[2, 5, 6\]"),
         (lambda vae: vae.encode(np.zeros((2, 7, 5, 1))), "x of shape"),
         (lambda vae: vae.decode(np.zeros((2, 3))), r"z of shape \[..., 2\]. Received \[2, 3\]"),
         (lambda vae: vae.decode(np.float32(1)), "z of shape"),
