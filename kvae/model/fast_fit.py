@@ -233,7 +233,7 @@ class FastFit(Compiling):
         order: dict[str, Any] = {}
         if options.get("shuffle", True):
             # Each call of fit has other orders, because the number of steps made before it is part of the seed.
-            order = {"order": shuffled(len(x), (self.seed * 1_000_003 + int(self.steps)) % 2**31)}
+            order = {"order": shuffled(len(x), (self.seed * 1_000_003 + int(np.asarray(self.steps))) % 2**31)}
             order["epoch"] = tf.Variable(0, dtype=tf.int64, trainable=False)
         return ImagesInMemory(x, as_float32, batch_size, condition=condition, **order).dataset(), held_out, options
 

@@ -103,16 +103,11 @@ def with_condition(step):
     return 1.0
 
 
-def in_python(step):
-    return min(2.0, max(step - 2, 0) / 2)
-
-
 SCHEDULES = {  # values in three epochs of three steps each, and at the steps 3, 6 and 9
     "lambda": (lambda step: 0.5, [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
     "operations": (lambda step: tf.cast(step, tf.float32), [1, 4, 7], [3, 6, 9]),
     "arithmetic": (lambda step: step / 2, [0.5, 2, 3.5], [1.5, 3, 4.5]),
     "condition": (with_condition, [0, 1, 1], [1, 1, 1]),
-    "Python's min and max": (in_python, [0, 1, 11 / 6], [0.5, 2, 2]),
     "of Keras": (keras.optimizers.schedules.PiecewiseConstantDecay([2], [0.0, 3.0]), [0, 3, 3], [3, 3, 3]),
     "decay of Keras": (keras.optimizers.schedules.PolynomialDecay(0.0, 10, 1.0), [0.1, 0.4, 0.7], [0.3, 0.6, 0.9]),
     "with a final value": (kvae.objectives.LinearWarmup(3.0, 6), [0.5, 2, 3], [3, 3, 3]),
@@ -123,7 +118,8 @@ SCHEDULES = {  # values in three epochs of three steps each, and at the steps 3,
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_schedule_counts_with_its_value_at_each_step(schedule, options, x):
     beta, training, validation = SCHEDULES[schedule]
-    assert betas(small(beta, **options), x, batch_size=20, shuffle=False) == (training, validation)
+    one_image = np.repeat(x[:1], 60, axis=0)  # Then each step has the same KL term.
+    assert betas(small(beta, **options), one_image, batch_size=20) == (training, validation)
 
 
 def test_a_schedule_under_xla_too(x):

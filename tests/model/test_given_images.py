@@ -7,6 +7,7 @@ import tensorflow as tf
 from stock_keras import Batches, Loader
 
 import kvae
+from kvae.evaluation import quadrature
 from kvae.internal.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("without_xla")  # many small models, of which XLA is not what is tested
@@ -122,7 +123,7 @@ def test_other_forms_are_refused(form, x):
 
 @pytest.mark.parametrize("form", ["two arrays", "one image", "a number", "a dataset that was never batched", "a path"])
 def test_validation_and_evaluation_refuse_them_too(form, x):
-    make, message = REFUSED[form]
+    make, _ = REFUSED[form]
     vae = small()
     vae.build((None, *SHAPE))
     calls = [lambda given: vae.evaluate(given, verbose=0), lambda given: vae.predict(given, verbose=0)]
@@ -154,7 +155,7 @@ def test_every_method_of_a_model_gives_grey_images_their_channel_axis(x):
     assert vae.test_on_batch(grey) == vae.test_on_batch(x)
     one, other = (kvae.evaluation.log_likelihood(vae, data, samples=3).mean for data in (grey, x))
     assert one == other
-    one, other = (kvae.evaluation.quadrature.integrate(vae, data[:2]) for data in (grey, x))
+    one, other = (quadrature.integrate(vae, data[:2]) for data in (grey, x))
     np.testing.assert_array_equal(one[0], other[0])
     one, other = (kvae.completion.complete(vae, data[:3], observed="top", seed=0) for data in (grey, x))
     np.testing.assert_array_equal(one.mean, other.mean)
