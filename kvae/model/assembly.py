@@ -13,7 +13,8 @@ from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import networks, objectives, parts, posteriors, priors
 from kvae.model.fast_fit import FastFit
-from kvae.model.keras_privates import place_layer
+from kvae.model.freezing import freeze_new_layers
+from kvae.model.keras_privates import layers_of, place_layer
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 
@@ -84,11 +85,13 @@ class Assembly(FastFit):
             raise UserError(f"Expected a known image shape, [B, ...]. Received {tuple(input_shape)}.")
         shape = self.condition_shape
         condition = None if shape is None else keras.KerasTensor((None, *shape))
+        before = layers_of(self)
         self._build_encoder(image_shape, condition)
         sizes = {"latent_dim": self.latent_dim, "image_shape": image_shape, "condition_shape": self.condition_shape}
         for part in (self.posterior, self.prior, self.likelihood):
             parts.build(part, **sizes)
         self._build_decoder(image_shape, condition)
+        freeze_new_layers(self, before)
         self.image_shape = image_shape
         self.prior.bind(self._approximate_posterior)
         self.built = True

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.tensorflow import keras, tf
+from kvae.model.keywords import check_keywords
 
 KL_KINDS = ("analytic", "sampled")
 
@@ -56,6 +57,13 @@ class Objective:
 
     samples: int = 1
     kl: str = "analytic"
+
+    def __new__(cls, *_: Any, **options: Any) -> "Objective":
+        check_keywords(cls, options)
+        return super().__new__(cls)
+
+    def __init__(self) -> None:
+        """An objective without options."""
 
     def loss(self, draws: Draws, step: Any) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
         """The loss of each image.
