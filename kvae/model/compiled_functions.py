@@ -13,7 +13,7 @@ def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -
     """Compiles `function(model, ...)` to one `tf.function` per model, which is deleted together with the model.
 
     It is traced again for other Python arguments or tensor types. It is compiled again if the model has a new
-    objective, because the draws depend on it.
+    objective, because the draws depend on it, or other variables, because a layer was quantized or got LoRA.
 
     Args:
         function: a function whose first argument is a `kvae.VAE`; the others are tensors and hashable Python values.
@@ -27,8 +27,9 @@ def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -
 
     @functools.wraps(function)
     def call(model: Any, *args: Any, **kwargs: Any) -> Any:
-        objective, graph = graphs.get(model, (None, None))
-        if graph is None or objective is not model.objective:
+        uses = [model.objective, *model.variables]
+        known, graph = graphs.get(model, ([], None))
+        if len(uses) != len(known) or any(use is not old for use, old in zip(uses, known, strict=True)):
             reference = weakref.ref(model)  # the graph must not keep the model alive
 
             @functools.wraps(function)
@@ -37,7 +38,7 @@ def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -
 
             call_with_model.__signature__ = without_model  # type: ignore[attr-defined]
             graph = tf.function(call_with_model, reduce_retracing=True, jit_compile=xla and model.xla_pays)
-            graphs[model] = (model.objective, graph)
+            graphs[model] = (uses, graph)
         return graph(*args, **kwargs)
 
     return call
