@@ -16,7 +16,7 @@ import numpy as np
 from kvae.data.in_memory import ImageDataset, ImagesInMemory, Placeholder, as_float32, shuffled
 from kvae.internal.errors import KvaeWarning, UserError
 from kvae.internal.tensorflow import keras, tf
-from kvae.model import networks
+from kvae.model import fit_checks, networks
 from kvae.model.image_places import Batch, Placed, add_places, reducible
 from kvae.model.keras_privates import has_compiled_metrics, is_called_by_fit, layers_of
 from kvae.model.loop import Loop
@@ -156,8 +156,9 @@ class FastFit(StepCounter):
         in_memory = x.in_memory if isinstance(x, ImageDataset) else None
         self.objective.build(None if in_memory is None else len(in_memory.images))
         x = self._prepare("train", x, options.get("steps_per_epoch"))
+        fit_checks.before(self, x, options.get("callbacks"))
         with self._making_batches("train", x):
-            return super().fit(x, **options)
+            return fit_checks.after(super().fit(x, **options))
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras `evaluate`: means over the set with K draws per image, the same for every call and batch size.
@@ -347,6 +348,7 @@ class FastFit(StepCounter):
             losses: one scalar for all weights; or two, the first for encoder and posterior, the second for all other
                 weights.
         """
+        fit_checks.check_trainable(self)  # again, because the model may be built only now
         variables = self.trainable_variables
         gradients = tape.gradient(losses[-1], variables)
         if len(losses) == 2:

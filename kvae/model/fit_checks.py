@@ -1,0 +1,95 @@
+"""What `fit` checks before and after a training: the callbacks, the weights to train, and what was learned."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from kvae.internal.errors import KvaeWarning, UserError, unknown
+from kvae.internal.tensorflow import keras, tf
+from kvae.model.keras_privates import layers_of
+
+BETTER = {"loss": "min", "elbo": "max", "reconstruction": "min", "kl": "min"}  # in which direction a metric improves
+MONITORING = (keras.callbacks.EarlyStopping, keras.callbacks.ModelCheckpoint, keras.callbacks.ReduceLROnPlateau)
+COLLAPSED = 0.01  # nats: a KL term below it tells z almost nothing about x
+
+
+def before(model: Any, x: Any, callbacks: Any) -> None:
+    """Checks a training before its first step, and sets `mode="auto"` of its callbacks to the correct direction.
+
+    It also makes the LoRA of a loaded model trainable, and builds the model, which Keras does only while it traces the
+    first step. Keras can find the direction only of metrics that `compile` received, and would say so after the first
+    epoch.
+
+    Args:
+        model: the model that will be trained.
+        x: the training data, as Keras `fit` gets them.
+        callbacks: the argument `callbacks` of `fit`.
+
+    Raises:
+        UserError: if a callback of Keras with `mode="auto"` monitors a metric whose direction is not known, or if no
+            weight of the model trains.
+    """
+    listed = callbacks.callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else callbacks
+    for callback in keras.tree.flatten(listed):
+        if isinstance(callback, MONITORING) and callback.mode == "auto":
+            callback.mode = _mode(callback.monitor)
+    if isinstance(x, tf.data.Dataset) and not model.built and model.compiled and not model.run_eagerly:
+        images = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
+        if isinstance(images, tf.TensorSpec) and images.shape.rank and images.shape[1:].is_fully_defined():
+            model.build((None, *images.shape[1:]))
+    if model.built:
+        check_trainable(model)
+        _revive_lora(model)
+
+
+def check_trainable(model: Any) -> None:
+    """Raises `UserError` if no weight of a built model trains."""
+    if not model.trainable_variables:
+        raise UserError(
+            "Expected at least one weight that trains. Received a model of which every layer is frozen. Set "
+            "trainable = True for a part, for example vae.decoder.trainable = True, and call compile again."
+        )
+
+
+def _revive_lora(model: Any) -> None:
+    """Gives the LoRA of loaded layers a first matrix again, with which it can train.
+
+    Keras saves a kernel with its LoRA merged, and sets both matrices A and B to zero when it loads the layer. Then the
+    gradients of both are zero for ever. The output depends on A B only, so it does not change with A while B is zero.
+    """
+    for i, layer in enumerate(layers_of(model)):
+        if getattr(layer, "lora_enabled", False) and not (np.any(layer.lora_kernel_a) or np.any(layer.lora_kernel_b)):
+            initializer = keras.initializers.HeUniform(seed=(model.seed * 1_000_003 + i) % 2**31)
+            layer.lora_kernel_a.assign(initializer(layer.lora_kernel_a.shape))
+
+
+def _mode(monitor: str) -> str:
+    name = monitor.removeprefix("val_")
+    if name in BETTER:
+        return BETTER[name]
+    error = unknown("metric", monitor, [*BETTER, *(f"val_{each}" for each in BETTER)])
+    raise UserError(f'{error} For another metric, tell the callback its direction: mode="min" or mode="max".')
+
+
+def after(history: Any) -> Any:
+    """Looks at the result of a training.
+
+    Args:
+        history: what Keras `fit` returned.
+
+    Returns:
+        `history`.
+
+    Warns:
+        KvaeWarning: if the KL term of the last epoch is below 0.01 nats.
+    """
+    kl = history.history.get("kl")
+    if kl and kl[-1] < COLLAPSED:
+        text = (
+            f"The posterior has collapsed: in the last epoch the KL term was {kl[-1]:.2g} nats, so z tells nothing "
+            "about x and no latent dimension is active. Train longer if this was only the beginning. Else lower "
+            "beta, or let it grow with beta=kvae.objectives.LinearWarmup(1.0, steps), or give the decoder fewer units."
+        )
+        warnings.warn(text, KvaeWarning, stacklevel=3)
+    return history
