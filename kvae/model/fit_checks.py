@@ -11,7 +11,7 @@ from kvae.model.keras_privates import layers_of
 
 BETTER = {"loss": "min", "elbo": "max", "reconstruction": "min", "kl": "min"}  # in which direction a metric improves
 MONITORING = (keras.callbacks.EarlyStopping, keras.callbacks.ModelCheckpoint, keras.callbacks.ReduceLROnPlateau)
-COLLAPSED = 0.01  # nats: a KL term below it tells z almost nothing about x
+COLLAPSED = 0.01  # nats: with a smaller KL term, z tells almost nothing about x
 
 
 def before(model: Any, x: Any, callbacks: Any) -> None:
@@ -45,11 +45,15 @@ def before(model: Any, x: Any, callbacks: Any) -> None:
 
 def check_trainable(model: Any) -> None:
     """Raises `UserError` if no weight of a built model trains."""
-    if not model.trainable_variables:
-        raise UserError(
-            "Expected at least one weight that trains. Received a model of which every layer is frozen. Set "
-            "trainable = True for a part, for example vae.decoder.trainable = True, and call compile again."
-        )
+    if model.trainable_variables:
+        return
+    if model.trainable:
+        received = "every layer is frozen. Set trainable = True for a part, for example vae.decoder.trainable = True"
+    else:
+        received = "trainable is False. Set vae.trainable = True, which unfreezes all parts, and freeze some of them"
+    raise UserError(
+        f"Expected at least one weight that trains. Received a model of which {received}, and call compile again."
+    )
 
 
 def _revive_lora(model: Any) -> None:
@@ -82,10 +86,10 @@ def after(history: Any) -> Any:
         `history`.
 
     Warns:
-        KvaeWarning: if the KL term of the last epoch is below 0.01 nats.
+        KvaeWarning: if the KL term of the last epoch is within 0.01 nats of 0.
     """
     kl = history.history.get("kl")
-    if kl and kl[-1] < COLLAPSED:
+    if kl and abs(kl[-1]) < COLLAPSED:  # A density that is not normalized can make it negative.
         text = (
             f"The posterior has collapsed: in the last epoch the KL term was {kl[-1]:.2g} nats, so z tells nothing "
             "about x and no latent dimension is active. Train longer if this was only the beginning. Else lower "

@@ -131,6 +131,14 @@ def test_a_posterior_that_tells_something_does_not_warn(beta, x):
         compiled(tiny(beta=beta)).fit(x, epochs=3, verbose=0)
 
 
+def test_a_model_that_is_frozen_as_a_whole_says_what_to_set(x):
+    vae = freeze(tiny())
+    vae.trainable = False
+    vae.decoder.trainable = True  # not enough, as in Keras
+    with pytest.raises(UserError, match=r"Set vae\.trainable = True"):
+        compiled(vae).fit(x, verbose=0)
+
+
 def test_a_training_without_epochs_has_nothing_to_warn_of(x):
     with warnings.catch_warnings():
         warnings.simplefilter("error", KvaeWarning)
