@@ -13,7 +13,10 @@ from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import given_images, networks, objectives, parts, posteriors, priors
 from kvae.model.fast_fit import FastFit
-from kvae.model.keras_privates import place_layer
+from kvae.model.freezing import freeze_new_layers
+from kvae.model.keras_privates import layers_of, place_layer
+from kvae.model.network_calls import check_decoder, join, parameters_of_q
+from kvae.model.output_range import warn_of_range
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 
@@ -88,38 +91,37 @@ class Assembly(FastFit):
             raise UserError(f"Expected a known image shape, [B, ...]. Received {tuple(input_shape)}.")
         shape = self.condition_shape
         condition = None if shape is None else keras.KerasTensor((None, *shape))
+        before = layers_of(self)
         self._build_encoder(image_shape, condition)
         sizes = {"latent_dim": self.latent_dim, "image_shape": image_shape, "condition_shape": self.condition_shape}
         for part in (self.posterior, self.prior, self.likelihood):
             parts.build(part, **sizes)
         self._build_decoder(image_shape, condition)
+        freeze_new_layers(self, before)
         self.image_shape = image_shape
         self.prior.bind(self._approximate_posterior)
         self.built = True
         self._make_further_metrics()
 
+    def after_build(self) -> None:
+        super().after_build()
+        # Weights have no values yet if Keras builds the model symbolically; it then calls this method again.
+        if tf.executing_eagerly() and self.built and not self.__dict__.get("_range_is_checked"):
+            self.__dict__["_range_is_checked"] = True
+            warn_of_range(self.decoder, self.likelihood, self.latent_dim, self.image_shape, self.condition_shape)
+
     def _build_encoder(self, image_shape: tuple[int, ...], condition: Any) -> None:
         if hasattr(self.encoder, "emit"):
             self.encoder.emit(posteriors.as_sizes(self.posterior.parameters_size(self.encoder.latent_dim)))
-        emitted = networks.call(self.encoder, keras.KerasTensor((None, *image_shape)), condition)
-        emitted = tuple(emitted) if isinstance(emitted, list | tuple) else (emitted,)
-        shapes = [tuple(tensor.shape) for tensor in emitted]
-        if any(len(shape) != 2 for shape in shapes):
-            raise UserError(f"Expected the encoder to return {self.posterior.parameters}. Received shapes {shapes}.")
-        self.latent_dim = self.posterior.latent_dim_of(tuple(shape[1] for shape in shapes))
+        sizes = parameters_of_q(self.encoder, image_shape, condition, self.posterior.parameters)
+        self.latent_dim = self.posterior.latent_dim_of(sizes)
 
     def _build_decoder(self, image_shape: tuple[int, ...], condition: Any) -> None:
         wanted = tuple(self.likelihood.parameters_shape(image_shape))
         if self.decoder is None:
             self.decoder = networks.mirrored(self.encoder, image_shape, wanted, self.output_bias)
             place_layer(self, self.decoder, 1)  # after the encoder, as in a model with decoder=
-        emitted = networks.call(self.decoder, keras.KerasTensor((None, self.latent_dim)), condition)
-        if tuple(emitted.shape[1:]) != wanted:
-            output = "logits" if wanted == image_shape else "parameters of p(x|z)"
-            raise UserError(
-                f"Expected the decoder to return {output} [B, {_join(wanted)}] for images [B, {_join(image_shape)}]. "
-                f"Received {tuple(emitted.shape)}."
-            )
+        check_decoder(self.decoder, self.latent_dim, condition, image_shape, wanted)
 
     def added_losses(self, x: tf.Tensor, draws: objectives.Draws) -> dict[str, tf.Tensor]:
         """Terms that a subclass adds to the loss.
@@ -206,7 +208,7 @@ class Assembly(FastFit):
             self.build(x.shape)
         self._check_built()
         if tuple(x.shape[1:]) != self.image_shape or x.shape.rank != 1 + len(self.image_shape):
-            raise UserError(f"Expected x of shape [B, {_join(self.image_shape)}]. Received {x.shape.as_list()}.")
+            raise UserError(f"Expected x of shape [B, {join(self.image_shape)}]. Received {x.shape.as_list()}.")
         return x
 
     def _check_z(self, z: Any) -> tf.Tensor:
@@ -234,7 +236,7 @@ class Assembly(FastFit):
             if condition is not None:
                 raise UserError("Expected no condition: this model was made without condition_shape=. Received one.")
             return None
-        wanted = f"[{_join(('B' if count is None else count, *self.condition_shape))}]"
+        wanted = f"[{join(('B' if count is None else count, *self.condition_shape))}]"
         if condition is None:
             raise UserError(f"Expected a condition {wanted} for this model. Received none.")
         try:
@@ -246,7 +248,3 @@ class Assembly(FastFit):
         if not fits or (count is not None and shape[0] != count):
             raise UserError(f"Expected a condition {wanted}. Received {shape.as_list()}.")
         return condition
-
-
-def _join(shape: Any) -> str:
-    return ", ".join(str(side) for side in shape)

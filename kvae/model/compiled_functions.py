@@ -14,7 +14,7 @@ def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -
     """Compiles `function(model, ...)` to one `tf.function` per model, which is deleted together with the model.
 
     It is traced again for other Python arguments or tensor types. It is compiled again if the model has a new
-    objective, because the draws depend on it.
+    objective, because the draws depend on it, or other variables, because a layer was quantized or got LoRA.
 
     Args:
         function: a function whose first argument is a `kvae.VAE`; the others are tensors and hashable Python values.
@@ -28,8 +28,9 @@ def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -
 
     @functools.wraps(function)
     def call(model: Any, *args: Any, **kwargs: Any) -> Any:
-        objective, graph = graphs.get(model, (None, None))
-        if graph is None or objective is not model.objective:
+        uses = [model.objective, *model.variables]
+        known, graph = graphs.get(model, ([], None))
+        if len(uses) != len(known) or any(use is not old for use, old in zip(uses, known, strict=True)):
             reference = weakref.ref(model)  # the graph must not keep the model alive
 
             @functools.wraps(function)
@@ -40,7 +41,7 @@ def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -
             # TensorFlow counts how often a function's code is traced, and warns. A partial function is counted apart.
             function_of_model = functools.partial(call_with_model)
             graph = tf.function(function_of_model, reduce_retracing=True, jit_compile=xla and model.xla_pays)
-            graphs[model] = (model.objective, graph)
+            graphs[model] = (uses, graph)
         try:
             return graph(*args, **kwargs)
         except tf.errors.OpError as error:

@@ -81,9 +81,11 @@ class Compiling(StepCounter):
         return {**config, **self._asked_to_compile} if config else config
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        config = dict(keras.saving.deserialize_keras_object(config))
+        weights = config.pop("optimizer_weights", None)
+        self.compile(**config)
         if self.built:
-            self.optimizer.build(self.trainable_variables)
+            self.build_optimizer(weights)
 
     def forget_compiled(self) -> None:
         """Traces the train and test functions again; needed after a change of anything that they use."""

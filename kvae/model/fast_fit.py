@@ -17,7 +17,7 @@ import numpy as np
 from kvae.data.in_memory import ImageDataset, ImagesInMemory, as_float32, shuffled
 from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user
 from kvae.internal.tensorflow import keras, tf
-from kvae.model import given_images
+from kvae.model import fit_checks, given_images
 from kvae.model.compiling import Compiling, arguments
 from kvae.model.grouped_steps import GroupCallbacks, GroupedDataset
 from kvae.model.image_places import Batch, Placed, add_places, reducible
@@ -93,12 +93,13 @@ class FastFit(Compiling):
         in_memory = x.in_memory if isinstance(x, ImageDataset) else None
         self.objective.build(None if in_memory is None else len(in_memory.images))
         x = self._prepare("train", x, options.get("steps_per_epoch"))
+        fit_checks.before(self, options.get("callbacks"))
         if self.compiled and not self._is_distributed():
             self.pixel_check.begin(known=known)
         with self._counting_steps_one_by_one(), self.pixel_check.raising_user_errors():
             history = super().fit(x, **_grouped("train", x, options))
         self.pixel_check.warn_of_grey()
-        return history
+        return fit_checks.after(history)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras `evaluate`: means over the set with K draws per image, the same for every call and batch size.
@@ -244,9 +245,10 @@ class FastFit(Compiling):
             x = ImagesInMemory(x, as_float32, batch_size, condition=condition).dataset()
         if not isinstance(x, tf.data.Dataset):
             return self._built_for_first(x) if self._is_distributed() and hasattr(x, "__next__") else x
+        shape = tuple(keras.utils.unpack_x_y_sample_weight(x.element_spec)[0].shape)
+        if self.compiled and None not in shape[1:]:
+            self._build_all(given_images.shape_with_channels(shape, self._known_image_shape)[1:])
         if self._is_distributed():
-            shape = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0].shape
-            self._build_all(given_images.shape_with_channels(tuple(shape), self._known_image_shape)[1:])
             conditional = self.condition_shape is not None
             return add_places(x, in_set=kind == "test", conditional=conditional, check=self.pixel_check.refuse)
         if not self.compiled or self.run_eagerly or tf.config.functions_run_eagerly():
@@ -255,7 +257,6 @@ class FastFit(Compiling):
         most = keras.config.max_steps_per_epoch()
         steps = most if most and (steps is None or most < steps) else steps
         if in_memory is not None and in_memory.fits_on_device:
-            self._build_all(in_memory.images.shape[1:])
             return GroupedDataset(in_memory, self.steps_per_execution, steps)
         if in_memory is not None:
             message = "kvae's fast path is not used, because the images are too large for the device with the model."
@@ -337,6 +338,7 @@ class FastFit(Compiling):
             losses: one scalar for all weights; or two, the first for encoder and posterior, the second for all other
                 weights.
         """
+        fit_checks.check_trainable(self)  # again, because the model may be built only now
         variables = self.trainable_variables
         gradients = tape.gradient(losses[-1], variables)
         if len(losses) == 2:

@@ -18,6 +18,13 @@ class StrategyAware(keras.Model):
         if not self.built:
             super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
 
+    def _post_build(self) -> None:
+        super()._post_build()
+        self.after_build()
+
+    def after_build(self) -> None:
+        """Keras calls it when `build` has returned, that of a subclass too. It can be called again later."""
+
 
 def place_layer(model: keras.Model, layer: Any, position: int) -> None:
     """Moves a layer to another position in the order of a model's layers, and so of its weights.
@@ -43,6 +50,16 @@ def metrics_of(model: keras.Model) -> list[Any]:
 def clear_losses(model: keras.Model) -> None:
     """Forgets the losses that `add_loss` has added, as Keras does before it calls a model."""
     model._clear_losses()
+
+
+def children_of(layer: Any) -> list[Any]:
+    """The layers that a layer or model holds directly, also those that `Model.layers` does not list."""
+    return list(layer._layers)
+
+
+def variables_of_optimizer(optimizer: Any) -> list[Any]:
+    """The weights for which an optimizer was built, in the order in which it saves its state; empty if it was not."""
+    return list(getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables)
 
 
 def has_compiled_metrics(model: keras.Model) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 
 from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.tensorflow import keras, tf
+from kvae.model.keywords import check_keywords
 
 KL_KINDS = ("analytic", "sampled")
 # The errors of Python code that needs a number where a compiled function has a tensor.
@@ -64,6 +65,13 @@ class Objective:
 
     samples: int = 1
     kl: str = "analytic"
+
+    def __new__(cls, *_: Any, **options: Any) -> "Objective":
+        check_keywords(cls, options)
+        return super().__new__(cls)
+
+    def __init__(self) -> None:
+        """An objective without options."""
 
     def loss(self, draws: Draws, step: Any) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
         """The loss of each image.

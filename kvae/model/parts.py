@@ -6,6 +6,7 @@ from typing import Any
 
 from kvae.internal.errors import UserError, unknown
 from kvae.internal.tensorflow import keras
+from kvae.model.keywords import check_leftover_keywords
 
 
 class Part(keras.layers.Layer):
@@ -16,6 +17,7 @@ class Part(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs: Any) -> None:
+        check_leftover_keywords(type(self), kwargs)
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
 

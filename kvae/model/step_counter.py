@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from kvae.internal.tensorflow import keras
-from kvae.model.keras_privates import StrategyAware
+from kvae.model.freezing import KeepsFrozen
 
 
-class StepCounter(StrategyAware):
+class StepCounter(KeepsFrozen):
     """A Keras model that counts its own training steps, and saves their number with its weights.
 
     Attributes:

@@ -45,8 +45,8 @@ class VAE(Assembly):
 
     By default it maximises E_q(z|x)[log p(x|z)] - beta KL(q(z|x) || p(z)) with p(z) = N(0, I): Kingma and Welling,
     "Auto-Encoding Variational Bayes" (2014), equation 3; Higgins et al., "beta-VAE" (2017), equation 4. `fit` and
-    `evaluate` show `loss`, `elbo` (always with beta = 1), `reconstruction` and `kl`, in nats per image. A callback that
-    monitors `val_elbo` needs `mode="max"`, because Keras does not know that higher is better.
+    `evaluate` show `loss`, `elbo` (always with beta = 1), `reconstruction` and `kl`, in nats per image. A callback can
+    monitor each of them, also as `val_elbo`: `fit` tells the callbacks of Keras in which direction it improves.
 
     `VAE(latent_dim, ...)` uses multilayer perceptrons, which are built for the image shape of the first data. For other
     networks, of kvae or your own, pass `encoder=`, and `decoder=` if the encoder cannot be mirrored.

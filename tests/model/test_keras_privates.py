@@ -84,6 +84,47 @@ def test_all_layers_within_a_model_are_found_at_any_depth():
     assert compiling.convolves(inner)
 
 
+def test_a_layer_knows_the_layers_that_it_holds_directly():
+    inner = keras.Sequential([keras.layers.Dense(2)])
+    outer = keras.Sequential([inner, keras.layers.Dense(3)])
+    assert keras_privates.children_of(outer) == [inner, outer.layers[1]]
+    vae = small()
+    vae.build((None, 4, 4, 1))
+    assert keras_privates.children_of(vae)[:2] == [vae.encoder, vae.decoder]
+
+
+def test_a_model_learns_that_it_was_built_also_by_the_build_of_a_subclass():
+    calls = []
+
+    class Watched(kvae.VAE):
+        def build(self, input_shape):
+            super().build(input_shape)
+            calls.append("build")
+
+        def after_build(self):
+            super().after_build()
+            calls.append("after")
+
+    Watched(2, hidden_units=(4,)).build((None, 4, 4, 1))
+    assert calls == ["build", "after"]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        keras.optimizers.SGD,
+        lambda: keras.optimizers.Adam(use_ema=True),
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()),
+    ],
+    ids=["SGD", "Adam with a mean", "loss scale"],
+)
+def test_an_optimizer_knows_the_weights_that_it_was_built_for(optimizer):
+    optimizer, weights = optimizer(), [keras.Variable([1.0]), keras.Variable([2.0])]
+    assert keras_privates.variables_of_optimizer(optimizer) == []
+    optimizer.build(weights)
+    assert [id(each) for each in keras_privates.variables_of_optimizer(optimizer)] == [id(each) for each in weights]
+
+
 def test_the_weights_of_a_mirrored_decoder_have_the_order_of_those_of_a_given_decoder(x):
     options = {"likelihood": kvae.likelihoods.Gaussian("learned"), "seed": 0}
     mirrored = kvae.VAE(2, hidden_units=(4,), **options)

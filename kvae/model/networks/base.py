@@ -2,13 +2,16 @@
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.tensorflow import keras, tf
+from kvae.model.keywords import check_leftover_keywords
+from kvae.model.networks.layer_configs import LayerConfigs
+from kvae.model.networks.merged_heads import can_merge, merged
 from kvae.model.networks.output_bias import ConstantValues
 
 INITIALIZATIONS = ("glorot", "fan_in")
@@ -53,9 +56,16 @@ class Network(keras.Model):
         bias_regularizer: Any = None,
         initialization: str = "glorot",
         seed: int | None = None,
+        changed_layers: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_leftover_keywords(type(self), kwargs)
         super().__init__(**kwargs)
+        if self.dtype_policy.quantization_mode is not None:  # Layers such as Flatten cannot be made with one.
+            raise UserError(
+                f"Expected a dtype policy of floating-point numbers. Received {self.dtype_policy.name!r}. Train the "
+                f'model first, and then call quantize("{self.dtype_policy.quantization_mode}").'
+            )
         if initialization not in INITIALIZATIONS:
             raise unknown("initialization", initialization, INITIALIZATIONS)
         self.activation = keras.activations.get(activation)
@@ -64,6 +74,7 @@ class Network(keras.Model):
         self.initialization = initialization
         self.seed = seed
         self._seeds_used = 0
+        self._layer_configs = LayerConfigs(changed_layers)
 
     def _next_seed(self) -> int | None:
         self._seeds_used += 1
@@ -76,7 +87,8 @@ class Network(keras.Model):
         else:  # uniform in +-1/sqrt(fan_in) for kernels and biases, the default of PyTorch and of Lua Torch
             limit = 1 / math.sqrt(fan_in)
             kernel, bias = (keras.initializers.RandomUniform(-limit, limit, seed=self._next_seed()) for _ in range(2))
-        return kind(
+        return self._layer_configs.make(
+            kind,
             width,
             activation=None if head else self.activation,
             kernel_initializer=kernel,
@@ -84,6 +96,7 @@ class Network(keras.Model):
             kernel_regularizer=self.kernel_regularizer,
             bias_regularizer=self.bias_regularizer,
             dtype="float32" if head else self.dtype_policy,
+            trainable=self.trainable,
             **options,
         )
 
@@ -98,8 +111,10 @@ class Network(keras.Model):
         return layers, fan_in
 
     def get_config(self) -> dict[str, Any]:
+        changed = self._layer_configs.changed()
         return {
             **super().get_config(),
+            **({"changed_layers": changed} if changed else {}),
             "activation": keras.activations.serialize(self.activation),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
@@ -168,12 +183,10 @@ class Encoder(Network):
             emitted = tuple(head(h) for head in self.heads)
             return emitted if len(emitted) > 1 else emitted[0]
         heads = (self.mean_head, self.scale_head)
-        if self.compute_dtype == "float32":
-            # One matrix product for both heads: a second one, with its two gradients, takes 5 % of a step on a CPU.
-            kernel = tf.concat([tf.convert_to_tensor(head.kernel) for head in heads], axis=1)
-            bias = tf.concat([tf.convert_to_tensor(head.bias) for head in heads], axis=0)
-            mean, scale = tf.split(tf.matmul(h, kernel) + bias, 2, axis=-1)
-        else:  # The heads keep their weights in float32. A product in this network would round them to its dtype.
+        # Under another policy the heads keep their weights in float32. A product here would round them to its dtype.
+        if self.compute_dtype == "float32" and all(map(can_merge, heads)):
+            mean, scale = merged(heads, h)
+        else:
             mean, scale = (head(h) for head in heads)
         return mean, scale if self.scale == "log_var" else 2.0 * scale
 

@@ -56,6 +56,7 @@ class ConvEncoder(Encoder):
             height, width, channels = -(-height // 2), -(-width // 2), count
         fan_in = height * width * channels
         self.flatten = keras.layers.Flatten(dtype=self.dtype_policy)
+        self.flatten.build((None, height, width, channels))
         self.dense = self._layer(keras.layers.Dense, self.dense_units, fan_in)
         self.dense.build((None, fan_in))
         self._make_heads(self.dense_units)
@@ -128,6 +129,7 @@ class ConvDecoder(Decoder):
         self.stem = self._layer(keras.layers.Dense, math.prod(shape), self.dense_units)
         self.stem.build((None, self.dense_units))
         self.reshape = keras.layers.Reshape(shape, dtype=self.dtype_policy)
+        self.reshape.build((None, math.prod(shape)))
         self.convolutions = []
         for count in self.filters:
             layer = self._layer(
@@ -154,8 +156,10 @@ class ConvDecoder(Decoder):
         self.crop = keras.layers.Cropping2D(
             ((extra[0] // 2, extra[0] - extra[0] // 2), (extra[1] // 2, extra[1] - extra[1] // 2)), dtype="float32"
         )
+        self.crop.build((None, *shape[:2], channels * self.numbers_per_pixel))
         if self.numbers_per_pixel > 1:
             self.split = keras.layers.Reshape(self.parameters_shape, dtype="float32")
+            self.split.build((None, height, width, channels * self.numbers_per_pixel))
         self.built = True
 
     def call(self, z: tf.Tensor) -> tf.Tensor:

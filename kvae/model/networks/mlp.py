@@ -49,6 +49,7 @@ class MLPEncoder(Encoder):
     def build(self, input_shape: Shape) -> None:
         fan_in = math.prod(check_image_shape(input_shape[1:]))
         self.flatten = keras.layers.Flatten(dtype=self.dtype_policy)
+        self.flatten.build((None, *input_shape[1:]))
         self.hidden, fan_in = self._dense_layers(self.hidden_units, fan_in)
         self._make_heads(fan_in)
         self.built = True
@@ -113,6 +114,7 @@ class MLPDecoder(Decoder):
         self.head = self._layer(keras.layers.Dense, width, fan_in, head=True, bias_initializer=bias, name="logits")
         self.head.build((None, fan_in))
         self.reshape = keras.layers.Reshape(self.parameters_shape, dtype="float32")
+        self.reshape.build((None, width))
         self.built = True
 
     def call(self, z: tf.Tensor) -> tf.Tensor:

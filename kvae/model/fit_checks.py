@@ -1,0 +1,93 @@
+"""What `fit` checks before and after a training: the callbacks, the weights to train, and what was learned."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user, unknown
+from kvae.internal.tensorflow import keras
+from kvae.model.keras_privates import layers_of
+
+BETTER = {"loss": "min", "elbo": "max", "reconstruction": "min", "kl": "min"}  # in which direction a metric improves
+MONITORING = (keras.callbacks.EarlyStopping, keras.callbacks.ModelCheckpoint, keras.callbacks.ReduceLROnPlateau)
+COLLAPSED = 0.01  # nats: with a smaller KL term, z tells almost nothing about x
+
+
+def before(model: Any, callbacks: Any) -> None:
+    """Checks a training before its first step, and sets `mode="auto"` of its callbacks to the correct direction.
+
+    It also makes the LoRA of a loaded model trainable. Keras can find the direction only of metrics that `compile`
+    received, and would say so after the first epoch.
+
+    Args:
+        model: the model that will be trained.
+        callbacks: the argument `callbacks` of `fit`.
+
+    Raises:
+        UserError: if a callback of Keras with `mode="auto"` monitors a metric whose direction is not known, or if no
+            weight of the model trains.
+    """
+    listed = callbacks.callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else callbacks
+    for callback in keras.tree.flatten(listed):
+        if isinstance(callback, MONITORING) and callback.mode == "auto":
+            callback.mode = _mode(callback.monitor)
+    if model.built:
+        check_trainable(model)
+        _revive_lora(model)
+
+
+def check_trainable(model: Any) -> None:
+    """Raises `UserError` if no weight of a built model trains."""
+    if model.trainable_variables:
+        return
+    if model.trainable:
+        received = "every layer is frozen. Set trainable = True for a part, for example vae.decoder.trainable = True"
+    else:
+        received = "trainable is False. Set vae.trainable = True, which unfreezes all parts, and freeze some of them"
+    raise UserError(
+        f"Expected at least one weight that trains. Received a model of which {received}, and call compile again."
+    )
+
+
+def _revive_lora(model: Any) -> None:
+    """Gives the LoRA of loaded layers a first matrix again, with which it can train.
+
+    Keras saves a kernel with its LoRA merged, and sets both matrices A and B to zero when it loads the layer. Then the
+    gradients of both are zero for ever. The output depends on A B only, so it does not change with A while B is zero.
+    """
+    for i, layer in enumerate(layers_of(model)):
+        if getattr(layer, "lora_enabled", False) and not (np.any(layer.lora_kernel_a) or np.any(layer.lora_kernel_b)):
+            initializer = keras.initializers.HeUniform(seed=(model.seed * 1_000_003 + i) % 2**31)
+            layer.lora_kernel_a.assign(initializer(layer.lora_kernel_a.shape))
+
+
+def _mode(monitor: str) -> str:
+    name = monitor.removeprefix("val_")
+    if name in BETTER:
+        return BETTER[name]
+    error = unknown("metric", monitor, [*BETTER, *(f"val_{each}" for each in BETTER)])
+    raise UserError(f'{error} For another metric, tell the callback its direction: mode="min" or mode="max".')
+
+
+def after(history: Any) -> Any:
+    """Looks at the result of a training.
+
+    Args:
+        history: what Keras `fit` returned.
+
+    Returns:
+        `history`.
+
+    Warns:
+        KvaeWarning: if the KL term of the last epoch is within 0.01 nats of 0.
+    """
+    kl = history.history.get("kl")
+    if kl and abs(kl[-1]) < COLLAPSED:  # A density that is not normalized can make it negative.
+        text = (
+            f"The posterior has collapsed: in the last epoch the KL term was {kl[-1]:.2g} nats, so z tells nothing "
+            "about x and no latent dimension is active. Train longer if this was only the beginning. Else lower "
+            "beta, or let it grow with beta=kvae.objectives.LinearWarmup(1.0, steps), or give the decoder fewer units."
+        )
+        warnings.warn(text, KvaeWarning, stacklevel=stacklevel_of_user())
+    return history
