@@ -1,7 +1,7 @@
 """The model: an encoder, a posterior, a prior, a decoder and a likelihood, and the objective that trains them.
 
-`vae.py` computes with these parts; `assembly.py` puts them together, checks them and saves them. `fast_fit.py` and
-`loop.py` bring the batches to the training step. Each kind of part has its own file or folder, with a table of the
+`vae.py` computes with these parts; `assembly.py` puts them together, checks them and saves them. `fast_fit.py`,
+`compiling.py`, `grouped_steps.py` and `loop.py` bring the batches to the training step. Each kind of part has its own file or folder, with a table of the
 names that a recipe can use.
 """
 
@@ -10,8 +10,11 @@ from kvae.internal.lazy_imports import lazy
 _MODULES = (
     "assembly",
     "compiled_functions",
+    "compiling",
     "densities",
     "fast_fit",
+    "given_images",
+    "grouped_steps",
     "likelihoods",
     "loop",
     "networks",
