@@ -67,6 +67,15 @@ class VAE(Assembly):
             and of all draws in training. By default drawn from Python's `random`, so that
             `keras.utils.set_random_seed` determines it.
 
+    Attributes:
+        encoder, decoder, likelihood, prior, posterior: the parts; a mirrored decoder is None until the model is built.
+        latent_dim: latent size, D; known once the model is built.
+        image_shape: shape of one image; None until the model is built.
+        condition_shape: shape of the condition of one image; None for a model without a condition.
+        seed: the seed.
+        steps: number of training steps that the model has made, an integer variable. Noise, order and schedules depend
+            on it. `fit` counts, also for a `train_step` of your own.
+
     Raises:
         UserError: if an argument is not valid. It is a ValueError.
     """
@@ -357,11 +366,8 @@ class VAE(Assembly):
                 built.
         """
         self._check_built()
-        seeds, condition, chunk = (
-            portable.check_seeds(seeds),
-            self._check_condition(condition),
-            sampling.images_at_once(self),
-        )
+        seeds, condition = portable.check_seeds(seeds), self._check_condition(condition)
+        chunk = sampling.images_at_once(self)
         slices = [slice(start, start + chunk) for start in range(0, len(seeds), chunk)]
         drawn = [
             sampling.compiled_sample(self, tf.constant(seeds[part]), None if condition is None else condition[part])
