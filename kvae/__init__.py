@@ -26,6 +26,7 @@ _PUBLIC = {
     "objectives": "kvae.model.objectives",
     "posteriors": "kvae.model.posteriors",
     "priors": "kvae.model.priors",
+    "sampling": "kvae.model.sampling",
     # The folders.
     "completion": "kvae.completion",
     "data": "kvae.data",

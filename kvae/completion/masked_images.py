@@ -7,7 +7,9 @@ import numpy as np
 
 from kvae.completion import masks
 from kvae.internal.errors import UserError, check_seed
-from kvae.model import given_images
+from kvae.model import given_images, sampling
+from kvae.model.conditions import check_condition
+from kvae.model.pixel_check import check_pixels
 from kvae.model.vae import VAE
 
 BATCH = 100  # the largest number of images in a batch; large images come in smaller batches
@@ -51,12 +53,12 @@ def check_images(vae: VAE, x: Any, observed: Any, seed: int = 0, condition: Any 
     mask = masks.check(observed, x.shape)
     unknown = np.isnan(x) & ~mask
     try:
-        vae.check_pixels(x[~unknown])
+        check_pixels(vae.likelihood, x[~unknown])
     except UserError as error:
         raise UserError(
             f"{error} NaN may stand for missing pixels that are not known, not for observed ones."
         ) from None
-    condition = vae.check_condition(condition, len(x))
+    condition = check_condition(condition, vae.condition_shape, len(x))
     known = ~unknown.reshape(len(x), -1).any(axis=1)
     conditions = None if condition is None else condition.numpy()
     return MaskedImages(np.where(unknown, 0, x).astype(np.float32), mask, known, conditions)
@@ -69,7 +71,7 @@ def select_condition(condition: np.ndarray | None, batch: slice) -> np.ndarray |
 
 def batches(vae: VAE, count: int, samples: int = 1) -> Iterator[slice]:
     """Slices that divide `count` images into batches, small enough that `samples` decodes per image fit in memory."""
-    size = min(BATCH, max(1, vae.images_at_once // samples))
+    size = min(BATCH, max(1, sampling.images_at_once(vae) // samples))
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvae.internal.tensorflow import tf
+from kvae.model import sampling
 from kvae.model.posteriors import Distribution
 from kvae.model.vae import VAE
 from kvae.noise.keyed import Keyed
@@ -61,7 +62,7 @@ def draws(
     counts = draws_per_component(len(components), samples)
     ends = np.cumsum(counts)
     log_weights = np.log(np.array(counts) / samples)
-    size = max(1, vae.images_at_once // len(index))
+    size = max(1, sampling.images_at_once(vae) // len(index))
     for start in range(0, samples, size):
         stop, parts = min(start + size, samples), []
         for component, first, last in zip(mixture, ends - counts, ends, strict=True):

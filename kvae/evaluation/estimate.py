@@ -9,6 +9,7 @@ import numpy as np
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import given_images
+from kvae.model.pixel_check import check_pixels
 from kvae.model.vae import VAE
 
 BATCH = 100  # examples per batch of an array
@@ -64,7 +65,7 @@ def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
     for batch in _split(data, vae.image_shape):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
         x = given_images.with_channels(tf.cast(tf.convert_to_tensor(x), tf.float32), vae.image_shape)
-        vae.check_pixels(x)
+        check_pixels(vae.likelihood, x)
         if vae.condition_shape is None:
             condition = None
         elif y is None:

@@ -8,7 +8,7 @@ import numpy as np
 from kvae.evaluation.estimate import Estimate, batches, count_batches
 from kvae.internal.errors import check_seed, check_whole
 from kvae.internal.tensorflow import keras, tf
-from kvae.model import objectives
+from kvae.model import objectives, sampling
 from kvae.model.compiled_functions import compiled
 from kvae.model.vae import VAE
 from kvae.noise.keyed import Keyed
@@ -43,7 +43,7 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
     progress = keras.utils.Progbar(count_batches(data), unit_name="batch") if verbose else None
     results = []
     for x, condition, index in batches(vae, data):
-        count = min(max(vae.images_at_once // (CACHED * int(x.shape[0])), 1), samples)
+        count = min(max(sampling.images_at_once(vae) // (CACHED * int(x.shape[0])), 1), samples)
         whole, rest = divmod(samples, count)
         total = _log_weight_sum(vae, x, condition, index, seed_, tf.constant(0), tf.constant(whole), count).numpy()
         if rest:

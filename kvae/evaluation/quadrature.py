@@ -8,7 +8,9 @@ import numpy as np
 
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import tf
-from kvae.model import given_images
+from kvae.model import given_images, sampling
+from kvae.model.conditions import check_condition
+from kvae.model.pixel_check import check_pixels
 from kvae.model.vae import VAE
 
 POINTS = 65  # per side, of the coarse grid and of the first fine grid
@@ -62,8 +64,8 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, condition: Any = None, 
             f"Expected a mask of shape {x.shape[1:]} or {x.shape}. Received {np.shape(observed)}."
         ) from None
     if mask.any():
-        vae.check_pixels(x[mask])
-    condition = vae.check_condition(condition, len(x))
+        check_pixels(vae.likelihood, x[mask])
+    condition = check_condition(condition, vae.condition_shape, len(x))
     region = vae.prior.region() if condition is None else None
     parameters = None if region is None else _decode_coarse_grid(vae, region)
     integrals = []
@@ -88,7 +90,7 @@ class Integrand(NamedTuple):
 
         Args:
             z: points of the latent space, `[G, D]`.
-            parameters: the parameters of p(x|z), if they are known, in chunks of `vae.images_at_once` points.
+            parameters: the parameters of p(x|z), if they are known, in chunks of `sampling.images_at_once(vae)` points.
 
         Returns:
             `[G]` float64, nats.
@@ -112,14 +114,14 @@ def check_plane(vae: VAE) -> None:
 
 
 def _chunks(vae: VAE, z: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(z), vae.images_at_once):
-        yield z[start : start + vae.images_at_once]
+    for start in range(0, len(z), sampling.images_at_once(vae)):
+        yield z[start : start + sampling.images_at_once(vae)]
 
 
 def _decode_coarse_grid(vae: VAE, region: Box) -> list[tf.Tensor] | None:
     """The parameters of p(x|z) on the coarse grid, which all images share; None if they are too many to keep."""
     z = _points(*_sides(region, POINTS))
-    return [vae.decode(chunk) for chunk in _chunks(vae, z)] if len(z) <= 4 * vae.images_at_once else None
+    return [vae.decode(chunk) for chunk in _chunks(vae, z)] if len(z) <= 4 * sampling.images_at_once(vae) else None
 
 
 def _sides(box: Box, points: int) -> tuple[np.ndarray, np.ndarray]:

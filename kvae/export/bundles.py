@@ -19,7 +19,7 @@ from kvae.export import endpoints, litert, parity
 from kvae.export.formats import DEFAULT_FORMATS, Plan, find, plan, write
 from kvae.internal import files
 from kvae.internal.errors import UserError
-from kvae.model import likelihoods, priors
+from kvae.model import likelihoods, priors, sampling
 from kvae.model.vae import VAE
 from kvae.noise import portable
 from kvae.runtime import cards
@@ -204,7 +204,7 @@ def _reader(name: str) -> str:
 def _card(vae: VAE, facts: Mapping[str, Any], conditions: Any) -> dict[str, Any]:
     """The entries of the model card other than the report, the tolerances and the files."""
     seeds, condition = portable.seeds(REFERENCE, 0), endpoints.cycled(conditions, 0, REFERENCE)
-    z = vae.sample_prior(REFERENCE, 0, condition).numpy().tolist()
+    z = sampling.draw_z(vae, REFERENCE, 0, condition).numpy().tolist()
     further = "" if conditions is None else f", condition float32 [n{''.join(f', {n}' for n in vae.condition_shape)}]"
     return {
         "format": cards.VERSION,

@@ -7,6 +7,7 @@ import numpy as np
 
 from kvae.internal.errors import UserError, unknown
 from kvae.internal.tensorflow import keras, tf
+from kvae.model import sampling
 from kvae.model.keras_privates import layers_of
 from kvae.model.vae import VAE
 
@@ -146,7 +147,7 @@ def _endpoint(
         return {"means": vae.likelihood.mean(parameters), decoded_name(vae): parameters}
 
     def sample(seed: tf.Tensor, condition: Any = None) -> dict[str, tf.Tensor]:
-        drawn = vae.sample_graph(seed, condition, prior)
+        drawn = sampling.sample_graph(vae, seed, condition, prior)
         return {"images": vae.likelihood.as_bytes(drawn.images), "means": drawn.means, "z": drawn.z}
 
     def encode(x: tf.Tensor, condition: Any = None) -> dict[str, tf.Tensor]:
@@ -156,7 +157,7 @@ def _endpoint(
         return {"means": vae.reconstruct(x, seed, condition)}
 
     def elbo(x: tf.Tensor, seed: tf.Tensor, condition: Any = None) -> dict[str, tf.Tensor]:
-        terms = vae.elbo_terms(x, seed, condition)
+        terms = sampling.elbo_draws(vae, x, seed, condition)
         return {"elbo": terms.elbo, "reconstruction": terms.reconstruction, "kl": terms.kl}
 
     inputs = {"decode": [z], "sample": [seeds], "encode": [x], "reconstruct": [x, seed], "elbo": [x, seed]}

@@ -14,6 +14,7 @@ from kvae.export import endpoints, quantization
 from kvae.internal.errors import UserError, unknown
 from kvae.internal.quiet_output import silenced
 from kvae.internal.tensorflow import tf
+from kvae.model import sampling
 from kvae.model.vae import VAE
 from kvae.noise import portable
 from kvae.runtime.litert import VARIANTS
@@ -97,7 +98,7 @@ def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS, *, conditions:
         if "int8" in variants:
             float32 = contents.get("float32") or _convert(vae, folder, names, "float32", conditions)
             condition = endpoints.cycled(conditions, 0, CALIBRATION)
-            inputs = {"z": vae.sample_prior(CALIBRATION, 1, condition).numpy()}
+            inputs = {"z": sampling.draw_z(vae, CALIBRATION, 1, condition).numpy()}
             inputs |= {} if condition is None else {"condition": condition}
             contents["int8"] = quantization.refined(contents["int8"], float32, inputs)
     for variant, content in contents.items():
@@ -138,7 +139,7 @@ def _convert(vae: VAE, folder: str, signatures: list[str], variant: str, conditi
 def _calibration(vae: VAE, conditions: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Examples of the inputs of every signature, in the form that the converter expects."""
     seeds = portable.seeds(RANGES, 0)
-    z = vae.sample_prior(RANGES, 0, endpoints.cycled(conditions, 0, RANGES)).numpy()
+    z = sampling.draw_z(vae, RANGES, 0, endpoints.cycled(conditions, 0, RANGES)).numpy()
     for size in BATCH_SIZES:
         suffix, step = ("", 64) if size is None else (f"_{size}", size)
         for start in range(0, RANGES, step):

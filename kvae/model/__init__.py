@@ -23,6 +23,7 @@ _MODULES = (
     "image_places",
     "posteriors",
     "priors",
+    "sampling",
     "vae",
 )
 __getattr__, __dir__ = lazy(

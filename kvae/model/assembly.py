@@ -5,30 +5,32 @@ What the parts compute together is in `kvae.model.vae`.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 from kvae.internal import files
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import given_images, networks, objectives, parts, posteriors, priors
+from kvae.model.conditions import check_condition
 from kvae.model.fast_fit import FastFit
 from kvae.model.freezing import freeze_new_layers
+from kvae.model.hints import Array
 from kvae.model.keras_privates import layers_of, place_layer
 from kvae.model.network_calls import check_decoder, join, parameters_of_q
+from kvae.model.old_names import OldNames
 from kvae.model.output_range import warn_of_range
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 
-VALUES_AT_ONCE = 4096 * 784  # number of values that are decoded in one batch
 PARTS = ("encoder", "decoder", "likelihood", "prior", "posterior", "objective")
 
 
-class Assembly(FastFit):
+class Assembly(OldNames, FastFit):
     """A Keras model made of an encoder, a decoder, a likelihood, a prior, a posterior and an objective."""
 
     prior: priors.Prior
-    output_bias: Any
+    _output_bias: Any
     image_shape: Any  # a tuple; None until the model is built
     latent_dim: Any
 
@@ -40,12 +42,12 @@ class Assembly(FastFit):
     @objective.setter
     def objective(self, objective: str | objectives.Objective) -> None:
         self._objective = objectives.get(objective)
-        self.forget_compiled()
+        self._forget_compiled()
         if self.image_shape is not None:
             self._make_further_metrics()
 
     @property
-    def beta(self) -> Any:
+    def beta(self) -> objectives.Beta:
         """Weight of the KL term of an `ELBO`, a number, a variable or a schedule; 1 for any other objective.
 
         It can be set at any time, also by a callback during `fit`. If a number replaces a number, nothing is compiled
@@ -57,11 +59,11 @@ class Assembly(FastFit):
         return getattr(self.objective, "beta", 1.0)
 
     @beta.setter
-    def beta(self, beta: Any) -> None:
+    def beta(self, beta: objectives.Beta) -> None:
         if not isinstance(self.objective, objectives.ELBO):
             raise UserError(f"Expected an ELBO to set its beta. This model has {type(self.objective).__name__}.")
         if objectives.is_number(self.objective.beta) and objectives.is_number(beta):
-            self.objective.beta = beta
+            self.objective.beta = beta  # type: ignore[assignment]
         else:
             self.objective = self.objective.with_beta(beta)
 
@@ -77,7 +79,7 @@ class Assembly(FastFit):
 
     # Building, saving
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Sequence[int | None]) -> None:
         """Builds the parts for an image shape and checks that they fit together.
 
         Args:
@@ -86,7 +88,7 @@ class Assembly(FastFit):
         Raises:
             UserError: if the shape is not known, or the output of a network has a wrong shape.
         """
-        image_shape = tuple(input_shape[1:])
+        image_shape: Any = tuple(input_shape[1:])
         if not image_shape or None in image_shape:
             raise UserError(f"Expected a known image shape, [B, ...]. Received {tuple(input_shape)}.")
         shape = self.condition_shape
@@ -103,8 +105,8 @@ class Assembly(FastFit):
         self.built = True
         self._make_further_metrics()
 
-    def after_build(self) -> None:
-        super().after_build()
+    def _after_build(self) -> None:
+        super()._after_build()
         # Weights have no values yet if Keras builds the model symbolically; it then calls this method again.
         if tf.executing_eagerly() and self.built and not self.__dict__.get("_range_is_checked"):
             self.__dict__["_range_is_checked"] = True
@@ -119,7 +121,7 @@ class Assembly(FastFit):
     def _build_decoder(self, image_shape: tuple[int, ...], condition: Any) -> None:
         wanted = tuple(self.likelihood.parameters_shape(image_shape))
         if self.decoder is None:
-            self.decoder = networks.mirrored(self.encoder, image_shape, wanted, self.output_bias)
+            self.decoder = networks.mirrored(self.encoder, image_shape, wanted, self._output_bias)
             place_layer(self, self.decoder, 1)  # after the encoder, as in a model with decoder=
         check_decoder(self.decoder, self.latent_dim, condition, image_shape, wanted)
 
@@ -152,20 +154,20 @@ class Assembly(FastFit):
         """
         hooks = (type(self).added_losses, type(self).added_metrics, type(self.objective).terms)
         if hooks == (Assembly.added_losses, Assembly.added_metrics, objectives.Objective.terms):
-            self.further_metrics = {}
+            self._further_metrics = {}
             return
         x = tf.zeros([1, *self.image_shape])
         condition = None if self.condition_shape is None else tf.zeros([1, *self.condition_shape])
         noise = Keyed(0, Stream.EVALUATION, 0, tf.zeros([1], tf.int32))
         draws = self.draw(x, noise, self.samples, condition)
-        self.further_metrics = {name: keras.metrics.Mean(name=name) for name in self._further_terms(x, draws)}
+        self._further_metrics = {name: keras.metrics.Mean(name=name) for name in self._further_terms(x, draws)}
 
     def get_config(self) -> dict[str, Any]:
-        mirrored = self.decoder is None and self.output_bias is not None
+        mirrored = self.decoder is None and self._output_bias is not None
         return {
             **super().get_config(),
             **{name: keras.saving.serialize_keras_object(getattr(self, name)) for name in PARTS},
-            "output_bias": self.output_bias.tolist() if mirrored else None,
+            "output_bias": self._output_bias.tolist() if mirrored else None,
             "condition_shape": self.condition_shape,
             "seed": self.seed,
         }
@@ -187,12 +189,6 @@ class Assembly(FastFit):
         with files.atomic_file(filepath) as partial:
             super().save(partial, *args, **kwargs)
 
-    @property
-    def images_at_once(self) -> int:
-        """Number of images that are decoded in one batch, chosen so that a float32 tensor of them has about 13 MB."""
-        self._check_built()
-        return max(1, VALUES_AT_ONCE // math.prod(self.likelihood.parameters_shape(self.image_shape)))
-
     # Checks
 
     def _check_built(self) -> None:
@@ -201,7 +197,7 @@ class Assembly(FastFit):
                 "Expected a model that knows its image shape. Call fit, or build((None, 28, 28, 1)), first."
             )
 
-    def _check_x(self, x: Any) -> tf.Tensor:
+    def _check_x(self, x: Array) -> tf.Tensor:
         x = tf.convert_to_tensor(given_images.as_array(x, self._known_image_shape))
         x = tf.cast(given_images.with_channels(x, self._known_image_shape), tf.float32)
         if self.image_shape is None and x.shape.rank and x.shape.rank > 1:
@@ -211,40 +207,12 @@ class Assembly(FastFit):
             raise UserError(f"Expected x of shape [B, {join(self.image_shape)}]. Received {x.shape.as_list()}.")
         return x
 
-    def _check_z(self, z: Any) -> tf.Tensor:
+    def _check_z(self, z: Array) -> tf.Tensor:
         self._check_built()
         z = tf.cast(tf.convert_to_tensor(z), tf.float32)
         if z.shape.rank == 0 or z.shape[-1] != self.latent_dim:
             raise UserError(f"Expected z of shape [..., {self.latent_dim}]. Received {z.shape.as_list()}.")
         return z
 
-    def check_condition(self, condition: Any, count: int | None = None) -> Any:
-        """Checks a condition and converts it to float32.
-
-        Args:
-            condition: condition per image, `[B, ...]`, or None.
-            count: number of images, B, or None if it is not known.
-
-        Returns:
-            `[B, ...]` float32, or None for a model without a condition.
-
-        Raises:
-            UserError: if the model needs a condition and there is none, if the model takes none and there is one, or if
-                the shape is not correct.
-        """
-        if self.condition_shape is None:
-            if condition is not None:
-                raise UserError("Expected no condition: this model was made without condition_shape=. Received one.")
-            return None
-        wanted = f"[{join(('B' if count is None else count, *self.condition_shape))}]"
-        if condition is None:
-            raise UserError(f"Expected a condition {wanted} for this model. Received none.")
-        try:
-            condition = tf.cast(tf.convert_to_tensor(condition), tf.float32)
-        except (TypeError, ValueError, tf.errors.OpError):
-            raise UserError(f"Expected numbers as a condition {wanted}. Received {condition!r}.") from None
-        shape = condition.shape
-        fits = shape.rank == 1 + len(self.condition_shape) and tuple(shape[1:]) == self.condition_shape
-        if not fits or (count is not None and shape[0] != count):
-            raise UserError(f"Expected a condition {wanted}. Received {shape.as_list()}.")
-        return condition
+    def _check_condition(self, condition: Array | None) -> tf.Tensor | None:
+        return check_condition(condition, self.condition_shape)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from kvae.internal.tensorflow import tf
-from kvae.model.xla_refusals import is_refusal
+from kvae.model import compiling
+from kvae.model.xla_refusals import is_refusal, leave_xla
 
 
 def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -> Any:
@@ -18,7 +19,8 @@ def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -
 
     Args:
         function: a function whose first argument is a `kvae.VAE`; the others are tensors and hashable Python values.
-        xla: whether to compile with XLA if that is faster for the model, see `kvae.VAE.xla_pays`. False by default.
+        xla: whether to compile with XLA if that is faster for the model, see `kvae.model.compiling.xla_pays`. False by
+            default.
     """
     if function is None:
         return functools.partial(compiled, xla=xla)
@@ -40,12 +42,12 @@ def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -
             call_with_model.__signature__ = without_model  # type: ignore[attr-defined]
             # TensorFlow counts how often a function's code is traced, and warns. A partial function is counted apart.
             function_of_model = functools.partial(call_with_model)
-            graph = tf.function(function_of_model, reduce_retracing=True, jit_compile=xla and model.xla_pays)
+            graph = tf.function(function_of_model, reduce_retracing=True, jit_compile=xla and compiling.xla_pays(model))
             graphs[model] = (uses, graph)
         try:
             return graph(*args, **kwargs)
         except tf.errors.OpError as error:
-            if not (xla and is_refusal(error) and model.leave_xla(error)):
+            if not (xla and is_refusal(error) and leave_xla(model, error)):
                 raise
         del graphs[model]
         return call(model, *args, **kwargs)

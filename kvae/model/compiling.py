@@ -1,11 +1,10 @@
 """How the steps of a model are compiled: with XLA or as a graph, and how many of them at once."""
 
 import inspect
-import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user
+from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import networks, xla_refusals
 from kvae.model.keras_privates import layers_of
@@ -71,7 +70,7 @@ class Compiling(StepCounter):
                 f"Received {options['steps_per_execution']}. Pass 1, or leave it out."
             )
         if asked["jit_compile"] == "auto":
-            options["jit_compile"] = not eager and self.xla_pays
+            options["jit_compile"] = not eager and xla_pays(self)
         super().compile(**options)
         self.__dict__["_asked_to_compile"] = asked
 
@@ -85,39 +84,14 @@ class Compiling(StepCounter):
         weights = config.pop("optimizer_weights", None)
         self.compile(**config)
         if self.built:
-            self.build_optimizer(weights)
+            self._build_optimizer(weights)
 
-    def forget_compiled(self) -> None:
+    def _forget_compiled(self) -> None:
         """Traces the train and test functions again; needed after a change of anything that they use."""
         if self.train_function is not None:  # A callback may do this while Keras calls the function.
             self.make_train_function(force=True)
         if self.test_function is not None:
             self.make_test_function(force=True)
-
-    @property
-    def xla_pays(self) -> bool:
-        """Whether XLA makes this model faster: not for convolutions on a CPU, and not under `tf.distribute`."""
-        if self._is_distributed() or self._xla_refused:
-            return False
-        parts = [network for network in (self.encoder, self.decoder) if network is not None]
-        if not all(layer.supports_jit for part in parts for layer in layers_of(part)):
-            return False
-        return bool(tf.config.list_logical_devices("GPU")) or not any(map(convolves, parts))
-
-    def leave_xla(self, refusal: Exception) -> bool:
-        """Runs the model as a graph from now on, after an error for which `xla_refusals.is_refusal` is true.
-
-        Returns:
-            False if the user asked for XLA. The error is then to be raised.
-        """
-        if self._asked_to_compile.get("jit_compile", "auto") != "auto":
-            return False
-        if not self._xla_refused:
-            text = f"This model runs without XLA, as a graph, because {xla_refusals.reason(refusal)}."
-            warnings.warn(text, KvaeWarning, stacklevel=stacklevel_of_user())
-        self.__dict__["_xla_refused"] = True
-        self.jit_compile = False
-        return True
 
     def make_train_function(self, force: bool = False) -> None:
         if self._is_distributed():
@@ -141,7 +115,7 @@ class Compiling(StepCounter):
             try:
                 return of_keras(batches)
             except tf.errors.OpError as error:
-                if not (xla_refusals.is_refusal(error) and self.leave_xla(error)):
+                if not (xla_refusals.is_refusal(error) and xla_refusals.leave_xla(self, error)):
                     raise
             self.make_predict_function(force=True)
             return self.predict_function(batches)
@@ -158,6 +132,16 @@ class Compiling(StepCounter):
         results = self.train_step(data)
         self.steps.assign(made + 1)
         return results
+
+
+def xla_pays(model: Any) -> bool:
+    """Whether XLA makes a `kvae.VAE` faster: not for convolutions on a CPU, and not under `tf.distribute`."""
+    if model._is_distributed() or model._xla_refused:
+        return False
+    parts = [network for network in (model.encoder, model.decoder) if network is not None]
+    if not all(layer.supports_jit for part in parts for layer in layers_of(part)):
+        return False
+    return bool(tf.config.list_logical_devices("GPU")) or not any(map(convolves, parts))
 
 
 def convolves(network: keras.Model) -> bool:

@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,9 @@ from kvae.internal.tensorflow import keras, tf
 from kvae.model import fit_checks, given_images
 from kvae.model.compiling import Compiling, arguments
 from kvae.model.grouped_steps import GroupCallbacks, GroupedDataset
-from kvae.model.image_places import Batch, Placed, add_places, reducible
+from kvae.model.image_places import Batch, Placed, add_places
 from kvae.model.keras_privates import has_compiled_metrics, is_called_by_fit
-from kvae.model.pixel_check import PixelCheck
+from kvae.model.pixel_check import PixelCheck, check_pixels
 from kvae.model.unused_overrides import warn_of_unused_overrides
 
 
@@ -39,16 +40,16 @@ class FastFit(Compiling):
     condition_shape: Any
     likelihood: Any
     objective: Any
-    further_metrics: dict[str, Any]
+    _further_metrics: dict[str, Any]
     posterior: Any
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # Keras must not track these: they are neither layers nor weights.
-        self.__dict__.update(further_metrics={}, _pixel_check=None)
+        self.__dict__.update(_further_metrics={})
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "further_metrics":
+        if name == "_further_metrics":
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
@@ -79,8 +80,8 @@ class FastFit(Compiling):
         warn_of_unused_overrides(self)
         x, y = self._read(options.pop("x"), options.pop("y", None))
         held_out = self._read_held_out(options.get("validation_data"))
-        known = self.check_pixels(x)
-        self.check_pixels(held_out[0] if isinstance(held_out, tuple) else held_out)
+        known = check_pixels(self.likelihood, x)
+        check_pixels(self.likelihood, held_out[0] if isinstance(held_out, tuple) else held_out)
         self._take_steps_of_optimizer()
         if self.compiled and isinstance(x, np.ndarray | tf.Tensor):
             x, held_out, options = self._dataset_of_array(x, y, held_out, options)
@@ -95,10 +96,10 @@ class FastFit(Compiling):
         x = self._prepare("train", x, options.get("steps_per_epoch"))
         fit_checks.before(self, options.get("callbacks"))
         if self.compiled and not self._is_distributed():
-            self.pixel_check.begin(known=known)
-        with self._counting_steps_one_by_one(), self.pixel_check.raising_user_errors():
+            self._pixel_check.begin(known=known)
+        with self._counting_steps_one_by_one(), self._pixel_check.raising_user_errors():
             history = super().fit(x, **_grouped("train", x, options))
-        self.pixel_check.warn_of_grey()
+        self._pixel_check.warn_of_grey()
         return fit_checks.after(history)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -117,23 +118,23 @@ class FastFit(Compiling):
         options = arguments(keras.Model.evaluate, self, x, *args, **kwargs)
         self._check_call(options)
         x, y = self._read(options.pop("x"), options.pop("y", None))
-        known = self.check_pixels(x)
+        known = check_pixels(self.likelihood, x)
         if y is not None:
             x = (x, y)
         x = self._prepare("test", x, options.get("steps"), options.get("batch_size") or 32)
         if isinstance(x, tf.data.Dataset):
             options["batch_size"] = None
         if self.compiled and not self._is_distributed():
-            self.pixel_check.begin(known=known)
-        with self._counting_steps_one_by_one(), self.pixel_check.raising_user_errors():
+            self._pixel_check.begin(known=known)
+        with self._counting_steps_one_by_one(), self._pixel_check.raising_user_errors():
             results = super().evaluate(x, **_grouped("test", x, options))
-        self.pixel_check.warn_of_grey()
+        self._pixel_check.warn_of_grey()
         return results
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Keras `predict`: E[x|z] at the posterior mean of each image, `[N, *image]`. Raises `UserError` as `fit`."""
         x, _ = self._read(x, None)
-        self.check_pixels(x)
+        check_pixels(self.likelihood, x)
         with self._counting_steps_one_by_one():
             return super().predict(x, *args, **kwargs)
 
@@ -145,33 +146,10 @@ class FastFit(Compiling):
         """Keras `test_on_batch`: the results on the batch x, or (x, y). Raises `UserError` as `fit`."""
         return super().test_on_batch(*self._read_batch(x, y, args, kwargs), *args, **kwargs)
 
-    def check_pixels(self, x: Any) -> bool:
-        """Checks the pixels of an array, or what a dataset of `kvae.data.load` tells about them.
-
-        Returns:
-            Whether the pixels are known to be possible. Otherwise `kvae.model.pixel_check` checks each batch.
-
-        Raises:
-            UserError: if pixels lie outside of the likelihood's support.
-
-        Warns:
-            KvaeWarning: if pixels are grey under a likelihood of whole numbers.
-        """
-        if isinstance(x, ImageDataset) and x.binary is not None:
-            if not x.binary and self.likelihood.support[2]:
-                self.likelihood.warn_of_grey(stacklevel_of_user())
-            return True
-        if isinstance(x, tf.data.Dataset) or not (hasattr(x, "shape") and hasattr(x, "dtype")):
-            return False
-        self.likelihood.check_pixels(x, stacklevel_of_user())
-        return True
-
-    @property
-    def pixel_check(self) -> PixelCheck:
+    @cached_property
+    def _pixel_check(self) -> PixelCheck:
         """The check of batches that `check_pixels` could not check."""
-        if self._pixel_check is None:
-            self.__dict__["_pixel_check"] = PixelCheck(self.likelihood)
-        return self._pixel_check
+        return PixelCheck(self.likelihood)
 
     @property
     def _known_image_shape(self) -> Any:
@@ -250,7 +228,7 @@ class FastFit(Compiling):
             self._build_all(given_images.shape_with_channels(shape, self._known_image_shape)[1:])
         if self._is_distributed():
             conditional = self.condition_shape is not None
-            return add_places(x, in_set=kind == "test", conditional=conditional, check=self.pixel_check.refuse)
+            return add_places(x, in_set=kind == "test", conditional=conditional, check=self._pixel_check.refuse)
         if not self.compiled or self.run_eagerly or tf.config.functions_run_eagerly():
             return x
         in_memory = x.in_memory if isinstance(x, ImageDataset) else None
@@ -267,7 +245,7 @@ class FastFit(Compiling):
         """The same batches, after the model was built for the first; Keras would lose a batch to learn its shape."""
         first = next(batches, None)
         if first is not None:
-            self.build_for(first)
+            self._build_for(first)
             yield first
         yield from batches
 
@@ -281,7 +259,7 @@ class FastFit(Compiling):
         finally:
             self.steps_per_execution = size
 
-    def build_for(self, data: Any) -> None:
+    def _build_for(self, data: Any) -> None:
         """Builds the model and its optimizer for a batch, if they are not built."""
         x = keras.utils.unpack_x_y_sample_weight(data)[0]
         if hasattr(x, "shape") and not isinstance(x, dict | list | tuple):
@@ -308,7 +286,7 @@ class FastFit(Compiling):
         if sample_weight is not None:
             raise _no_weights()
         if self._is_distributed() and tf.is_tensor(x):
-            x = self.pixel_check.refuse(x)
+            x = self._pixel_check.refuse(x)
         if isinstance(x, dict | list | tuple):
             raise UserError(
                 f"Expected batches x or (x, y), where x is a tensor. Received x of type {type(x).__name__}. Use map to "
@@ -330,7 +308,7 @@ class FastFit(Compiling):
             place += tf.cast(tf.convert_to_tensor(before), tf.int32)
         return Batch(tf.cast(x, tf.float32), condition, _replica(), place, None)
 
-    def apply(self, tape: tf.GradientTape, losses: list[tf.Tensor]) -> None:
+    def _apply_gradients(self, tape: tf.GradientTape, losses: list[tf.Tensor]) -> None:
         """Applies the gradients of a step.
 
         Args:
@@ -349,10 +327,6 @@ class FastFit(Compiling):
                 for variable, gradient in zip(variables, gradients, strict=True)
             ]
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-
-    def shared_results(self) -> dict[str, tf.Tensor]:
-        """`get_metrics_result()`, in the shape that Keras needs if several workers train."""
-        return reducible(self.get_metrics_result())
 
     def _build_all(self, image_shape: Any) -> None:
         """Builds the model and its optimizer, because variables cannot be created inside a compiled loop."""

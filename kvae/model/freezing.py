@@ -34,8 +34,8 @@ class KeepsFrozen(StrategyAware):
         frozen = {} if states is None or all(states) else {"trainable_layers": list(states)}
         return {**super().get_config(), **frozen}
 
-    def after_build(self) -> None:
-        super().after_build()
+    def _after_build(self) -> None:
+        super()._after_build()
         states, self.__dict__["_trainable_layers"] = self.__dict__.get("_trainable_layers"), None
         if states is not None:
             _set_states(layers_of(self), states)
@@ -48,7 +48,7 @@ class KeepsFrozen(StrategyAware):
             config["optimizer_weights"] = [i for i, weight in enumerate(self.weights) if id(weight) in known]
         return config
 
-    def build_optimizer(self, weights: Sequence[int] | None = None) -> None:
+    def _build_optimizer(self, weights: Sequence[int] | None = None) -> None:
         """Makes the variables of the optimizer.
 
         Args:

@@ -20,9 +20,9 @@ class StrategyAware(keras.Model):
 
     def _post_build(self) -> None:
         super()._post_build()
-        self.after_build()
+        self._after_build()
 
-    def after_build(self) -> None:
+    def _after_build(self) -> None:
         """Keras calls it when `build` has returned, that of a subclass too. It can be called again later."""
 
 

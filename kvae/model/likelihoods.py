@@ -4,6 +4,8 @@ A likelihood is a Keras layer, so that its weights (the variance of the Gaussian
 Densities are float32 under every precision policy.
 """
 
+from __future__ import annotations
+
 import math
 import numbers
 import warnings
@@ -14,6 +16,7 @@ import numpy as np
 from kvae.internal.errors import KvaeWarning, UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import densities, parts
+from kvae.model.hints import Array
 from kvae.noise.keyed import Noise
 from kvae.noise.streams import Stream
 
@@ -46,7 +49,7 @@ class Likelihood(parts.Part):
         """Shape of the decoder's output for an image: `image_shape`, or `(*image_shape, n)` for n numbers per pixel."""
         return tuple(image_shape)
 
-    def log_prob(self, x: tf.Tensor, parameters: tf.Tensor, observed: Any = None) -> tf.Tensor:
+    def log_prob(self, x: tf.Tensor, parameters: tf.Tensor, observed: Array | None = None) -> tf.Tensor:
         """log p(x|z) in nats per image.
 
         The pixels are flattened to one axis, which compiled code computes faster (docs/PERFORMANCE.md).
@@ -114,7 +117,7 @@ class Likelihood(parts.Part):
         """Whether the only possible pixel values are 0 and 1."""
         return self.support == (0.0, 1.0, True)
 
-    def check_pixels(self, x: Any, stacklevel: int = 2) -> None:
+    def check_pixels(self, x: Array, stacklevel: int = 2) -> None:
         """Checks the pixel values of images, before they are used for training or evaluation.
 
         Args:
@@ -299,7 +302,7 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
 }
 
 
-def get(likelihood: "str | Likelihood") -> Likelihood:
+def get(likelihood: str | Likelihood) -> Likelihood:
     """The likelihood itself, or a new one from its name in `LIKELIHOODS`. Raises `UserError` if it is neither."""
     return parts.get("likelihood", likelihood, LIKELIHOODS, Likelihood)
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from kvae.data.in_memory import ImagesInMemory, MakeBatch
 from kvae.internal.tensorflow import tf
 from kvae.model.pixel_check import PixelCheck
-from kvae.model.xla_refusals import is_refusal
+from kvae.model.xla_refusals import is_refusal, leave_xla
 
 Logs = Any  # what a step returns: a dict of scalars
 
@@ -24,11 +24,10 @@ class Model(Protocol):
 
     jit_compile: Any
     run_eagerly: Any
-    pixel_check: PixelCheck
+    _pixel_check: PixelCheck
 
     def get_metrics_result(self) -> Any: ...
-    def build_for(self, data: Any) -> None: ...
-    def leave_xla(self, refusal: Exception) -> bool: ...
+    def _build_for(self, data: Any) -> None: ...
 
 
 class StepFunction:
@@ -54,7 +53,7 @@ class StepFunction:
         step = self._step if self._model.run_eagerly else self._compile(self._step, **options)
 
         def one_step(data: Any) -> Logs:
-            return step(self._model.pixel_check(data))
+            return step(self._model._pixel_check(data))
 
         def several_steps(iterator: Any, wanted: tf.Tensor) -> tuple[Logs, tf.Tensor]:
             """Between one step and `wanted` steps: as many as there are batches."""
@@ -84,11 +83,11 @@ class StepFunction:
         """Runs one step on a batch."""
         # Keras marks a part of a batch that is absent by an empty Optional.
         data = tf.nest.map_structure(lambda part: None if isinstance(part, tf.experimental.Optional) else part, data)
-        self._model.build_for(data)
+        self._model._build_for(data)
         first = self._last_logs is None
         self._last_logs = self._run(lambda: self._one_step(data))
         if first:
-            self._model.pixel_check.warn_of_grey()
+            self._model._pixel_check.warn_of_grey()
         return self._last_logs
 
     def run_dataset(self, iterator: Any, wanted: int) -> tuple[Logs, int]:
@@ -164,8 +163,8 @@ class StepFunction:
         try:
             return call()
         except tf.errors.OpError as error:
-            self._model.pixel_check.raise_if_failed(error)
-            if not (is_refusal(error) and self._model.leave_xla(error)):
+            self._model._pixel_check.raise_if_failed(error)
+            if not (is_refusal(error) and leave_xla(self._model, error)):
                 raise
         self._compile_all()
         return call()

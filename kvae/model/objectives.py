@@ -73,7 +73,7 @@ class Objective:
     def __init__(self) -> None:
         """An objective without options."""
 
-    def loss(self, draws: Draws, step: Any) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
+    def loss(self, draws: Draws, step: int | tf.Tensor | tf.Variable) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
         """The loss of each image.
 
         An objective can return two losses. Then the gradient of the first one trains the encoder and the posterior, and
@@ -157,10 +157,10 @@ class ELBO(Objective):
         self._exact = check_beta(beta)
         self._number.assign(self._exact)
 
-    def loss(self, draws: Draws, step: Any) -> tf.Tensor:
+    def loss(self, draws: Draws, step: int | tf.Tensor | tf.Variable) -> tf.Tensor:
         return draws.reconstruction + self._beta_at(step) * draws.kl
 
-    def _beta_at(self, step: Any) -> tf.Tensor:
+    def _beta_at(self, step: int | tf.Tensor | tf.Variable) -> tf.Tensor:
         beta = self._number if self._given is None else self._given
         if callable(beta):
             beta = _value_of_schedule(beta, tf.convert_to_tensor(step))
@@ -264,7 +264,7 @@ class LinearWarmup:
             raise UserError(f"Expected a warm-up of at least 1 step. Received steps={steps}.")
         self.steps = int(steps)
 
-    def __call__(self, step: Any) -> tf.Tensor:
+    def __call__(self, step: int | tf.Tensor | tf.Variable) -> tf.Tensor:
         fraction = tf.minimum(tf.cast(step, tf.float32) / self.steps, 1.0)
         return self.start + (self.beta - self.start) * fraction
 

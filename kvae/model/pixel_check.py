@@ -9,10 +9,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from kvae.data.in_memory import ImageDataset
 from kvae.internal.errors import stacklevel_of_user
 from kvae.internal.tensorflow import tf
 
 MARK = "kvae found impossible pixels"
+
+
+def check_pixels(likelihood: Any, x: Any) -> bool:
+    """Checks the pixels of an array, or what a dataset of `kvae.data.load` tells about them.
+
+    Args:
+        likelihood: the `kvae.likelihoods.Likelihood`.
+        x: an array, a dataset, or anything else, which is not checked here.
+
+    Returns:
+        Whether the pixels are known to be possible. Otherwise `PixelCheck` checks each batch.
+
+    Raises:
+        UserError: if pixels lie outside of the likelihood's support.
+
+    Warns:
+        KvaeWarning: if pixels are grey under a likelihood of whole numbers.
+    """
+    if isinstance(x, ImageDataset) and x.binary is not None:
+        if not x.binary and likelihood.support[2]:
+            likelihood.warn_of_grey(stacklevel_of_user())
+        return True
+    if isinstance(x, tf.data.Dataset) or not (hasattr(x, "shape") and hasattr(x, "dtype")):
+        return False
+    likelihood.check_pixels(x, stacklevel_of_user())
+    return True
 
 
 class PixelCheck:

@@ -31,7 +31,7 @@ class Prior(parts.Part):
     def build(self, latent_dim: int) -> None:
         self.latent_dim = latent_dim
 
-    def log_prob(self, z: tf.Tensor, condition: Any = None) -> tf.Tensor:
+    def log_prob(self, z: tf.Tensor, condition: tf.Tensor | None = None) -> tf.Tensor:
         """log p(z), nats.
 
         Args:
@@ -43,7 +43,7 @@ class Prior(parts.Part):
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method log_prob(z, condition=None), in nats.")
 
-    def sample(self, noise: Noise, condition: Any = None) -> tf.Tensor:
+    def sample(self, noise: Noise, condition: tf.Tensor | None = None) -> tf.Tensor:
         """z ~ p(z), with operations that are built into LiteRT, so that the draw can be exported.
 
         Args:
@@ -55,7 +55,7 @@ class Prior(parts.Part):
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method sample(noise, condition=None).")
 
-    def region(self, condition: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    def region(self, condition: tf.Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
         """A box that contains nearly all of the probability mass, for quadrature and figures.
 
         By default the box around 4,096 draws, twice as wide in each dimension.
@@ -72,7 +72,7 @@ class Prior(parts.Part):
         margin = (high - low) / 2
         return low - margin, high + margin
 
-    def _draws(self, condition: Any, start: int) -> np.ndarray:
+    def _draws(self, condition: tf.Tensor | None, start: int) -> np.ndarray:
         """A quarter of the draws for `region`."""
         count = REGION_DRAWS // 4
         if condition is not None:
@@ -110,15 +110,15 @@ class StandardNormal(Prior):
 
     exact = True
 
-    def log_prob(self, z: tf.Tensor, condition: Any = None) -> tf.Tensor:
+    def log_prob(self, z: tf.Tensor, condition: tf.Tensor | None = None) -> tf.Tensor:
         return tf.reduce_sum(densities.standard_normal_log_density(z), axis=-1)
 
-    def sample(self, noise: Noise, condition: Any = None) -> tf.Tensor:
+    def sample(self, noise: Noise, condition: tf.Tensor | None = None) -> tf.Tensor:
         # The numbers are within +-5.3, so the clip changes none. It prevents converters from merging the last factor of
         # the noise, 2^-20, into float16 weights.
         return tf.clip_by_value(noise.normal((self.latent_dim,), Stream.LATENT), -6.0, 6.0)
 
-    def region(self, condition: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    def region(self, condition: tf.Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
         corner = np.full(self.latent_dim, HALF_WIDTH)
         return -corner, corner
 

@@ -13,7 +13,8 @@ class StepCounter(KeepsFrozen):
 
     Attributes:
         steps: number of training steps that the model has made, an integer variable. Noise, order and schedules
-            depend on it.
+            depend on it. `fit` counts, also for a `train_step` of your own; only under `tf.distribute` such a step adds
+            one to it itself.
     """
 
     steps: Any
@@ -24,10 +25,6 @@ class StepCounter(KeepsFrozen):
         # returns the weights alone.
         counter = keras.Variable(0, dtype="int64", trainable=False, name="steps", aggregation="only_first_replica")
         self.__dict__.update(steps=counter, _counts_from_optimizer=False)
-
-    def count_step(self) -> None:
-        """Adds one to `steps`. Call this at the end of your own `train_step` if its noise depends on `steps`."""
-        self.steps.assign_add(1)
 
     def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)

@@ -8,35 +8,27 @@ together, checks and saves them; `kvae.model.fast_fit` brings the batches to the
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from kvae.internal.errors import UserError, check_seed, check_whole
+from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
-from kvae.model import likelihoods, networks, objectives, posteriors, priors
+from kvae.model import likelihoods, networks, objectives, posteriors, priors, sampling
 from kvae.model.assembly import Assembly
-from kvae.model.compiled_functions import compiled
 from kvae.model.compiling import returns_metrics
+from kvae.model.hints import Activation, Array
+from kvae.model.image_places import reducible
 from kvae.model.keras_privates import clear_losses, metrics_of
 from kvae.model.objectives import Draws
 from kvae.model.posteriors import Distribution
+from kvae.model.sampling import Samples
 from kvae.noise import portable
-from kvae.noise.keyed import TENSORFLOW, Keyed, Noise
-from kvae.noise.portable import Portable
+from kvae.noise.keyed import Keyed, Noise
 from kvae.noise.streams import Stream
 
 METRICS = ("loss", "elbo", "reconstruction", "kl")
-
-
-class Samples(NamedTuple):
-    """Images drawn from a model, one per seed. An exported decoder has them as `kvae.runtime.Sample`, in uint8."""
-
-    images: tf.Tensor  # [n, *image]  draws of p(x|z), float32
-    means: tf.Tensor  # [n, *image]  E[x|z], float32
-    z: tf.Tensor  # [n, D]  float32
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -75,6 +67,15 @@ class VAE(Assembly):
             and of all draws in training. By default drawn from Python's `random`, so that
             `keras.utils.set_random_seed` determines it.
 
+    Attributes:
+        encoder, decoder, likelihood, prior, posterior: the parts; a mirrored decoder is None until the model is built.
+        latent_dim: latent size, D; known once the model is built.
+        image_shape: shape of one image; None until the model is built.
+        condition_shape: shape of the condition of one image; None for a model without a condition.
+        seed: the seed.
+        steps: number of training steps that the model has made, an integer variable. Noise, order and schedules depend
+            on it. `fit` counts, also for a `train_step` of your own.
+
     Raises:
         UserError: if an argument is not valid. It is a ValueError.
     """
@@ -83,16 +84,16 @@ class VAE(Assembly):
         self,
         latent_dim: int | None = None,
         *,
-        hidden_units: Any = None,
-        activation: Any = None,
+        hidden_units: Sequence[int] | None = None,
+        activation: Activation = None,
         encoder: keras.Model | None = None,
         decoder: keras.Model | None = None,
-        output_bias: Any = None,
+        output_bias: Array | None = None,
         likelihood: str | likelihoods.Likelihood = "bernoulli",
         prior: str | priors.Prior = "standard_normal",
         posterior: str | posteriors.Posterior = "diagonal_gaussian",
         objective: str | objectives.Objective | None = None,
-        beta: Any = None,
+        beta: objectives.Beta | None = None,
         samples: int | None = None,
         kl: str | None = None,
         condition_shape: tuple[int, ...] | None = None,
@@ -104,10 +105,10 @@ class VAE(Assembly):
             raise UserError("Expected either encoder= or latent_dim=, hidden_units= and activation=. Received both.")
         if decoder is not None and output_bias is not None:
             raise UserError("Expected output_bias= for a mirrored decoder only. Give it to your decoder instead.")
-        self.seed = _seed(seed)
+        self.seed = sampling.seed_of(seed)
         self.encoder = encoder or self._default_encoder(latent_dim, hidden_units, activation)
         self.decoder: Any = decoder
-        self.output_bias: Any = None if output_bias is None else np.asarray(output_bias, np.float32)
+        self._output_bias: Array | None = None if output_bias is None else np.asarray(output_bias, np.float32)
         self.likelihood = likelihoods.get(likelihood)
         self.prior = priors.get(prior)
         self.posterior = posteriors.get(posterior)
@@ -117,7 +118,9 @@ class VAE(Assembly):
         self._means = [keras.metrics.Mean(name=name) for name in METRICS]
         self.objective = _make_objective(objective, {"beta": beta, "samples": samples, "kl": kl})
 
-    def _default_encoder(self, latent_dim: int | None, hidden_units: Any, activation: Any) -> keras.Model:
+    def _default_encoder(
+        self, latent_dim: int | None, hidden_units: Sequence[int] | None, activation: Activation
+    ) -> keras.Model:
         return networks.MLPEncoder(
             2 if latent_dim is None else latent_dim,
             (500,) if hidden_units is None else hidden_units,
@@ -129,7 +132,13 @@ class VAE(Assembly):
     # The parts combined
 
     def log_joint(
-        self, x: Any, z: Any, condition: Any = None, observed: Any = None, *, parameters: Any = None
+        self,
+        x: Array,
+        z: Array,
+        condition: Array | None = None,
+        observed: Array | None = None,
+        *,
+        parameters: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """log p(x, z) = log p(x|z) + log p(z), nats.
 
@@ -150,11 +159,11 @@ class VAE(Assembly):
 
     def draw(
         self,
-        x: Any,
+        x: Array,
         noise: Noise,
         samples: int = 1,
-        condition: Any = None,
-        observed: Any = None,
+        condition: Array | None = None,
+        observed: Array | None = None,
         q: Distribution | None = None,
         *,
         training: bool = False,
@@ -176,7 +185,7 @@ class VAE(Assembly):
         Raises:
             UserError: if x or the condition has a wrong shape, or a conditional model gets no condition.
         """
-        x, condition = self._check_x(x), self.check_condition(condition)
+        x, condition = self._check_x(x), self._check_condition(condition)
         q = self._approximate_posterior(x, condition, training) if q is None else q
         z, log_q = q.sample_and_log_prob(noise, samples)
         log_likelihood, log_prior = self._joint_terms(x, z, condition, observed, None, training)
@@ -189,21 +198,29 @@ class VAE(Assembly):
         return Draws(z, log_likelihood, log_prior, log_q, kl, per_dimension, q)
 
     def _joint_terms(
-        self, x: Any, z: Any, condition: Any, observed: Any, parameters: Any, training: bool = False
+        self,
+        x: Array,
+        z: Array,
+        condition: Array | None,
+        observed: Array | None,
+        parameters: tf.Tensor | None,
+        training: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """log p(x|z) and log p(z), each `[B]` or `[K, B]`."""
-        x, z, condition = self._check_x(x), self._check_z(z), self.check_condition(condition)
+        x, z, condition = self._check_x(x), self._check_z(z), self._check_condition(condition)
         if z.shape.rank > 1 and None not in (x.shape[0], z.shape[-2]) and x.shape[0] not in (z.shape[-2], 1):
             raise UserError(f"Expected one z per image, z [..., {x.shape[0]}, D]. Received z {z.shape.as_list()}.")
         if parameters is None:
             parameters = self._decode(z, condition, training)
         return self.likelihood.log_prob(x, parameters, observed), self.prior.log_prob(z, condition)
 
-    def _approximate_posterior(self, x: tf.Tensor, condition: Any = None, training: bool = False) -> Distribution:
+    def _approximate_posterior(
+        self, x: tf.Tensor, condition: Array | None = None, training: bool = False
+    ) -> Distribution:
         """q(z|x), for arguments that are checked already."""
         return self.posterior.distribution(networks.call(self.encoder, x, condition, training))
 
-    def _decode(self, z: tf.Tensor, condition: Any = None, training: bool = False) -> tf.Tensor:
+    def _decode(self, z: tf.Tensor, condition: Array | None = None, training: bool = False) -> tf.Tensor:
         """Decodes z `[..., B, D]` to `[..., B, *parameters_shape]`. The decoder itself gets all z as `[N, D]`."""
         leading, shape = tf.shape(z)[:-1], self.likelihood.parameters_shape(self.image_shape)
         if condition is not None and z.shape.rank > 2:  # repeats the condition of an image for each of its draws
@@ -217,7 +234,7 @@ class VAE(Assembly):
 
     @property
     def metrics(self) -> list:
-        own = [*self._means, *self.further_metrics.values()]
+        own = [*self._means, *self._further_metrics.values()]
         return [*own, *(metric for metric in metrics_of(self) if metric not in own)]
 
     @returns_metrics
@@ -229,8 +246,8 @@ class VAE(Assembly):
             draws = self.draw(batch.x, noise, self.samples, batch.condition, training=True)
             losses = self._losses_per_image(batch.x, draws, self.objective, self.steps)
             loss = [self.optimizer.scale_loss(batch.mean(part)) for part in losses]
-        self.apply(tape, loss)
-        self.count_step()
+        self._apply_gradients(tape, loss)
+        self.steps.assign_add(1)
         return self._update_metrics(batch.x, draws, losses[-1])
 
     @returns_metrics
@@ -248,7 +265,7 @@ class VAE(Assembly):
         batch = self.batch_of(data)
         return self(batch.x, batch.condition)
 
-    def call(self, x: tf.Tensor, condition: Any = None, training: bool = False) -> tf.Tensor:
+    def call(self, x: tf.Tensor, condition: Array | None = None, training: bool = False) -> tf.Tensor:
         """E[x|z] at the posterior mean of each image, `[B, *image]`. `predict` returns it."""
         mean = self._approximate_posterior(x, condition, training).mean
         return self.likelihood.mean(self._decode(mean, condition, training))
@@ -270,14 +287,14 @@ class VAE(Assembly):
         # is smaller.
         for metric, values in zip(self._means, (losses, draws.elbo, draws.reconstruction, draws.kl), strict=True):
             metric.update_state(values)
-        if self.further_metrics:
+        if self._further_metrics:
             for name, values in self._further_terms(x, draws).items():
-                self.further_metrics[name].update_state(values)
-        return self.shared_results()
+                self._further_metrics[name].update_state(values)
+        return reducible(self.get_metrics_result())
 
     # Methods for the user of a trained model
 
-    def encode(self, x: Any, condition: Any = None) -> Any:
+    def encode(self, x: Array, condition: Array | None = None) -> Distribution:
         """The approximate posterior q(z|x).
 
         Args:
@@ -291,9 +308,9 @@ class VAE(Assembly):
         Raises:
             UserError: if x or the condition has a wrong shape, or a conditional model gets no condition.
         """
-        return self._approximate_posterior(self._check_x(x), self.check_condition(condition))
+        return self._approximate_posterior(self._check_x(x), self._check_condition(condition))
 
-    def decode(self, z: Any, condition: Any = None) -> tf.Tensor:
+    def decode(self, z: Array, condition: Array | None = None) -> tf.Tensor:
         """The parameters of p(x|z): logits for a Bernoulli likelihood.
 
         Args:
@@ -306,9 +323,9 @@ class VAE(Assembly):
         Raises:
             UserError: if z has another latent size, the condition has a wrong shape, or a conditional model gets none.
         """
-        return self._decode(self._check_z(z), self.check_condition(condition))
+        return self._decode(self._check_z(z), self._check_condition(condition))
 
-    def reconstruct(self, x: Any, seed: int | None = None, condition: Any = None) -> tf.Tensor:
+    def reconstruct(self, x: Array, seed: int | None = None, condition: Array | None = None) -> tf.Tensor:
         """E[x|z] at one draw z ~ q(z|x) per image, or at the posterior mean.
 
         Args:
@@ -322,15 +339,15 @@ class VAE(Assembly):
         Raises:
             UserError: if x, the seed or the condition is not valid.
         """
-        q, condition = self.encode(x, condition), self.check_condition(condition)
+        q, condition = self.encode(x, condition), self._check_condition(condition)
         if seed is None:
             z = q.mean
         else:
-            noise = Keyed(_seed(seed), Stream.RECONSTRUCTION, tf.range(tf.shape(x)[0]))
+            noise = Keyed(sampling.seed_of(seed), Stream.RECONSTRUCTION, tf.range(tf.shape(x)[0]))
             z = q.sample_and_log_prob(noise, 1)[0][0]
         return self.likelihood.mean(self._decode(z, condition))
 
-    def sample(self, seeds: Any, condition: Any = None) -> Samples:
+    def sample(self, seeds: Array, condition: Array | None = None) -> Samples:
         """Draws one image x ~ p(x|z), z ~ p(z) per seed. The exported decoders draw the same images from these seeds.
 
         Image i depends only on seeds[i], see `kvae.noise.portable`. With a standard normal prior z is the same on every
@@ -349,37 +366,19 @@ class VAE(Assembly):
                 built.
         """
         self._check_built()
-        seeds, condition, chunk = portable.check_seeds(seeds), self.check_condition(condition), self.images_at_once
+        seeds, condition = portable.check_seeds(seeds), self._check_condition(condition)
+        chunk = sampling.images_at_once(self)
         slices = [slice(start, start + chunk) for start in range(0, len(seeds), chunk)]
         drawn = [
-            _sample(self, tf.constant(seeds[part]), None if condition is None else condition[part]) for part in slices
+            sampling.compiled_sample(self, tf.constant(seeds[part]), None if condition is None else condition[part])
+            for part in slices
         ]
         return Samples(*[tf.concat(part, axis=0) for part in zip(*drawn, strict=True)])
 
-    def sample_graph(self, seeds: tf.Tensor, condition: Any = None, prior: priors.Prior | None = None) -> Samples:
-        """What `sample` computes for one batch, with operations that are built into LiteRT.
-
-        Args:
-            seeds: one seed per image, `[n]` int32.
-            condition: condition per image, `[n, ...]`, for a conditional model; else None.
-            prior: prior from which z is drawn, such as `Prior.frozen` returns it. By default that of the model.
-
-        Returns:
-            As `sample`.
-        """
-        noise = Portable(seeds, TENSORFLOW)
-        z = (prior or self.prior).sample(noise, condition)
-        parameters = self._decode(z, condition)
-        return Samples(self.likelihood.sample(parameters, noise), self.likelihood.mean(parameters), z)
-
-    def sample_prior(self, n: int, seed: int | None = None, condition: Any = None) -> tf.Tensor:
-        """n draws z ~ p(z), `[n, D]`: the z of the images that `generate` returns for the same arguments."""
-        self._check_built()
-        seeds = tf.constant(portable.seeds(n, _seed(seed)))
-        return self.prior.sample(Portable(seeds, TENSORFLOW), self.check_condition(condition))
-
-    def generate(self, n: int, seed: int | None = None, condition: Any = None) -> tf.Tensor:
+    def generate(self, n: int, seed: int | None = None, condition: Array | None = None) -> tf.Tensor:
         """n draws x ~ p(x|z), z ~ p(z).
+
+        For more images than fit into memory, `kvae.sampling.image_batches` yields the same images in batches.
 
         Args:
             n: number of images, at least 1.
@@ -393,41 +392,20 @@ class VAE(Assembly):
         Raises:
             UserError: if n, the seed or the condition is not valid, or the model is not built.
         """
-        return tf.concat(list(self.generate_batches(n, seed, max(1, self.images_at_once), condition)), axis=0)
+        return tf.concat(list(sampling.image_batches(self, n, seed, sampling.images_at_once(self), condition)), axis=0)
 
-    def generate_batches(
-        self, n: int, seed: int | None = None, batch_size: int = 1000, condition: Any = None
-    ) -> Iterator[tf.Tensor]:
-        """The images of `generate` in batches, so that a million images need only the memory of one batch.
-
-        Args:
-            n: number of images, at least 1.
-            seed: as in `generate`, which returns the same images.
-            batch_size: number of images per batch; the last batch may have fewer. 1000 by default.
-            condition: condition per image, `[n, ...]`, for a conditional model; else None.
-
-        Yields:
-            `[batch_size, *image]` float32.
-
-        Raises:
-            UserError: if n, batch_size, the seed or the condition is not valid, or the model is not built.
-        """
-        self._check_built()
-        check_whole("batch_size", batch_size)
-        seeds, condition = portable.seeds(n, _seed(seed)), self.check_condition(condition)
-        slices = (slice(start, start + batch_size) for start in range(0, n, batch_size))
-        return (self.sample(seeds[part], None if condition is None else condition[part]).images for part in slices)
-
-    def generate_means(self, n: int, seed: int | None = None, condition: Any = None) -> tf.Tensor:
+    def generate_means(self, n: int, seed: int | None = None, condition: Array | None = None) -> tf.Tensor:
         """E[x|z] at the z of the images that `generate` returns for the same arguments, `[n, *image]` float32."""
         self._check_built()
-        return self.sample(portable.seeds(n, _seed(seed)), condition).means
+        return self.sample(portable.seeds(n, sampling.seed_of(seed)), condition).means
 
-    def log_prior(self, z: Any, condition: Any = None) -> tf.Tensor:
+    def log_prior(self, z: Array, condition: Array | None = None) -> tf.Tensor:
         """log p(z), nats; z `[..., D]` -> `[...]`. Arguments and errors as in `decode`."""
-        return self.prior.log_prob(self._check_z(z), self.check_condition(condition))
+        return self.prior.log_prob(self._check_z(z), self._check_condition(condition))
 
-    def log_likelihood(self, x: Any, z: Any, observed: Any = None, condition: Any = None) -> tf.Tensor:
+    def log_likelihood(
+        self, x: Array, z: Array, observed: Array | None = None, condition: Array | None = None
+    ) -> tf.Tensor:
         """log p(x|z), nats; x `[B, *image]`, z `[B, D]` or `[K, B, D]` -> `[B]` or `[K, B]`.
 
         The sum is over the pixels for which the mask `observed`, booleans that broadcast to x, is True; by default over
@@ -435,15 +413,7 @@ class VAE(Assembly):
         """
         return self._joint_terms(x, z, condition, observed, None)[0]
 
-    def elbo_terms(self, x: Any, seed: int | None = None, condition: Any = None) -> Draws:
-        """The `kvae.objectives.Draws` from which `elbo` computes its result, for the same arguments."""
-        x = self._check_x(x)
-        if not tf.is_symbolic_tensor(x):
-            self.check_pixels(x)
-        noise = Keyed(self.seed, Stream.ELBO_TERMS, _seed(seed), tf.range(tf.shape(x)[0]))
-        return self.draw(x, noise, self.samples, condition)
-
-    def elbo(self, x: Any, seed: int | None = None, condition: Any = None) -> tf.Tensor:
+    def elbo(self, x: Array, seed: int | None = None, condition: Array | None = None) -> tf.Tensor:
         """The ELBO of each image with beta = 1, nats, estimated with the K draws of the model's objective.
 
         Args:
@@ -457,15 +427,10 @@ class VAE(Assembly):
         Raises:
             UserError: if x, the seed or the condition is not valid.
         """
-        return self.elbo_terms(x, seed, condition).elbo
+        return sampling.elbo_draws(self, x, seed, condition).elbo
 
 
-@compiled
-def _sample(vae: VAE, seeds: tf.Tensor, condition: Any) -> Samples:
-    return vae.sample_graph(seeds, condition)
-
-
-def _make_objective(objective: Any, elbo_options: dict[str, Any]) -> objectives.Objective:
+def _make_objective(objective: str | objectives.Objective | None, elbo_options: dict[str, Any]) -> objectives.Objective:
     """The objective for the arguments of `VAE`: `objective`, or an ELBO with those of its options that are not None."""
     given = {name: value for name, value in elbo_options.items() if value is not None}
     if objective is None:
@@ -473,10 +438,3 @@ def _make_objective(objective: Any, elbo_options: dict[str, Any]) -> objectives.
     if given:
         raise UserError(f"Expected either objective= or {', '.join(given)}=, which is short for one. Received both.")
     return objectives.get(objective)
-
-
-def _seed(seed: Any) -> Any:
-    """A seed as an int, drawn from Python's `random` if it is None. A tensor, as in a graph, is returned unchanged."""
-    if tf.is_tensor(seed):
-        return seed
-    return random.randrange(2**31) if seed is None else check_seed("seed", seed)

@@ -1,5 +1,9 @@
-"""Models that XLA cannot compile: which errors say so."""
+"""Models that XLA cannot compile: which errors say so, and how such a model goes on without XLA."""
 
+import warnings
+from typing import Any
+
+from kvae.internal.errors import KvaeWarning, stacklevel_of_user
 from kvae.internal.tensorflow import tf
 
 # Parts of the messages of TensorFlow. A refusal comes before anything is computed, so the same call can run as a graph.
@@ -24,3 +28,19 @@ def reason(error: Exception) -> str:
     if marker in text:
         return f"XLA has no {text.split(marker, 1)[1].split(' ', 1)[0]} for this device"
     return f"XLA cannot compile its operations ({text.strip().splitlines()[0][:120]})"
+
+
+def leave_xla(model: Any, refusal: Exception) -> bool:
+    """Runs a `kvae.VAE` as a graph from now on, after an error for which `is_refusal` is true.
+
+    Returns:
+        False if the user asked for XLA. The error is then to be raised.
+    """
+    if model._asked_to_compile.get("jit_compile", "auto") != "auto":
+        return False
+    if not model._xla_refused:
+        text = f"This model runs without XLA, as a graph, because {reason(refusal)}."
+        warnings.warn(text, KvaeWarning, stacklevel=stacklevel_of_user())
+    model.__dict__["_xla_refused"] = True
+    model.jit_compile = False
+    return True

@@ -22,7 +22,7 @@ class Stream(enum.IntEnum):
     BINARIZATION = 100
     TRAINING = 101
     EVALUATION = 102  # Keras `evaluate`, and the validation in `fit`
-    ELBO_TERMS = 103  # `VAE.elbo` and `VAE.elbo_terms`
+    ELBO_TERMS = 103  # `VAE.elbo` and `kvae.sampling.elbo_draws`
     RECONSTRUCTION = 104
     POSTERIOR_MEAN = 105  # of a posterior whose mean has no closed form
     TEST_ELBO = 106  # `kvae.evaluation.elbo`

@@ -17,6 +17,7 @@ from kvae.evaluation import quadrature
 from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.pictures import enlarge, tile
 from kvae.internal.tensorflow import tf
+from kvae.model import sampling
 from kvae.model.posteriors import Distribution
 from kvae.model.vae import VAE
 from kvae.noise.keyed import Keyed
@@ -72,7 +73,7 @@ def samples(subject: Subject, *, n: int = 20, seed: int = 0) -> Drawings:
     """
     vae = subject.vae
     check_whole("n", n)
-    z = vae.sample_prior(10, seed)
+    z = sampling.draw_z(vae, 10, seed)
     index = tf.range(10)
     noises = [Keyed(seed, Stream.PICTURES, index, number) for number in range(3)]
     draws = [vae.likelihood.sample(vae.decode(z), noise).numpy() for noise in noises]
@@ -367,7 +368,7 @@ def _means(vae: VAE, z: Any) -> np.ndarray:
     """E[x|z] as pictures: z `[..., D]` -> `[..., H, W, C]`, clipped to [0, 1]."""
     points = np.asarray(z)
     flat = points.reshape(-1, points.shape[-1])
-    size = vae.images_at_once
+    size = sampling.images_at_once(vae)
     parts = [_clip(vae.likelihood.mean(vae.decode(flat[i : i + size]))) for i in range(0, len(flat), size)]
     return np.concatenate(parts).reshape(*points.shape[:-1], *parts[0].shape[1:])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kvae.internal.batch_sizes import images_at_once
 from kvae.internal.errors import UserError
 from kvae.internal.quiet_output import silenced
 from kvae.runtime.decoder import Decoder
@@ -29,7 +30,7 @@ class KerasDecoder(Decoder):
     def __init__(self, vae: Any) -> None:
         super().__init__()
         self.latent_dim, self.image_shape, self.condition_shape = vae.latent_dim, vae.image_shape, vae.condition_shape
-        self.chunk = min(CHUNK, vae.images_at_once)
+        self.chunk = min(CHUNK, images_at_once(vae.likelihood.parameters_shape(vae.image_shape)))
         self._vae = vae
 
     def run(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -74,7 +75,7 @@ def open_file(path: str | os.PathLike[str], threads: int | None = None) -> Keras
         UserError: if the file cannot be read, or if it is not a model of kvae.
     """
     vae = load_model(path)
-    if not hasattr(vae, "sample_graph"):
+    if not hasattr(vae, "log_joint"):
         raise UserError(
             f"Expected a whole model of kvae, such as RUN/model.keras. Received {path}, which is a "
             f"{type(vae).__name__}."

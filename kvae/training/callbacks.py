@@ -13,6 +13,7 @@ from kvae.data import Data
 from kvae.internal import files
 from kvae.internal.errors import UserError, check_whole
 from kvae.internal.tensorflow import keras, tf
+from kvae.model import sampling
 from kvae.plotting import figures
 from kvae.training import history
 
@@ -96,7 +97,7 @@ class BatchLoss(keras.callbacks.Callback):
         indices = rng.integers(0, min(count, 1000) if self.data.streams else count, self.batch_size)
         x, seed = self.data.images_at("train", indices), int(rng.integers(2**31))
         condition = None if self.model.condition_shape is None else self.data.labels_at("train", indices)
-        loss = self.model.objective.loss(self.model.elbo_terms(x, seed, condition), self.model.steps)
+        loss = self.model.objective.loss(sampling.elbo_draws(self.model, x, seed, condition), self.model.steps)
         return (loss[-1] if isinstance(loss, tuple) else loss).numpy()
 
 

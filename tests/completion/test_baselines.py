@@ -12,8 +12,8 @@ import kvae
 from kvae import completion
 from kvae.completion import masked_images as images_
 from kvae.completion import masks
+from kvae.internal import batch_sizes
 from kvae.internal.errors import UserError
-from kvae.model import assembly
 
 
 @pytest.mark.parametrize("count", [1, 100, 5000])
@@ -99,7 +99,7 @@ def test_zero_filled_baseline_is_the_mean_density_under_the_encoders_guess(case)
 def test_zero_filled_baseline_does_not_depend_on_batches_and_chunks(monkeypatch, vae, x):
     expected = completion.zero_filled_baseline(vae, x, TOP, samples=50)
     monkeypatch.setattr(images_, "BATCH", 4)
-    monkeypatch.setattr(assembly, "VALUES_AT_ONCE", 16 * 30)
+    monkeypatch.setattr(batch_sizes, "VALUES_AT_ONCE", 16 * 30)
     np.testing.assert_allclose(completion.zero_filled_baseline(vae, x, TOP, samples=50), expected, **ROUNDING)
 
 

@@ -6,7 +6,7 @@ from completion_cases import SHORT, TOP, assert_same_completion, assert_within_s
 
 from kvae import completion
 from kvae.completion import masked_images as images_
-from kvae.model import assembly
+from kvae.internal import batch_sizes
 
 
 def test_the_same_seed_gives_the_same_completions(vae, x, short):
@@ -53,7 +53,7 @@ def test_starts_and_masks_of_their_own_do_not_depend_on_the_batch_size(monkeypat
 
 @pytest.mark.parametrize("chunk", [40, 100])
 def test_completions_do_not_depend_on_the_chunk_size(monkeypatch, vae, x, short, chunk):
-    monkeypatch.setattr(assembly, "VALUES_AT_ONCE", 16 * chunk)
+    monkeypatch.setattr(batch_sizes, "VALUES_AT_ONCE", 16 * chunk)
     assert_same_completion(completion.complete(vae, x, TOP, samples=50, **SHORT), short)
 
 

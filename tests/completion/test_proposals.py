@@ -9,7 +9,7 @@ from own_parts import Gumbel
 from scipy import special, stats
 
 from kvae.completion import proposals
-from kvae.model import assembly
+from kvae.internal import batch_sizes
 from kvae.model.posteriors import Gaussian
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
@@ -52,7 +52,7 @@ def test_every_component_draws_its_share_and_the_prior_the_rest(vae):
 def test_draws_of_a_mixture_do_not_depend_on_how_many_are_made_at_once(monkeypatch, vae, rng, chunk):
     components = [Gaussian(*rng.normal(size=(2, 4, 2)).astype(np.float32)) for _ in range(2)]
     whole = proposed(vae, components)
-    monkeypatch.setattr(assembly, "VALUES_AT_ONCE", 16 * 4 * chunk)
+    monkeypatch.setattr(batch_sizes, "VALUES_AT_ONCE", 16 * 4 * chunk)
     for part, expected in zip(proposed(vae, components), whole, strict=True):
         np.testing.assert_allclose(part, expected, **ROUNDING)
 

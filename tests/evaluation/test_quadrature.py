@@ -12,8 +12,8 @@ from small_models import scaled_decoder, tiny
 import kvae
 from kvae import evaluation
 from kvae.evaluation import quadrature
+from kvae.internal import batch_sizes
 from kvae.internal.errors import UserError
-from kvae.model import assembly
 
 IMAGES = np.array(list(itertools.product([0.0, 1.0], repeat=4)), np.float32)  # all that there are, [16, 4]
 
@@ -325,7 +325,7 @@ def test_missing_pixels_are_not_looked_at(model, value):
 def test_evidence_does_not_depend_on_the_chunk_size(monkeypatch, model):
     images = IMAGES[:2].reshape(2, 2, 2, 1)
     expected = quadrature.log_evidence(model, images).log_value
-    monkeypatch.setattr(assembly, "VALUES_AT_ONCE", 4 * 1000)
+    monkeypatch.setattr(batch_sizes, "VALUES_AT_ONCE", 4 * 1000)
     np.testing.assert_allclose(quadrature.log_evidence(model, images).log_value, expected, **ROUNDING)
 
 
@@ -379,7 +379,7 @@ def test_log_joint_is_the_same_in_pieces_and_of_what_was_decoded_before(monkeypa
     integrand = quadrature.Integrand(model, IMAGES[9].reshape(2, 2, 1), np.array([[[1], [0]], [[1], [1]]], bool))
     expected = integrand.log_value(z)
     assert (expected.shape, expected.dtype) == ((50,), np.float64)
-    monkeypatch.setattr(assembly, "VALUES_AT_ONCE", 4 * chunk)
+    monkeypatch.setattr(batch_sizes, "VALUES_AT_ONCE", 4 * chunk)
     np.testing.assert_allclose(integrand.log_value(z), expected, **ROUNDING)
     decoded = [model.decode(z[start : start + chunk]) for start in range(0, 50, chunk)]
     np.testing.assert_allclose(integrand.log_value(z, decoded), expected, **ROUNDING)

@@ -257,7 +257,7 @@ def test_full_int8_runs_every_signature(small, tmp_path):
     vae, content = small[0], small[1]["full_int8"]
     assert not [name for name in operators(content) if name.startswith("custom:")]
     lite, seeds = decoder(content, tmp_path), portable.seeds(7, 0)
-    drawn, z = lite.sample(seeds), vae.sample_prior(7, 0).numpy()
+    drawn, z = lite.sample(seeds), kvae.sampling.draw_z(vae, 7, 0).numpy()
     assert drawn.images.dtype == np.uint8
     # Ranges are cut in 256 steps, one layer after the other; with logits of up to 10 a step is 0.08.
     np.testing.assert_allclose(lite.decode(z).means, vae.likelihood.mean(vae.decode(z)), rtol=0, atol=0.15)
@@ -300,7 +300,7 @@ def test_mixed_precision_exports_what_float32_computes(name, kind, policy, tmp_p
     plain = perturbed(model("float32"))
     mixed = model(name)
     mixed.set_weights(plain.get_weights())
-    z = mixed.sample_prior(64, 0).numpy()
+    z = kvae.sampling.draw_z(mixed, 64, 0).numpy()
     logits = mixed.decode(z).numpy()
     assert not np.array_equal(logits, plain.decode(z))  # it does compute in 16 bits
     lite = decoder(convert(mixed, ["float32"])["float32"], tmp_path)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from small_models import built, scaled_decoder, tiny
 
+import kvae
 from kvae import runtime
 from kvae.export import litert, quantization
 from kvae.runtime.keras import KerasDecoder
@@ -81,7 +82,7 @@ def sharp():
 def mean_error(vae, content, tmp_path):
     path = tmp_path / "decoder.tflite"
     path.write_bytes(content)
-    z = vae.sample_prior(500, 3).numpy()
+    z = kvae.sampling.draw_z(vae, 500, 3).numpy()
     return np.abs(runtime.load(path).decode(z).means - KerasDecoder(vae).decode(z).means).mean()
 
 

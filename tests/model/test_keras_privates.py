@@ -101,8 +101,8 @@ def test_a_model_learns_that_it_was_built_also_by_the_build_of_a_subclass():
             super().build(input_shape)
             calls.append("build")
 
-        def after_build(self):
-            super().after_build()
+        def _after_build(self):
+            super()._after_build()
             calls.append("after")
 
     Watched(2, hidden_units=(4,)).build((None, 4, 4, 1))

@@ -46,7 +46,9 @@ def test_a_quantized_model_predicts_encodes_generates_and_evaluates_with_its_new
     for old, new in zip(before, after, strict=True):
         # Not the old numbers, of a graph of the old weights, but near them: int4 has 15 values for the weights.
         assert 0 < np.abs(old - new).max() < 0.5
-    np.testing.assert_allclose(after[2], vae.likelihood.mean(vae.decode(vae.sample_prior(8, seed=0))), atol=1e-6)
+    np.testing.assert_allclose(
+        after[2], vae.likelihood.mean(vae.decode(kvae.sampling.draw_z(vae, 8, seed=0))), atol=1e-6
+    )
     assert vae.evaluate(x, verbose=0)[0] == pytest.approx(loss, abs=0.5)
 
 
@@ -147,7 +149,7 @@ def test_generated_images_follow_lora(x):
     vae.decoder.head.lora_kernel_b.assign(tf.ones_like(vae.decoder.head.lora_kernel_b))
     after = vae.generate_means(8, seed=0)
     assert np.abs(after - before).max() > 1e-3
-    np.testing.assert_allclose(after, vae.likelihood.mean(vae.decode(vae.sample_prior(8, seed=0))), atol=1e-6)
+    np.testing.assert_allclose(after, vae.likelihood.mean(vae.decode(kvae.sampling.draw_z(vae, 8, seed=0))), atol=1e-6)
 
 
 # Dtype policies

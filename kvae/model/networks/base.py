@@ -1,5 +1,7 @@
 """What the four networks share: layers, configuration and argument checks; and how a model calls any network."""
 
+from __future__ import annotations
+
 import inspect
 import math
 from collections.abc import Mapping, Sequence
@@ -9,6 +11,7 @@ import numpy as np
 
 from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.tensorflow import keras, tf
+from kvae.model.hints import Activation, Array, Regularizer
 from kvae.model.keywords import check_leftover_keywords
 from kvae.model.networks.layer_configs import LayerConfigs
 from kvae.model.networks.merged_heads import can_merge, merged
@@ -51,9 +54,9 @@ class Network(keras.Model):
 
     def __init__(
         self,
-        activation: Any,
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
+        activation: Activation,
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
         initialization: str = "glorot",
         seed: int | None = None,
         changed_layers: Mapping[str, Any] | None = None,
@@ -197,13 +200,15 @@ class Encoder(Network):
 class Decoder(Network):
     """Base of the decoders: the shape and the initial bias of the output."""
 
-    def __init__(self, image_shape: Sequence[int], output_bias: Any, numbers_per_pixel: int = 1, **kwargs: Any) -> None:
+    def __init__(
+        self, image_shape: Sequence[int], output_bias: Array | None, numbers_per_pixel: int = 1, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.image_shape = check_image_shape(image_shape)
         self.numbers_per_pixel = check_whole("numbers_per_pixel", numbers_per_pixel)
         self.output_bias = None if output_bias is None else self._check_bias(output_bias)
 
-    def _check_bias(self, output_bias: Any) -> np.ndarray:
+    def _check_bias(self, output_bias: Array | None) -> np.ndarray:
         bias = np.asarray(output_bias, np.float32)
         if bias.size not in (1, math.prod(self.image_shape), self.image_shape[-1]) or not np.isfinite(bias).all():
             raise UserError(
@@ -233,7 +238,9 @@ class Decoder(Network):
         return ConstantValues(filled.ravel())
 
 
-def mirrored(encoder: Any, image_shape: Shape, parameters_shape: Shape, output_bias: Any = None, **options: Any) -> Any:
+def mirrored(
+    encoder: Any, image_shape: Shape, parameters_shape: Shape, output_bias: Array | None = None, **options: Any
+) -> Any:
     """The decoder that mirrors an encoder, for a likelihood with any number of numbers per pixel.
 
     Args:

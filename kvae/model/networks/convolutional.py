@@ -1,11 +1,14 @@
 """The convolutional networks, for images `[H, W, C]` of any size and channel count."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from kvae.internal.errors import UserError, check_whole
 from kvae.internal.tensorflow import keras, tf
+from kvae.model.hints import Activation, Array
 from kvae.model.networks.base import Decoder, Encoder, Shape, check_image_shape, check_widths
 from kvae.model.networks.output_bias import per_pixel
 
@@ -38,7 +41,7 @@ class ConvEncoder(Encoder):
         latent_dim: int,
         filters: Sequence[int] = (32, 64),
         dense_units: int = 128,
-        activation: Any = "relu",
+        activation: Activation = "relu",
         scale: str = "log_var",
         **options: Any,
     ) -> None:
@@ -69,7 +72,7 @@ class ConvEncoder(Encoder):
         h = self.dense(self.flatten(h))
         return self._posterior(h)
 
-    def mirror(self, image_shape: Sequence[int], output_bias: Any = None, **options: Any) -> "ConvDecoder":
+    def mirror(self, image_shape: Sequence[int], output_bias: Array | None = None, **options: Any) -> ConvDecoder:
         """A decoder with the same filters in reverse order. `options` replace those of the encoder."""
         return ConvDecoder(
             image_shape, self.filters[::-1], self.dense_units, output_bias=output_bias, **{**self._options(), **options}
@@ -111,8 +114,8 @@ class ConvDecoder(Decoder):
         image_shape: Sequence[int],
         filters: Sequence[int] = (64, 32),
         dense_units: int = 128,
-        activation: Any = "relu",
-        output_bias: Any = None,
+        activation: Activation = "relu",
+        output_bias: Array | None = None,
         **options: Any,
     ) -> None:
         super().__init__(image_shape, output_bias, activation=activation, **options)

@@ -1,10 +1,13 @@
 """The multilayer perceptrons: dense layers, for images of any shape."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from kvae.internal.tensorflow import keras, tf
+from kvae.model.hints import Activation, Array
 from kvae.model.networks.base import Decoder, Encoder, Shape, check_image_shape, check_widths
 from kvae.model.networks.output_bias import per_pixel
 
@@ -39,7 +42,7 @@ class MLPEncoder(Encoder):
         self,
         latent_dim: int,
         hidden_units: Sequence[int] = (500,),
-        activation: Any = "tanh",
+        activation: Activation = "tanh",
         scale: str = "log_var",
         **options: Any,
     ) -> None:
@@ -60,7 +63,7 @@ class MLPEncoder(Encoder):
             h = layer(h)
         return self._posterior(h)
 
-    def mirror(self, image_shape: Sequence[int], output_bias: Any = None, **options: Any) -> "MLPDecoder":
+    def mirror(self, image_shape: Sequence[int], output_bias: Array | None = None, **options: Any) -> MLPDecoder:
         """A decoder with the same widths in reverse order. `options` replace those of the encoder."""
         return MLPDecoder(
             image_shape, self.hidden_units[::-1], output_bias=output_bias, **{**self._options(), **options}
@@ -97,8 +100,8 @@ class MLPDecoder(Decoder):
         self,
         image_shape: Sequence[int],
         hidden_units: Sequence[int] = (500,),
-        activation: Any = "tanh",
-        output_bias: Any = None,
+        activation: Activation = "tanh",
+        output_bias: Array | None = None,
         **options: Any,
     ) -> None:
         super().__init__(image_shape, output_bias, activation=activation, **options)

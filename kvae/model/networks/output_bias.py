@@ -1,14 +1,17 @@
 """The initial bias of a decoder's output layer: computed from the data, brought to the layer's shape, and saved."""
 
+from __future__ import annotations
+
 import math
 from typing import Any
 
 import numpy as np
 
 from kvae.internal.tensorflow import keras, tf
+from kvae.model.hints import Array
 
 
-def logit_of_mean(mean: Any) -> np.ndarray:
+def logit_of_mean(mean: Array) -> np.ndarray:
     """The output bias with which an untrained decoder predicts the training mean, if the mean is sigmoid(logits).
 
     This holds for Bernoulli and Gaussian likelihoods. For a continuous Bernoulli it is only close.
@@ -38,7 +41,7 @@ class ConstantValues(keras.initializers.Initializer):
         values: nested lists or an array, with as many numbers as the weight.
     """
 
-    def __init__(self, values: Any) -> None:
+    def __init__(self, values: Array) -> None:
         self.values = np.asarray(values, np.float32)
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> tf.Tensor:
