@@ -60,9 +60,8 @@ class FastFit(Compiling):
         """Keras `fit`. `x` is an array of images `[N, *image]`, or a dataset, loader or generator of batches.
 
         Batches are x or (x, y). y is the condition of a model with a `condition_shape`; other models ignore it. Grey
-        images may be `[N, H, W]`.
-        Arrays, and the datasets of `kvae.data.load` with images in memory, use the fast path: the batches are made on
-        the device, and `steps_per_execution` of them run in one compiled loop.
+        images may be `[N, H, W]`. Arrays, and the datasets of `kvae.data.load` with images in memory, use the fast
+        path: the batches are made on the device, and `steps_per_execution` of them run in one compiled loop.
 
         Raises:
             UserError: if x has no images, if pixels lie outside of the likelihood's support, sample or class weights
@@ -132,11 +131,21 @@ class FastFit(Compiling):
         return results
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Keras `predict`: E[x|z] at the posterior mean of each image, `[N, *image]`. Raises `UserError` as `fit`."""
-        x, _ = self._read(x, None)
+        """Keras `predict`: E[x|z] at the posterior mean of each image, `[N, *image]`.
+
+        A conditional model takes (x, y), or batches (x, y).
+
+        Raises:
+            UserError: as `fit`.
+        """
+        options = arguments(keras.Model.predict, self, x, *args, **kwargs)
+        x, y = self._read(options.pop("x"), None)
         check_pixels(self.likelihood, x)
+        if y is not None:
+            size = options.pop("batch_size", None) or 32
+            x = ImagesInMemory(x, as_float32, size, condition=y).dataset()
         with self._counting_steps_one_by_one():
-            return super().predict(x, *args, **kwargs)
+            return super().predict(x, **options)
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras `train_on_batch`: one step on the batch x, or (x, y). Raises `UserError` as `fit`."""
@@ -180,7 +189,8 @@ class FastFit(Compiling):
         return (x, y) if isinstance(x, np.ndarray | tf.Tensor) else x
 
     def _read_batch(self, x: Any, y: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        if args[:1] not in ((), (None,)) or not {"sample_weight", "class_weight"}.isdisjoint(kwargs):
+        weights = [*args[:1], kwargs.get("sample_weight"), kwargs.get("class_weight")]
+        if any(part is not None for part in weights):
             raise _no_weights()
         return self._read(x, y)
 

@@ -154,3 +154,24 @@ def test_a_step_of_a_subclass_that_does_not_count_is_counted(x):
     vae.fit(tf.data.Dataset.from_tensor_slices(x).batch(30), verbose=0)
     vae.train_on_batch(x)
     assert int(vae.steps) == 6 + 2 + 1
+
+
+def test_predict_takes_the_condition_beside_the_images(x):
+    class Shifted(keras.Model):
+        """Its logits are the condition alone."""
+
+        def __init__(self):
+            super().__init__()
+            self.scale = keras.layers.Dense(1)
+
+        def call(self, z, condition=None):
+            return tf.tile(condition[:, None, None, None], [1, 4, 4, 1]) + 0 * self.scale(z)[..., None, None]
+
+    vae = kvae.VAE(2, hidden_units=(4,), decoder=Shifted(), condition_shape=(), seed=0)
+    vae.compile()
+    vae.build((None, 4, 4, 1))
+    condition = np.linspace(-2, 2, 60, dtype=np.float32)
+    expected = np.broadcast_to(1 / (1 + np.exp(-condition))[:, None, None, None], (60, 4, 4, 1))
+    np.testing.assert_allclose(vae.predict((x, condition), verbose=0), expected, rtol=1e-5)
+    batches = tf.data.Dataset.from_tensor_slices((x, condition)).batch(7)
+    np.testing.assert_allclose(vae.predict(batches, verbose=0), expected, rtol=1e-5)
