@@ -18,19 +18,24 @@ def named(name: str, image_shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
         name: `top`, `bottom`, `left` or `right` for the half of the image that is observed, rounded down; `random` or
             `random:FRACTION` for pixels that are each observed with this probability, 0.5 by default; or the path of a
             picture whose white pixels are observed.
-        image_shape: the shape of one image, `(H, W, C)`.
+        image_shape: the shape of one image, `(H, W, C)` or `(H, W)`.
         seed: the seed of a random mask, a whole number in 0..2^31 - 1.
 
     Returns:
-        `[H, W, 1]` bool.
+        `[H, W, 1]` bool, or `[H, W]` for images `(H, W)`.
 
     Raises:
         UserError: if the name is none of these, if the fraction is not in (0, 1), if the picture cannot be read or has
             another size, or if the images are not `[H, W, C]`.
     """
-    if len(image_shape) != 3:
+    if len(image_shape) not in (2, 3):
         raise UserError(f"Expected images [H, W, C] for the mask {name!r}. Received images of shape {image_shape}.")
-    height, width, _ = image_shape
+    mask = _of_pixels(name, image_shape[0], image_shape[1], seed)
+    return mask if len(image_shape) == 3 else mask[..., 0]
+
+
+def _of_pixels(name: str, height: int, width: int, seed: int) -> np.ndarray:
+    """The mask of a name, `[H, W, 1]`."""
     mask = np.zeros((height, width, 1), bool)
     kind, colon, fraction = name.partition(":")
     if kind != "random" and kind in REGIONS and colon:

@@ -36,7 +36,8 @@ def image_seeds(count: int, seed: int) -> np.ndarray:
 
 
 def sheet(images: np.ndarray) -> np.ndarray:
-    """Images [n, H, W, C] uint8 in rows, one white pixel apart: [rows * (H + 1) - 1, columns * (W + 1) - 1, C]."""
+    """Images [n, H, W(, C)] uint8 in rows, one white pixel apart: [rows * (H + 1) - 1, columns * (W + 1) - 1, C]."""
+    images = images[..., None] if images.ndim == 3 else images
     count, height, width, channels = images.shape
     columns = count if count <= 10 else math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -102,8 +103,8 @@ def main() -> None:
     except (OSError, ValueError) as error:
         fail(f"could not load {model}: {error}")
     condition = conditions(draw.get_input_details().get("condition"), given.condition)
-    if len(draw.get_output_details()["images"]["shape"]) != 4:
-        fail("expected a model of images [height, width, channels], received a model of vectors")
+    if len(draw.get_output_details()["images"]["shape"]) not in (3, 4):
+        fail("expected a model of images [height, width] or [height, width, channels], received a model of vectors")
     seeds, images = image_seeds(given.count, given.seed), []
     for start in range(0, given.count, CHUNK):
         some = seeds[start : start + CHUNK]

@@ -1,9 +1,13 @@
 """What users pass as images is read in the obvious way, or refused with a clear line."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from stock_keras import Batches, Loader
 
 import kvae
@@ -158,7 +162,7 @@ def test_every_method_of_a_model_gives_grey_images_their_channel_axis(x):
     one, other = (quadrature.integrate(vae, data[:2]) for data in (grey, x))
     np.testing.assert_array_equal(one[0], other[0])
     one, other = (kvae.completion.complete(vae, data[:3], observed="top", seed=0) for data in (grey, x))
-    np.testing.assert_array_equal(one.mean, other.mean)
+    np.testing.assert_array_equal(one.means, other.means)
 
 
 def test_a_convolutional_encoder_trains_on_images_without_channel_axis(x):
@@ -217,3 +221,15 @@ def test_labels_of_a_conditional_model_are_read_in_each_form(x):
     assert np.isfinite(history(dataset)).all()
     with pytest.raises(UserError, match="one y per image"):
         history((x, labels[:5]))
+
+
+def test_a_model_of_images_without_channel_axis_completes_and_samples(x, tmp_path):
+    vae = small()
+    vae.build((None, 6, 5))
+    completion = kvae.completion.complete(vae, x[:3, ..., 0], observed="top", seed=0)
+    np.testing.assert_array_equal(completion.means[:, :3], x[:3, :3, :, 0])
+    kvae.export.bundle(vae, tmp_path / "bundle", formats=["tflite"], variants=["float32"])
+    command = [sys.executable, str(tmp_path / "bundle" / "sample.py"), "-n", "4", "-o", str(tmp_path / "samples.png")]
+    subprocess.run(command, check=True, capture_output=True)
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert picture.size == (4 * 6 - 1, 6)  # four images of 6 x 5 in a row, one pixel apart
