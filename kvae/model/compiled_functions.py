@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from kvae.internal.quiet_output import may_retrace
 from kvae.internal.tensorflow import tf
 
 
@@ -37,6 +38,7 @@ def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -
 
             call_with_model.__signature__ = without_model  # type: ignore[attr-defined]
             graph = tf.function(call_with_model, reduce_retracing=True, jit_compile=xla and model.xla_pays)
+            may_retrace(graph)
             graphs[model] = (model.objective, graph)
         return graph(*args, **kwargs)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from kvae.data.in_memory import ImageDataset, ImagesInMemory, Placeholder, as_float32, shuffled
 from kvae.internal.errors import KvaeWarning, UserError
+from kvae.internal.quiet_output import without_tensorflow_reports
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import networks
 from kvae.model.image_places import Batch, Placed, add_places, reducible
@@ -279,7 +280,8 @@ class FastFit(StepCounter):
         """Makes the loop take its batches from the images behind `x`, if `x` is a `Placeholder`."""
         self._in_memory[kind] = x.in_memory if isinstance(x, Placeholder) else None
         try:
-            yield
+            with without_tensorflow_reports():
+                yield
         finally:
             self._in_memory[kind] = None
 

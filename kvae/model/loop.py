@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kvae.data.in_memory import ImagesInMemory, MakeBatch
+from kvae.internal.quiet_output import may_retrace
 from kvae.internal.tensorflow import tf
 
 
@@ -83,4 +84,4 @@ class Loop:
         return self._compiled[make_batch]
 
     def _compile(self, function: Callable[..., Any]) -> Any:
-        return tf.function(function, jit_compile=self._jit_compile, autograph=False)
+        return may_retrace(tf.function(function, jit_compile=self._jit_compile, autograph=False))
