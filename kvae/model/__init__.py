@@ -20,6 +20,7 @@ _MODULES = (
     "image_places",
     "posteriors",
     "priors",
+    "saving",
     "vae",
 )
 __getattr__, __dir__ = lazy(

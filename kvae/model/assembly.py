@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from kvae.internal import files
 from kvae.internal.errors import UserError
+from kvae.internal.quiet_output import without_tensorflow_reports
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import networks, objectives, parts, posteriors, priors
 from kvae.model.fast_fit import FastFit
 from kvae.model.keras_privates import place_layer
+from kvae.model.saving import Saving
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 
@@ -21,7 +22,7 @@ VALUES_AT_ONCE = 4096 * 784  # number of values that are decoded in one batch
 PARTS = ("encoder", "decoder", "likelihood", "prior", "posterior", "objective")
 
 
-class Assembly(FastFit):
+class Assembly(Saving, FastFit):
     """A Keras model made of an encoder, a decoder, a likelihood, a prior, a posterior and an objective."""
 
     prior: priors.Prior
@@ -172,14 +173,18 @@ class Assembly(FastFit):
                 config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
 
-    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Keras `save`, but atomic: if it fails, for example because the disk is full, an existing file is unchanged.
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Keras `predict`, without TensorFlow's warning that Keras traces its function for every model."""
+        with without_tensorflow_reports():
+            return super().predict(*args, **kwargs)
 
-        Raises:
-            UserError: if the file cannot be written.
-        """
-        with files.atomic_file(filepath) as partial:
-            super().save(partial, *args, **kwargs)
+    def call_signature(self) -> Any:
+        """The inputs of `call` for any batch size: x, and the condition of a conditional model."""
+        self._check_built()
+        shapes = {"x": self.image_shape, "condition": self.condition_shape}
+        return [
+            tf.TensorSpec([None, *shape], tf.float32, name=name) for name, shape in shapes.items() if shape is not None
+        ]
 
     @property
     def images_at_once(self) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.tensorflow import keras, tf
 from kvae.model.networks.output_bias import ConstantValues
+from kvae.model.saving import Saving
 
 INITIALIZATIONS = ("glorot", "fan_in")
 SCALES = ("log_var", "log_sigma")
@@ -43,7 +44,7 @@ def check_image_shape(image_shape: Sequence[int]) -> Shape:
     return tuple(int(side) for side in shape)
 
 
-class Network(keras.Model):
+class Network(Saving):
     """Base of the four networks: makes their layers and holds the options that their layers have in common."""
 
     def __init__(
