@@ -203,7 +203,8 @@ def _exchange(new: Path, folder: Path, old: Path) -> None:
 
 def has_pattern(path: str | os.PathLike[str]) -> bool:
     """Whether TensorFlow would take a path for a pattern of paths when it reads the variables of a SavedModel."""
-    return any(letter in os.fspath(path) for letter in "[]*?")
+    letters = "[]*?" if WINDOWS else "[]*?\\"
+    return any(letter in os.fspath(path) for letter in letters)
 
 
 @contextmanager
