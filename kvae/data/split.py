@@ -153,8 +153,8 @@ def hold_out(name: str, splits: dict[str, Split], label_names: tuple[str, ...] |
 def held_out(count: int, labels: np.ndarray | None = None) -> np.ndarray:
     """The images of the test split that `hold_out` makes: a tenth of all, rounded up.
 
-    These are the images that `train_test_split(test_size=0.1, random_state=0)` of scikit-learn chose in versions of
-    kvae up to 0.3, so that results on them can be compared. With labels, it was called with `stratify` if the test
+    These are the images that `train_test_split(test_size=0.1, random_state=0)` of scikit-learn chooses, with which
+    earlier versions of kvae made the split, so that results can be compared. The labels are its `stratify` if the test
     split has room for every class.
 
     Args:

@@ -1,4 +1,4 @@
-"""How a model is put together from its parts, how it checks its arguments, and how it is saved.
+"""How a model is put together from its parts, and how it checks its arguments.
 
 What the parts compute together is in `kvae.model.vae`.
 """
