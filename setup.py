@@ -31,7 +31,6 @@ setup(
         "matplotlib>=3.9,<4",
         "pillow>=11,<14",
         "pyarrow>=18",
-        "scikit-learn>=1.5,<2",
         "pydantic>=2.10,<3",
         "click>=8.1.8,<9",
         "rich>=13.9,<16",

@@ -1,5 +1,6 @@
 """The content of a data source: named splits of 8-bit images, and slices of them."""
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -133,8 +134,6 @@ def hold_out(name: str, splits: dict[str, Split], label_names: tuple[str, ...] |
     Raises:
         UserError: if the split is streamed, or has fewer than 2 images.
     """
-    from sklearn.model_selection import train_test_split
-
     split = splits["train"]
     if split.images is None:
         raise UserError(
@@ -142,19 +141,62 @@ def hold_out(name: str, splits: dict[str, Split], label_names: tuple[str, ...] |
         )
     if split.count < 2:
         raise UserError(f"Expected at least 2 images in {name} to hold some out for testing. Received {split.count}.")
-    stratify = None
-    if split.labels is not None:
-        _, counts = np.unique(split.labels, return_counts=True)
-        # Stratified sampling needs two examples per class, and a test set of at least one per class.
-        if counts.min() >= 2 and split.count // 10 >= len(counts):
-            stratify = split.labels
-    train, test = train_test_split(np.arange(split.count), test_size=0.1, random_state=0, stratify=stratify)
+    test = held_out(split.count, split.labels)
     held = {
         part: Split.from_arrays(split.images[rows], None if split.labels is None else split.labels[rows])
-        for part, rows in (("train", np.sort(train)), ("test", np.sort(test)))
+        for part, rows in (("train", np.setdiff1d(np.arange(split.count), test)), ("test", test))
     }
     notes = ("no test split in the source: a random tenth of it was held out (seed 0)",)
     return Source(name, {**splits, **held}, label_names, notes)
+
+
+def held_out(count: int, labels: np.ndarray | None = None) -> np.ndarray:
+    """The images of the test split that `hold_out` makes: a tenth of all, rounded up.
+
+    These are the images that `train_test_split(test_size=0.1, random_state=0)` of scikit-learn chooses, with which
+    earlier versions of kvae made the split, so that results can be compared. The labels are its `stratify` if the test
+    split has room for every class.
+
+    Args:
+        count: the number of images, N, at least 2.
+        labels: integers, `[N]`, or None.
+
+    Returns:
+        Indices of images in ascending order, `[ceil(N / 10)]` int64.
+    """
+    generator = np.random.RandomState(0)  # the old generator of NumPy, whose numbers never change
+    size = math.ceil(0.1 * count)
+    classes, counts = np.unique(np.zeros(count) if labels is None else labels, return_counts=True)
+    # Stratified sampling needs two examples per class, and a test set of at least one per class.
+    if labels is None or counts.min() < 2 or count // 10 < len(classes):
+        return np.sort(generator.permutation(count)[:size])
+    kept = _proportional(counts, count - size, generator)
+    wanted = _proportional(counts - kept, size, generator)  # all others; it draws numbers only where rounding fails
+    chosen = []
+    for label, first, number in zip(classes, kept, wanted, strict=True):
+        members = np.flatnonzero(labels == label)
+        order = generator.permutation(len(members))
+        chosen.append(members[order[first : first + number]])
+    return np.sort(np.concatenate(chosen))
+
+
+def _proportional(counts: np.ndarray, total: int, generator: np.random.RandomState) -> np.ndarray:
+    """`total` divided in proportion to `counts`, in whole numbers: the largest remainders are rounded up.
+
+    Among equal remainders, the generator chooses.
+    """
+    exact = counts / counts.sum() * total
+    shares = np.floor(exact)
+    remainders = exact - shares
+    missing = int(total - shares.sum())
+    for remainder in np.unique(remainders)[::-1]:
+        if missing <= 0:
+            break
+        candidates = np.flatnonzero(remainders == remainder)
+        raised = generator.choice(candidates, size=min(len(candidates), missing), replace=False)
+        shares[raised] += 1
+        missing -= len(raised)
+    return shares.astype(int)
 
 
 def as_bytes(pixels: np.ndarray, description: str) -> np.ndarray:

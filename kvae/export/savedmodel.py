@@ -7,7 +7,7 @@ from typing import Any
 
 from kvae.export import endpoints
 from kvae.internal import files
-from kvae.internal.quiet_output import silenced
+from kvae.internal.quiet_output import silenced, without_tensorflow_reports
 from kvae.internal.tensorflow import tf
 from kvae.model.vae import VAE
 from kvae.runtime.savedmodel import FILE, VARIANTS
@@ -42,7 +42,7 @@ def saved_model(
     files.check_free(folder, overwrite, FILE)
     replace = folder.exists()
     module, signatures = endpoints.traced(vae, names)
-    with files.atomic_folder(folder, overwrite=replace) as partial, silenced():
+    with files.atomic_folder(folder, overwrite=replace) as partial, silenced(), without_tensorflow_reports():
         tf.saved_model.save(module, partial, signatures=signatures)
     return folder
 

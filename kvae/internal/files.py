@@ -1,61 +1,120 @@
 """Atomic writes: a reader finds either the old file or the new one, never an unfinished one."""
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from kvae.internal.errors import UserError
 
 PARTIAL = ".partial-"  # the prefix of the names of unfinished files and folders
+WINDOWS = os.name == "nt"
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+class WriteError(UserError, OSError):
+    """A file or folder that could not be written. It is also an OSError, which the callbacks of Keras handle."""
+
+
+@contextmanager
+def _errors_name(path: Path) -> Iterator[None]:
+    """Turns the errors of the system into a `WriteError` that names the path that the user gave."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        changed = WriteError(
+            f"Could not write {path}: {error.strerror or error}. The previous content is unchanged. "
+            "Free some space or choose a folder that you may write to."
+        )
+        changed.errno = error.errno
+        raise changed from error
+
+
+def _new_name(folder: Path, suffix: str = "") -> Path:
+    return folder / f"{PARTIAL}{secrets.token_hex(8)}{suffix}"
+
+
+def _new_folder(parent: Path) -> Path:
+    folder = _new_name(parent)
+    folder.mkdir()  # with the permissions that the umask leaves, unlike the folders of `tempfile`
+    return folder
+
+
+def _sync(file: Path) -> None:
+    """Waits until the content of a file is on the disk."""
+    # os.fsync is _commit on Windows, which needs a handle that may write.
+    handle = os.open(file, os.O_RDWR if WINDOWS else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
 
 
-def _cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"Could not write {path}: {error.strerror or error}. The previous content is unchanged. "
-        "Free some space or choose a folder that you may write to."
-    )
+def _sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk, where the system can: Windows cannot open a folder."""
+    if not WINDOWS:
+        with suppress(OSError):  # some network file systems refuse it, and the new names are valid without it
+            _sync(folder)
+
+
+def _sync_all(folder: Path) -> None:
+    for written in folder.rglob("*"):
+        _sync_folder(written) if written.is_dir() else _sync(written)
+
+
+def _mode_of(file: Path) -> int | None:
+    """The permissions of a file that is to be replaced, or None if there is none; OSError if it must not be."""
+    try:
+        mode = file.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "It is a device or a pipe, and not a file")
+    if not os.access(file, os.W_OK):
+        raise PermissionError(errno.EACCES, "The file is write-protected")
+    return stat.S_IMODE(mode)
 
 
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields the path of a temporary file, which replaces the file at `path` if the block ends without an exception.
 
-    The temporary file is in the same folder and has the same suffix.
+    The temporary file is in the same folder, and its name ends alike. If `path` is a symbolic link, the file that it
+    points to is replaced. The new file has the permissions of the old one.
 
     Raises:
-        UserError: if the folder cannot be written to or the disk is full. The previous file is then unchanged.
+        WriteError: if the folder cannot be written to, the file is write-protected or the disk is full. The previous
+            file is then unchanged.
     """
     path = Path(path)
     partial: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=PARTIAL, suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        partial = Path(name)
-        partial.chmod(0o666 & ~_umask())
-        yield partial
-        _sync(partial)
-        os.replace(partial, path)
-        _sync(path.parent)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
+    with _errors_name(path):
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            mode = _mode_of(target)
+            partial = _new_name(target.parent, target.name[-40:])
+            partial.touch(exist_ok=False)
+            yield partial
+            _sync(partial)
+            if mode is not None:
+                partial.chmod(mode)
+            os.replace(partial, target)
+            _sync_folder(target.parent)
+        finally:
+            if partial is not None:
+                partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -67,31 +126,101 @@ def atomic_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
         overwrite: whether to replace an existing folder.
 
     Raises:
-        UserError: if the folder cannot be written or the disk is full. An existing folder is then unchanged.
+        WriteError: if the folder cannot be written or the disk is full. An existing folder is then unchanged.
     """
     path = Path(path)
     partial: Path | None = None
     replaced: Path | None = None
+    with _errors_name(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = _new_folder(path.parent)
+            yield partial
+            _sync_all(partial)
+            if overwrite and path.exists():
+                replaced = _new_folder(path.parent)
+                os.rename(path, replaced / path.name)
+            os.rename(partial, path)
+            _sync_folder(path.parent)
+        finally:
+            if replaced is not None and not path.exists():
+                os.rename(replaced / path.name, path)
+            for leftover in (partial, replaced):
+                if leftover is not None:
+                    shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def atomic_entries(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields an empty temporary folder, whose files and folders are moved to `folder` if the block ends well.
+
+    They replace those of the same names. All other entries of `folder` stay. After an exception, nothing has changed.
+
+    Raises:
+        WriteError: if the folder cannot be written, the disk is full, or a file has the name of a folder.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        with atomic_folder(folder) as partial:
+            yield partial
+        return
+    temporary: Path | None = None
+    with _errors_name(folder):
+        try:
+            temporary = _new_folder(folder)
+            new, old = temporary / "new", temporary / "old"
+            new.mkdir()
+            old.mkdir()
+            yield new
+            _sync_all(new)
+            _exchange(new, folder, old)
+            _sync_folder(folder)
+        finally:
+            if temporary is not None:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(new: Path, folder: Path, old: Path) -> None:
+    """Moves the entries of `new` to `folder`, and those that they replace to `old`; all of them or none."""
+    begun = []
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=path.parent))
-        partial.chmod(0o777 & ~_umask())
-        yield partial
-        for written in partial.rglob("*"):
-            _sync(written)
-        if overwrite and path.exists():
-            replaced = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=path.parent))
-            os.rename(path, replaced / path.name)
-        os.rename(partial, path)
-        _sync(path.parent)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        if replaced is not None and not path.exists():
-            os.rename(replaced / path.name, path)
-        for leftover in (partial, replaced):
-            if leftover is not None:
-                shutil.rmtree(leftover, ignore_errors=True)
+        for entry in sorted(new.iterdir()):
+            target = folder / entry.name
+            if os.path.lexists(target) and target.is_dir() != entry.is_dir():
+                raise OSError(errno.EEXIST, f"{entry.name} is a {'folder' if target.is_dir() else 'file'} there")
+            begun.append(entry.name)
+            if os.path.lexists(target):
+                os.rename(target, old / entry.name)
+            os.rename(entry, target)
+    except BaseException:
+        for name in reversed(begun):
+            if not os.path.lexists(new / name):
+                os.rename(folder / name, new / name)
+            if os.path.lexists(old / name):
+                os.rename(old / name, folder / name)
+        raise
+
+
+def has_pattern(path: str | os.PathLike[str]) -> bool:
+    """Whether TensorFlow would take a path for a pattern of paths when it reads the variables of a SavedModel."""
+    letters = "[]*?" if WINDOWS else "[]*?\\"
+    return any(letter in os.fspath(path) for letter in letters)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A temporary folder in which TensorFlow can write and read a SavedModel.
+
+    Raises:
+        UserError: if the folder of the system for temporary files is one whose SavedModels TensorFlow cannot read.
+    """
+    if has_pattern(tempfile.gettempdir()):
+        raise UserError(
+            f"Expected a folder for temporary files without [, ], * and ? in its path. Received "
+            f"{tempfile.gettempdir()!r}. Set TMPDIR to another one."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def check_free(folder: str | os.PathLike[str], overwrite: bool, marker: str) -> None:
@@ -119,9 +248,9 @@ def check_free(folder: str | os.PathLike[str], overwrite: bool, marker: str) -> 
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` as UTF-8, atomically."""
+    """Writes `text` as UTF-8, atomically. The bytes, and so their SHA-256, are the same on every system."""
     with atomic_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(text.encode("utf-8"))
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -160,10 +289,3 @@ def remove_unfinished(folder: Path) -> None:
     """Removes the unfinished files and folders that a killed process left in `folder`."""
     for partial in folder.rglob(f"{PARTIAL}*"):
         shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    """The file mode creation mask of the process, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

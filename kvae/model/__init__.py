@@ -1,8 +1,9 @@
 """The model: an encoder, a posterior, a prior, a decoder and a likelihood, and the objective that trains them.
 
-`vae.py` computes with these parts; `assembly.py` puts them together, checks them and saves them; `sampling.py` draws
-from a trained model. `fast_fit.py`, `compiling.py`, `grouped_steps.py` and `loop.py` bring the batches to the training
-step. Each kind of part has its own file or folder, with a table of the names that a recipe can use.
+`vae.py` computes with these parts; `assembly.py` puts them together and checks them; `saving.py` saves them;
+`sampling.py` draws from a trained model. `fast_fit.py`, `compiling.py`, `grouped_steps.py` and `loop.py` bring the
+batches to the training step. Each kind of part has its own file or folder, with a table of the names that a recipe can
+use.
 """
 
 from kvae.internal.lazy_imports import lazy
@@ -24,6 +25,7 @@ _MODULES = (
     "posteriors",
     "priors",
     "sampling",
+    "saving",
     "vae",
 )
 __getattr__, __dir__ = lazy(

@@ -1,4 +1,4 @@
-"""How a model is put together from its parts, how it checks its arguments, and how it is saved.
+"""How a model is put together from its parts, and how it checks its arguments.
 
 What the parts compute together is in `kvae.model.vae`.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kvae.internal import files
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import given_images, networks, objectives, parts, posteriors, priors
@@ -20,13 +19,14 @@ from kvae.model.keras_privates import layers_of, place_layer
 from kvae.model.network_calls import check_decoder, join, parameters_of_q
 from kvae.model.old_names import OldNames
 from kvae.model.output_range import warn_of_range
+from kvae.model.saving import Saving
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 
 PARTS = ("encoder", "decoder", "likelihood", "prior", "posterior", "objective")
 
 
-class Assembly(OldNames, FastFit):
+class Assembly(OldNames, Saving, FastFit):
     """A Keras model made of an encoder, a decoder, a likelihood, a prior, a posterior and an objective."""
 
     prior: priors.Prior
@@ -180,14 +180,13 @@ class Assembly(OldNames, FastFit):
                 config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
 
-    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Keras `save`, but atomic: if it fails, for example because the disk is full, an existing file is unchanged.
-
-        Raises:
-            UserError: if the file cannot be written.
-        """
-        with files.atomic_file(filepath) as partial:
-            super().save(partial, *args, **kwargs)
+    def call_signature(self) -> Any:
+        """The inputs of `call` for any batch size: x, and the condition of a conditional model."""
+        self._check_built()
+        shapes = {"x": self.image_shape, "condition": self.condition_shape}
+        return [
+            tf.TensorSpec([None, *shape], tf.float32, name=name) for name, shape in shapes.items() if shape is not None
+        ]
 
     # Checks
 

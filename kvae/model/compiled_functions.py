@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from kvae.internal.quiet_output import may_retrace
 from kvae.internal.tensorflow import tf
 from kvae.model import compiling
 from kvae.model.xla_refusals import is_refusal, leave_xla
@@ -40,9 +41,8 @@ def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -
                 return function(reference(), *args, **kwargs)
 
             call_with_model.__signature__ = without_model  # type: ignore[attr-defined]
-            # TensorFlow counts how often a function's code is traced, and warns. A partial function is counted apart.
-            function_of_model = functools.partial(call_with_model)
-            graph = tf.function(function_of_model, reduce_retracing=True, jit_compile=xla and compiling.xla_pays(model))
+            graph = tf.function(call_with_model, reduce_retracing=True, jit_compile=xla and compiling.xla_pays(model))
+            may_retrace(graph)
             graphs[model] = (uses, graph)
         try:
             return graph(*args, **kwargs)

@@ -17,6 +17,7 @@ import numpy as np
 
 from kvae.data.in_memory import ImageDataset, ImagesInMemory, as_float32, shuffled
 from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user
+from kvae.internal.quiet_output import without_tensorflow_reports
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import fit_checks, given_images
 from kvae.model.compiling import Compiling, arguments
@@ -265,7 +266,8 @@ class FastFit(Compiling):
         size = getattr(self, "steps_per_execution", 1)
         self.steps_per_execution = 1
         try:
-            yield
+            with without_tensorflow_reports():
+                yield
         finally:
             self.steps_per_execution = size
 

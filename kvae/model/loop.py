@@ -7,11 +7,11 @@ gathers and binarizes the images, and runs the same `train_step` for each batch.
 from the iterator of the dataset. Any other iterator that the function is handed gives one step.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from kvae.data.in_memory import ImagesInMemory, MakeBatch
+from kvae.internal.quiet_output import may_retrace
 from kvae.internal.tensorflow import tf
 from kvae.model.pixel_check import PixelCheck
 from kvae.model.xla_refusals import is_refusal, leave_xla
@@ -154,9 +154,7 @@ class StepFunction:
 
     def _compile(self, function: Callable[..., Any], **options: Any) -> Any:
         options = {"jit_compile": self._model.jit_compile, **options}
-        # TensorFlow counts how often the code of a function is traced, and warns. The code of these functions is traced
-        # once per model; a partial function is counted apart for each model.
-        return tf.function(functools.partial(function), autograph=False, **options)
+        return may_retrace(tf.function(function, autograph=False, **options))
 
     def _run(self, call: Callable[[], Any]) -> Any:
         """Calls compiled functions. If XLA cannot compile the model and was not asked for, they run as graphs."""

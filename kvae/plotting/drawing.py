@@ -341,17 +341,37 @@ def _project(mean: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, str, str
         return np.stack([mean[:, 0], labels], axis=1), "$z_1$", "label"
     if mean.shape[1] == 2:
         return mean, "$z_1$", "$z_2$"
-    from sklearn.decomposition import PCA
-
     if not np.ptp(mean, axis=0).any():  # the posterior has collapsed, so there are no principal components
         return mean[:, :2], "$z_1$", "$z_2$"
-    pca = PCA(n_components=2).fit(mean)
-    first, second = pca.explained_variance_ratio_
+    points, (first, second) = principal_components(mean)
     return (
-        pca.transform(mean),
+        points,
         f"principal component 1 of {mean.shape[1]} latent dimensions ({first:.0%} of the variance)",
         f"principal component 2 ({second:.0%})",
     )
+
+
+def principal_components(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The coordinates of points on their first two principal axes.
+
+    The sign of an axis is such that its largest entry is positive.
+
+    Args:
+        points: at least two points, `[N, D]`, D >= 2, which are not all equal.
+
+    Returns:
+        The coordinates, `[N, 2]` float64, and the fraction of the variance along each axis, `[2]`.
+
+    Raises:
+        UserError: if a point is not finite.
+    """
+    if not np.isfinite(points).all():
+        raise UserError("Expected finite posterior means to draw. Received NaN or infinity: the model has diverged.")
+    centred = points - points.mean(axis=0, dtype=np.float64)
+    variances, axes = np.linalg.eigh(centred.T @ centred / (len(points) - 1))
+    axes = axes[:, [-1, -2]]  # the eigenvalues are in ascending order
+    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
+    return centred @ axes, np.maximum(variances[[-1, -2]], 0) / variances.sum()
 
 
 def lattice(means: ArrayLike) -> np.ndarray:

@@ -46,7 +46,7 @@ def footprint(path: Path, threads: int, name: str | None = None) -> dict[str, An
     arguments = [str(path), str(threads), str(time.time()), name or "", *file]
     command = [sys.executable, "-P", "-m", "kvae.runtime.footprint", *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=environment)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise UserError(f"{path} cannot be used in a separate process: {lines[-1]}")

@@ -1,12 +1,14 @@
 """SavedModel: a decoder in a folder, which TensorFlow runs."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kvae.internal.errors import UserError, check_whole
+from kvae.internal.files import has_pattern, temporary_folder
 from kvae.internal.quiet_output import silenced
 from kvae.runtime.decoder import Decoder
 
@@ -41,9 +43,7 @@ class SavedModelDecoder(Decoder):
             _use_threads(check_whole("threads", threads))
         try:
             with silenced():
-                from kvae.internal.tensorflow import tf
-
-                self._model = tf.saved_model.load(str(path))
+                self._model = _load(self.path)
             self._functions = {name: self._model.signatures[name] for name in ("decode", "sample")}
             inputs = self._functions["decode"].structured_input_signature[1]
             self.latent_dim = int(inputs["z"].shape[1])
@@ -59,6 +59,16 @@ class SavedModelDecoder(Decoder):
 
         outputs = self._functions[name](**{key: tf.constant(value) for key, value in inputs.items()})
         return {key: value.numpy() for key, value in outputs.items()}
+
+
+def _load(folder: Path) -> Any:
+    """`tf.saved_model.load`, also of a folder whose path has [, ], * or ?, by way of a copy."""
+    from kvae.internal.tensorflow import tf
+
+    if not has_pattern(folder):
+        return tf.saved_model.load(str(folder))
+    with temporary_folder() as temporary:
+        return tf.saved_model.load(str(shutil.copytree(folder, temporary / "saved_model")))
 
 
 def _use_threads(threads: int) -> None:

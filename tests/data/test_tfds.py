@@ -90,3 +90,14 @@ def test_a_streamed_slice_of_mnist_is_that_of_mnist_in_memory(real_data, kind):
     memory = real_data("mnist").splits["test"].images[5000:5200]
     data = kvae.data.load("mnist", test="test[5000:5200]", binarize=kind, evaluation_seed=3, streaming=True)
     np.testing.assert_array_equal(data.examples("test")[0], binarize(kind, memory, np.arange(5000, 5200), seed=3))
+
+
+@pytest.mark.parametrize("name", ["data[1]", "a b é", "data?"])
+def test_a_folder_whose_name_looks_like_a_pattern_is_read(real_data, tmp_path, monkeypatch, name):
+    from tensorflow_datasets.core import constants
+
+    memory = real_data("mnist").splits["test"].images[:20]
+    (tmp_path / name).symlink_to(constants.DATA_DIR)
+    monkeypatch.setattr(constants, "DATA_DIR", str(tmp_path / name))
+    data = kvae.data.load("mnist", test="test[:20]", binarize="none", streaming=True)
+    np.testing.assert_array_equal(data.examples("test")[0], binarize("none", memory, np.arange(20), seed=0))

@@ -1,6 +1,6 @@
 """What fails the export of a bundle, and that nothing is lost or left behind where it fails."""
 
-import tempfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -152,14 +152,14 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path):
 
 
 def test_a_folder_that_may_not_be_written_is_named(tmp_path, monkeypatch):
-    make = tempfile.mkdtemp
+    make = Path.mkdir
 
-    def refuse(*arguments, **options):  # a folder's mode would not stop root, who may run this
-        if options.get("dir") == tmp_path / "locked":
+    def refuse(path, *arguments, **options):  # a folder's mode would not stop root, who may run this
+        if path.parent == tmp_path / "locked":
             raise PermissionError(13, "Permission denied")
-        return make(*arguments, **options)
+        return make(path, *arguments, **options)
 
-    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(UserError, match=r"Could not write .*locked/bundle"):
         export.bundle(tiny_built(), tmp_path / "locked" / "bundle", formats=["tflite"], variants=["float32"])
 

@@ -7,12 +7,14 @@ import socket
 import sys
 import urllib.parse
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kvae.data.split import Source, Split, hold_out
 from kvae.internal.errors import UserError
+from kvae.internal.files import has_pattern
 from kvae.internal.tensorflow import tf
 
 SHUFFLE_BUFFER = 100_000  # the number of encoded images that a stream keeps in memory to shuffle them
@@ -44,8 +46,14 @@ def _unknown(name: str) -> UserError:
     )
 
 
+def _is_prepared(builder: Any) -> bool:
+    folder = Path(builder.data_path)
+    # TFDS looks for its files with a pattern of paths, and so does not find them in a folder named like one.
+    return (has_pattern(folder) and (folder / "dataset_info.json").is_file()) or builder.is_prepared()
+
+
 def _prepare(builder: Any) -> None:
-    if builder.is_prepared():
+    if _is_prepared(builder):
         return
     if not _reachable(builder):
         raise _no_download(builder, "no network")

@@ -16,6 +16,7 @@ from kvae.model.keywords import check_leftover_keywords
 from kvae.model.networks.layer_configs import LayerConfigs
 from kvae.model.networks.merged_heads import can_merge, merged
 from kvae.model.networks.output_bias import ConstantValues
+from kvae.model.saving import Saving
 
 INITIALIZATIONS = ("glorot", "fan_in")
 SCALES = ("log_var", "log_sigma")
@@ -49,7 +50,7 @@ def check_image_shape(image_shape: Sequence[int]) -> Shape:
     return tuple(int(side) for side in shape)
 
 
-class Network(keras.Model):
+class Network(Saving):
     """Base of the four networks: makes their layers and holds the options that their layers have in common."""
 
     def __init__(
