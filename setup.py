@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+WITH_TENSORFLOW = "python_version < '3.14'"
 
 setup(
     name="kvae",
@@ -13,7 +14,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11,<3.14",
+    python_requires=">=3.11",
     packages=find_packages(include=["kvae", "kvae.*"]),
     package_data={
         "kvae": ["py.typed"],
@@ -21,12 +22,13 @@ setup(
         "kvae.training": ["recipes/*.toml"],
     },
     install_requires=[
-        "tensorflow>=2.20,<2.22",
-        "keras>=3.13,<4",
+        # TensorFlow has no release for Python 3.14. There kvae runs exported decoders, but trains no model.
+        f"tensorflow>=2.20,<2.22; {WITH_TENSORFLOW}",
+        f"keras>=3.13,<4; {WITH_TENSORFLOW}",
         "ai-edge-litert>=2.1,<3",
         "flatbuffers>=25",
-        "tensorflow-datasets>=4.9.9,<5",
-        "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it
+        f"tensorflow-datasets>=4.9.9,<5; {WITH_TENSORFLOW}",
+        f"importlib_resources>=6; {WITH_TENSORFLOW}",  # tensorflow-datasets imports it without declaring it
         "numpy>=2.0,<3",
         "matplotlib>=3.9,<4",
         "pillow>=11,<14",
@@ -51,6 +53,8 @@ setup(
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],
