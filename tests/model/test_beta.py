@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow_cases import slow
 
 import kvae
 from kvae.internal.errors import UserError
@@ -114,7 +115,7 @@ SCHEDULES = {  # values in three epochs of three steps each, and at the steps 3,
 }
 
 
-@pytest.mark.parametrize("options", [{}, {"run_eagerly": True}], ids=["compiled", "eager"])
+@pytest.mark.parametrize("options", [{}, *slow({"run_eagerly": True})], ids=["compiled", "eager"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_schedule_counts_with_its_value_at_each_step(schedule, options, x):
     beta, training, validation = SCHEDULES[schedule]

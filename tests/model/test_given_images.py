@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from slow_cases import slow
 from stock_keras import Batches, Loader
 
 import kvae
@@ -138,7 +139,7 @@ def test_validation_and_evaluation_refuse_them_too(form, x):
             call(make(x))
 
 
-@pytest.mark.parametrize("form", SAME)
+@pytest.mark.parametrize("form", ["list of images", "images and labels", "no channel axis", *slow(*sorted(SAME))])
 def test_evaluation_and_validation_read_them_alike(form, x):
     vae = small()
     vae.build((None, *SHAPE))

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow_cases import slow
 from stock_keras import Batches, Loader
 
 import kvae
 from kvae.internal.errors import KvaeWarning, UserError
 
 SHAPE = (4, 4, 1)
+pytestmark = pytest.mark.usefixtures("without_xla")  # where nothing else is asked for
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def test_fit_refuses_a_last_batch_with_an_impossible_pixel(source, fault, x):
     assert int(vae.steps) < 4  # The step of that batch did not run.
 
 
-@pytest.mark.parametrize("source", ["dataset", "generator", "PyDataset", "loader"])
+@pytest.mark.parametrize("source", ["dataset", *slow("generator", "PyDataset", "loader")])
 def test_no_weight_has_seen_the_batch_that_is_refused(source, x):
     vae = small(jit_compile=True)
     vae.build((None, *SHAPE))
@@ -64,8 +66,7 @@ def test_no_weight_has_seen_the_batch_that_is_refused(source, x):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.usefixtures("without_xla")
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", ["up to 255", *slow("NaN", "negative", "infinite")])
 @pytest.mark.parametrize("source", ["array", "dataset", "PyDataset", "loader"])
 def test_evaluation_and_validation_refuse_it_as_well(source, fault, x):
     vae = small()
@@ -76,7 +77,6 @@ def test_evaluation_and_validation_refuse_it_as_well(source, fault, x):
         vae.fit(x, validation_data=SOURCES[source](with_fault(x, fault)), verbose=0)
 
 
-@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("options", [{}, {"run_eagerly": True}, {"steps_per_execution": 1}])
 def test_single_batches_and_other_ways_of_compiling_refuse_it(options, x):
     vae = small(**options)
@@ -88,7 +88,6 @@ def test_single_batches_and_other_ways_of_compiling_refuse_it(options, x):
     assert int(vae.steps) == 3
 
 
-@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("source", ["array", "dataset", "generator"])
 def test_a_strategy_refuses_it(source, x):
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
@@ -105,7 +104,6 @@ def test_methods_that_return_an_elbo_refuse_it(x):
             call(with_fault(x, "up to 255"))
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_the_range_is_that_of_the_likelihood(x):
     class Unbounded(kvae.likelihoods.Gaussian):
         support = (-np.inf, np.inf, False)
@@ -118,7 +116,6 @@ def test_the_range_is_that_of_the_likelihood(x):
         small(Unbounded()).fit(SOURCES["dataset"](with_fault(x, "infinite")), verbose=0)
 
 
-@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("source", ["array", "dataset", "generator", "PyDataset"])
 def test_grey_pixels_are_warned_of_once_where_fit_is_called(source, x):
     with pytest.warns(KvaeWarning, match="Grey pixels") as given:
@@ -127,7 +124,6 @@ def test_grey_pixels_are_warned_of_once_where_fit_is_called(source, x):
     assert [warning.filename for warning in grey] == [__file__]
 
 
-@pytest.mark.usefixtures("without_xla")
 def test_no_batch_is_drawn_only_to_look_at_it(x):
     drawn = []
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow_cases import slow
 from stock_keras import Batches, Loader, Recorder, autoencoder
 
 import kvae
@@ -42,10 +43,10 @@ SOURCES = {
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(
     "options",
-    [{"steps_per_epoch": 10, "epochs": 2}, {"steps_per_epoch": 30}, {"steps_per_epoch": 7, "epochs": 3}, {}],
+    [{"steps_per_epoch": 7, "epochs": 3}, {}, *slow({"steps_per_epoch": 10, "epochs": 2}, {"steps_per_epoch": 30})],
     ids=lambda options: " ".join(f"{name}={value}" for name, value in options.items()) or "all",
 )
-@pytest.mark.parametrize("execution", ["auto", 4])
+@pytest.mark.parametrize("execution", ["auto", *slow(4)])
 def test_fit_makes_as_many_steps_as_with_another_model(source, options, execution, x):
     if source in ("endless dataset", "generator") and not options:
         pytest.skip("An epoch would have no end.")

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow_cases import slow
 from stock_keras import Batches
 
 import kvae
@@ -76,7 +77,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("operation", ["ResizeBicubic", "PyFunc"])
+@pytest.mark.parametrize("operation", ["ResizeBicubic", *slow("PyFunc")])
 def test_every_call_runs_as_a_graph_and_says_so_once(call, operation, x):
     vae = with_layer(operation)
     assert vae.jit_compile
@@ -90,7 +91,7 @@ def test_every_call_runs_as_a_graph_and_says_so_once(call, operation, x):
 
 
 @pytest.mark.filterwarnings("ignore:This model runs without XLA")
-@pytest.mark.parametrize("operation", LAYERS)
+@pytest.mark.parametrize("operation", ["PyFunc", *slow("ResizeBicubic", "ResizeArea", "HistogramFixedWidth")])
 @pytest.mark.parametrize("route", [lambda x: x, as_dataset], ids=["array", "dataset"])
 def test_no_step_and_no_batch_is_lost(operation, route, x):
     histories = []
