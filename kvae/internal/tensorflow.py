@@ -16,8 +16,8 @@ def _import() -> tuple:
             raise
         raise ImportError(
             f"kvae trains, evaluates and exports with TensorFlow and Keras. {error.name} is not installed for Python "
-            f"{sys.version_info.major}.{sys.version_info.minor}. Install kvae under Python 3.11, 3.12 or 3.13; exported "
-            "decoders run without it (kvae.load, kvae.runtime)."
+            f"{sys.version_info.major}.{sys.version_info.minor}. Install kvae under Python 3.11, 3.12 or 3.13. "
+            "Exported decoders run without it: kvae.load, kvae.runtime."
         ) from error
 
     if keras.backend.backend() != "tensorflow":
