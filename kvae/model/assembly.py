@@ -180,7 +180,7 @@ class Assembly(OldNames, Saving, FastFit):
                 config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
 
-    def _call_signature(self) -> Any:
+    def _export_signature(self) -> Any:
         """The inputs of `call` for any batch size: x, and the condition of a conditional model."""
         self._check_built()
         shapes = {"x": self.image_shape, "condition": self.condition_shape}

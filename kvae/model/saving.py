@@ -79,7 +79,7 @@ class Saving(keras.Model):
             format: `tf_saved_model`, the default, `litert`, `onnx` or `openvino`. The last two need packages of their
                 own.
             verbose: whether to print what was written, as Keras does. True by default.
-            input_signature: the inputs. By default those of `_call_signature`.
+            input_signature: the inputs. By default those of `_export_signature`.
             **kwargs: further arguments of Keras.
 
         Raises:
@@ -87,7 +87,7 @@ class Saving(keras.Model):
             ValueError: if Keras does not accept an argument.
             ImportError: if a package for the format is missing.
         """
-        signature = self._call_signature() if input_signature is None else input_signature
+        signature = self._export_signature() if input_signature is None else input_signature
         path, ending = _local(filepath), ENDINGS.get(format)
         # The converter of LiteRT writes to file descriptor 2 whatever the log level.
         quiet = silenced() if format == "litert" else contextlib.nullcontext()
@@ -102,7 +102,7 @@ class Saving(keras.Model):
                     super().export(partial, format, verbose, signature, **kwargs)
         print(printed.getvalue().replace(partial, str(path)), end="")
 
-    def _call_signature(self) -> Any:
+    def _export_signature(self) -> Any:
         """The inputs of `call` as `tf.TensorSpec`, or None if Keras knows them, as it does of a network."""
         return None
 
