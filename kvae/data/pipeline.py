@@ -299,6 +299,8 @@ def _training_dataset(
         seed = tf.stack([tf.cast(binarization.seed, tf.int64), number])
         word = tf.random.stateless_uniform([], seed, 0, 2**31 - 1, tf.int64, alg="philox")
         elements = split.stream(split.start, split.start + split.count)
+        # A seed that the user sets for TensorFlow or Keras would otherwise count as well.
+        tf.compat.v1.get_default_graph().seed = None
         elements = elements.shuffle(split.shuffle_buffer or split.count, word, reshuffle_each_iteration=False)
         return _decoded_batches(split, elements, binarization, batch_size, number, drop_remainder)
 
