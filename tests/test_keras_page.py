@@ -8,6 +8,7 @@ import pytest
 TEXT = (Path(__file__).parent.parent / "docs" / "KERAS.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The posterior has collapsed")  # after a few steps of an example
 def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

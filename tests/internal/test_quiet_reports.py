@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow_cases import slow
 from small_models import SHAPE, compiled, tiny, tiny_built
 
 import kvae
@@ -81,7 +82,7 @@ USES = {
 }
 
 
-@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+@pytest.mark.parametrize("use", [*list(USES.values())[:4], *slow(*list(USES.values())[4:])], ids=USES.keys())
 def test_ordinary_use_logs_nothing(tmp_path, logged, use):
     use(tmp_path)
     assert logged == []
@@ -211,6 +212,7 @@ kvae.runtime.open_decoder("saved").sample([1])
 """
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_nothing_of_it(tmp_path, monkeypatch):
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     done = subprocess.run([sys.executable, "-c", NOTEBOOK], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow_cases import slow
 from small_models import SHAPE, compiled, tiny
 
 import kvae
@@ -31,8 +32,8 @@ def as_dataset(x):
 
 
 @pytest.mark.parametrize("callback", CALLBACKS.values(), ids=CALLBACKS)
-@pytest.mark.parametrize("metric", ["elbo", "loss", "reconstruction", "kl"])
-@pytest.mark.parametrize("prefix", ["", "val_"])
+@pytest.mark.parametrize("metric", ["elbo", *slow("loss", "reconstruction", "kl")])
+@pytest.mark.parametrize("prefix", ["val_", *slow("")])
 def test_a_callback_finds_the_direction_of_a_metric(callback, metric, prefix, x, tmp_path):
     callback = callback(prefix + metric, tmp_path)
     history = compiled(tiny()).fit(x, validation_data=x, epochs=3, callbacks=[callback], verbose=0).history

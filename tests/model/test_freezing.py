@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow_cases import slow
 from small_models import SHAPE, compiled, tiny
 
 import kvae
@@ -102,7 +103,7 @@ def shapes(variables):
     return [tuple(variable.shape) for variable in variables]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*list(MODELS)[:3], *slow(*list(MODELS)[3:])])
 def test_a_frozen_part_stays_frozen_in_a_loaded_model_and_its_training_goes_on(name, x, tmp_path):
     vae, choose = frozen(name, x)
     vae.save(tmp_path / "vae.keras")
@@ -121,7 +122,7 @@ def test_a_frozen_part_stays_frozen_in_a_loaded_model_and_its_training_goes_on(n
             np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*list(MODELS)[:2], *slow(*list(MODELS)[2:])])
 def test_a_copy_of_a_configuration_trains_the_same_weights(name, x):
     vae, _ = frozen(name, x)
     copies = [kvae.VAE.from_config(vae.get_config()), keras.models.clone_model(vae)]

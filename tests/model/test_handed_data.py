@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow_cases import slow
 
 import kvae
 
@@ -38,7 +39,7 @@ class Within(keras.callbacks.Callback):
 MOMENTS = ["on_train_batch_begin", "on_train_batch_end", "on_epoch_begin", "on_epoch_end", "on_test_begin"]
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", [*MOMENTS[1::2], *slow(*MOMENTS[::2])])
 def test_a_single_batch_within_fit_is_one_step_on_that_batch(moment, x):
     steps = []
 
@@ -58,8 +59,8 @@ def test_a_single_batch_within_fit_is_one_step_on_that_batch(moment, x):
     assert callback.result[0] == pytest.approx(callback.result[1], rel=0.1)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("dataset", [False, True])
+@pytest.mark.parametrize("moment", [*MOMENTS[1::2], *slow(*MOMENTS[::2])])
+@pytest.mark.parametrize("dataset", [False, *slow(True)])
 def test_an_evaluation_within_fit_is_that_of_its_own_images(moment, dataset, x):
     vae = compiled()
     vae.build(x.shape)

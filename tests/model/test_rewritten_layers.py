@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow_cases import slow
 from small_models import SHAPE, compiled, tiny, tiny_built
 
 import kvae
@@ -36,7 +37,7 @@ def conv():
 # Quantized
 
 
-@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+@pytest.mark.parametrize("mode", ["int8", *slow("int4", "float8")])
 def test_a_quantized_model_predicts_encodes_generates_and_evaluates_with_its_new_weights(mode, x):
     vae = trained(x)
     before = vae.predict(x, verbose=0), vae.encode(x).mean, vae.generate_means(8, seed=0)
@@ -52,8 +53,8 @@ def test_a_quantized_model_predicts_encodes_generates_and_evaluates_with_its_new
     assert vae.evaluate(x, verbose=0)[0] == pytest.approx(loss, abs=0.5)
 
 
-@pytest.mark.parametrize("make", [tiny, conv], ids=["mlp", "conv"])
-@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+@pytest.mark.parametrize("make", [tiny, *slow(conv)], ids=["mlp", "conv"])
+@pytest.mark.parametrize("mode", ["int8", *slow("int4", "float8")])
 def test_a_quantized_model_trains_and_comes_back_from_a_file(mode, make, x, tmp_path):
     vae = make()
     vae.build(x.shape)
@@ -78,6 +79,7 @@ def test_a_quantized_model_trains_and_comes_back_from_a_file(mode, make, x, tmp_
     ],
     ids=["MLPEncoder", "ConvEncoder", "MLPDecoder", "ConvDecoder"],
 )
+@pytest.mark.slow
 def test_a_network_alone_can_be_quantized_and_saved(network, inputs, rng, tmp_path):
     network, inputs = network(), rng.random((3, *inputs)).astype(np.float32)
     network.build((None, *inputs.shape[1:]))
