@@ -17,7 +17,7 @@ from kvae import export
 from kvae.internal.quiet_output import may_retrace, without_tensorflow_reports
 from kvae.model.compiled_functions import compiled as compiled_function
 
-pytestmark = pytest.mark.usefixtures("without_xla")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_xla")]
 
 TIMES = 7  # TensorFlow warns after 5 calls that trace
 

@@ -194,6 +194,7 @@ def test_vectors_are_images_of_one_axis(x):
     assert vae.image_shape == (30,)
 
 
+@pytest.mark.slow
 def test_labels_of_a_conditional_model_are_read_in_each_form(x):
     labels = np.arange(40, dtype=np.float32) % 2
 
@@ -224,6 +225,7 @@ def test_labels_of_a_conditional_model_are_read_in_each_form(x):
         history((x, labels[:5]))
 
 
+@pytest.mark.slow
 def test_a_model_of_images_without_channel_axis_completes_and_samples(x, tmp_path):
     vae = small()
     vae.build((None, 6, 5))

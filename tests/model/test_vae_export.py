@@ -14,7 +14,7 @@ from small_models import SHAPE, compiled, tiny, tiny_built, users_networks
 import kvae
 from kvae.internal.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("without_xla")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_xla")]
 
 ROUNDING = {"rtol": 0, "atol": 1e-6}  # of a sum of 30 float32 terms of about 1, under a sigmoid
 

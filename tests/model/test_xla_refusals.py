@@ -12,6 +12,8 @@ from stock_keras import Batches
 import kvae
 from kvae.internal.errors import KvaeWarning
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (8, 8, 1)
 
 

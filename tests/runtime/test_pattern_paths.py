@@ -16,7 +16,7 @@ from kvae import export, runtime
 from kvae.completion import masks
 from kvae.data import open_source
 
-pytestmark = pytest.mark.usefixtures("without_xla")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_xla")]
 
 NAMES = ["run[1]", "{a} b é", *slow("run[!a]", "日本", "[", "a]")]
 if os.name != "nt":  # Windows has no files of these names

@@ -130,6 +130,7 @@ def test_early_stopping_keeps_its_state_and_best_weights_over_a_resume(tmp_path)
     assert contents(training.resume(tmp_path / "broken", verbose=0)) == contents(whole)
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes_to_the_same_bits(tmp_path):
     """SIGKILL at a moment of chance within an epoch, twice, then --resume until the end."""
     whole = training.train(config(training={"epochs": 40}), tmp_path / "whole", verbose=0)
