@@ -13,7 +13,8 @@ from kvae.model import networks
 from kvae.model.networks import base
 from kvae.model.networks.merged_heads import can_merge
 
-pytestmark = [pytest.mark.slow, ]
+pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("without_xla"),  # many small models, of which XLA is not what is tested
     pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method"),  # of Keras, e.g. for Flatten
 ]
