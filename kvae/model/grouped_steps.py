@@ -71,8 +71,9 @@ class GroupCallbacks(keras.callbacks.Callback):
         super().set_params(params)
         if not isinstance(self._given, keras.callbacks.CallbackList):
             params = {**params, "verbose": self._verbose}
-            shows = self._verbose != 0
-            self._list = keras.callbacks.CallbackList(self._given, add_progbar=shows, model=self.model, **params)
+            # The history is in this list, because callbacks such as LearningRateScheduler add to the logs of an epoch.
+            added = {"add_history": self._kind == "train", "add_progbar": self._verbose != 0}
+            self._list = keras.callbacks.CallbackList(self._given, model=self.model, **added, **params)
 
     def _begin_batch(self, kind: str, batch: int, logs: Any) -> None:
         if kind != self._kind or self._group_begins:
