@@ -71,9 +71,8 @@ class GroupCallbacks(keras.callbacks.Callback):
         super().set_params(params)
         if not isinstance(self._given, keras.callbacks.CallbackList):
             params = {**params, "verbose": self._verbose}
-            # The history is in this list, because callbacks such as LearningRateScheduler add to the logs of an epoch.
-            added = {"add_history": self._kind == "train", "add_progbar": self._verbose != 0}
-            self._list = keras.callbacks.CallbackList(self._given, model=self.model, **added, **params)
+            shows = self._verbose != 0
+            self._list = keras.callbacks.CallbackList(self._given, add_progbar=shows, model=self.model, **params)
 
     def _begin_batch(self, kind: str, batch: int, logs: Any) -> None:
         if kind != self._kind or self._group_begins:
@@ -104,7 +103,8 @@ class GroupCallbacks(keras.callbacks.Callback):
         self._list.on_epoch_begin(epoch, logs)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._list.on_epoch_end(epoch, logs)
+        for callback in self._list.callbacks:  # LearningRateScheduler and others add to the logs, which Keras records
+            callback.on_epoch_end(epoch, logs)
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._list.on_train_begin(logs)
