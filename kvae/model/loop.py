@@ -203,7 +203,7 @@ class Steps:
 
     def _run(self, function: StepFunction, wanted: int) -> tuple[Logs, int]:
         """Runs between 1 and `wanted` steps. Returns the logs and their number."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs a method _run(function, wanted).")
 
 
 class StepsOfDataset(Steps):
