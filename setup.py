@@ -26,6 +26,7 @@ setup(
         f"tensorflow>=2.20,<2.22; {WITH_TENSORFLOW}",
         f"keras>=3.13,<4; {WITH_TENSORFLOW}",
         "ai-edge-litert>=2.1,<3",
+        "filelock>=3.16,<5",
         "flatbuffers>=25",
         f"tensorflow-datasets>=4.9.9,<5; {WITH_TENSORFLOW}",
         f"importlib_resources>=6; {WITH_TENSORFLOW}",  # tensorflow-datasets imports it without declaring it

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from kvae.internal import reading
 from kvae.internal.errors import UserError
 
 PARTIAL = ".partial-"  # the prefix of the names of unfinished files and folders
@@ -269,9 +270,9 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         UserError: if the file cannot be read or is not valid JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except OSError as error:
-        raise UserError(f"Could not read {path}: {error.strerror or error}.") from error
+        return json.loads(reading.read_bytes(path, reading.TEXT).decode("utf-8"), parse_constant=_refuse_constant)
+    except UserError:
+        raise
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}). It was changed by hand or damaged.") from error
 
@@ -281,8 +282,9 @@ def _refuse_constant(name: str) -> None:
 
 
 def digest(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    """SHA-256 of a file, in hexadecimal; raises `UserError` if it cannot be read."""
+    with reading.open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -12,7 +12,7 @@ from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model.vae import VAE
 from kvae.plotting import figures
-from kvae.training import callbacks, distribution, history
+from kvae.training import callbacks, checkpoints, distribution, history
 from kvae.training.build import build_model, build_optimizer, make_parts, resolved, steps_per_epoch
 from kvae.training.config import RunConfig
 from kvae.training.runs import Run, check_free
@@ -103,7 +103,7 @@ def resume(
     run.config = resolved(run.config)
     if chief:
         files.remove_unfinished(run.folder)
-    checkpoint = callbacks.latest_checkpoint(run.checkpoints)
+    checkpoint = checkpoints.latest_checkpoint(run.checkpoints)
     longer = config is not None and config != run.config
     if config is not None and longer:
         run.config = _accepted(run.config, config)
@@ -121,7 +121,7 @@ def resume(
             vae.compile(optimizer=optimizer, **_compile_options(run.config))
         return _fit_and_save(_Session(run, data, vae, None, verbose, extra, chief))
     with strategy.scope():
-        resumed = callbacks.Resumed(checkpoint)
+        resumed = checkpoints.Resumed(checkpoint)
         if longer and resumed.stopped:
             raise UserError(f"Early stopping ended this run at epoch {resumed.epochs}. It cannot train more epochs.")
         resumed.model.compile(optimizer=resumed.model.optimizer, **_compile_options(run.config))
@@ -167,7 +167,7 @@ class _Session(NamedTuple):
     run: Run
     data: Data
     vae: VAE
-    resumed: callbacks.Resumed | None  # None if the training starts from the beginning
+    resumed: checkpoints.Resumed | None  # None if the training starts from the beginning
     verbose: Any
     extra: Any
     chief: bool  # whether this process writes the run
@@ -233,7 +233,9 @@ def _output_callbacks(session: _Session, stopping: callbacks.EarlyStopping | Non
         result.append(callbacks.BatchLoss(data, run.config.data.batch_size, training.show_batch_seconds))
     if training.plots:
         result.append(callbacks.Plots(data, run.plots, training.plots, training.plots_every, rows))
-    result.append(callbacks.Checkpoint(run.checkpoints, run.history_file, rows, training.checkpoint_seconds, stopping))
+    result.append(
+        checkpoints.Checkpoint(run.checkpoints, run.history_file, rows, training.checkpoint_seconds, stopping)
+    )
     return result
 
 

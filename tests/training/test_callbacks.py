@@ -16,7 +16,7 @@ import kvae
 from kvae.internal.errors import UserError
 from kvae.model import networks, objectives
 from kvae.plotting import figures
-from kvae.training import callbacks, history
+from kvae.training import callbacks, checkpoints, history
 
 pytestmark = pytest.mark.usefixtures("without_xla")  # many small models, of which XLA is not what is tested
 
@@ -60,18 +60,18 @@ def test_history_that_is_missing_or_no_table_is_refused(tmp_path):
 def test_only_the_newest_checkpoint_stays(tmp_path, digits):
     vae = kvae.VAE(2, hidden_units=(4,), seed=0)
     vae.compile(optimizer="adam")
-    checkpoint = callbacks.Checkpoint(tmp_path / "checkpoint", tmp_path / "history.csv", seconds=0)
+    checkpoint = checkpoints.Checkpoint(tmp_path / "checkpoint", tmp_path / "history.csv", seconds=0)
     vae.fit(digits, epochs=3, callbacks=[checkpoint], verbose=0)
-    assert callbacks.latest_checkpoint(tmp_path / "checkpoint").name == "epoch-000003"
+    assert checkpoints.latest_checkpoint(tmp_path / "checkpoint").name == "epoch-000003"
     assert len(list((tmp_path / "checkpoint").iterdir())) == 1
 
 
 def test_checkpoints_keep_their_distance_but_for_the_last_epoch(tmp_path, digits, monkeypatch):
     saved = []
-    monkeypatch.setattr(callbacks.Checkpoint, "_save", lambda self, epochs: saved.append(epochs))
+    monkeypatch.setattr(checkpoints.Checkpoint, "_save", lambda self, epochs: saved.append(epochs))
     vae = kvae.VAE(2, hidden_units=(4,), seed=0)
     vae.compile(optimizer="adam")
-    checkpoint = callbacks.Checkpoint(tmp_path / "checkpoint", tmp_path / "history.csv", seconds=3600)
+    checkpoint = checkpoints.Checkpoint(tmp_path / "checkpoint", tmp_path / "history.csv", seconds=3600)
     checkpoint._saved_at = float("inf")
     vae.fit(digits, epochs=4, callbacks=[checkpoint], verbose=0)
     assert saved == [4]
