@@ -26,7 +26,7 @@ setup(
         f"tensorflow>=2.20,<2.22; {WITH_TENSORFLOW}",
         f"keras>=3.13,<4; {WITH_TENSORFLOW}",
         "ai-edge-litert>=2.1,<3",
-        "filelock>=3.16,<5",
+        "filelock>=4,<5",
         "flatbuffers>=25",
         f"tensorflow-datasets>=4.9.9,<5; {WITH_TENSORFLOW}",
         f"importlib_resources>=6; {WITH_TENSORFLOW}",  # tensorflow-datasets imports it without declaring it
@@ -34,6 +34,7 @@ setup(
         "matplotlib>=3.9,<4",
         "pillow>=11,<14",
         "pyarrow>=18",
+        "psutil>=6",
         "pydantic>=2.10,<3",
         "click>=8.1.8,<9",
         "rich>=13.9,<16",

@@ -17,7 +17,7 @@ from typing import Any
 from kvae import runtime, training
 from kvae.export import endpoints, litert, parity
 from kvae.export.formats import DEFAULT_FORMATS, Plan, find, plan, write
-from kvae.internal import files
+from kvae.internal import files, replacing
 from kvae.internal.errors import UserError
 from kvae.model import likelihoods, priors, sampling
 from kvae.model.vae import VAE
@@ -129,7 +129,7 @@ def check_options(
         UserError: if an argument is not valid, or if the folder must not be written.
     """
     plans = plan(formats, variants, tolerances)
-    files.check_free(folder, overwrite, cards.CARD)
+    replacing.check_free(folder, overwrite, noun="a bundle", strangers=cards.strangers)
     return plans
 
 

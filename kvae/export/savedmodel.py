@@ -5,13 +5,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tensorflow.core.protobuf import saved_model_pb2
+
 from kvae.export import endpoints
-from kvae.internal import files
+from kvae.internal import files, reading, replacing
+from kvae.internal.errors import UserError
 from kvae.internal.quiet_output import silenced, without_tensorflow_reports
 from kvae.internal.tensorflow import tf
 from kvae.model.vae import VAE
 from kvae.runtime.savedmodel import FILE, VARIANTS
 
+FILES = r"saved_model\.pb | fingerprint\.pb | variables/variables\.(index|data-\d+-of-\d+) | assets/.*"
 TOLERANCE = {"means": 1e-4, "elbo": 0.01}  # of every variant
 
 
@@ -39,12 +43,30 @@ def saved_model(
             endpoint is unknown.
     """
     folder = Path(folder)
-    files.check_free(folder, overwrite, FILE)
+    replacing.check_free(folder, overwrite, noun="a SavedModel", strangers=strangers)
     replace = folder.exists()
     module, signatures = endpoints.traced(vae, names)
     with files.atomic_folder(folder, overwrite=replace) as partial, silenced(), without_tensorflow_reports():
         tf.saved_model.save(module, partial, signatures=signatures)
     return folder
+
+
+def strangers(folder: Path) -> list[str]:
+    """The files in the folder of a SavedModel that do not belong to it.
+
+    Raises:
+        UserError: if the folder is not a SavedModel that kvae wrote.
+    """
+    content = saved_model_pb2.SavedModel()
+    encoded = reading.read_bytes(folder / FILE)
+    try:
+        content.ParseFromString(encoded)
+    except Exception as error:  # of protobuf, which has no stubs
+        raise UserError(f"{FILE} is damaged.") from error
+    signatures = {name for graph in content.meta_graphs for name in graph.signature_def}
+    if not signatures & set(endpoints.ENDPOINTS):
+        raise UserError(f"Its signatures are {', '.join(sorted(signatures)) or 'none'}.")
+    return replacing.not_among(replacing.files_in(folder), FILES)
 
 
 def write(vae: VAE, folder: Path, variants: Iterable[str], conditions: Any = None) -> None:

@@ -3,20 +3,18 @@
 import errno
 import hashlib
 import json
+import math
 import os
-import secrets
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from kvae.internal import reading
+from kvae.internal import partials, reading
 from kvae.internal.errors import UserError
 
-PARTIAL = ".partial-"  # the prefix of the names of unfinished files and folders
 WINDOWS = os.name == "nt"
 
 
@@ -38,16 +36,6 @@ def _errors_name(path: Path) -> Iterator[None]:
         )
         changed.errno = error.errno
         raise changed from error
-
-
-def _new_name(folder: Path, suffix: str = "") -> Path:
-    return folder / f"{PARTIAL}{secrets.token_hex(8)}{suffix}"
-
-
-def _new_folder(parent: Path) -> Path:
-    folder = _new_name(parent)
-    folder.mkdir()  # with the permissions that the umask leaves, unlike the folders of `tempfile`
-    return folder
 
 
 def _sync(file: Path) -> None:
@@ -104,8 +92,9 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            partials.recover(target.parent)
             mode = _mode_of(target)
-            partial = _new_name(target.parent, target.name[-40:])
+            partial = partials.new_path(target.parent, target.name[-40:])
             partial.touch(exist_ok=False)
             yield partial
             _sync(partial)
@@ -130,25 +119,16 @@ def atomic_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
         WriteError: if the folder cannot be written or the disk is full. An existing folder is then unchanged.
     """
     path = Path(path)
-    partial: Path | None = None
-    replaced: Path | None = None
-    with _errors_name(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = _new_folder(path.parent)
-            yield partial
-            _sync_all(partial)
-            if overwrite and path.exists():
-                replaced = _new_folder(path.parent)
-                os.rename(path, replaced / path.name)
+    with _temporary(path, path.parent) as temporary:
+        partial = temporary / partials.NEW / path.name
+        partial.mkdir()
+        yield partial
+        _sync_all(partial)
+        if overwrite:
+            partials.exchange(temporary, path.parent)
+        else:
             os.rename(partial, path)
-            _sync_folder(path.parent)
-        finally:
-            if replaced is not None and not path.exists():
-                os.rename(replaced / path.name, path)
-            for leftover in (partial, replaced):
-                if leftover is not None:
-                    shutil.rmtree(leftover, ignore_errors=True)
+        _sync_folder(path.parent)
 
 
 @contextmanager
@@ -165,41 +145,27 @@ def atomic_entries(folder: str | os.PathLike[str]) -> Iterator[Path]:
         with atomic_folder(folder) as partial:
             yield partial
         return
+    with _temporary(folder, folder) as temporary:
+        yield temporary / partials.NEW
+        _sync_all(temporary / partials.NEW)
+        partials.exchange(temporary, folder)
+        _sync_folder(folder)
+
+
+@contextmanager
+def _temporary(path: Path, folder: Path) -> Iterator[Path]:
+    """Yields an unfinished folder in `folder` with an empty folder `new`; errors name `path`."""
     temporary: Path | None = None
-    with _errors_name(folder):
+    with _errors_name(path):
         try:
-            temporary = _new_folder(folder)
-            new, old = temporary / "new", temporary / "old"
-            new.mkdir()
-            old.mkdir()
-            yield new
-            _sync_all(new)
-            _exchange(new, folder, old)
-            _sync_folder(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            partials.recover(folder)
+            temporary = partials.new_folder(folder)
+            (temporary / partials.NEW).mkdir()
+            yield temporary
         finally:
             if temporary is not None:
-                shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _exchange(new: Path, folder: Path, old: Path) -> None:
-    """Moves the entries of `new` to `folder`, and those that they replace to `old`; all of them or none."""
-    begun = []
-    try:
-        for entry in sorted(new.iterdir()):
-            target = folder / entry.name
-            if os.path.lexists(target) and target.is_dir() != entry.is_dir():
-                raise OSError(errno.EEXIST, f"{entry.name} is a {'folder' if target.is_dir() else 'file'} there")
-            begun.append(entry.name)
-            if os.path.lexists(target):
-                os.rename(target, old / entry.name)
-            os.rename(entry, target)
-    except BaseException:
-        for name in reversed(begun):
-            if not os.path.lexists(new / name):
-                os.rename(folder / name, new / name)
-            if os.path.lexists(old / name):
-                os.rename(old / name, folder / name)
-        raise
+                partials.discard(temporary)
 
 
 def has_pattern(path: str | os.PathLike[str]) -> bool:
@@ -224,30 +190,6 @@ def temporary_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def check_free(folder: str | os.PathLike[str], overwrite: bool, marker: str) -> None:
-    """Checks that a folder may be written.
-
-    Args:
-        folder: the folder. It may be new or empty.
-        overwrite: whether the folder may also be an existing one that contains a file named `marker`.
-        marker: the name of a file that shows that kvae wrote the folder.
-
-    Raises:
-        UserError: if the folder may not be written.
-    """
-    folder = Path(folder)
-    if folder.resolve() == Path.cwd():
-        raise UserError("Expected a folder to create. Received the current folder; name a folder within it.")
-    if folder.is_symlink():
-        raise UserError(f"Expected a folder to create. {str(folder)!r} is a symbolic link; name the folder itself.")
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not overwrite:
-        raise UserError(f"{str(folder)!r} exists. Replace it with overwrite (--overwrite) or choose another --out.")
-    if not (folder / marker).is_file():
-        raise UserError(f"{str(folder)!r} has no {marker}, so it is not replaced. Choose another --out.")
-
-
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes `text` as UTF-8, atomically. The bytes, and so their SHA-256, are the same on every system."""
     with atomic_file(path) as partial:
@@ -270,24 +212,27 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         UserError: if the file cannot be read or is not valid JSON.
     """
     try:
-        return json.loads(reading.read_bytes(path, reading.TEXT).decode("utf-8"), parse_constant=_refuse_constant)
+        return json.loads(
+            reading.read_bytes(path, reading.TEXT).decode("utf-8"), parse_constant=_refuse, parse_float=_finite
+        )
     except UserError:
         raise
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}). It was changed by hand or damaged.") from error
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not part of JSON")
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a finite number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        _refuse(text)
+    return number
 
 
 def digest(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file, in hexadecimal; raises `UserError` if it cannot be read."""
     with reading.open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Removes the unfinished files and folders that a killed process left in `folder`."""
-    for partial in folder.rglob(f"{PARTIAL}*"):
-        shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)

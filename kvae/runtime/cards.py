@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kvae.internal import files
+from kvae.internal import files, replacing
 from kvae.internal.errors import UserError
 from kvae.runtime import formats
 from kvae.runtime.decoder import Decoder
@@ -67,6 +67,16 @@ def read_card(folder: Path) -> dict[str, Any]:
 def _is_within(name: Any) -> bool:
     """Whether a name is a relative path that does not leave the bundle."""
     return isinstance(name, str) and "\0" not in name and not os.path.isabs(name) and ".." not in Path(name).parts
+
+
+def strangers(folder: Path) -> list[str]:
+    """The files in the folder of a bundle that its card does not list, so that kvae did not write them.
+
+    Raises:
+        UserError: if the folder is not a bundle.
+    """
+    card = read_card(folder)
+    return sorted(set(replacing.files_in(folder)) - {CARD, *card["files"]})
 
 
 def file_of(card: dict[str, Any], variant: str) -> str:

@@ -1,18 +1,69 @@
 """The checkpoints of a training run, from which `--resume` continues."""
 
-import json
+import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from kvae.internal import files
+from kvae.internal import files, sealed
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras
+from kvae.model.vae import VAE
 from kvae.training import history
 from kvae.training.callbacks import EarlyStopping
+
+NAME = re.compile(r"epoch-(\d{6,})")  # of the folder of a checkpoint
+STATE, MODEL, BEST_WEIGHTS = "state.json", "model.keras", "best_weights.npz"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class StoppingState(_Strict):
+    """The state of early stopping, without its best weights."""
+
+    wait: Annotated[int, Field(ge=0)]
+    best: float
+    best_epoch: Annotated[int, Field(ge=0)]
+
+
+class State(_Strict):
+    """The content of state.json.
+
+    Attributes:
+        epochs: the number of finished epochs.
+        stopped: whether early stopping ended the training.
+        history: one row per epoch, with None for a value that is not finite.
+        early_stopping: the state of early stopping, or None.
+        config: the configuration of the run when the checkpoint was written; None in files of kvae 0.3 and before.
+        files: the SHA-256 of each other file of the checkpoint, by name.
+    """
+
+    epochs: Annotated[int, Field(ge=1)]
+    stopped: bool
+    history: list[dict[str, float | None]]
+    early_stopping: StoppingState | None = None
+    config: dict[str, Any] | None = None
+    files: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "State":
+        if [row.get("epoch") for row in self.history] != list(range(1, self.epochs + 1)):
+            raise ValueError(f"its history is not that of {self.epochs} epochs")
+        return self
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """The history with whole numbers of epochs, and NaN for a value that was not finite."""
+        return [
+            {name: np.nan if value is None else value for name, value in row.items()} | {"epoch": number}
+            for number, row in enumerate(self.history, start=1)
+        ]
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -29,6 +80,7 @@ class Checkpoint(keras.callbacks.Callback):
         rows: the history of the epochs before this training.
         seconds: the minimum time between two checkpoints, in seconds. The last epoch always gets a checkpoint.
         early_stopping: the callback whose state is saved, or None.
+        config: the configuration of the run, which the checkpoint states.
 
     Raises:
         UserError: at the end of an epoch, if the loss is NaN or infinite.
@@ -41,6 +93,7 @@ class Checkpoint(keras.callbacks.Callback):
         rows: list[dict[str, float]] | None = None,
         seconds: float = 10.0,
         early_stopping: EarlyStopping | None = None,
+        config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.folder = folder
@@ -48,6 +101,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.rows = list(rows or [])
         self.seconds = seconds
         self.early_stopping = early_stopping
+        self.config = config
         self._saved_at = -float("inf")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -64,24 +118,67 @@ class Checkpoint(keras.callbacks.Callback):
         history.write(self.history_file, self.rows)
 
     def _save(self, epochs: int) -> None:
-        target = self.folder / f"epoch-{epochs:06d}"
-        if target.exists():  # left from a run that was resumed at an earlier epoch
-            shutil.rmtree(target)
-        with files.atomic_folder(target) as partial:
-            self.model.save(partial / "model.keras")
+        target, stopping = self.folder / f"epoch-{epochs:06d}", self.early_stopping
+        # A folder of the same name can be left from a run that was resumed at an earlier epoch.
+        with files.atomic_folder(target, overwrite=True) as partial:
+            self.model.save(partial / MODEL)
             state: dict[str, Any] = {
                 "epochs": epochs,
                 "stopped": bool(self.model.stop_training),
-                "history": self.rows,
+                "history": [
+                    {name: value if np.isfinite(value) else None for name, value in row.items()} for row in self.rows
+                ],
             }
-            if self.early_stopping is not None and self.early_stopping.best_weights is not None:
-                state["early_stopping"] = self.early_stopping.state()
-                np.savez(partial / "best_weights.npz", *self.early_stopping.best_weights)
-            (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        for older in self.folder.glob("epoch-*"):
-            if older != target:
+            if stopping is not None and stopping.best_weights is not None:
+                state["early_stopping"] = stopping.state()
+                np.savez(partial / BEST_WEIGHTS, *stopping.best_weights)
+            if self.config is not None:
+                state["config"] = self.config
+            state["files"] = {path.name: files.digest(path) for path in sorted(partial.iterdir())}
+            sealed.write(partial / STATE, state)
+        for older in self.folder.iterdir():
+            if NAME.fullmatch(older.name) and older != target:
                 shutil.rmtree(older, ignore_errors=True)
         self._saved_at = time.monotonic()
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint in `folder`, or None."""
+    found = [path for path in folder.iterdir() if NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return max(found, key=_epochs_in_name, default=None)
+
+
+def _epochs_in_name(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("epoch-"))
+
+
+def read_state(checkpoint: Path) -> State:
+    """Reads the state of a checkpoint, and checks that its files are those that were written.
+
+    Raises:
+        UserError: if the checkpoint is damaged.
+    """
+    try:
+        state = State.model_validate(sealed.read(checkpoint / STATE))
+        if state.epochs != _epochs_in_name(checkpoint):
+            raise UserError(f"its {STATE} is that of {state.epochs} epochs")
+        for name, stated in state.files.items():
+            if files.digest(checkpoint / Path(name).name) != stated:
+                raise UserError(f"{name} is not the file that {STATE} states")
+    except (ValidationError, UserError) as error:
+        raise damaged(checkpoint, error) from error
+    return state
+
+
+def damaged(checkpoint: Path, error: Exception) -> UserError:
+    """The error for a checkpoint that cannot be read."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        reason = f"{STATE}: {place}{': ' * bool(place)}{first['msg']}"
+    else:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return UserError(f"{checkpoint} is damaged ({reason}). Delete that folder, or train again.")
 
 
 class Resumed:
@@ -89,42 +186,31 @@ class Resumed:
 
     Args:
         checkpoint: the folder of the checkpoint.
+        state: its state, from `read_state`.
 
     Attributes:
+        state: the state.
         model: the model with its optimizer.
-        epochs: the number of finished epochs.
-        stopped: whether early stopping ended the training.
-        rows: the history, one row per epoch.
-        early_stopping: the state of early stopping, or None.
         best_weights: the best weights that early stopping has kept, or None.
 
     Raises:
         UserError: if the checkpoint is damaged.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, state: State) -> None:
+        self.state = state
         try:
             self._read(checkpoint)
         except Exception as error:  # Keras does not convert the errors of zip, HDF5 and JSON
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(f"{checkpoint} is damaged ({reason}). Delete that folder, or train again.") from error
+            raise damaged(checkpoint, error) from error
 
     def _read(self, checkpoint: Path) -> None:
-        state = files.read_json(checkpoint / "state.json")
-        self.model = keras.saving.load_model(checkpoint / "model.keras")
-        self.epochs: int = state["epochs"]
-        self.stopped: bool = state["stopped"]
-        self.rows = [{name: float(value) for name, value in row.items()} for row in state["history"]]
-        for row in self.rows:
-            row["epoch"] = int(row["epoch"])
-        self.early_stopping = state.get("early_stopping")
+        self.model = keras.saving.load_model(checkpoint / MODEL)
+        if not isinstance(self.model, VAE):
+            raise UserError(f"{MODEL} is a {type(self.model).__name__}")
         self.best_weights: list[np.ndarray] | None = None
-        if self.early_stopping is not None:
-            with np.load(checkpoint / "best_weights.npz") as arrays:
+        if self.state.early_stopping is not None:
+            with np.load(checkpoint / BEST_WEIGHTS) as arrays:
                 self.best_weights = [arrays[name] for name in arrays.files]
-
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint in `folder`, or None."""
-    checkpoints = sorted(folder.glob("epoch-*"))
-    return checkpoints[-1] if checkpoints else None
+            if [array.shape for array in self.best_weights] != [array.shape for array in self.model.get_weights()]:
+                raise UserError(f"{BEST_WEIGHTS} has the weights of another model")

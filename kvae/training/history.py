@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kvae.internal import files
+from kvae.internal import files, reading
 from kvae.internal.errors import UserError
+
+NEEDED = ("epoch", "loss", "elbo", "reconstruction", "kl")  # the columns of every history
 
 
 def write(path: Path, rows: list[dict[str, float]]) -> None:
@@ -33,9 +35,15 @@ def read(path: Path) -> dict[str, np.ndarray]:
         UserError: if the file is missing or is not the history of a run.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
+        rows = list(csv.DictReader(io.StringIO(reading.read_text(path)), strict=True))
         names = list(rows[0]) if rows else []
-        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
-    except (OSError, ValueError, TypeError) as error:
+        columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
+    except UserError as error:
+        raise UserError(f"{error} Expected the history.csv of a run.") from error
+    except (csv.Error, ValueError, TypeError) as error:
         raise UserError(f"Could not read {path}: {error}. Expected the history.csv of a run.") from error
+    missing = [name for name in NEEDED if rows and name not in columns]
+    if missing or not np.array_equal(columns.get("epoch", []), np.arange(1, len(rows) + 1)):
+        reason = f"it has no column {missing[0]}" if missing else "its epochs are not 1, 2, 3, ..."
+        raise UserError(f"{path} is not the history.csv of a run: {reason}. To write it again: kvae train --resume")
+    return columns

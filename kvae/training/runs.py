@@ -14,15 +14,18 @@ saved_models/<run>/
 
 import importlib.metadata
 import re
-import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kvae import __version__
-from kvae.internal import files
-from kvae.internal.errors import UserError
+from kvae.internal import files, locks, partials, replacing, sealed
+from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user
+from kvae.runtime import cards
 from kvae.runtime.keras import load_model
 from kvae.training import history
 from kvae.training.config import RunConfig
@@ -32,6 +35,14 @@ if TYPE_CHECKING:
     from kvae.model.vae import VAE
 
 PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets")
+DECISIVE = ("kvae", "tensorflow", "keras")  # another version of these can change the weights
+# All files that kvae writes into a run, except for its bundle, as a regular expression.
+FILES = r"""
+    config\.json | history\.csv | evaluation(-[^/]+)?\.json | (model|encoder|decoder)\.keras | samples\.png
+    | \.lock | \.lock\.json | checkpoint/epoch-\d+/(model\.keras|state\.json|best_weights\.npz) | tensorboard/.*
+    | plots/(samples|reconstructions|latent_scatter|lattice|interpolation|learning_curves|completion|posterior_contours
+             |complete)(_\w+)?\.(png|svg|pdf) | plots/complete\.json
+"""
 
 
 class Run:
@@ -40,11 +51,14 @@ class Run:
     Attributes:
         folder: its path.
         config: the configuration of the run.
+        facts: what config.json states besides: the protocol of the data, and the versions of the packages with which
+            the training began.
     """
 
-    def __init__(self, folder: Path, config: RunConfig) -> None:
+    def __init__(self, folder: Path, config: RunConfig, facts: dict[str, Any] | None = None) -> None:
         self.folder = folder
         self.config = config
+        self.facts = facts or {}
 
     @classmethod
     def create(cls, folder: str | Path, config: RunConfig, protocol: dict[str, Any], overwrite: bool = False) -> "Run":
@@ -61,11 +75,14 @@ class Run:
         """
         folder = Path(folder)
         check_free(folder, overwrite)
-        if folder.is_dir():  # emptied and not removed, because it may be a mount, a link or the current folder
-            for entry in folder.iterdir():
-                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-        run = cls(folder, config)
-        run.write_config(protocol)
+        run = cls(folder, config, {"protocol": protocol, "versions": versions()})
+        if not folder.is_dir() or replacing.is_empty(folder):
+            run.write_config()
+            return run
+        # Windows cannot rename a folder in which a file is open, as that of the lock.
+        held = nullcontext() if files.WINDOWS else run.locked()
+        with held, files.atomic_folder(folder, overwrite=True) as partial:
+            cls(partial, config, run.facts).write_config()
         return run
 
     @classmethod
@@ -76,22 +93,54 @@ class Run:
             UserError: if the folder is not a run, or if its config.json is not valid.
         """
         folder = Path(folder)
+        if not folder.exists():  # a process that replaced it may have been killed in between
+            partials.recover(folder.parent)
         if not (folder / "config.json").is_file():
             raise UserError(
                 f"Expected the folder of a run, with a config.json. Received {str(folder)!r}, which is not one."
             )
         values = files.read_json(folder / "config.json")
-        if not isinstance(values, dict) or "config" not in values:
-            raise UserError(f"{folder / 'config.json'} is not the configuration of a run.")
-        config = values["config"]
+        facts = {key: value for key, value in values.items() if key != "config"} if isinstance(values, dict) else {}
+        if not isinstance(facts.get("protocol"), dict) or "kvae" not in _texts(facts.get("versions")):
+            raise UserError(
+                f"{folder / 'config.json'} is not the configuration of a run: expected the keys config, protocol and "
+                "versions, as kvae writes them."
+            )
+        config = values.get("config")
         if isinstance(config, dict) and isinstance(config.get("model"), dict):
             config = {**config, "model": with_tables(config["model"], of_version_0_2=True)}
-        return cls(folder, RunConfig.from_dict(config))
+        return cls(folder, RunConfig.from_dict(config), facts)
 
-    def write_config(self, protocol: dict[str, Any]) -> None:
+    def write_config(self) -> None:
         """Writes config.json."""
-        content = {"config": self.config.to_dict(), "protocol": protocol, "versions": versions()}
-        files.write_json(self.folder / "config.json", content)
+        files.write_json(self.folder / "config.json", {"config": self.config.to_dict(), **self.facts})
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Locks the folder against other processes that would write it, and removes what killed processes left in it.
+
+        Raises:
+            UserError: if another process is writing the run, or if the folder cannot be written to.
+        """
+        with locks.locked(self.folder):
+            partials.recover(self.folder.parent)
+            partials.recover(self.folder, nested=True)
+            yield
+
+    def warn_of_versions(self) -> None:
+        """Warns if another version of kvae, TensorFlow or Keras is installed than when the training began."""
+        begun, present = _texts(self.facts.get("versions")), versions()
+        others = [
+            f"{name} {begun[name]} (now {present[name]})"
+            for name in DECISIVE
+            if begun.get(name) not in (None, present[name])
+        ]
+        if others:
+            message = (
+                f"This training began with {', '.join(others)}. So its result may differ from that of an "
+                "uninterrupted training."
+            )
+            warnings.warn(message, KvaeWarning, stacklevel=stacklevel_of_user())
 
     @property
     def checkpoints(self) -> Path:
@@ -108,6 +157,7 @@ class Run:
 
     def discard_results(self) -> None:
         """Removes the files that are written at the end of a training, so that it can continue from its checkpoint."""
+        # The evaluation first: without it, the run is not finished.
         for name in ("evaluation.json", "model.keras", "encoder.keras", "decoder.keras"):
             (self.folder / name).unlink(missing_ok=True)
 
@@ -142,10 +192,14 @@ class Run:
             raise UserError(f"Expected {path} to contain a kvae.VAE. Received a {type(vae).__name__}.")
         return vae
 
+    def evaluation(self) -> dict[str, Any]:
+        """The content of evaluation.json; raises `UserError` if it is missing, damaged or no evaluation."""
+        return read_evaluation(self.folder / "evaluation.json")
+
     def write_evaluation(self, evaluation: dict[str, Any], dataset: str | None = None) -> None:
         """Writes evaluation.json, or evaluation-<dataset>.json if the data are not the run's own."""
         suffix = "" if dataset is None else "-" + re.sub(r"\W+", "_", dataset).strip("_")
-        files.write_json(self.folder / f"evaluation{suffix}.json", evaluation)
+        sealed.write(self.folder / f"evaluation{suffix}.json", evaluation)
 
     @property
     def plots(self) -> Path:
@@ -161,17 +215,62 @@ def versions() -> dict[str, str]:
     return {"kvae": __version__, **{package: importlib.metadata.version(package) for package in PACKAGES}}
 
 
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """Reads an evaluation that kvae wrote.
+
+    Raises:
+        UserError: if the file cannot be read, is damaged, or is no evaluation.
+    """
+    content = sealed.read(path)
+    numbers = {name: value for name, value in content.items() if name != "protocol"}
+    wrong = [name for name, value in numbers.items() if not _is_measured(value)]
+    if not isinstance(content.get("protocol"), dict) or wrong:
+        reason = f"{wrong[0]!r} has no numbers" if wrong else "it has no protocol"
+        raise UserError(f"{path} is not an evaluation of kvae: {reason}. Evaluate again: kvae evaluate RUN")
+    return content
+
+
+def _is_measured(value: Any) -> bool:
+    """Whether a value in an evaluation is a number, or a list of numbers."""
+    if isinstance(value, list):
+        return all(map(_is_measured, value))
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _texts(value: Any) -> dict[str, str]:
+    """A dictionary of texts by name; an empty one if the value is something else."""
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        return {}
+    return value
+
+
 def check_free(folder: str | Path, overwrite: bool) -> None:
-    """Raises `UserError` if a run must not be created in `folder`."""
+    """Checks that a run may be created in a folder: a new one, an empty one, or with `overwrite` that of a run.
+
+    Raises:
+        UserError: if it may not, or if another process is writing the run.
+    """
     folder = Path(folder)
-    if folder.is_dir() and all(entry.name.startswith(files.PARTIAL) for entry in folder.iterdir()):
-        return  # empty, except for the unfinished files of a process that was killed
-    if folder.exists() and not overwrite:
-        raise UserError(
-            f"{str(folder)!r} exists. Continue the run with --resume, replace it with --overwrite, or choose another "
-            "--out."
-        )
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise UserError(
-            f"{str(folder)!r} is not a run of kvae, so --overwrite does not replace it. Choose another --out."
-        )
+    if not folder.exists():
+        partials.recover(folder.parent)
+    if folder.is_dir() and replacing.is_empty(folder):
+        return
+    or_else = "Continue the run with --resume. "
+    replacing.check_free(folder, overwrite, noun="a run", strangers=strangers, or_else=or_else)
+    if folder.exists():
+        with locks.locked(folder):
+            pass
+
+
+def strangers(folder: Path) -> list[str]:
+    """The files in the folder of a run that kvae did not write.
+
+    Raises:
+        UserError: if the folder is not a run.
+    """
+    Run.open(folder)
+    names = list(replacing.files_in(folder))
+    found = replacing.not_among((name for name in names if not name.startswith("bundle/")), FILES)
+    if any(name.startswith("bundle/") for name in names):
+        found += [f"bundle/{name}" for name in cards.strangers(folder / "bundle")]
+    return found

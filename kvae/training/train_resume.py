@@ -1,5 +1,7 @@
 """From a configuration to a finished run folder: loads the data, builds the model and calls Keras `fit`."""
 
+import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,7 +9,6 @@ from kvae import data as data_
 from kvae import evaluation
 from kvae.data import Data
 from kvae.data.sources import absolute
-from kvae.internal import files
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model.vae import VAE
@@ -69,7 +70,8 @@ def train(
         vae = build_model(config, data, parts)
         vae.compile(optimizer=build_optimizer(config, steps_per_epoch(data)), **_compile_options(config))
     run = Run.create(folder, config, data.info.protocol, overwrite) if chief else Run(Path(folder), config)
-    return _fit_and_save(_Session(run, data, vae, None, verbose, extra, chief))
+    with run.locked() if chief else nullcontext():
+        return _fit_and_save(_Session(run, data, vae, None, verbose, extra, chief))
 
 
 def resume(
@@ -100,35 +102,80 @@ def resume(
     config = None if config is None else resolved(_with_absolute_source(config))
     chief = distribution.is_chief(distribute)
     run = Run.open(folder)
-    run.config = resolved(run.config)
-    if chief:
-        files.remove_unfinished(run.folder)
+    with run.locked() if chief else nullcontext():
+        return _resume(Run.open(folder), config, _Options(verbose, extra, distribute, chief))
+
+
+class _Options(NamedTuple):
+    """How a training runs, without an effect on its result."""
+
+    verbose: Any
+    extra: Any
+    distribute: str | None
+    chief: bool  # whether this process writes the run
+
+
+def _resume(run: Run, received: RunConfig | None, options: _Options) -> Run:
+    """Continues the training of a run that this process has locked."""
+    saved = run.config = resolved(run.config)
     checkpoint = checkpoints.latest_checkpoint(run.checkpoints)
-    longer = config is not None and config != run.config
-    if config is not None and longer:
-        run.config = _accepted(run.config, config)
-        if run.finished and checkpoint is None:
-            raise UserError(f"{str(run.folder)!r} has no checkpoint to continue from. Train again with another --out.")
-    elif run.finished:
+    state = None if checkpoint is None else checkpoints.read_state(checkpoint)
+    begun = _config_of(state) or saved
+    if begun != saved:
+        _accepted(begun, saved, f"Expected the settings with which the training began in {run.folder / 'config.json'}.")
+    config = saved
+    if received is not None and received != saved:
+        config = _accepted(saved, received, "Expected --resume with the run's own settings.")
+    longer = config.training.epochs > begun.training.epochs
+    if longer and state is not None and state.stopped:
+        raise UserError(f"Early stopping ended this run at epoch {state.epochs}. It cannot train more epochs.")
+    if longer and state is None and run.finished:
+        raise UserError(f"{str(run.folder)!r} has no checkpoint to continue from. Train again with another --out.")
+    if state is not None and state.epochs > config.training.epochs:
+        raise UserError(
+            f"Expected at least the {state.epochs} epochs that are trained. Received {config.training.epochs}."
+        )
+    trained = state is None or state.stopped or state.epochs == config.training.epochs
+    if run.finished and trained and not longer:
         return run
-    figures.check_kinds(run.config.training.plots)
-    strategy = distribution.strategy(distribute)
-    data = load_data(run.config)
-    if checkpoint is None:
-        with strategy.scope():
-            vae = build_model(run.config, data)
-            optimizer = build_optimizer(run.config, steps_per_epoch(data))
-            vae.compile(optimizer=optimizer, **_compile_options(run.config))
-        return _fit_and_save(_Session(run, data, vae, None, verbose, extra, chief))
+    run.warn_of_versions()
+    figures.check_kinds(config.training.plots)
+    strategy = distribution.strategy(options.distribute)
+    data = load_data(config)
+    _check_same_data(run, data)
     with strategy.scope():
-        resumed = checkpoints.Resumed(checkpoint)
-        if longer and resumed.stopped:
-            raise UserError(f"Early stopping ended this run at epoch {resumed.epochs}. It cannot train more epochs.")
-        resumed.model.compile(optimizer=resumed.model.optimizer, **_compile_options(run.config))
-    if longer and chief:
-        run.write_config(data.info.protocol)
+        if state is None or checkpoint is None:
+            resumed, vae = None, build_model(config, data)
+            optimizer = build_optimizer(config, steps_per_epoch(data))
+        else:
+            resumed = checkpoints.Resumed(checkpoint, state)
+            vae, optimizer = resumed.model, resumed.model.optimizer
+        vae.compile(optimizer=optimizer, **_compile_options(config))
+    if options.chief:
+        # In this order the run is at every moment one that can be resumed: first it is no longer finished, and then it
+        # has more epochs.
         run.discard_results()
-    return _fit_and_save(_Session(run, data, resumed.model, resumed, verbose, extra, chief))
+        if config != saved:
+            run.config = config
+            run.write_config()
+    run.config = config
+    return _fit_and_save(_Session(run, data, vae, resumed, options.verbose, options.extra, options.chief))
+
+
+def _config_of(state: checkpoints.State | None) -> RunConfig | None:
+    """The configuration that a checkpoint states, or None if it states none."""
+    return None if state is None or state.config is None else resolved(RunConfig.from_dict(state.config))
+
+
+def _check_same_data(run: Run, data: Data) -> None:
+    """Raises `UserError` if the data are not those with which the training began, as far as the protocol tells."""
+    begun, present = run.facts["protocol"], json.loads(json.dumps(data.info.protocol))
+    for key, value in begun.items():
+        if key in present and present[key] != value:
+            raise UserError(
+                f"Expected the data with which the training began. Their {key} was {value!r} and is now "
+                f"{present[key]!r}. Restore the data, or train again with another --out."
+            )
 
 
 def _with_absolute_source(config: RunConfig) -> RunConfig:
@@ -137,16 +184,16 @@ def _with_absolute_source(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"data": data})
 
 
-def _accepted(saved: RunConfig, received: RunConfig) -> RunConfig:
+def _accepted(saved: RunConfig, received: RunConfig, expected: str) -> RunConfig:
     """The configuration with which a run continues; raises `UserError` if the received one is not acceptable."""
     epochs = received.training.epochs
     extended = saved.model_copy(update={"training": saved.training.model_copy(update={"epochs": epochs})})
     if extended == received and saved.training.schedule == "constant" and epochs >= saved.training.epochs:
         return received
-    expected, given = _flat(saved.to_dict()), _flat(received.to_dict())
-    differing = sorted(key for key in expected.keys() | given.keys() if expected.get(key) != given.get(key))
-    differences = ", ".join(f"{key} (run: {expected.get(key)}, received: {given.get(key)})" for key in differing)
-    raise UserError(f"Expected --resume with the run's own settings. These differ: {differences}. Leave them out.")
+    ours, theirs = _flat(saved.to_dict()), _flat(received.to_dict())
+    differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    differences = ", ".join(f"{key} (run: {ours.get(key)}, received: {theirs.get(key)})" for key in differing)
+    raise UserError(f"{expected} These differ: {differences}. Leave them out.")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -176,12 +223,15 @@ class _Session(NamedTuple):
 def _fit_and_save(session: _Session) -> Run:
     """Trains the remaining epochs, if there are any; then writes and evaluates the model."""
     run, vae, resumed, training = session.run, session.vae, session.resumed, session.run.config.training
+    if session.chief:  # a process that was killed after its last checkpoint has not written the last row
+        history.write(run.history_file, resumed.state.rows if resumed else [])
     stopping = None
     if training.early_stopping is not None:
         stopping = callbacks.EarlyStopping(training.early_stopping)
         if resumed is not None and resumed.best_weights is not None:
-            stopping.restore(resumed.early_stopping, resumed.best_weights)
-    if (resumed.epochs if resumed else 0) < training.epochs and not (resumed and resumed.stopped):
+            assert resumed.state.early_stopping is not None
+            stopping.restore(resumed.state.early_stopping.model_dump(), resumed.best_weights)
+    if resumed is None or (resumed.state.epochs < training.epochs and not resumed.state.stopped):
         _call_fit(session, stopping)
         best = stopping.best_weights if stopping else None
     else:
@@ -203,7 +253,7 @@ def _call_fit(session: _Session, stopping: callbacks.EarlyStopping | None) -> No
             validation_data=held_out,
             validation_freq=config.training.monitor_every,
             epochs=config.training.epochs,
-            initial_epoch=resumed.epochs if resumed else 0,
+            initial_epoch=resumed.state.epochs if resumed else 0,
             callbacks=[
                 callbacks.DataEpoch(data.epoch),
                 *([stopping] if stopping else []),
@@ -226,16 +276,14 @@ def _call_fit(session: _Session, stopping: callbacks.EarlyStopping | None) -> No
 def _output_callbacks(session: _Session, stopping: callbacks.EarlyStopping | None) -> list[Any]:
     """The callbacks that print, draw and write. The checkpoint is the last of them."""
     run, data, training = session.run, session.data, session.run.config.training
-    rows = session.resumed.rows if session.resumed else []
-    history.write(run.history_file, rows)
+    rows = session.resumed.state.rows if session.resumed else []
     result: list[Any] = [_tensorboard(run)] if training.tensorboard else []
     if training.show_batch_seconds is not None:
         result.append(callbacks.BatchLoss(data, run.config.data.batch_size, training.show_batch_seconds))
     if training.plots:
         result.append(callbacks.Plots(data, run.plots, training.plots, training.plots_every, rows))
-    result.append(
-        checkpoints.Checkpoint(run.checkpoints, run.history_file, rows, training.checkpoint_seconds, stopping)
-    )
+    seconds, config = training.checkpoint_seconds, run.config.to_dict()
+    result.append(checkpoints.Checkpoint(run.checkpoints, run.history_file, rows, seconds, stopping, config))
     return result
 
 

@@ -11,16 +11,14 @@ import pytest
 
 from kvae.internal.errors import UserError
 from kvae.internal.files import (
-    PARTIAL,
     atomic_file,
     atomic_folder,
-    check_free,
     digest,
     read_json,
-    remove_unfinished,
     write_json,
     write_text,
 )
+from kvae.internal.partials import PREFIX
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,7 +85,7 @@ def test_the_old_file_stands_until_the_block_ends(tmp_path):
 def test_the_temporary_file_has_the_suffix_and_the_folder_of_the_final_one(tmp_path):
     with atomic_file(tmp_path / "a.png") as partial:
         assert (partial.suffix, partial.parent) == (".png", tmp_path)
-        assert partial.name.startswith(PARTIAL)
+        assert partial.name.startswith(PREFIX)
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
@@ -213,28 +211,6 @@ def test_permissions_of_a_folder_follow_the_umask(tmp_path, umask):
     assert (tmp_path / "run").stat().st_mode & 0o777 == 0o777 & ~umask
 
 
-# --- leftovers
-
-
-def test_sweep_removes_unfinished_files_and_folders_at_any_depth(tmp_path):
-    for place in (tmp_path, tmp_path / "sub"):
-        (place / f"{PARTIAL}folder" / "one" / "two").mkdir(parents=True)
-        (place / f"{PARTIAL}folder" / "one" / f"{PARTIAL}inner").write_bytes(b"half")
-        (place / f"{PARTIAL}file.png").write_bytes(b"half")
-    remove_unfinished(tmp_path)
-    assert tree(tmp_path) == {"sub": None}
-
-
-def test_sweep_keeps_all_else(tmp_path):
-    kept = {"config.json": b"{}", "sub": None, "sub/a.partial-": b"a", "sub/.hidden": b"h"}
-    (tmp_path / "sub").mkdir()
-    for name, content in kept.items():
-        if content is not None:
-            (tmp_path / name).write_bytes(content)
-    remove_unfinished(tmp_path)
-    assert tree(tmp_path) == kept
-
-
 # --- JSON
 
 
@@ -295,7 +271,7 @@ def test_a_folder_is_replaced_whole(tmp_path, old_folder):
     with atomic_folder(old_folder, overwrite=True) as partial:
         assert tree(partial) == {}
         fill(partial)
-        assert {name: content for name, content in tree(tmp_path).items() if PARTIAL not in name} == OLD
+        assert {name: content for name, content in tree(tmp_path).items() if PREFIX not in name} == OLD
     assert tree(tmp_path) == NEW
 
 
@@ -304,10 +280,11 @@ def test_overwriting_needs_no_folder_that_exists(tmp_path):
     assert tree(tmp_path / "deep") == NEW
 
 
-def test_overwriting_replaces_a_file(tmp_path):
+def test_overwriting_keeps_a_file(tmp_path):
     (tmp_path / "run").write_bytes(b"old")
-    replace_folder(tmp_path / "run")
-    assert tree(tmp_path) == NEW
+    with pytest.raises(UserError, match="run is a file there"):
+        replace_folder(tmp_path / "run")
+    assert tree(tmp_path) == {"run": b"old"}
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
@@ -330,9 +307,9 @@ def test_a_full_disk_at_the_end_keeps_the_old_folder(tmp_path, old_folder, monke
     assert tree(tmp_path) == OLD
 
 
-@pytest.mark.parametrize("failing", [1, 2])
+@pytest.mark.parametrize("failing", [1, 2, 3])
 @pytest.mark.parametrize("fault", [OSError(errno.EACCES, "no"), KeyboardInterrupt()], ids=["os", "ctrl-c"])
-def test_a_failure_of_either_renaming_keeps_the_old_folder(tmp_path, old_folder, monkeypatch, failing, fault):
+def test_a_failure_of_any_renaming_keeps_the_old_folder(tmp_path, old_folder, monkeypatch, failing, fault):
     rename, calls = os.rename, []
 
     def fail_once(*paths):
@@ -351,46 +328,6 @@ def test_a_folder_that_exists_is_not_replaced_unasked(tmp_path, old_folder):
     with pytest.raises(UserError, match=r"Could not write .*run"):
         write_folder(old_folder)
     assert tree(tmp_path) == OLD
-
-
-# --- where a folder may be written
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_folder_that_does_not_exist_is_free(tmp_path, overwrite):
-    check_free(tmp_path / "deep" / "run", overwrite, "card.json")
-    assert tree(tmp_path) == {}
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_an_empty_folder_is_free(tmp_path, overwrite):
-    check_free(str(tmp_path), overwrite, "card.json")
-
-
-def test_a_folder_that_exists_is_not_free(tmp_path, old_folder):
-    with pytest.raises(UserError, match=r"run' exists\. Replace it with overwrite \(--overwrite\) or choose another"):
-        check_free(old_folder, False, "card.json")
-    assert tree(tmp_path) == OLD
-
-
-def test_a_folder_with_the_marker_may_be_replaced(tmp_path, old_folder):
-    check_free(old_folder, True, "card.json")
-    assert tree(tmp_path) == OLD
-
-
-@pytest.mark.parametrize("marker", ["other.json", "deep"])
-def test_a_folder_without_the_marker_is_not_replaced(tmp_path, old_folder, marker):
-    with pytest.raises(UserError, match=rf"run' has no {marker}, so it is not replaced\. Choose another --out"):
-        check_free(old_folder, True, marker)
-    assert tree(tmp_path) == OLD
-
-
-@pytest.mark.parametrize(("overwrite", "message"), [(False, "exists"), (True, r"has no card\.json")])
-def test_a_file_is_not_a_free_folder(tmp_path, overwrite, message):
-    (tmp_path / "run").write_bytes(b"old")
-    with pytest.raises(UserError, match=message):
-        check_free(tmp_path / "run", overwrite, "card.json")
-    assert tree(tmp_path) == {"run": b"old"}
 
 
 # --- digests

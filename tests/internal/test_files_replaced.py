@@ -12,7 +12,6 @@ import pytest
 from kvae.internal import files
 from kvae.internal.errors import UserError
 from kvae.internal.files import (
-    PARTIAL,
     WriteError,
     atomic_entries,
     atomic_file,
@@ -22,6 +21,7 @@ from kvae.internal.files import (
     write_json,
     write_text,
 )
+from kvae.internal.partials import PREFIX
 
 links = pytest.mark.skipif(sys.platform == "win32", reason="Windows needs a privilege for symbolic links")
 permissions = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no permissions of this kind")
@@ -106,7 +106,7 @@ def test_a_device_or_a_pipe_is_not_replaced(tmp_path):
 @pytest.mark.parametrize("name", ["m.weights.h5", ".weights.h5", "b.tar.gz", "ä" * 60 + ".keras", "no suffix"])
 def test_the_temporary_name_ends_as_the_final_one(tmp_path, name):
     with atomic_file(tmp_path / name) as partial:
-        assert partial.name.startswith(PARTIAL)
+        assert partial.name.startswith(PREFIX)
         assert partial.name.endswith(name[-40:])
         partial.write_bytes(b"new")
     assert tree(tmp_path) == {name: b"new"}

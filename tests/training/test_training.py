@@ -311,7 +311,7 @@ def test_a_run_that_stopped_early_has_no_more_epochs(tmp_path):
 
 def test_an_empty_folder_is_filled_in_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / ".partial-left-by-a-kill").touch()
+    (tmp_path / f".partial-{2**22 + 1}-01234567-0123456789abcdef-").touch()
     assert training.train(config(training={"epochs": 1}), ".", verbose=0).finished
 
 
