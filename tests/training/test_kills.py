@@ -8,10 +8,12 @@ import pytest
 from tiny_runs import tiny_run
 
 from kvae import training
+from kvae.internal import partials
 from kvae.internal.errors import UserError
 from kvae.internal.files import read_json
 from kvae.training.runs import Run, check_free
 
+LONG = 2  # epochs; the runs of the tests begin with one
 pytestmark = [pytest.mark.usefixtures("without_xla"), pytest.mark.slow]
 
 
@@ -28,19 +30,27 @@ def result_of(folder):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run of one epoch, and what the same run is after three."""
+    """A run of one epoch, and what the same run is after LONG epochs."""
     place = tmp_path_factory.mktemp("finished")
     run = tiny_run(place)
-    training.train(with_epochs(run, 3), place / "longer", verbose=0)
+    training.train(with_epochs(run, LONG), place / "longer", verbose=0)
     return run, result_of(place / "run"), result_of(place / "longer")
 
 
 def check_resumable(copies, expected):
-    """Checks that every copy of the folder of a run can be resumed, and then has one of the expected results."""
+    """Checks that every copy of the folder of a run can be resumed, and then has one of the expected results.
+
+    Of copies that differ only in unfinished files, one is resumed.
+    """
+    seen = set()
     for copy in copies:
-        training.resume(copy / "run", verbose=0)
-        assert result_of(copy / "run") in expected, copy.name
+        partials.recover(copy, nested=True)
         assert not kills.unfinished(copy), copy.name
+        if (state := kills.content(copy)) not in seen:
+            seen.add(state)
+            training.resume(copy / "run", verbose=0)
+            assert result_of(copy / "run") in expected, copy.name
+    assert len(seen) > 3
 
 
 def test_a_lengthening_killed_at_any_operation_can_be_resumed(finished, tmp_path):
@@ -48,7 +58,7 @@ def test_a_lengthening_killed_at_any_operation_can_be_resumed(finished, tmp_path
     work = tmp_path / "work"
     shutil.copytree(run.folder, work / "run")
     with kills.copies_before_each_operation(work, tmp_path / "copies") as copies:
-        training.resume(work / "run", with_epochs(run, 3), verbose=0)
+        training.resume(work / "run", with_epochs(run, LONG), verbose=0)
     assert result_of(work / "run") == long
     assert len(copies) > 15
     for copy in copies:
@@ -62,7 +72,7 @@ def test_a_training_killed_at_any_operation_can_be_resumed(finished, tmp_path):
     work = tmp_path / "work"
     work.mkdir()
     with kills.copies_before_each_operation(work, tmp_path / "copies") as copies:
-        training.train(with_epochs(run, 3), work / "run", verbose=0)
+        training.train(with_epochs(run, LONG), work / "run", verbose=0)
     begun = [copy for copy in copies if (copy / "run" / "config.json").is_file()]
     check_resumable(begun, [long])
     for copy in set(copies) - set(begun):  # there is no run yet, so that it can begin
@@ -74,7 +84,7 @@ def test_a_replacement_killed_at_any_operation_leaves_the_old_run_or_the_new(fin
     work = tmp_path / "work"
     shutil.copytree(run.folder, work / "run")
     with kills.copies_before_each_operation(work, tmp_path / "copies") as copies:
-        training.train(with_epochs(run, 3), work / "run", overwrite=True, verbose=0)
+        training.train(with_epochs(run, LONG), work / "run", overwrite=True, verbose=0)
     assert result_of(work / "run") == long
     check_resumable(copies, [short, long])
 
@@ -82,7 +92,7 @@ def test_a_replacement_killed_at_any_operation_leaves_the_old_run_or_the_new(fin
 def test_a_finished_run_with_more_epochs_in_its_configuration_is_not_finished(finished, tmp_path):
     run, _, long = finished
     shutil.copytree(run.folder, tmp_path / "run")
-    Run(tmp_path / "run", with_epochs(run, 3), run.facts).write_config()
+    Run(tmp_path / "run", with_epochs(run, LONG), run.facts).write_config()
     training.resume(tmp_path / "run", verbose=0)
     assert result_of(tmp_path / "run") == long
 
@@ -90,7 +100,7 @@ def test_a_finished_run_with_more_epochs_in_its_configuration_is_not_finished(fi
 def test_fewer_epochs_than_were_trained_are_refused(finished, tmp_path):
     run, _, _ = finished
     shutil.copytree(run.folder, tmp_path / "run")
-    training.resume(tmp_path / "run", with_epochs(run, 2), verbose=0)
+    training.resume(tmp_path / "run", with_epochs(run, LONG), verbose=0)
     Run(tmp_path / "run", with_epochs(run, 1), run.facts).write_config()
     with pytest.raises(UserError, match=r"training\.epochs \(run: 2, received: 1\)"):
         training.resume(tmp_path / "run", verbose=0)
@@ -99,6 +109,6 @@ def test_fewer_epochs_than_were_trained_are_refused(finished, tmp_path):
 def test_the_weights_of_a_lengthened_run_are_those_of_one_training(finished):
     _, short, long = finished
     assert short[3] == 1
-    assert long[3] == 3
+    assert long[3] == LONG
     assert not np.array_equal(short[0][0], long[0][0])
     assert read_json(finished[0].folder / "config.json")["config"]["training"]["epochs"] == 1
