@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kvae.internal import files, sealed
 from kvae.internal.errors import UserError
@@ -15,6 +15,7 @@ from kvae.internal.tensorflow import keras
 from kvae.model.vae import VAE
 from kvae.training import history
 from kvae.training.callbacks import EarlyStopping
+from kvae.training.config import RunConfig
 
 NAME = re.compile(r"epoch-(\d{6,})")  # of the folder of a checkpoint
 STATE, MODEL, BEST_WEIGHTS = "state.json", "model.keras", "best_weights.npz"
@@ -53,9 +54,17 @@ class State(_Strict):
 
     @model_validator(mode="after")
     def _check_together(self) -> "State":
-        if [row.get("epoch") for row in self.history] != list(range(1, self.epochs + 1)):
+        numbers = [row.get("epoch") for row in self.history]
+        if len(numbers) != self.epochs or numbers != list(range(1, self.epochs + 1)):
             raise ValueError(f"its history is not that of {self.epochs} epochs")
         return self
+
+    @field_validator("config")
+    @classmethod
+    def _check_config(cls, values: dict[str, Any] | None) -> dict[str, Any] | None:
+        if values is not None:
+            RunConfig.from_dict(values)
+        return values
 
     @property
     def rows(self) -> list[dict[str, float]]:

@@ -35,15 +35,17 @@ def read(path: Path) -> dict[str, np.ndarray]:
         UserError: if the file is missing or is not the history of a run.
     """
     try:
-        rows = list(csv.DictReader(io.StringIO(reading.read_text(path)), strict=True))
-        names = list(rows[0]) if rows else []
-        columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
+        lines = csv.DictReader(io.StringIO(reading.read_text(path)), strict=True)
+        rows, names = list(lines), list(lines.fieldnames or [])
+        columns = {name: np.array([float("nan" if row[name] == "" else row[name]) for row in rows]) for name in names}
+        if any(None in row for row in rows):
+            raise ValueError("a row has more values than there are columns")
     except UserError as error:
         raise UserError(f"{error} Expected the history.csv of a run.") from error
     except (csv.Error, ValueError, TypeError) as error:
         raise UserError(f"Could not read {path}: {error}. Expected the history.csv of a run.") from error
-    missing = [name for name in NEEDED if rows and name not in columns]
-    if missing or not np.array_equal(columns.get("epoch", []), np.arange(1, len(rows) + 1)):
+    missing = [name for name in (NEEDED if rows else NEEDED[:1]) if name not in columns]
+    if missing or not np.array_equal(columns["epoch"], np.arange(1, len(rows) + 1)):
         reason = f"it has no column {missing[0]}" if missing else "its epochs are not 1, 2, 3, ..."
         raise UserError(f"{path} is not the history.csv of a run: {reason}. To write it again: kvae train --resume")
-    return columns
+    return columns if rows else {}

@@ -120,12 +120,13 @@ def _resume(run: Run, received: RunConfig | None, options: _Options) -> Run:
     saved = run.config = resolved(run.config)
     checkpoint = checkpoints.latest_checkpoint(run.checkpoints)
     state = None if checkpoint is None else checkpoints.read_state(checkpoint)
-    begun = _config_of(state) or saved
+    begun = saved if state is None or state.config is None else resolved(RunConfig.from_dict(state.config))
     if begun != saved:
-        _accepted(begun, saved, f"Expected the settings with which the training began in {run.folder / 'config.json'}.")
+        expected = f"Expected {run.folder / 'config.json'} with the settings with which the training began."
+        _accepted(begun, saved, expected, "Restore them.")
     config = saved
     if received is not None and received != saved:
-        config = _accepted(saved, received, "Expected --resume with the run's own settings.")
+        config = _accepted(saved, received, "Expected --resume with the run's own settings.", "Leave them out.")
     longer = config.training.epochs > begun.training.epochs
     if longer and state is not None and state.stopped:
         raise UserError(f"Early stopping ended this run at epoch {state.epochs}. It cannot train more epochs.")
@@ -162,11 +163,6 @@ def _resume(run: Run, received: RunConfig | None, options: _Options) -> Run:
     return _fit_and_save(_Session(run, data, vae, resumed, options.verbose, options.extra, options.chief))
 
 
-def _config_of(state: checkpoints.State | None) -> RunConfig | None:
-    """The configuration that a checkpoint states, or None if it states none."""
-    return None if state is None or state.config is None else resolved(RunConfig.from_dict(state.config))
-
-
 def _check_same_data(run: Run, data: Data) -> None:
     """Raises `UserError` if the data are not those with which the training began, as far as the protocol tells."""
     begun, present = run.facts["protocol"], json.loads(json.dumps(data.info.protocol))
@@ -184,7 +180,7 @@ def _with_absolute_source(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"data": data})
 
 
-def _accepted(saved: RunConfig, received: RunConfig, expected: str) -> RunConfig:
+def _accepted(saved: RunConfig, received: RunConfig, expected: str, remedy: str) -> RunConfig:
     """The configuration with which a run continues; raises `UserError` if the received one is not acceptable."""
     epochs = received.training.epochs
     extended = saved.model_copy(update={"training": saved.training.model_copy(update={"epochs": epochs})})
@@ -193,7 +189,7 @@ def _accepted(saved: RunConfig, received: RunConfig, expected: str) -> RunConfig
     ours, theirs = _flat(saved.to_dict()), _flat(received.to_dict())
     differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     differences = ", ".join(f"{key} (run: {ours.get(key)}, received: {theirs.get(key)})" for key in differing)
-    raise UserError(f"{expected} These differ: {differences}. Leave them out.")
+    raise UserError(f"{expected} These differ: {differences}. {remedy}")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Which folders are runs, which of their files are read back, and who may write them."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -210,7 +211,7 @@ def test_a_configuration_that_was_edited_is_not_continued(run, key):
         section = section[name]
     section[key.split(".")[-1]] = 7
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=rf"config\.json'\. These differ: {key} \(run: .*, received: 7"):
+    with pytest.raises(UserError, match=rf"training began\. These differ: {re.escape(key)} \(run: .*, received: 7"):
         training.resume(run)
 
 
