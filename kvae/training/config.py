@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from kvae.internal import reading
@@ -15,6 +15,16 @@ from kvae.internal.errors import MOST, UserError, unknown
 from kvae.internal.visible import shortened, shown
 from kvae.training.names import check_name
 from kvae.training.part_tables import KINDS, SHORT, plain, with_tables
+
+_TOO_LONG = "a number has too many digits"
+_TOO_DEEP = "its values are nested too deeply"
+
+
+def _no_null(text: str) -> str:
+    """Rejects a null character, which no path may contain."""
+    if "\0" in text:
+        raise PydanticCustomError("null", "expected a text without null characters")
+    return text
 
 
 def _no_bool(value: Any) -> Any:
@@ -36,7 +46,7 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """The section [data]: the source of the images and their preprocessing, as in `kvae.data.load`."""
 
-    source: str = "mnist5k"
+    source: Annotated[str, AfterValidator(_no_null)] = "mnist5k"
     train: str = "train"
     validation: str | None = None
     test: str = "test"
@@ -151,6 +161,8 @@ class RunConfig(_Section):
         """
         try:
             return cls.model_validate(values)
+        except RecursionError:
+            raise UserError(f"The configuration is not valid: {_TOO_DEEP}.") from None
         except ValidationError as error:
             raise UserError("; ".join(_explain(cls, mistake) for mistake in error.errors())) from None
 
@@ -176,10 +188,6 @@ def parse_toml(text: str, name: str) -> dict[str, Any]:
         raise UserError(f"{name} is not valid TOML: {_TOO_DEEP}.") from error
 
 
-_TOO_LONG = "a number has too many digits"
-_TOO_DEEP = "its values are nested too deeply"
-
-
 def _explain(cls: type[BaseModel], mistake: Any) -> str:
     """The message for one mistake that Pydantic has found."""
     path = [str(part) for part in mistake["loc"]]
@@ -188,6 +196,7 @@ def _explain(cls: type[BaseModel], mistake: Any) -> str:
         return str(unknown("key", key, keys(cls))).rstrip(".")
     if mistake["type"] == "value_error":
         return str(mistake["ctx"]["error"])
+    key = ".".join(part for part in path if part != "bool" and "[" not in part)  # without the members of a union
     message = "expected a table of keys" if mistake["type"] == "model_type" else mistake["msg"]
     return f"{key}: {message[0].lower()}{message[1:]}. Received {shown(mistake['input'])}"
 

@@ -13,7 +13,6 @@ saved_models/<run>/
 """
 
 import importlib.metadata
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from kvae.internal.errors import UserError
 from kvae.runtime.keras import load_model
 from kvae.training import history
 from kvae.training.config import RunConfig
+from kvae.training.names import distinct_name
 from kvae.training.part_tables import with_tables
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Run:
 
     def write_evaluation(self, evaluation: dict[str, Any], dataset: str | None = None) -> None:
         """Writes evaluation.json, or evaluation-<dataset>.json if the data are not the run's own."""
-        suffix = "" if dataset is None else "-" + re.sub(r"\W+", "_", dataset).strip("_")
+        suffix = "" if dataset is None else f"-{distinct_name(dataset)}"
         files.write_json(self.folder / f"evaluation{suffix}.json", evaluation)
 
     @property
