@@ -1,5 +1,6 @@
 """`kvae export`, `kvae sample`, `kvae verify`: bundles, images and checks."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import click
 from kvae.cli.output import complain, say
 from kvae.cli.shared import console, print_table, quiet_tensorflow
 from kvae.cli.usage import PATH, command
+from kvae.internal import memory
 from kvae.internal.errors import UserError, check_seed, check_whole
 
 MOST = 10_000  # the largest number of images in one picture
@@ -171,7 +173,10 @@ def write_samples(
     """Writes one picture: the means and, unless `means_only`, the draws at the same z below them."""
     from kvae import runtime
 
-    samples = runtime.load(path, variant).sample(runtime.seeds(number, seed))
+    decoder = runtime.load(path, variant)
+    # the images and their means, and both as one picture
+    memory.check(7 * number * math.prod(decoder.image_shape), f"{number:,} images", "Choose a smaller -n.")
+    samples = decoder.sample(runtime.seeds(number, seed))
     runtime.save_picture(output, samples.sheet(means_only=means_only))
 
 

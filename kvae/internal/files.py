@@ -236,7 +236,7 @@ def check_free(folder: str | os.PathLike[str], overwrite: bool, marker: str) -> 
         UserError: if the folder may not be written.
     """
     folder = Path(folder)
-    if folder.resolve() == Path.cwd():
+    if Path(os.path.realpath(folder)) == Path.cwd():  # `resolve` raises a RuntimeError for a link to itself
         raise UserError("Expected a folder to create. Received the current folder; name a folder within it.")
     if folder.is_symlink():
         raise UserError(f"Expected a folder to create. {str(folder)!r} is a symbolic link; name the folder itself.")

@@ -16,9 +16,10 @@ from numpy.typing import ArrayLike
 from kvae.internal.errors import UserError
 from kvae.internal.files import atomic_file
 from kvae.internal.pictures import as_images, save_picture, tile
-from kvae.plotting.words import Figure, words
+from kvae.plotting.words import Figure, legend, words
 
 DPI = 200
+MOST_DOTS = 2**16 - 1  # the largest side of a bitmap that Matplotlib draws
 BITMAPS = ("png", "jpg", "jpeg", "webp", "tif", "tiff")
 # Paul Tol's "muted" scheme: ten colours that colour-blind readers can distinguish, in an order that gives neighbouring
 # digits very different colours. The markers distinguish them in grey print too.
@@ -131,9 +132,24 @@ def _magnification(width: int) -> int:
     return max(1, round(0.62 * DPI / width))
 
 
+def check_size(rows: int, columns: int, image_shape: Sequence[int]) -> None:
+    """Raises `UserError` if a figure of this many rows and columns of images would be too large to be drawn."""
+    scale = _magnification(image_shape[1])
+    _check_dots(max(rows * (image_shape[0] + 2), columns * (image_shape[1] + 2)) * scale)
+
+
+def _check_dots(side: int) -> None:
+    if side > MOST_DOTS:
+        raise UserError(
+            f"Expected a figure of at most {MOST_DOTS:,} dots in each direction. Received one of {side:,}. Draw fewer "
+            "images."
+        )
+
+
 def _sheet_figure(picture: np.ndarray, width: int) -> tuple[Figure, Any]:
     """A figure of a picture that contains images of `width` pixels; every pixel is a whole number of dots."""
     scale = _magnification(width)
+    _check_dots(max(picture.shape[:2]) * scale)
     figure = Figure(figsize=(picture.shape[1] * scale / DPI, picture.shape[0] * scale / DPI))
     axes = figure.add_axes((0, 0, 1, 1))
     _show(axes, picture)
@@ -332,18 +348,16 @@ def latent_scatter(
     axes.set(xlabel=x_label, ylabel=y_label, title=words(title, 100))
     if mean.shape[1] > 1:
         axes.set_aspect("equal", adjustable="datalim")
-    legend = axes.legend(
+    legend(
+        axes,
         axes.collections[: len(named)],
-        [str(number) for number in range(len(named))],  # a legend leaves out a name that begins with an underscore
+        [names[label] if names is not None and 0 <= label < len(names) else label for label in named],
         title=None if len(named) == len(present) else f"the first {len(named)} of {len(present):,} classes",
         markerscale=2,
-        frameon=False,
         loc="center left",
         bbox_to_anchor=(1, 0.5),
         ncols=columns,
     )
-    for text, label in zip(legend.get_texts(), named, strict=True):
-        text.set_text(words(names[label] if names is not None and 0 <= label < len(names) else label))
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -422,20 +436,20 @@ def learning_curves(history: Mapping[str, ArrayLike], held_out: str = "validatio
         raise UserError("Expected a history of at least one epoch. Received none.")
     figure = Figure(figsize=(10.5, 3.3), layout="constrained")
     for axes, name in zip(figure.subplots(1, 3), ("loss", "reconstruction", "kl"), strict=True):
-        axes.plot(epochs, history[name], color=COLOURS[0], label="training")
+        axes.plot(epochs, history[name], color=COLOURS[0])
         shown = [np.asarray(history[name])]
         if f"val_{name}" in history:
             values = np.asarray(history[f"val_{name}"])
             measured = np.isfinite(values)  # NaN for epochs without an evaluation on the held-out data
             sparse = not measured.all()
             style = {"linestyle": "--", "marker": "o" if sparse else None, "markersize": 3}
-            axes.plot(epochs[measured], values[measured], color=COLOURS[1], label=words(held_out), **style)
+            axes.plot(epochs[measured], values[measured], color=COLOURS[1], **style)
             shown.append(values)
         _skip_first_epochs(axes, np.concatenate(shown), shown)
         axes.set(title=name, xlabel="epoch", ylabel="nats per image")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False)
+        legend(axes, axes.lines, ("training", held_out)[: len(axes.lines)])
     return figure
 
 

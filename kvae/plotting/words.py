@@ -1,5 +1,6 @@
 """Text in figures: it is shown as it is. No text is read as mathematics or TeX, and none breaks a figure."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -29,6 +30,13 @@ def words(text: object, most: int = LONGEST) -> str:
     fonts = _fonts(tuple(font_manager.FontProperties().get_family()))
     letters = (letter if _is_in(fonts, letter) else _escape(letter) for letter in visible(text))
     return shortened("".join(letters), most)
+
+
+def legend(axes: Any, artists: Sequence[Any], names: Sequence[object], **options: Any) -> None:
+    """The legend of some artists, with any names. Matplotlib leaves out a name that begins with an underscore."""
+    made = axes.legend(artists, [str(number) for number in range(len(artists))], frameon=False, **options)
+    for text, name in zip(made.get_texts(), names, strict=True):
+        text.set_text(words(name))
 
 
 def _is_in(fonts: tuple[Any, ...], letter: str) -> bool:

@@ -17,29 +17,29 @@ def check_name(name: object) -> str:
     Raises:
         UserError: if it could not be the name of a folder on every system.
     """
-    if not isinstance(name, str):
-        reason = "is not a text"
-    elif not name.isprintable() or any(letter in FORBIDDEN for letter in name):
-        reason = f"contains one of {FORBIDDEN} or a character that cannot be printed"
-    elif not name or name[0] in "-. " or name[-1] in ". ":
-        reason = "is empty, begins with a hyphen, a dot or a space, or ends with a dot or a space"
-    elif len(name.encode()) > LONGEST:
-        reason = f"has {len(name.encode()):,} bytes, and at most {LONGEST} are possible"
-    elif name.partition(".")[0].lower() in DEVICES:
-        reason = "is the name of a device on Windows"
-    else:
-        return name
-    raise UserError(
-        f"Expected a name such as 'mnist_2d' for the run and its folder. Received {shown(name)}, which {reason}."
-    )
+    if not isinstance(name, str) or (fault := _fault(name)):
+        raise UserError(
+            f"Expected a name such as 'mnist_2d' for the run and its folder. Received {shown(name)}, which "
+            f"{fault if isinstance(name, str) else 'is not a text'}."
+        )
+    return name
+
+
+def _fault(name: str) -> str:
+    """Why a text is no name, or an empty text if it is one."""
+    if not name.isprintable() or any(letter in FORBIDDEN for letter in name):
+        return f"contains one of {FORBIDDEN} or a character that cannot be printed"
+    if not name or name[0] in "-. " or name[-1] in ". ":
+        return "is empty, begins with a hyphen, a dot or a space, or ends with a dot or a space"
+    if (size := len(name.encode())) > LONGEST:
+        return f"has {size:,} bytes, and at most {LONGEST} are possible"
+    return "is the name of a device on Windows" if name.partition(".")[0].lower() in DEVICES else ""
 
 
 def name_of_source(source: str) -> str:
-    """The default name of a run on a dataset: its letters, digits and underscores."""
-    try:
-        return check_name(_words(source))
-    except UserError:
-        return distinct_name(source)
+    """The default name of a run on a dataset: its letters, digits and underscores, if these are a name."""
+    words = _words(source)
+    return distinct_name(source) if _fault(words) else words
 
 
 def distinct_name(text: str) -> str:
@@ -49,7 +49,7 @@ def distinct_name(text: str) -> str:
     file, and a part of the text's SHA-256.
     """
     words = _words(text)
-    if words == text and len(text.encode()) <= LONGEST:
+    if words == text and not _fault(text):
         return text
     end = words.encode()[-60:].decode(errors="ignore").strip("_")
     digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
