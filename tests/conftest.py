@@ -60,6 +60,7 @@ def call(monkeypatch, capsys, tmp_path):
     from kvae import cli
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.stopping, "install", lambda: None)  # pytest has handlers of its own
     for commands in (cli.training, cli.results, cli.exports):
         monkeypatch.setattr(commands, "quiet_tensorflow", lambda: None)
 

@@ -1,19 +1,23 @@
 """`kvae export`, `kvae sample`, `kvae verify`: bundles, images and checks."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from kvae.cli.output import complain, say
 from kvae.cli.shared import console, print_table, quiet_tensorflow
+from kvae.cli.usage import PATH, command
+from kvae.internal import memory
 from kvae.internal.errors import UserError, check_seed, check_whole
 
 MOST = 10_000  # the largest number of images in one picture
 
 
-@click.command()
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@command()
+@click.argument("run_folder", metavar="RUN", type=PATH)
 @click.option(
     "--formats",
     default="savedmodel,tflite",
@@ -26,7 +30,7 @@ MOST = 10_000  # the largest number of images in one picture
     show_default=True,
     help="Variants of the .tflite decoder: any of float32, float16, int8 (dynamic range) and full_int8.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the bundle.  [default: RUN/bundle]")
+@click.option("--out", type=PATH, help="Folder of the bundle.  [default: RUN/bundle]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 @click.option(
     "--tolerance",
@@ -71,17 +75,17 @@ def export(
         overwrite=overwrite,
     )
     print_variants(card)
-    click.echo(folder)
+    say(folder)
 
 
-@click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@command()
+@click.argument("path", type=PATH)
 @click.option("-n", "number", type=int, default=10, show_default=True, help="Number of images.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the images.")
 @click.option(
     "-o",
     "output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("samples.png"),
     show_default=True,
     help="File of the picture.",
@@ -102,11 +106,11 @@ def sample(path: Path, number: int, seed: int, output: Path, means: bool, varian
         )
     check_seed("--seed", seed)
     write_samples(path, number, seed, output, means, variant)
-    click.echo(output)
+    say(output)
 
 
-@click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@command()
+@click.argument("path", type=PATH)
 @click.option("--no-evaluation", is_flag=True, help="Do not check the test ELBO, which needs the data.")
 @click.option("--only", metavar="NAME,...", help="Evaluations to compute again.  [default: all that are not slow]")
 def verify(path: Path, no_evaluation: bool, only: str | None) -> None:
@@ -120,12 +124,12 @@ def verify(path: Path, no_evaluation: bool, only: str | None) -> None:
     failed = 0
     marks = {True: "ok  ", False: "FAIL", None: "-   "}
     for check in exports.verify(path, evaluate=not no_evaluation, only=None if only is None else _names(only)):
-        click.echo(f"{marks[check.passed]} {check.name}: {check.detail}")
+        say(f"{marks[check.passed]} {check.name}: {check.detail}")
         failed += check.passed is False
     if failed:
-        click.echo(f"kvae: {path}: {failed} {'claim does' if failed == 1 else 'claims do'} not hold", err=True)
+        complain(f"kvae: {path}: {failed} {'claim does' if failed == 1 else 'claims do'} not hold")
         sys.exit(1)
-    click.echo(f"{path}: all claims hold")
+    say(f"{path}: all claims hold")
 
 
 COMMANDS = (export, sample, verify)
@@ -169,7 +173,10 @@ def write_samples(
     """Writes one picture: the means and, unless `means_only`, the draws at the same z below them."""
     from kvae import runtime
 
-    samples = runtime.load(path, variant).sample(runtime.seeds(number, seed))
+    decoder = runtime.load(path, variant)
+    # the images and their means, and both as one picture
+    memory.check(7 * number * math.prod(decoder.image_shape), f"{number:,} images", "Choose a smaller -n.")
+    samples = decoder.sample(runtime.seeds(number, seed))
     runtime.save_picture(output, samples.sheet(means_only=means_only))
 
 

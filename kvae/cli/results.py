@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 
+from kvae.cli.output import say
 from kvae.cli.shared import console, print_evaluation, print_protocol, print_table, quiet_tensorflow, three_digits
+from kvae.cli.usage import PATH, command
 from kvae.internal.errors import UserError, check_seed, check_whole
 
 
-@click.command()
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@command()
+@click.argument("run_folder", metavar="RUN", type=PATH)
 @click.option("--dataset", metavar="SOURCE", help="Other data than the run's own. They are binarized in the same way.")
 @click.option(
     "--only",
@@ -39,13 +41,13 @@ def evaluate(
     verbose = int(not as_json and sys.stdout.isatty())
     result = results.evaluate(trained, dataset, only=names, samples=samples, seed=seed, verbose=verbose)
     if as_json:
-        click.echo(json.dumps(result))
+        print(json.dumps(result))
     else:
         print_evaluation(result)
 
 
-@click.command()
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@command()
+@click.argument("run_folder", metavar="RUN", type=PATH)
 @click.argument("kinds", metavar="[KIND ...]", nargs=-1)
 @click.option("-n", type=int, help="samples, latent_scatter: number of images; lattice: images per side.")
 @click.option("--seed", type=int, help="Seed of all draws.  [default: 0]")
@@ -98,11 +100,11 @@ def plot(run_folder: Path, kinds: tuple[str, ...], suffix: str, **options: Any) 
                 f"Expected an option of {', '.join(kinds)}. Received an option that belongs to {', '.join(owners)}."
             )
     for path in results.draw(trained, kinds, f".{suffix}", **given):
-        click.echo(path)
+        say(path)
 
 
-@click.command()
-@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@command()
+@click.argument("run_folder", metavar="RUN", type=PATH)
 @click.option(
     "--observed",
     metavar="MASK",
@@ -123,7 +125,7 @@ def plot(run_folder: Path, kinds: tuple[str, ...], suffix: str, **options: Any) 
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of the figures and of complete.json.  [default: RUN/plots]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -166,15 +168,15 @@ def complete(
         folder=out,
     )
     if as_json:
-        click.echo(json.dumps(completed.result))
+        print(json.dumps(completed.result))
         return
     losses = completed.completion.inferred.losses
     if plain:
         for step in range(10, losses.shape[1] + 1, 10):
-            click.echo(f"step {step:3}: loss {losses.mean(axis=0)[step - 1]:.2f}")
+            say(f"step {step:3}: loss {losses.mean(axis=0)[step - 1]:.2f}")
     _report_completion(completed.result, len(losses), float(losses[:, -1].mean()), completed.seconds)
     for path in completed.files:
-        click.echo(path)
+        say(path)
 
 
 def _report_completion(result: dict[str, Any], images: int, loss: float, seconds: float) -> None:

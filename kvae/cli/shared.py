@@ -7,26 +7,18 @@ from typing import Any
 
 import click
 
+from kvae.cli import stopping
+from kvae.cli.usage import PATH
 from kvae.internal import user_files
-from kvae.internal.errors import KvaeWarning
 from kvae.internal.quiet_output import silenced
+from kvae.internal.visible import visible
 
 SAVED_MODELS = Path("saved_models")
-
-_printed: set[str] = set()
-
-
-def one_line(message: Any, category: Any, *_: Any) -> None:
-    """Prints a warning of kvae as one line, but only once. Warnings of libraries are not for users of the command."""
-    line = f"kvae: warning: {message}"
-    if issubclass(category, KvaeWarning) and line not in _printed:
-        _printed.add(line)
-        print(line, file=sys.stderr)
 
 
 def quiet_tensorflow() -> None:
     """Imports TensorFlow without the lines that it writes to file descriptor 2 before its log level takes effect."""
-    with silenced():
+    with stopping.importing(), silenced():
         importlib.import_module("kvae.internal.tensorflow")
 
 
@@ -41,7 +33,7 @@ def import_option() -> click.Option:
 
     return click.Option(
         ["--import"],
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="FILE.py",
         multiple=True,
         expose_value=False,
@@ -82,10 +74,17 @@ def print_evaluation(result: dict[str, Any]) -> None:
 
 
 def console(width: int = 110) -> Any:
-    """A console of `rich`, which has the given width if the output is not a terminal."""
+    """A console of `rich`, which has the given width if the output is not a terminal, and takes no text as markup."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else width, highlight=False)
+    class Literal(Console):
+        def render_str(self, text: str, **options: Any) -> Any:  # every text and every cell of a table passes here
+            return super().render_str(visible(text), **options)
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # `kvae.cli.entry` handles it, as that of any other output
+
+    return Literal(width=None if sys.stdout.isatty() else width, highlight=False, markup=False, emoji=False)
 
 
 def print_table(table: Any, width: int = 110) -> None:

@@ -1,29 +1,38 @@
 """`kvae demo`, `kvae recipes`, `kvae train`: from a recipe to a run folder."""
 
-import re
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
+from kvae.cli import stopping
 from kvae.cli.exports import print_variants, write_samples
+from kvae.cli.output import say
 from kvae.cli.shared import SAVED_MODELS, print_evaluation, quiet_tensorflow, verbosity
+from kvae.cli.usage import PATH, command
+from kvae.internal import user_files
 from kvae.internal.errors import UserError
 
+KEYS = {  # the keys of a configuration that options are short for
+    "dataset": "data.source",
+    "epochs": "training.epochs",
+    "batch_size": "data.batch_size",
+    "latent_dim": "model.latent_dim",
+    "beta": "model.beta",
+    "seed": "seed",
+    "learning_rate": "training.learning_rate",
+}
 
-@click.command()
+
+@command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of the run.  [default: saved_models/demo, which is replaced]",
 )
 def demo(out: Path | None) -> None:
     """Train, evaluate, plot, export and sample with the digits that kvae contains."""
-    quiet_tensorflow()
-    from kvae import export, training
-    from kvae.training import results
     from kvae.training.config import RunConfig, load_values
     from kvae.training.runs import check_free
 
@@ -31,26 +40,32 @@ def demo(out: Path | None) -> None:
     overwrite = out is None
     out = out or SAVED_MODELS / "demo"
     check_free(out, overwrite)
+    quiet_tensorflow()
+    from kvae import export, training
+    from kvae.training import results
+
     start = time.monotonic()
-    click.echo(f"1. Training {config.name} in {out}: {config.description}")
-    trained = training.train(config, out, overwrite=overwrite, verbose=verbosity())
-    click.echo(f"   {time.monotonic() - start:.0f} s\n2. Evaluating on the 1,000 test digits")
+    say(f"1. Training {config.name} in {out}: {config.description}")
+    with stopping.training(out):
+        trained = training.train(config, out, overwrite=overwrite, verbose=verbosity())
+    say(f"   {time.monotonic() - start:.0f} s", "2. Evaluating on the 1,000 test digits")
     print_evaluation(results.evaluate(trained, samples=500))
-    click.echo("3. Plotting")
+    say("3. Plotting")
     for path in results.draw(trained):
-        click.echo(f"   {path}")
-    click.echo(f"4. Exporting to {trained.bundle}")
+        say(f"   {path}")
+    say(f"4. Exporting to {trained.bundle}")
     print_variants(export.bundle_of_run(trained, test=export.test_images(trained)))
-    click.echo("5. Sampling")
+    say("5. Sampling")
     write_samples(out, 10, 0, out / "samples.png", means_only=False)
-    click.echo(f"   {out / 'samples.png'}")
-    click.echo(
-        f"\nDone in {time.monotonic() - start:.0f} s. The model is {out / 'model.keras'}\n"
-        f"Next: kvae train --recipe mnist_2d    kvae sample {out} -n 64 -o grid.png"
+    say(f"   {out / 'samples.png'}")
+    say(
+        "",
+        f"Done in {time.monotonic() - start:.0f} s. The model is {out / 'model.keras'}",
+        f"Next: kvae train --recipe mnist_2d    kvae sample {out} -n 64 -o grid.png",
     )
 
 
-@click.command()
+@command()
 def recipes() -> None:
     """List the recipes of kvae."""
     from kvae.training import config
@@ -59,17 +74,17 @@ def recipes() -> None:
     names = list(config.recipes())
     width = max(map(len, names))
     for name in names:
-        click.echo(f"{name:{width}}  {RunConfig.from_dict(load_values(name)).description}")
+        say(f"{name:{width}}  {RunConfig.from_dict(load_values(name)).description}")
 
 
-@click.command()
+@command()
 @click.option("--recipe", metavar="NAME|FILE.toml", help="A recipe of kvae, as `kvae recipes` lists them, or a file.")
 @click.option(
     "--dataset",
     metavar="SOURCE",
     help="The data: mnist5k, a TFDS dataset, idx:DIR, csv:FILE, npz:FILE or images:DIR.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: saved_models/<recipe>]")
+@click.option("--out", type=PATH, help="Folder of the run.  [default: saved_models/<name of the recipe>]")
 @click.option("--resume", is_flag=True, help="Continue a run that was interrupted.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing run.")
 @click.option(
@@ -97,57 +112,48 @@ def train(
     """Train a model and write its run folder."""
     from kvae.internal.files import read_json
     from kvae.training import distribution
-    from kvae.training.config import RunConfig, load_values, override, parse_setting
+    from kvae.training.config import RunConfig, collected, load_values, override, parse_setting
+    from kvae.training.names import name_of_source
     from kvae.training.runs import Run, check_free
 
-    keys = {
-        "epochs": "training.epochs",
-        "batch_size": "data.batch_size",
-        "latent_dim": "model.latent_dim",
-        "beta": "model.beta",
-        "seed": "seed",
-        "learning_rate": "training.learning_rate",
-    }
-    overrides = {keys[name]: value for name, value in short.items() if value is not None}
-    if dataset is not None:
-        overrides["data.source"] = dataset
-    overrides.update(parse_setting(setting) for setting in settings)
+    short["dataset"] = dataset
+    given = [
+        (f"--{name.replace('_', '-')} {value}", KEYS[name], value) for name, value in short.items() if value is not None
+    ]
+    given += [(f"--set {text}", *parse_setting(text)) for text in settings]
     if resume and overwrite:
         raise UserError("Expected --resume or --overwrite. Received both.")
-    if resume and out is None and recipe is None:
-        raise UserError("Expected --resume with --out RUN or --recipe NAME, which name the run. Received neither.")
     if recipe is not None:
         values = load_values(recipe)
-    elif dataset is not None:
-        values = {"name": re.sub(r"\W+", "_", dataset).strip("_")}
+    elif resume:
+        if out is None:
+            raise UserError("Expected --resume with --out RUN or --recipe NAME, which name the run. Received neither.")
+        values = Run.open(out).config.to_dict()
     else:
-        values = {} if resume else load_values("digits_2d")
-    folder = out or SAVED_MODELS / values["name"]
-
-    if resume and recipe is None:
-        values = Run.open(folder).config.to_dict()
-    config = RunConfig.from_dict(override(values, overrides))
+        values = load_values("digits_2d") if dataset is None else {"name": name_of_source(dataset)}
+    config = RunConfig.from_dict(override(values, collected(given)))
+    folder = out or SAVED_MODELS / config.name
     chief = distribution.is_chief(distribute)
     if chief and not resume:
         check_free(folder, overwrite)
 
     start = time.monotonic()
-    quiet_tensorflow()
-    from kvae import training
+    further = ["--distribute", distribute] if distribute else []
+    further += [word for path in user_files.imported() for word in ("--import", str(path))]
+    with stopping.training(folder, resume, further):
+        quiet_tensorflow()
+        from kvae import training
 
-    try:
+        options: dict[str, Any] = {"verbose": verbosity(), "distribute": distribute}
         if resume:
-            trained = training.resume(folder, config, verbose=verbosity(), distribute=distribute)
+            trained = training.resume(folder, config, **options)
         else:
-            trained = training.train(config, folder, overwrite=overwrite, verbose=verbosity(), distribute=distribute)
-    except KeyboardInterrupt:
-        print(f"\nInterrupted. To continue: kvae train --resume --out {folder}", file=sys.stderr)
-        sys.exit(130)
+            trained = training.train(config, folder, overwrite=overwrite, **options)
     if not chief:
-        click.echo(f"Trained in {time.monotonic() - start:.0f} s. The chief writes {trained.folder}.")
+        say(f"Trained in {time.monotonic() - start:.0f} s. The chief writes {trained.folder}.")
         return
     print_evaluation(read_json(trained.folder / "evaluation.json"))
-    click.echo(f"{trained.folder}: trained and evaluated in {time.monotonic() - start:.0f} s")
+    say(f"{trained.folder}: trained and evaluated in {time.monotonic() - start:.0f} s")
 
 
 COMMANDS = (demo, recipes, train)

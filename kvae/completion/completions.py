@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvae.completion.baselines import has_pixel_means, pixel_mean_baseline, zero_filled_baseline
-from kvae.completion.masked_images import check_images
+from kvae.completion.masked_images import BATCH, check_images
 from kvae.completion.prediction import predict
 from kvae.completion.scoring import Score, quadrature_score, score
 from kvae.completion.variational_inference import Inferred, infer, infer_whole
 from kvae.evaluation import Estimate
+from kvae.internal import memory
 from kvae.internal.errors import UserError, check_whole
+from kvae.model import sampling
 from kvae.model.vae import VAE
 
 SAMPLES = 500  # the default number of draws of z per image
@@ -74,6 +76,13 @@ def complete(
     images = check_images(vae, x, observed, seed, condition)
     check_whole("draws", draws)
     check_whole("samples", samples, least=3)
+    batch = min(BATCH, len(images.x), sampling.images_at_once(vae))
+    # z and its weight for each draw of a batch of images, in pieces and as a whole
+    memory.check(
+        2 * samples * batch * (memory.NUMBER * vae.latent_dim + 8),
+        f"{samples:,} draws of z per image",
+        "Choose fewer samples.",
+    )
     if inferred is None:
         inferred = infer(vae, images.zero_filled, images.observed, seed=seed, condition=images.condition, **options)
     elif options:

@@ -140,12 +140,13 @@ class Data:
         Raises:
             UserError: if the split does not exist, no place is given, or a place is outside of the split.
         """
-        split, index = self._split(part), np.asarray(places, np.int64)
-        if not index.size:
+        split = self._split(part)
+        if not len(places):
             raise UserError(f"Expected at least one place of a {part} image. Received none.")
-        wrong = index[(index < 0) | (index >= split.count)]
-        if wrong.size:
+        wrong = [place for place in places if not 0 <= place < split.count]
+        if wrong:
             raise UserError(f"Expected places of {part} images between 0 and {split.count - 1}. Received {wrong[0]}.")
+        index = np.asarray(places, np.int64)
         if split.images is None:
             return self.examples(part, int(index.max()) + 1)[0][index]
         return self._fixed_binarization(part)(tf.constant(split.images[index]), index + split.start).numpy()

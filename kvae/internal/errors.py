@@ -5,7 +5,10 @@ import numbers
 import sys
 from collections.abc import Iterable
 
+from kvae.internal.visible import shortened, shown
+
 OWN_PACKAGES = ("kvae", "keras", "tensorflow", "contextlib")
+MOST = 2**31 - 1  # the largest whole number that TensorFlow's 32-bit indices can hold
 
 
 class UserError(ValueError):
@@ -35,21 +38,23 @@ def unknown(kind: str, received: object, choices: Iterable[str]) -> UserError:
         received: the name that was received.
         choices: the valid names.
     """
-    valid = sorted(choices)
-    nearest = difflib.get_close_matches(str(received), valid, n=1)
+    valid, name = sorted(choices), shortened(str(received), 200)
+    nearest = difflib.get_close_matches(name, valid, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return UserError(f"Unknown {kind} {str(received)!r}.{hint} Expected one of: {', '.join(valid)}.")
+    return UserError(f"Unknown {kind} {name!r}.{hint} Expected one of: {', '.join(valid)}.")
 
 
-def check_whole(name: str, value: object, least: int = 1) -> int:
-    """`value` as an int; raises `UserError` if it is not a whole number of at least `least`."""
+def check_whole(name: str, value: object, least: int = 1, most: int = MOST) -> int:
+    """`value` as an int; raises `UserError` if it is not a whole number from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise UserError(f"Expected {name} to be a whole number of at least {least}. Received {value!r}.")
+        raise UserError(f"Expected {name} to be a whole number of at least {least}. Received {shown(value)}.")
+    if int(value) > most:
+        raise UserError(f"Expected {name} to be a whole number of at most {most:,}. Received {shown(value)}.")
     return int(value)
 
 
 def check_seed(name: str, value: object) -> int:
     """`value` as an int; raises `UserError` if it is not a whole number in 0..2^31 - 1."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 0 <= int(value) < 2**31:
-        raise UserError(f"Expected {name} to be a whole number in 0..{2**31 - 1}. Received {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 0 <= int(value) <= MOST:
+        raise UserError(f"Expected {name} to be a whole number in 0..{MOST}. Received {shown(value)}.")
     return int(value)

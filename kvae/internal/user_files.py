@@ -53,6 +53,11 @@ def import_file(path: str | Path) -> ModuleType:
     return module
 
 
+def imported() -> list[Path]:
+    """The files that were imported, in this order."""
+    return [Path(str(module.__file__)) for module in _MODULES.values()]
+
+
 def is_imported(module: str) -> bool:
     """Whether a file with this module name was imported."""
     return module in _MODULES

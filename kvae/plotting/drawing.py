@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 from kvae.internal.errors import UserError
 from kvae.internal.files import atomic_file
 from kvae.internal.pictures import as_images, save_picture, tile
+from kvae.plotting.words import Figure, legend, words
 
 DPI = 200
+MOST_DOTS = 2**16 - 1  # the largest side of a bitmap that Matplotlib draws
 BITMAPS = ("png", "jpg", "jpeg", "webp", "tif", "tiff")
 # Paul Tol's "muted" scheme: ten colours that colour-blind readers can distinguish, in an order that gives neighbouring
 # digits very different colours. The markers distinguish them in grey print too.
@@ -131,9 +132,24 @@ def _magnification(width: int) -> int:
     return max(1, round(0.62 * DPI / width))
 
 
+def check_size(rows: int, columns: int, image_shape: Sequence[int]) -> None:
+    """Raises `UserError` if a figure of this many rows and columns of images would be too large to be drawn."""
+    scale = _magnification(image_shape[1])
+    _check_dots(max(rows * (image_shape[0] + 2), columns * (image_shape[1] + 2)) * scale)
+
+
+def _check_dots(side: int) -> None:
+    if side > MOST_DOTS:
+        raise UserError(
+            f"Expected a figure of at most {MOST_DOTS:,} dots in each direction. Received one of {side:,}. Draw fewer "
+            "images."
+        )
+
+
 def _sheet_figure(picture: np.ndarray, width: int) -> tuple[Figure, Any]:
     """A figure of a picture that contains images of `width` pixels; every pixel is a whole number of dots."""
     scale = _magnification(width)
+    _check_dots(max(picture.shape[:2]) * scale)
     figure = Figure(figsize=(picture.shape[1] * scale / DPI, picture.shape[0] * scale / DPI))
     axes = figure.add_axes((0, 0, 1, 1))
     _show(axes, picture)
@@ -176,10 +192,11 @@ def titled_columns(columns: Mapping[str, ArrayLike], row_titles: Sequence[str] =
     figure, axes = _sheet_figure(picture, width)
     for number, title in enumerate(columns):
         centre = number * (width + 2) + (width - 1) / 2
-        axes.text(centre, -2, title, ha="center", va="bottom", fontsize=7)
+        axes.text(centre, -2, words(title), ha="center", va="bottom", fontsize=7)
     axes.text(-2, -2, row_heading, ha="right", va="bottom", fontsize=7)
     for number in range(min(count, len(row_titles))):
-        axes.text(-2, number * (height + 2) + (height - 1) / 2, row_titles[number], ha="right", va="center", fontsize=7)
+        middle = number * (height + 2) + (height - 1) / 2
+        axes.text(-2, middle, words(row_titles[number]), ha="right", va="center", fontsize=7)
     return figure
 
 
@@ -196,8 +213,8 @@ def interpolation(means: ArrayLike, ends: Sequence[tuple[str, str]] = ()) -> Fig
     height = means.shape[2]
     for number, (first, last) in enumerate(ends):
         middle = number * (height + 2) + (height - 1) / 2
-        axes.text(-4, middle, first, ha="right", va="center", fontsize=9)
-        axes.text(picture.shape[1] + 3, middle, last, ha="left", va="center", fontsize=9)
+        axes.text(-4, middle, words(first), ha="right", va="center", fontsize=9)
+        axes.text(picture.shape[1] + 3, middle, words(last), ha="left", va="center", fontsize=9)
     return figure
 
 
@@ -281,7 +298,7 @@ def posterior_contours(picture: ArrayLike, panels: Sequence[ContourPanel]) -> Fi
         offset = np.stack([first - panel.q.mean[0], second - panel.q.mean[1]], axis=-1)
         squared_distance = np.einsum("...i,ij,...j->...", offset, np.linalg.inv(panel.q.covariance), offset)
         axes.contour(first, second, np.exp(-0.5 * squared_distance), CONTOURS, colors=COLOURS[1], linewidths=0.6)
-        axes.set(title=panel.title, xlabel="$z_1$", ylabel="$z_2$")
+        axes.set(title=words(panel.title), xlabel="z₁", ylabel="z₂")
         axes.set_aspect("equal")
     handles = [Line2D([], [], color=COLOURS[0]), Line2D([], [], color=COLOURS[1])]
     labels = ["p(z | observed), unnormalised", "q(z)"]
@@ -312,9 +329,12 @@ def latent_scatter(
     if labels.shape != mean.shape[:1]:
         raise UserError(f"Expected one label per mean: {mean.shape[:1]}. Received {labels.shape}.")
     points, x_label, y_label = _project(mean, labels)
-    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    present = np.unique(labels)
+    named = present[: len(COLOURS) * len(MARKERS)]  # more cannot be distinguished
+    columns = math.ceil(len(named) / 15)
+    figure = Figure(figsize=(6.4 + 4.5 * (columns - 1), 5.6), layout="constrained")
     axes = figure.subplots()
-    for number, label in enumerate(np.unique(labels)):
+    for number, label in enumerate(present):
         chosen = labels == label
         axes.scatter(
             points[chosen, 0],
@@ -324,13 +344,20 @@ def latent_scatter(
             linewidths=0,
             color=COLOURS[number % len(COLOURS)],
             marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
-            label=str(names[label]) if names is not None and 0 <= label < len(names) else str(label),
         )
-    axes.set(xlabel=x_label, ylabel=y_label, title=title)
+    axes.set(xlabel=x_label, ylabel=y_label, title=words(title, 100))
     if mean.shape[1] > 1:
         axes.set_aspect("equal", adjustable="datalim")
-    columns = math.ceil(len(np.unique(labels)) / 15)
-    axes.legend(markerscale=2, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), ncols=columns)
+    legend(
+        axes,
+        axes.collections[: len(named)],
+        [names[label] if names is not None and 0 <= label < len(names) else label for label in named],
+        title=None if len(named) == len(present) else f"the first {len(named)} of {len(present):,} classes",
+        markerscale=2,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        ncols=columns,
+    )
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -338,11 +365,11 @@ def latent_scatter(
 def _project(mean: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, str, str]:
     """Two coordinates per mean, `[N, 2]`, and the labels of both axes."""
     if mean.shape[1] == 1:
-        return np.stack([mean[:, 0], labels], axis=1), "$z_1$", "label"
+        return np.stack([mean[:, 0], labels], axis=1), "z₁", "label"
     if mean.shape[1] == 2:
-        return mean, "$z_1$", "$z_2$"
+        return mean, "z₁", "z₂"
     if not np.ptp(mean, axis=0).any():  # the posterior has collapsed, so there are no principal components
-        return mean[:, :2], "$z_1$", "$z_2$"
+        return mean[:, :2], "z₁", "z₂"
     points, (first, second) = principal_components(mean)
     return (
         points,
@@ -409,20 +436,20 @@ def learning_curves(history: Mapping[str, ArrayLike], held_out: str = "validatio
         raise UserError("Expected a history of at least one epoch. Received none.")
     figure = Figure(figsize=(10.5, 3.3), layout="constrained")
     for axes, name in zip(figure.subplots(1, 3), ("loss", "reconstruction", "kl"), strict=True):
-        axes.plot(epochs, history[name], color=COLOURS[0], label="training")
+        axes.plot(epochs, history[name], color=COLOURS[0])
         shown = [np.asarray(history[name])]
         if f"val_{name}" in history:
             values = np.asarray(history[f"val_{name}"])
             measured = np.isfinite(values)  # NaN for epochs without an evaluation on the held-out data
             sparse = not measured.all()
             style = {"linestyle": "--", "marker": "o" if sparse else None, "markersize": 3}
-            axes.plot(epochs[measured], values[measured], color=COLOURS[1], label=held_out, **style)
+            axes.plot(epochs[measured], values[measured], color=COLOURS[1], **style)
             shown.append(values)
         _skip_first_epochs(axes, np.concatenate(shown), shown)
         axes.set(title=name, xlabel="epoch", ylabel="nats per image")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False)
+        legend(axes, axes.lines, ("training", held_out)[: len(axes.lines)])
     return figure
 
 

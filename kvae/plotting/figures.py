@@ -4,6 +4,7 @@
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from kvae.completion import Completion, Inferred, article_options, complete
 from kvae.data import Data
 from kvae.evaluation import quadrature
+from kvae.internal import memory
 from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.pictures import enlarge, tile
 from kvae.internal.tensorflow import tf
@@ -72,7 +74,7 @@ def samples(subject: Subject, *, n: int = 20, seed: int = 0) -> Drawings:
         seed: the seed. It gives the same z in all pictures and in `VAE.generate`.
     """
     vae = subject.vae
-    check_whole("n", n)
+    drawing.check_size(2 * math.ceil(check_whole("n", n) / 10), 10, vae.image_shape)
     z = sampling.draw_z(vae, 10, seed)
     index = tf.range(10)
     noises = [Keyed(seed, Stream.PICTURES, index, number) for number in range(3)]
@@ -143,18 +145,19 @@ def lattice(subject: Subject, *, n: int = 20, extent: float | None = None, quant
         quantiles: whether to place the points at quantiles of the prior instead.
     """
     _check_plane(subject.vae)
+    values = check_whole("n", n) ** 2 * math.prod(subject.vae.image_shape)
+    # the means, a copy of them as a picture, and the picture as bytes
+    memory.check(9 * values, f"a lattice of {n:,} x {n:,} images", "Choose a smaller -n.")
     if quantiles and extent is not None:
         raise UserError("Expected either extent or quantiles. Received both.")
     if extent is not None:
         points = latent_points.lattice(n, extent)
     elif quantiles:
-        points = latent_points.rows(*[_quantiles(subject.vae, check_whole("n", n))] * 2)
+        points = latent_points.rows(*[_quantiles(subject.vae, n)] * 2)
     else:
         low, high = subject.vae.prior.region()
         centre, half = (low + high) / 2, LATTICE_FRACTION * (high - low) / 2
-        sides = [
-            latent_points.spaced(a, b, check_whole("n", n)) for a, b in zip(centre - half, centre + half, strict=True)
-        ]
+        sides = [latent_points.spaced(a, b, n) for a, b in zip(centre - half, centre + half, strict=True)]
         points = latent_points.rows(*sides)
     return {"lattice": drawing.lattice(_means(subject.vae, points))}
 
@@ -189,6 +192,7 @@ def interpolation(
         numbers = [[data.class_number("test", label) for label in pair] for pair in chosen]
         indices = np.array([[data.places_of("test", label)[0] for label in pair] for pair in chosen])
         names = [(data.class_name(first), data.class_name(last)) for first, last in numbers]
+    drawing.check_size(len(indices), steps, vae.image_shape)
     mean = np.asarray(vae.encode(data.images_at("test", indices.ravel())).mean).reshape(*indices.shape, -1)
     z = latent_points.path(mean[:, 0], mean[:, 1], steps, spherical).swapaxes(0, 1)
     return {"interpolation": drawing.interpolation(_means(vae, z), names)}

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from kvae.data import Data
-from kvae.internal import user_files
+from kvae.internal import memory, user_files
 from kvae.internal.errors import UserError, unknown
-from kvae.internal.tensorflow import keras
+from kvae.internal.tensorflow import keras, tf
+from kvae.internal.visible import shown
 from kvae.model import likelihoods, networks, objectives, posteriors, priors
 from kvae.model.vae import VAE
 from kvae.training.config import ModelConfig, PartConfig, RunConfig
@@ -25,6 +26,7 @@ NOT_OPTIONS = {"latent_dim", "seed", "dtype", "sizes", "name", "trainable", "ker
 NOT_OPTIONS |= {"changed_layers"}  # of a saved network
 # The options that every network has, with their defaults.
 NETWORK_DEFAULTS: dict[str, Any] = {"output_bias": "zero", "encoder_l2": 0.0, "decoder_l2": 0.0}
+SLOTS = {"adam": 2, "adamw": 2, "adamax": 2, "rmsprop": 1, "sgd": 0}  # numbers that an optimizer stores per weight
 OUTPUT_BIASES = ("zero", "data")
 
 
@@ -57,7 +59,8 @@ def build_model(config: RunConfig, data: Data, parts: Parts | None = None) -> VA
         parts: the result of `make_parts` for the configuration. By default the parts are made here.
 
     Raises:
-        UserError: if a part does not accept one of its options, or if the networks do not fit the images.
+        UserError: if a part does not accept one of its options, if the networks do not fit the images, or if the
+            training cannot fit into the memory of this machine.
     """
     training = config.training
     parts = make_parts(config) if parts is None else parts
@@ -75,7 +78,15 @@ def build_model(config: RunConfig, data: Data, parts: Parts | None = None) -> VA
         seed=config.seed,
         dtype=training.precision,
     )
-    vae.build((None, *data.info.image_shape))
+    batch = config.data.batch_size // tf.distribute.get_strategy().num_replicas_in_sync
+    with memory.training(
+        slots=SLOTS[training.optimizer],
+        batch=batch,
+        draws=objective.samples,
+        number=4 if training.precision == "float32" else 2,
+        gpus=len(tf.config.list_physical_devices("GPU")),
+    ):
+        vae.build((None, *data.info.image_shape))
     return vae
 
 
@@ -182,6 +193,9 @@ def _common_options(config: RunConfig) -> dict[str, Any]:
     for name in ("encoder_l2", "decoder_l2"):
         if isinstance(common[name], bool) or not isinstance(common[name], int | float) or common[name] < 0:
             raise UserError(f"Expected model.network.{name} to be a number of at least 0. Received {common[name]!r}.")
+    activation = options.get("activation", "")
+    if not isinstance(activation, str):  # Keras would make any of its objects from a table
+        raise UserError(f"Expected model.network.activation to be a name such as 'relu'. Received {shown(activation)}.")
     return common
 
 

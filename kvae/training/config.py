@@ -2,15 +2,29 @@
 
 import difflib
 import tomllib
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from kvae.internal.errors import UserError, unknown
+from kvae.internal import reading
+from kvae.internal.errors import MOST, UserError, unknown
+from kvae.internal.visible import shortened, shown
+from kvae.training.names import check_name
 from kvae.training.part_tables import KINDS, SHORT, plain, with_tables
+
+_TOO_LONG = "a number has too many digits"
+_TOO_DEEP = "its values are nested too deeply"
+
+
+def _no_null(text: str) -> str:
+    """Rejects a null character, which no path may contain."""
+    if "\0" in text:
+        raise PydanticCustomError("null", "expected a text without null characters")
+    return text
 
 
 def _no_bool(value: Any) -> Any:
@@ -20,8 +34,8 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
-Whole = Annotated[int, Field(ge=1), BeforeValidator(_no_bool)]
-Seed = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_no_bool)]
+Whole = Annotated[int, Field(ge=1, le=MOST), BeforeValidator(_no_bool)]
+Seed = Annotated[int, Field(ge=0, le=MOST), BeforeValidator(_no_bool)]
 Real = Annotated[float, BeforeValidator(_no_bool)]
 
 
@@ -32,7 +46,7 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """The section [data]: the source of the images and their preprocessing, as in `kvae.data.load`."""
 
-    source: str = "mnist5k"
+    source: Annotated[str, AfterValidator(_no_null)] = "mnist5k"
     train: str = "train"
     validation: str | None = None
     test: str = "test"
@@ -147,6 +161,8 @@ class RunConfig(_Section):
         """
         try:
             return cls.model_validate(values)
+        except RecursionError:
+            raise UserError(f"The configuration is not valid: {_TOO_DEEP}.") from None
         except ValidationError as error:
             raise UserError("; ".join(_explain(cls, mistake) for mistake in error.errors())) from None
 
@@ -159,12 +175,17 @@ def parse_toml(text: str, name: str) -> dict[str, Any]:
         name: the name of the file, for the error message.
 
     Raises:
-        UserError: if the text is not valid TOML. The message has the number of the line.
+        UserError: if the text is not valid TOML, which includes a number of more than 4,300 digits and values that are
+            nested too deeply. The message has the number of the line.
     """
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{name} is not valid TOML: {error}.") from error
+    except ValueError as error:
+        raise UserError(f"{name} is not valid TOML: {_TOO_LONG}.") from error
+    except RecursionError as error:
+        raise UserError(f"{name} is not valid TOML: {_TOO_DEEP}.") from error
 
 
 def _explain(cls: type[BaseModel], mistake: Any) -> str:
@@ -175,7 +196,9 @@ def _explain(cls: type[BaseModel], mistake: Any) -> str:
         return str(unknown("key", key, keys(cls))).rstrip(".")
     if mistake["type"] == "value_error":
         return str(mistake["ctx"]["error"])
-    return f"{key}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}. Received {mistake['input']!r}"
+    key = ".".join(part for part in path if part != "bool" and "[" not in part)  # without the members of a union
+    message = "expected a table of keys" if mistake["type"] == "model_type" else mistake["msg"]
+    return f"{key}: {message[0].lower()}{message[1:]}. Received {shown(mistake['input'])}"
 
 
 def keys(cls: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
@@ -209,18 +232,17 @@ def load_values(recipe: str) -> dict[str, Any]:
         recipe: the name of a recipe of kvae, or the path of a TOML file.
 
     Raises:
-        UserError: if there is no such recipe or file, or if the file is not valid TOML.
+        UserError: if there is no such recipe or file, if the file is not valid TOML, or if the name of the recipe,
+            which is by default that of the file, could not be the name of a folder.
     """
     available = recipes()
     if recipe in available:
         return {"name": recipe, **parse_toml(available[recipe], f"recipe {recipe}")}
     path = Path(recipe)
     if path.suffix == ".toml":
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"Could not read {recipe}: {error}.") from error
-        return {"name": path.stem, **parse_toml(text, recipe)}
+        values = {"name": path.stem, **parse_toml(reading.read_text(path), recipe)}
+        check_name(values["name"])
+        return values
     raise unknown("recipe", recipe, available)
 
 
@@ -237,8 +259,10 @@ def override(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]
         The nested values with the settings.
 
     Raises:
-        UserError: if a key is unknown. The message suggests the nearest known key.
+        UserError: if a key is unknown, for which the message suggests the nearest known key; or if two keys stand for
+            the same one, such as `model.beta` and `model.objective.beta`.
     """
+    settings = collected((key, key, value) for key, value in settings.items())
     result = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
     if isinstance(result.get("model"), dict) and any(key.startswith("model.") for key in settings):
         try:
@@ -253,7 +277,7 @@ def override(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]
         for name in path[:-1]:
             inner = section.get(name, {})
             if not isinstance(inner, dict):
-                raise UserError(f"Expected [{'.'.join(path[:-1])}] to be a table of keys. Received {inner!r}.")
+                raise UserError(f"Expected [{'.'.join(path[:-1])}] to be a table of keys. Received {shown(inner)}.")
             section[name] = section = dict(inner)
         before, value = section.get(path[-1]), settings[key]
         if path[0] == "model" and path[-1] in KINDS and isinstance(value, str):
@@ -261,6 +285,37 @@ def override(values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]
             value = before if same else {"kind": value}
         section[path[-1]] = value
     return result
+
+
+def collected(given: Iterable[tuple[str, str, Any]]) -> dict[str, Any]:
+    """Settings by dotted key, of which no two give a value to the same key.
+
+    Args:
+        given: for each setting, how the user gave it, e.g. `--epochs 3`; its key; and its value.
+
+    Raises:
+        UserError: if a key is unknown or has two values, or if the name of a run is not valid. A short key and the key
+            that it stands for are the same.
+    """
+    settings: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, key, value in given:
+        for target in _targets(key, value):
+            if target in origins:
+                both = f"{shortened(origins[target], 100)} and {shortened(origin, 100)}"
+                raise UserError(f"Expected one value for {target}. Received two: {both}.")
+            origins[target] = origin
+        settings[key] = check_name(value) if key == "name" else value
+    return settings
+
+
+def _targets(key: str, value: Any) -> list[str]:
+    """The dotted keys to which a setting gives a value; a table has one for each of its entries."""
+    path = _path_of(key)
+    if path[0] == "model" and path[-1] in KINDS and len(path) == 2:
+        names = value if isinstance(value, dict) else ["kind"]
+        return [f"{key}.{name}" for name in names]
+    return [".".join(path)]
 
 
 def _options_last(key: str) -> bool:
@@ -287,14 +342,18 @@ def parse_setting(text: str) -> tuple[str, Any]:
     """Reads `key=value`. The value is read as TOML, or taken as a string if it is not valid TOML.
 
     Raises:
-        UserError: if the text has no key or no equals sign, or has several lines.
+        UserError: if the text has no key or no equals sign, has several lines, or has a value that cannot be read.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"Expected key=value, e.g. model.beta=1.5. Received {text!r}.")
+        raise UserError(f"Expected key=value, e.g. model.beta=1.5. Received {shown(text)}.")
     if "\n" in text:
-        raise UserError(f"Expected one key=value. Received several lines: {text!r}.")
+        raise UserError(f"Expected one key=value. Received several lines: {shown(text)}.")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
+    except ValueError:
+        raise UserError(f"Could not read the value of {shown(key.strip())}: {_TOO_LONG}.") from None
+    except RecursionError:
+        raise UserError(f"Could not read the value of {shown(key.strip())}: {_TOO_DEEP}.") from None

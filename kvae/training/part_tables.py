@@ -66,7 +66,7 @@ def plain(value: Any) -> Any:
     """The value in the types of JSON and TOML, with lists in place of tuples.
 
     Raises:
-        ValueError: if JSON or TOML cannot contain the value, for example NaN.
+        ValueError: if JSON or TOML cannot contain the value, for example NaN or a whole number of more than 64 bits.
     """
     if hasattr(value, "model_dump"):
         return value.model_dump()
@@ -76,6 +76,8 @@ def plain(value: Any) -> Any:
         return [plain(part) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
         raise PydanticCustomError("finite", "expected a finite number")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise PydanticCustomError("size", "expected a number of at most 64 bits")
     if value is None or isinstance(value, str | int | float):
         return value
     raise PydanticCustomError("plain", "expected a number, a string, or a list or table of these")

@@ -9,6 +9,7 @@ import numpy as np
 
 from kvae import completion, evaluation
 from kvae.completion import Completion
+from kvae.data.sources import absolute
 from kvae.internal import files
 from kvae.internal.errors import UserError, check_seed, check_whole
 from kvae.plotting import drawing, figures
@@ -67,7 +68,7 @@ def evaluate(
     result = evaluation.evaluate(
         vae, images, only=only, samples=samples, seed=seed, protocol=data_protocol, verbose=verbose
     )
-    run.write_evaluation(result, dataset)
+    run.write_evaluation(result, None if dataset is None else absolute(dataset))
     return result
 
 

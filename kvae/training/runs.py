@@ -13,7 +13,6 @@ saved_models/<run>/
 """
 
 import importlib.metadata
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -29,6 +28,7 @@ from kvae.runtime import cards
 from kvae.runtime.keras import load_model
 from kvae.training import history
 from kvae.training.config import RunConfig
+from kvae.training.names import distinct_name
 from kvae.training.part_tables import with_tables
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class Run:
 
     def write_evaluation(self, evaluation: dict[str, Any], dataset: str | None = None) -> None:
         """Writes evaluation.json, or evaluation-<dataset>.json if the data are not the run's own."""
-        suffix = "" if dataset is None else "-" + re.sub(r"\W+", "_", dataset).strip("_")
+        suffix = "" if dataset is None else f"-{distinct_name(dataset)}"
         sealed.write(self.folder / f"evaluation{suffix}.json", evaluation)
 
     @property

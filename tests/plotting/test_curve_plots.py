@@ -16,7 +16,7 @@ def legend(axes) -> list[str]:
 # --- latent_scatter
 
 
-@pytest.mark.parametrize(("dimensions", "expected"), [(1, ("$z_1$", "label")), (2, ("$z_1$", "$z_2$"))])
+@pytest.mark.parametrize(("dimensions", "expected"), [(1, ("z₁", "label")), (2, ("z₁", "z₂"))])
 def test_scatter_axes_are_latent_dimensions(scatter, dimensions, expected):
     axes = scatter(dimensions).axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel()) == expected
@@ -187,7 +187,7 @@ def test_contours_are_read_as_the_plane_the_first_coordinate_to_the_right():
     _, axes = drawing.posterior_contours(SEEN, [drawing.ContourPanel("", window, q)]).axes
     innermost = axes.collections[1].get_paths()[-1].vertices
     np.testing.assert_allclose(innermost.mean(axis=0), [2, 1], atol=CROSSING)
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("$z_1$", "$z_2$")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("z₁", "z₂")
     assert axes.get_aspect() == 1
 
 

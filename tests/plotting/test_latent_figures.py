@@ -30,8 +30,8 @@ def test_latent_scatter_says_how_many_images_of_which_data(digits_2d):
 @pytest.mark.parametrize(
     ("latent_dim", "expected"),
     [
-        (1, "$z_1$"),
-        (2, "$z_1$"),
+        (1, "z₁"),
+        (2, "z₁"),
         (3, "principal component 1 of 3 latent dimensions"),
         (5, "principal component 1 of 5 latent dimensions"),
     ],

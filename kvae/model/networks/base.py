@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from kvae.internal.errors import UserError, check_whole, unknown
+from kvae.internal import memory
+from kvae.internal.errors import MOST, UserError, check_whole, unknown
 from kvae.internal.tensorflow import keras, tf
+from kvae.internal.visible import shown
 from kvae.model.hints import Activation, Array, Regularizer
 from kvae.model.keywords import check_leftover_keywords
 from kvae.model.networks.layer_configs import LayerConfigs
@@ -18,6 +20,12 @@ from kvae.model.networks.merged_heads import can_merge, merged
 from kvae.model.networks.output_bias import ConstantValues
 from kvae.model.saving import Saving
 
+ACTIVATIONS = tuple(
+    name
+    for name, value in vars(keras.activations).items()
+    if inspect.isfunction(value) and name not in ("get", "serialize", "deserialize")
+)
+MOST_LAYERS = 1000
 INITIALIZATIONS = ("glorot", "fan_in")
 SCALES = ("log_var", "log_sigma")
 Shape = tuple[int, ...]
@@ -37,9 +45,33 @@ def call(network: Any, inputs: Any, condition: Any = None, training: bool = Fals
 
 def check_widths(name: str, widths: Sequence[int]) -> Shape:
     """`widths` as a tuple of ints. Raises `UserError` if it is not a sequence of positive whole numbers."""
-    if isinstance(widths, int) or not all(isinstance(width, int | np.integer) and width > 0 for width in widths):
-        raise UserError(f"Expected {name} to be a sequence of positive widths such as (500,). Received {widths!r}.")
+    listed = isinstance(widths, Sequence | np.ndarray) and not isinstance(widths, str)
+    if not listed or len(widths) > MOST_LAYERS or not all(map(_is_width, widths)):
+        raise UserError(
+            f"Expected {name} to be a sequence of positive widths such as (500,), at most {MOST_LAYERS} of them. "
+            f"Received {shown(widths)}."
+        )
     return tuple(int(width) for width in widths)
+
+
+def _is_width(width: Any) -> bool:
+    return isinstance(width, int | np.integer) and not isinstance(width, bool) and 0 < int(width) <= MOST
+
+
+def check_activation(activation: Any) -> Any:
+    """The function of an activation; raises `UserError` if it is neither a function nor the name of one in Keras."""
+    if isinstance(activation, type):
+        raise UserError(
+            f"Expected an activation. Received the class {activation.__name__}; write {activation.__name__}()."
+        )
+    if isinstance(activation, str) and activation not in ACTIVATIONS:
+        raise unknown("activation", activation, ACTIVATIONS)
+    try:
+        return keras.activations.get(activation)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"Expected the name of an activation such as 'relu', or a function. Received {shown(activation)}."
+        ) from error
 
 
 def check_image_shape(image_shape: Sequence[int]) -> Shape:
@@ -72,7 +104,7 @@ class Network(Saving):
             )
         if initialization not in INITIALIZATIONS:
             raise unknown("initialization", initialization, INITIALIZATIONS)
-        self.activation = keras.activations.get(activation)
+        self.activation = check_activation(activation)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.initialization = initialization
@@ -84,8 +116,14 @@ class Network(Saving):
         self._seeds_used += 1
         return None if self.seed is None else (self.seed * 1_000_003 + self._seeds_used) % 2**31
 
-    def _layer(self, kind: type, width: int, fan_in: int, *, head: bool = False, **options: Any) -> Any:
-        """A dense or (transposed) convolutional layer. A head has no activation and computes in float32."""
+    def _layer(
+        self, kind: type, width: int, fan_in: int, *, places: int = 1, head: bool = False, **options: Any
+    ) -> Any:
+        """A dense layer, or a (transposed) convolutional layer whose output has this number of places, its pixels.
+
+        A head has no activation and computes in float32.
+        """
+        memory.claim(width * (fan_in + 1), width * places, isinstance(self, Decoder))
         if self.initialization == "glorot":
             kernel, bias = keras.initializers.GlorotUniform(seed=self._next_seed()), "zeros"
         else:  # uniform in +-1/sqrt(fan_in) for kernels and biases, the default of PyTorch and of Lua Torch

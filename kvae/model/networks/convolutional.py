@@ -53,10 +53,19 @@ class ConvEncoder(Encoder):
         height, width, channels = _check_height_width_channels(input_shape[1:])
         self.convolutions = []
         for count in self.filters:
-            layer = self._layer(keras.layers.Conv2D, count, 9 * channels, kernel_size=3, strides=2, padding="same")
+            halved = -(-height // 2), -(-width // 2)
+            layer = self._layer(
+                keras.layers.Conv2D,
+                count,
+                9 * channels,
+                places=math.prod(halved),
+                kernel_size=3,
+                strides=2,
+                padding="same",
+            )
             layer.build((None, height, width, channels))
             self.convolutions.append(layer)
-            height, width, channels = -(-height // 2), -(-width // 2), count
+            height, width, channels = *halved, count
         fan_in = height * width * channels
         self.flatten = keras.layers.Flatten(dtype=self.dtype_policy)
         self.flatten.build((None, height, width, channels))
@@ -135,12 +144,19 @@ class ConvDecoder(Decoder):
         self.reshape.build((None, math.prod(shape)))
         self.convolutions = []
         for count in self.filters:
+            doubled = (shape[0] * 2, shape[1] * 2, count)
             layer = self._layer(
-                keras.layers.Conv2DTranspose, count, 9 * shape[2], kernel_size=3, strides=2, padding="same"
+                keras.layers.Conv2DTranspose,
+                count,
+                9 * shape[2],
+                places=math.prod(doubled[:2]),
+                kernel_size=3,
+                strides=2,
+                padding="same",
             )
             layer.build((None, *shape))
             self.convolutions.append(layer)
-            shape = (shape[0] * 2, shape[1] * 2, count)
+            shape = doubled
         bias = None
         if self.output_bias is not None:
             bias = self._bias_initializer(per_pixel(self.output_bias, self.image_shape).mean(axis=(0, 1)))
@@ -148,6 +164,7 @@ class ConvDecoder(Decoder):
             keras.layers.Conv2D,
             channels * self.numbers_per_pixel,
             9 * shape[2],
+            places=math.prod(shape[:2]),
             head=True,
             bias_initializer=bias,
             kernel_size=3,

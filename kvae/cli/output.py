@@ -1,0 +1,60 @@
+"""What the command line prints: lines that stay one line, on streams that may be closed, full, or not UTF-8."""
+
+import os
+import sys
+from contextlib import suppress
+from typing import Any
+
+from kvae.internal.errors import KvaeWarning
+from kvae.internal.visible import visible
+
+_printed: set[str] = set()
+
+
+def prepare() -> None:
+    """Makes printing safe: a closed stream discards its text, and a letter that it cannot encode becomes an escape."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # the next file that is opened would take its number, and receive what libraries print
+            os.open(os.devnull, os.O_RDWR)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+        with suppress(AttributeError):  # a stream of the caller's
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def say(*lines: object) -> None:
+    """Prints lines."""
+    for line in lines:
+        print(visible(line))
+
+
+def complain(text: object) -> None:
+    """Prints one line on the standard error, if that is possible."""
+    with suppress(OSError):
+        print(visible(text), file=sys.stderr, flush=True)
+
+
+def one_line(message: Any, category: Any, *_: Any) -> None:
+    """Prints a warning of kvae as one line, but only once. Warnings of libraries are not for users of the command."""
+    line = f"kvae: warning: {message}"
+    if issubclass(category, KvaeWarning) and line not in _printed:
+        _printed.add(line)
+        complain(line)
+
+
+def flush() -> None:
+    """Writes what was printed; an OSError if that is not possible."""
+    sys.stdout.flush()
+
+
+def discard_unwritten() -> None:
+    """Discards what cannot be written. Otherwise Python would try it again at its end, and print that it failed."""
+    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+        try:
+            stream.flush()
+        except OSError:
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

@@ -1,0 +1,130 @@
+"""What happens when a command is stopped: by Ctrl-C, by `kill`, or because its terminal was closed.
+
+A signal raises `Stopped` in the command, so that unfinished files are removed, and the exit status is 128 plus the
+number of the signal. A second signal ends the process at once, and so does a first one while modules are imported:
+there is nothing to remove yet, and some modules would not pass on the exception.
+"""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kvae.internal.visible import visible
+
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+]  # Windows has no SIGHUP; it has SIGBREAK
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has asked this process to end."""
+
+
+class _Process:
+    """The state of this process."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None  # the first signal that was received
+        self.importing = False
+        self.stderr: int | None = None  # a copy of file descriptor 2, which `silenced` redirects for some time
+        self.run: Path | None = None  # the run folder in which a training can be continued
+        self.command = ""  # the command that continues it
+        self.before: Any = None  # the state of its config.json when the command began
+
+
+_process = _Process()
+
+
+def begin() -> None:
+    """Starts a command: it has not been stopped, and there is no training to continue."""
+    _process.signal, _process.importing, _process.run = None, False, None
+
+
+def install() -> None:
+    """Lets the signals stop the command, except those that are ignored, as under `nohup`."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    with suppress(OSError):
+        _process.stderr = os.dup(2)
+    for number in SIGNALS:
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            signal.signal(number, _on_signal)
+
+
+def _on_signal(number: int, _: Any) -> None:
+    first, _process.signal = _process.signal is None, _process.signal or number
+    if _process.importing or not first:
+        _end_at_once()
+    raise Stopped
+
+
+def _end_at_once() -> NoReturn:
+    with suppress(Exception):
+        sys.stdout.flush()
+    with suppress(Exception):
+        os.write(2 if _process.stderr is None else _process.stderr, f"{visible(message())}\n".encode())
+    os._exit(status())
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Modules are imported in the block."""
+    before, _process.importing = _process.importing, True
+    try:
+        yield
+    finally:
+        _process.importing = before
+
+
+@contextmanager
+def training(folder: Path, resumed: bool = False, options: Sequence[str] = ()) -> Iterator[None]:
+    """The command trains a run in the block. If it is stopped there, its message says how to continue.
+
+    Args:
+        folder: the run folder.
+        resumed: whether the run exists already. Otherwise a run in this folder is one that is to be replaced, until it
+            has another config.json.
+        options: the options that continue the run, after `kvae train --resume --out FOLDER`.
+    """
+    _process.run = folder
+    _process.before = None if resumed else _state(folder)
+    _process.command = shlex.join(["kvae", "train", "--resume", "--out", str(folder), *options])
+    yield
+    _process.run = None  # not after an exception, whose message is still to be made
+
+
+def _state(folder: Path) -> Any:
+    """What is different when the config.json of a run folder is another one; None if there is none."""
+    try:
+        facts = (folder / "config.json").stat()
+    except (OSError, ValueError):
+        return None
+    return facts.st_ino, facts.st_mtime_ns
+
+
+def stopped() -> bool:
+    """Whether a signal has stopped the command."""
+    return _process.signal is not None
+
+
+def status() -> int:
+    """The exit status of a command that was stopped."""
+    return 128 + (_process.signal or signal.SIGINT)
+
+
+def how_to_continue() -> str:
+    """A sentence that says how to continue the training, or an empty text if there is no run yet."""
+    if _process.run is None or _state(_process.run) in (None, _process.before):
+        return ""
+    return f"To continue: {_process.command}"
+
+
+def message() -> str:
+    """The line that says that the command was stopped."""
+    return f"Interrupted. {how_to_continue()}".rstrip()
