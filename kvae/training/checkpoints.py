@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kvae.internal import files
+from kvae.internal import files, finite
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras
 from kvae.training import history
@@ -31,7 +31,7 @@ class Checkpoint(keras.callbacks.Callback):
         early_stopping: the callback whose state is saved, or None.
 
     Raises:
-        UserError: at the end of an epoch, if the loss is NaN or infinite.
+        UserError: if a weight of the model is NaN or infinite; then no checkpoint is written.
     """
 
     def __init__(
@@ -51,19 +51,16 @@ class Checkpoint(keras.callbacks.Callback):
         self._saved_at = -float("inf")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        values = {name: float(value) for name, value in (logs or {}).items()}
+        # A value that is not finite is left out, because JSON has none. It is read as NaN, like one that was not taken.
+        values = {name: float(value) for name, value in (logs or {}).items() if np.isfinite(value)}
         self.rows.append({"epoch": epoch + 1, **values})
-        if not np.isfinite(values.get("loss", 0.0)):
-            raise UserError(
-                f"The loss became {values['loss']} in epoch {epoch + 1}: the training diverged. Try a lower learning "
-                "rate. The checkpoint is from an earlier epoch."
-            )
         last = epoch + 1 == self.params["epochs"] or self.model.stop_training
         if last or time.monotonic() - self._saved_at >= self.seconds:
             self._save(epoch + 1)
         history.write(self.history_file, self.rows)
 
     def _save(self, epochs: int) -> None:
+        finite.check_weights(self.model)
         target = self.folder / f"epoch-{epochs:06d}"
         if target.exists():  # left from a run that was resumed at an earlier epoch
             shutil.rmtree(target)
