@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvae.completion import masks
+from kvae.internal import finite
 from kvae.internal.errors import UserError, check_seed
 from kvae.model import given_images, sampling
 from kvae.model.conditions import check_condition
@@ -40,13 +41,12 @@ def check_images(vae: VAE, x: Any, observed: Any, seed: int = 0, condition: Any 
         condition: conditions, `[B, ...]`, for a model that takes one.
 
     Raises:
-        UserError: if the model is not built, if the images, the mask or the condition have another shape, if nothing
-            or everything of an image is observed, if a pixel has a value that the likelihood does not accept, or if
-            the seed is not a whole number in 0..2^31 - 1.
+        UserError: if the model is not built or has a weight that is NaN or infinite, if the images, the mask or the
+            condition have another shape, if nothing or everything of an image is observed, if a pixel has a value that
+            the likelihood does not accept, or if the seed is not a whole number in 0..2^31 - 1.
     """
     check_seed("seed", seed)
-    if vae.image_shape is None:
-        raise UserError("Expected a model that was trained, or built with build((None, 28, 28, 1)). Received neither.")
+    finite.check_trained(vae)
     x = given_images.at_least_one(x, vae.image_shape)
     if isinstance(observed, str):
         observed = masks.named(observed, vae.image_shape, seed)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kvae.internal import finite
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import given_images
@@ -57,10 +58,10 @@ def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
 
     Raises:
         UserError: if there are no data, if the images have another shape than the model's or pixels that its
-            likelihood does not allow, if the condition is missing, or if the model is not built.
+            likelihood does not allow, if the condition is missing, or if the model is not built or has a weight that is
+            NaN or infinite.
     """
-    if vae.image_shape is None:
-        raise UserError("Expected a model that was trained, or built with build((None, 28, 28, 1)). Received neither.")
+    finite.check_trained(vae)
     start = 0
     for batch in _split(data, vae.image_shape):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)

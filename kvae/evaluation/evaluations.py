@@ -5,11 +5,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from kvae.evaluation.elbo_terms import elbo
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.importance_weighted import log_likelihood
 from kvae.internal import user_files
-from kvae.internal.errors import unknown
+from kvae.internal.errors import UserError, unknown
 from kvae.model import likelihoods, posteriors, priors
 from kvae.model.vae import VAE
 
@@ -107,8 +109,8 @@ def evaluate(
         `active_units` and `log_likelihood`. `latent_dim` and `protocol` are added.
 
     Raises:
-        UserError: if there is no such evaluation, if there are no data, or if the images have another shape than the
-            model's.
+        UserError: if there is no such evaluation, if there are no data, if the images have another shape than the
+            model's, if a weight of the model is NaN or infinite, or if a result is.
     """
     if only is None:
         names = [name for name, each in EVALUATIONS.items() if not each.slow]
@@ -122,6 +124,7 @@ def evaluate(
         evaluation = find(name)
         options = {"samples": samples} if samples is not None and "samples" in evaluation.options else {}
         for key, value in results_of(name, vae, data, seed=seed, verbose=verbose, **options).items():
+            _check_finite(key, value)
             result.update(_as_json(key, value))
             if isinstance(value, Estimate):
                 examples = len(value.per_example)
@@ -153,6 +156,20 @@ def _as_json(name: str, value: Any) -> dict[str, Any]:
             f"{name}_standard_error": [estimate.standard_error for estimate in value],
         }
     return {name: value}
+
+
+def _check_finite(name: str, value: Any) -> None:
+    """Refuses a result that is NaN or infinite, which JSON cannot contain."""
+    for part in value if isinstance(value, list) else [value]:
+        numbers = part.per_example if isinstance(part, Estimate) else part
+        if not isinstance(numbers, float | np.floating | np.ndarray) or np.isfinite(numbers).all():
+            continue
+        bad, count = np.flatnonzero(~np.isfinite(numbers)), np.size(numbers)
+        images = f" of {len(bad)} of {count} images, the first with index {bad[0]}" if count > 1 else ""
+        raise UserError(
+            f"Expected a finite result of the evaluation. Received NaN or infinity as {name}{images}, although the "
+            "weights of the model are finite. Look at these images, or train again with a lower learning rate."
+        )
 
 
 def _options_as_protocol(evaluation: Evaluation, options: Mapping[str, Any]) -> dict[str, Any]:

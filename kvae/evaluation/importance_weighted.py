@@ -50,7 +50,7 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
             first, once = tf.constant(whole * count), tf.constant(1)
             last = _log_weight_sum(vae, x, condition, index, seed_, first, once, rest).numpy()
             total = np.logaddexp(total, last)
-        results.append(total - math.log(samples))
+        results.append(np.where(total > LOG_ZERO / 2, total - math.log(samples), -np.inf))
         if progress:
             progress.add(1)
     return Estimate(np.concatenate(results))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kvae.internal import finite
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import tf
 from kvae.model import given_images, sampling
@@ -50,12 +51,12 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, condition: Any = None, 
         the integrand does not vanish at the edge of the widest box, eight times as wide as the prior's region.
 
     Raises:
-        UserError: if the model has another number of latent dimensions or is not built, if the images, the mask or the
-            condition have another shape, or if a pixel has a value that the likelihood does not accept.
+        UserError: if the model has another number of latent dimensions, is not built or has a weight that is NaN or
+            infinite, if the images, the mask or the condition have another shape, or if a pixel has a value that the
+            likelihood does not accept.
     """
     check_plane(vae)
-    if vae.image_shape is None:
-        raise UserError("Expected a model that was trained, or built with build((None, 28, 28, 1)). Received neither.")
+    finite.check_trained(vae)
     x = given_images.at_least_one(x, vae.image_shape)
     try:
         mask = np.broadcast_to(True if observed is None else np.asarray(observed, bool), x.shape)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from kvae.internal import finite
 from kvae.internal.errors import UserError, unknown
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import sampling
@@ -30,10 +31,10 @@ def traced(vae: VAE, names: Iterable[str] = ENDPOINTS, batch_sizes: Iterable[int
         endpoints for any batch size are also functions of the module.
 
     Raises:
-        UserError: if the model is not built or cannot be exported, or if an endpoint is unknown.
+        UserError: if the model is not built, has a weight that is NaN or infinite or cannot be exported, or if an
+            endpoint is unknown.
     """
-    if vae.image_shape is None:
-        raise UserError("Expected a model that was trained, or built with build((None, 28, 28, 1)). Received neither.")
+    finite.check_trained(vae)
     names = tuple(names)
     for name in names:
         if name not in ENDPOINTS:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeVar
 
 from kvae.internal.errors import UserError
@@ -9,6 +10,7 @@ from kvae.internal.tensorflow import keras, tf
 from kvae.model import networks, xla_refusals
 from kvae.model.keras_privates import layers_of
 from kvae.model.loop import StepFunction
+from kvae.model.loss_watch import LossWatch
 from kvae.model.step_counter import StepCounter
 
 STEPS_PER_EXECUTION = 50  # used for "auto"
@@ -131,7 +133,13 @@ class Compiling(StepCounter):
         made = tf.identity(tf.convert_to_tensor(self.steps))
         results = self.train_step(data)
         self.steps.assign(made + 1)
+        self._loss_watch.look(made + 1, results)
         return results
+
+    @cached_property
+    def _loss_watch(self) -> LossWatch:
+        """Remembers the first step whose loss was not finite."""
+        return LossWatch()
 
 
 def xla_pays(model: Any) -> bool:

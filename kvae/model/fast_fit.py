@@ -64,14 +64,19 @@ class FastFit(Compiling):
         images may be `[N, H, W]`. Arrays, and the datasets of `kvae.data.load` with images in memory, use the fast
         path: the batches are made on the device, and `steps_per_execution` of them run in one compiled loop.
 
+        A training that diverges goes on to its end, as with Keras, and a warning then names the first epoch and step
+        whose loss was NaN or infinite. `keras.callbacks.TerminateOnNaN()` stops such a training at the end of its group
+        of steps, and `kvae train` stops by itself.
+
         Raises:
             UserError: if x has no images, if pixels lie outside of the likelihood's support, sample or class weights
                 are given, the model was compiled with a loss or metrics, or a model that needs a condition receives
                 none.
 
         Warns:
-            KvaeWarning: if pixels are grey under a Bernoulli likelihood, if the images do not fit on the device, or if
-                a subclass overrides a method that `fit` does not call.
+            KvaeWarning: if pixels are grey under a Bernoulli likelihood, if the images do not fit on the device, if a
+                subclass overrides a method that `fit` does not call, if the posterior has collapsed, or if the loss or
+                weights did not stay finite.
         """
         if x is None:
             raise UserError("Expected images: an array [N, ...] in [0, 1], or a tf.data.Dataset. Received None.")
@@ -97,10 +102,11 @@ class FastFit(Compiling):
         fit_checks.before(self, options.get("callbacks"))
         if self.compiled and not self._is_distributed():
             self._pixel_check.begin(known=known)
+            self._loss_watch.begin()
         with self._counting_steps_one_by_one(), self._pixel_check.raising_user_errors():
             history = super().fit(x, **_grouped("train", x, options))
         self._pixel_check.warn_of_grey()
-        return fit_checks.after(history)
+        return fit_checks.after(self, history)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras `evaluate`: means over the set with K draws per image, the same for every call and batch size.

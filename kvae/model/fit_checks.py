@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from kvae.internal import finite
 from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user, unknown
 from kvae.internal.tensorflow import keras
 from kvae.model.keras_privates import layers_of
@@ -70,24 +71,45 @@ def _mode(monitor: str) -> str:
     raise UserError(f'{error} For another metric, tell the callback its direction: mode="min" or mode="max".')
 
 
-def after(history: Any) -> Any:
+def after(model: Any, history: Any) -> Any:
     """Looks at the result of a training.
 
     Args:
+        model: the model that was trained.
         history: what Keras `fit` returned.
 
     Returns:
         `history`.
 
     Warns:
-        KvaeWarning: if the KL term of the last epoch is within 0.01 nats of 0.
+        KvaeWarning: if the loss or a weight did not stay finite, or if the KL term of the last epoch is within 0.01
+            nats of 0.
     """
     kl = history.history.get("kl")
-    if kl and abs(kl[-1]) < COLLAPSED:  # A density that is not normalized can make it negative.
+    text = _divergence(model, history) if history.history else None
+    if text is None and kl and abs(kl[-1]) < COLLAPSED:  # A density that is not normalized can make it negative.
         text = (
             f"The posterior has collapsed: in the last epoch the KL term was {kl[-1]:.2g} nats, so z tells nothing "
             "about x and no latent dimension is active. Train longer if this was only the beginning. Else lower "
             "beta, or let it grow with beta=kvae.objectives.LinearWarmup(1.0, steps), or give the decoder fewer units."
         )
+    if text is not None:
         warnings.warn(text, KvaeWarning, stacklevel=stacklevel_of_user())
     return history
+
+
+def _divergence(model: Any, history: Any) -> str | None:
+    """That the loss or a weight did not stay finite, and since when; None if all of them are finite."""
+    bad = None if model._is_distributed() else model._loss_watch.found()
+    losses = zip(history.epoch, history.history.get("loss", []), strict=False)
+    epoch = next((epoch + 1 for epoch, loss in losses if not np.isfinite(loss)), None)
+    if bad is not None or epoch is not None:
+        terms = "loss" if bad is None else ", ".join(bad.terms)
+        where = ("" if epoch is None else f" in epoch {epoch}") + ("" if bad is None else f" at step {bad.step:,}")
+        found = f"{where}. Not finite since then: {terms}."
+    elif names := finite.not_finite(model.weights):
+        found = f". Not finite: {finite.listed(names)}, although the loss is."
+    else:
+        return None
+    advice = "Try a lower learning rate. keras.callbacks.TerminateOnNaN() stops a training whose loss is not finite."
+    return f"The training diverged{found} {advice}"

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kvae.internal import files
+from kvae.internal import files, finite
 from kvae.internal.errors import UserError
 from kvae.internal.quiet_output import silenced, without_tensorflow_reports
 from kvae.internal.tensorflow import keras
@@ -83,10 +83,11 @@ class Saving(keras.Model):
             **kwargs: further arguments of Keras.
 
         Raises:
-            UserError: if the model is not built, or the file cannot be written.
+            UserError: if the model is not built or has a weight that is NaN or infinite, or the file cannot be written.
             ValueError: if Keras does not accept an argument.
             ImportError: if a package for the format is missing.
         """
+        finite.check_weights(self)
         signature = self._export_signature() if input_signature is None else input_signature
         path, ending = _local(filepath), ENDINGS.get(format)
         # The converter of LiteRT writes to file descriptor 2 whatever the log level.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kvae.internal import finite
 from kvae.internal.batch_sizes import images_at_once
 from kvae.internal.errors import UserError
 from kvae.internal.quiet_output import silenced
@@ -47,12 +48,13 @@ def load_model(path: str | os.PathLike[str]) -> Any:
     """The model in a .keras file, without the state of its optimizer.
 
     Raises:
-        UserError: if the file is damaged, is not a model, or has a class of the user's own that is not imported.
+        UserError: if the file is damaged, is not a model, has a class of the user's own that is not imported, or has a
+            weight that is NaN or infinite.
     """
     with silenced():
         from kvae.internal.tensorflow import keras
     try:
-        return keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras does not convert the errors of zip, HDF5 and JSON
         own = re.search(r"Could not locate class '(\w+)'", str(error))
         if own:
@@ -62,6 +64,8 @@ def load_model(path: str | os.PathLike[str]) -> Any:
             ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} is damaged or not a model of kvae ({reason}).") from error
+    finite.check_weights(model, os.fspath(path))
+    return model
 
 
 def open_file(path: str | os.PathLike[str], threads: int | None = None) -> KerasDecoder:

@@ -83,7 +83,7 @@ class BatchLoss(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if time.monotonic() - self._printed_at < self.seconds:
             return
-        step = int(self.model.steps)
+        step = int(np.asarray(self.model.steps))
         value = float(self.losses(np.random.default_rng([self.model.seed, step])).mean())
         print(f"epoch {self._epoch + 1}, step {step}: loss of a random training batch {value:.2f} nats")
         self._printed_at = time.monotonic()

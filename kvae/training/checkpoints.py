@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from kvae.internal import files, sealed
+from kvae.internal import files, finite, sealed
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras
 from kvae.model.vae import VAE
@@ -92,7 +92,7 @@ class Checkpoint(keras.callbacks.Callback):
         config: the configuration of the run, which the checkpoint states.
 
     Raises:
-        UserError: at the end of an epoch, if the loss is NaN or infinite.
+        UserError: if a weight of the model is NaN or infinite; then no checkpoint is written.
     """
 
     def __init__(
@@ -114,19 +114,16 @@ class Checkpoint(keras.callbacks.Callback):
         self._saved_at = -float("inf")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        values = {name: float(value) for name, value in (logs or {}).items()}
+        # A value that is not finite is left out, because JSON has none. It is read as NaN, like one that was not taken.
+        values = {name: float(value) for name, value in (logs or {}).items() if np.isfinite(value)}
         self.rows.append({"epoch": epoch + 1, **values})
-        if not np.isfinite(values.get("loss", 0.0)):
-            raise UserError(
-                f"The loss became {values['loss']} in epoch {epoch + 1}: the training diverged. Try a lower learning "
-                "rate. The checkpoint is from an earlier epoch."
-            )
         last = epoch + 1 == self.params["epochs"] or self.model.stop_training
         if last or time.monotonic() - self._saved_at >= self.seconds:
             self._save(epoch + 1)
         history.write(self.history_file, self.rows)
 
     def _save(self, epochs: int) -> None:
+        finite.check_weights(self.model)
         target, stopping = self.folder / f"epoch-{epochs:06d}", self.early_stopping
         # A folder of the same name can be left from a run that was resumed at an earlier epoch.
         with files.atomic_folder(target, overwrite=True) as partial:

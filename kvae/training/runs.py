@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kvae import __version__
-from kvae.internal import files, locks, partials, replacing, sealed
+from kvae.internal import files, finite, locks, partials, replacing, sealed
 from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user
 from kvae.runtime import cards
 from kvae.runtime.keras import load_model
@@ -166,7 +166,12 @@ class Run:
         return history.read(self.history_file)
 
     def save_models(self, vae: "VAE") -> None:
-        """Writes encoder.keras, decoder.keras and, last, model.keras, all without the state of the optimizer."""
+        """Writes encoder.keras, decoder.keras and, last, model.keras, all without the state of the optimizer.
+
+        Raises:
+            UserError: if a weight is NaN or infinite; then nothing is written.
+        """
+        finite.check_weights(vae)
         copy = type(vae).from_config(vae.get_config())
         copy.build((None, *vae.image_shape))
         copy.set_weights(vae.get_weights())

@@ -13,7 +13,7 @@ from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model.vae import VAE
 from kvae.plotting import figures
-from kvae.training import callbacks, checkpoints, distribution, history
+from kvae.training import callbacks, checkpoints, distribution, divergence, history
 from kvae.training.build import build_model, build_optimizer, make_parts, resolved, steps_per_epoch
 from kvae.training.config import RunConfig
 from kvae.training.runs import Run, check_free
@@ -235,8 +235,9 @@ def _fit_and_save(session: _Session) -> Run:
     if best is not None:
         vae.set_weights(best)
     if session.chief:
+        result = evaluation.evaluate(vae, session.data.test, protocol=protocol(session.data))  # first: it may refuse
         run.save_models(vae)
-        run.write_evaluation(evaluation.evaluate(vae, session.data.test, protocol=protocol(session.data)))
+        run.write_evaluation(result)
     return run
 
 
@@ -251,6 +252,7 @@ def _call_fit(session: _Session, stopping: callbacks.EarlyStopping | None) -> No
             epochs=config.training.epochs,
             initial_epoch=resumed.state.epochs if resumed else 0,
             callbacks=[
+                _stop_at_divergence(session),
                 callbacks.DataEpoch(data.epoch),
                 *([stopping] if stopping else []),
                 *session.extra,
@@ -267,6 +269,12 @@ def _call_fit(session: _Session, stopping: callbacks.EarlyStopping | None) -> No
             reason = error.message.splitlines()[0]
             raise UserError(f"Could not decode an image of {config.data.source} while streaming: {reason}") from error
         raise
+
+
+def _stop_at_divergence(session: _Session) -> Any:
+    run, rows = session.run, session.resumed.rows if session.resumed else []
+    losses = [row["loss"] for row in rows if "loss" in row]
+    return divergence.StopAtDivergence(run.config, run.folder, run.checkpoints, losses)
 
 
 def _output_callbacks(session: _Session, stopping: callbacks.EarlyStopping | None) -> list[Any]:

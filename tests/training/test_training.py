@@ -292,7 +292,7 @@ def test_the_networks_follow_the_configuration():
 
 
 def test_a_diverged_training_leaves_no_model_and_says_in_which_epoch(tmp_path):
-    with pytest.raises(UserError, match=r"in epoch 1: the training diverged"):
+    with pytest.raises(UserError, match=r"The training diverged in epoch 1"):
         training.train(config(training={"learning_rate": 1e30}), tmp_path / "run", verbose=0)
     assert not Run.open(tmp_path / "run").finished
 
