@@ -50,7 +50,8 @@ def load_model(path: str | os.PathLike[str]) -> Any:
         UserError: if the file is damaged, is not a model, or has a class of the user's own that is not imported.
     """
     with silenced():
-        from kvae.internal.tensorflow import keras
+        from kvae.internal.tensorflow import check_process, keras
+    check_process()
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras does not convert the errors of zip, HDF5 and JSON
