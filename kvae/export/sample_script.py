@@ -6,8 +6,12 @@ With the same seed, the images are those of `kvae sample BUNDLE -n 64 --seed 1`.
 """
 
 import argparse
+import hashlib
+import json
 import math
+import os
 import pathlib
+import secrets
 import struct
 import sys
 import zlib
@@ -18,6 +22,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 MOST = 10_000  # the largest number of images in one picture
 CHUNK = 256  # images per call, so that the memory does not depend on their number
+LARGEST = 2**31 - 1  # bytes of a .tflite file
 NAMES = ("decoder.tflite", "decoder_float16.tflite", "decoder_int8.tflite", "decoder_full_int8.tflite")
 
 
@@ -62,6 +67,39 @@ def png(picture: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
+def read(model: pathlib.Path) -> bytes:
+    """The content of a .tflite file, which must have the SHA-256 that a model card beside it states."""
+    try:
+        if not model.is_file():
+            fail(f"could not load {model}: it is {'not a file' if model.exists() else 'not there'}")
+        if model.stat().st_size > LARGEST:
+            fail(f"could not load {model}: it has more than {LARGEST} bytes")
+        content = model.read_bytes()
+        card = model.parent / "model_card.json"
+        files = json.loads(card.read_bytes())["files"] if card.is_file() else {}
+        stated = files.get(model.name, {}).get("sha256")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        fail(f"could not load {model}: {error}")
+    if content[4:8] != b"TFL3" or stated not in (None, hashlib.sha256(content).hexdigest()):
+        fail(f"could not load {model}: it is damaged, or not a .tflite file")
+    return content
+
+
+def write(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file so that there is either the old one or all of the new one."""
+    target = pathlib.Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        fail(f"could not write {path}: it is not a file")
+    partial = target.with_name(f".partial-{secrets.token_hex(8)}")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, target)
+    except OSError as error:
+        fail(f"could not write {path}: {error.strerror or error}")
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def conditions(details: dict | None, text: str | None) -> dict[str, np.ndarray]:
     """The input `condition` of one image, [1, ...] float32, or no input if the model takes no condition."""
     if details is None:
@@ -98,22 +136,26 @@ def main() -> None:
         fail(f"expected --seed from 0 to {2**31 - 1}, received {given.seed}")
     folder = pathlib.Path(__file__).resolve().parent
     model = given.model or next((folder / name for name in NAMES if (folder / name).is_file()), folder / NAMES[0])
+    content = read(model)
     try:
-        draw = Interpreter(model_content=model.read_bytes()).get_signature_runner("sample")
-    except (OSError, ValueError) as error:
-        fail(f"could not load {model}: {error}")
-    condition = conditions(draw.get_input_details().get("condition"), given.condition)
+        draw = Interpreter(model_content=content).get_signature_runner("sample")
+        details = draw.get_input_details().get("condition")
+    except Exception as error:  # of a damaged file, the runtime raises errors of many types
+        fail(f"could not load {model}: {' '.join(str(error).split())}")
+    condition = conditions(details, given.condition)
     if len(draw.get_output_details()["images"]["shape"]) not in (3, 4):
         fail("expected a model of images [height, width] or [height, width, channels], received a model of vectors")
     seeds, images = image_seeds(given.count, given.seed), []
     for start in range(0, given.count, CHUNK):
         some = seeds[start : start + CHUNK]
-        drawn = draw(seed=some, **{name: value.repeat(len(some), axis=0) for name, value in condition.items()})
+        try:
+            drawn = draw(seed=some, **{name: value.repeat(len(some), axis=0) for name, value in condition.items()})
+        except Exception as error:
+            fail(f"could not draw with {model}: {' '.join(str(error).split())}")
+        if not np.isfinite(drawn["means"]).all():
+            fail(f"could not draw with {model}: its means are not finite numbers, so it is damaged or diverged")
         images.append(np.rint(255 * drawn["means"]).astype(np.uint8) if given.means else drawn["images"])
-    try:
-        given.output.write_bytes(png(sheet(np.concatenate(images))))
-    except OSError as error:
-        fail(f"could not write {given.output}: {error}")
+    write(given.output, png(sheet(np.concatenate(images))))
     print(given.output)
 
 

@@ -3,6 +3,8 @@
 import os
 import sys
 
+from kvae.internal.errors import UserError
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides messages at start-up; warnings and errors are still printed
 
 
@@ -29,4 +31,32 @@ def _import() -> tuple:
 
 
 keras, tf = _import()
-__all__ = ["keras", "tf"]
+__all__ = ["check_process", "keras", "tf"]
+_forked_while_used = False
+
+
+def check_process() -> None:
+    """Checks that TensorFlow can compute in this process.
+
+    Raises:
+        UserError: if the process is a fork of one that had computed with TensorFlow. It has no copy of its threads, so
+            that most operations would wait for them for ever.
+    """
+    if _forked_while_used:
+        raise UserError(
+            "Expected a process in which TensorFlow can compute. Received a fork of a process that has used TensorFlow "
+            'already; a model would wait for ever there. Start it with multiprocessing.get_context("spawn"), or use '
+            "an exported .tflite decoder, which runs in forks."
+        )
+
+
+def _note_fork() -> None:
+    from tensorflow.python.eager import context
+
+    global _forked_while_used
+    # TensorFlow has no public name for it. A fork before the first operation can compute.
+    _forked_while_used = _forked_while_used or getattr(context.context(), "_initialized", False)
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=_note_fork)

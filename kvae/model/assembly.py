@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvae.internal.errors import UserError
-from kvae.internal.tensorflow import keras, tf
+from kvae.internal.tensorflow import check_process, keras, tf
 from kvae.model import given_images, networks, objectives, parts, posteriors, priors
 from kvae.model.conditions import check_condition
 from kvae.model.fast_fit import FastFit
@@ -191,12 +191,14 @@ class Assembly(OldNames, Saving, FastFit):
     # Checks
 
     def _check_built(self) -> None:
+        check_process()
         if self.image_shape is None:
             raise UserError(
                 "Expected a model that knows its image shape. Call fit, or build((None, 28, 28, 1)), first."
             )
 
     def _check_x(self, x: Array) -> tf.Tensor:
+        check_process()
         x = tf.convert_to_tensor(given_images.as_array(x, self._known_image_shape))
         x = tf.cast(given_images.with_channels(x, self._known_image_shape), tf.float32)
         if self.image_shape is None and x.shape.rank and x.shape.rank > 1:

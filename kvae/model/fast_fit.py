@@ -18,7 +18,7 @@ import numpy as np
 from kvae.data.in_memory import ImageDataset, ImagesInMemory, as_float32, shuffled
 from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user
 from kvae.internal.quiet_output import without_tensorflow_reports
-from kvae.internal.tensorflow import keras, tf
+from kvae.internal.tensorflow import check_process, keras, tf
 from kvae.model import fit_checks, given_images
 from kvae.model.compiling import Compiling, arguments
 from kvae.model.grouped_steps import GroupCallbacks, GroupedDataset
@@ -45,6 +45,7 @@ class FastFit(Compiling):
     posterior: Any
 
     def __init__(self, **kwargs: Any) -> None:
+        check_process()
         super().__init__(**kwargs)
         # Keras must not track these: they are neither layers nor weights.
         self.__dict__.update(_further_metrics={})
@@ -178,6 +179,7 @@ class FastFit(Compiling):
 
     def _read(self, x: Any, y: Any) -> tuple[Any, Any]:
         """The images and the conditions that a user passed, as arrays, or as a dataset or generator of batches."""
+        check_process()
         shape = self._known_image_shape
         x, y = given_images.as_pair(x, y, shape, conditional=self.condition_shape is not None)
         return given_images.as_batches(x, shape), y

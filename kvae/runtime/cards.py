@@ -98,6 +98,22 @@ def check_file(folder: Path, name: str, stated: dict[str, Any]) -> None:
         )
 
 
+def vouches(path: Path) -> bool:
+    """Whether a model card beside a single decoder states the SHA-256 of its file or files, which they have.
+
+    Raises:
+        UserError: if they have another, or if the card cannot be read.
+    """
+    folder = path.parent
+    if not (folder / CARD).is_file():
+        return False
+    card = read_card(folder)
+    names = [name for name in card["files"] if name == path.name or name.startswith(f"{path.name}/")]
+    for name in names:
+        check_file(folder, name, card["files"][name])
+    return bool(names)
+
+
 def present(card: dict[str, Any]) -> list[str]:
     """The variants whose files the card lists, in the order of the formats."""
     order = [*formats.variants(), *card["variants"]]

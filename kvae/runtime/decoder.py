@@ -123,13 +123,37 @@ class Decoder:
     def _in_chunks(self, name: str, argument: str, values: np.ndarray, condition: Any) -> dict[str, np.ndarray]:
         """The outputs of one function for all values, computed in chunks."""
         inputs = {argument: values, **check_condition(condition, self.condition_shape, len(values))}
-        starts = range(0, len(values), self.chunk)
+        parts = []
         with self._lock:
-            parts = [
-                self.run(name, {key: value[start : start + self.chunk] for key, value in inputs.items()})
-                for start in starts
-            ]
+            for start in range(0, len(values), self.chunk):
+                some = {key: value[start : start + self.chunk] for key, value in inputs.items()}
+                parts.append(self.run(name, some))
+                self.check_outputs(parts[-1], len(some[argument]))
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    def check_outputs(self, outputs: dict[str, np.ndarray], count: int) -> None:
+        """Checks what `run` returned, because a damaged or diverged model would otherwise give pictures of nothing.
+
+        Args:
+            outputs: the result of `run`.
+            count: the number of images.
+
+        Raises:
+            UserError: if an output has another shape than expected, or if a mean is NaN or infinite.
+        """
+        model = "The model" if self.path is None else str(self.path)
+        expected = {"images": self.image_shape, "means": self.image_shape, "z": (self.latent_dim,)}
+        for name, shape in expected.items():
+            if name in outputs and outputs[name].shape != (count, *shape):
+                raise UserError(
+                    f"{model} is damaged: expected {name} of shape {[count, *shape]}, received "
+                    f"{list(outputs[name].shape)}."
+                )
+        if not np.isfinite(outputs["means"]).all():
+            raise UserError(
+                f"{model} gives means that are not finite numbers. It is damaged, its training diverged, or z is too "
+                "far from 0."
+            )
 
     def lattice(self, n: int = 20, extent: float | None = 2.0) -> np.ndarray:
         """The means at the points of a lattice in the latent plane, as one picture without gaps.

@@ -5,9 +5,7 @@ belong to a process. For a .tflite file it does not load TensorFlow.
 """
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,6 +18,7 @@ from kvae.internal import user_files
 from kvae.internal.errors import UserError
 from kvae.noise import portable
 from kvae.noise.streams import Stream
+from kvae.runtime import children
 
 BATCHES = {1: 300, 64: 60}  # the number of calls, by the number of latent points per call
 
@@ -40,17 +39,12 @@ def footprint(path: Path, threads: int, name: str | None = None) -> dict[str, An
     Raises:
         UserError: if the decoder cannot be loaded or called in the process.
     """
-    # The process searches the same folders for modules as this one, except for the current folder (-P), in which a file
-    # may have the name of a module.
     file = [] if name is None or ":" not in name else [str(user_files.file_of(name))]
     arguments = [str(path), str(threads), str(time.time()), name or "", *file]
-    command = [sys.executable, "-P", "-m", "kvae.runtime.footprint", *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=environment)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise UserError(f"{path} cannot be used in a separate process: {lines[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    try:
+        return json.loads(children.run_module("kvae.runtime.footprint", arguments).splitlines()[-1])
+    except UserError as error:
+        raise UserError(f"{path} cannot be used in a separate process: {error}") from error
 
 
 def _measure(path: Path, threads: int, started: float, name: str | None) -> dict[str, Any]:
@@ -80,6 +74,7 @@ def _peak_memory() -> float | None:
 
 
 def _main(path: str, threads: str, started: str, name: str, *imported_files: str) -> None:
+    children.end_with_parent()
     for file in imported_files:
         user_files.import_file(file)
     print(json.dumps(_measure(Path(path), int(threads), float(started), name or None)))

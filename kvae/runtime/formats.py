@@ -17,11 +17,13 @@ class Format(NamedTuple):
     variants: Mapping[str, str]  # for each variant, its file or folder in a bundle
     holds: Callable[[Path], bool]  # whether a path has this format
     open: Callable[..., Decoder]  # (path, threads=None) -> its decoder
+    # (path): raises `UserError` if a file for which no model card vouches must not be opened in this process.
+    trial: Callable[[Path], None] | None = None
 
 
 # `kvae.load` opens the first of these formats that a bundle has.
 FORMATS: dict[str, Format] = {
-    "tflite": Format(litert.VARIANTS, litert.holds, litert.LiteRTDecoder),
+    "tflite": Format(litert.VARIANTS, litert.holds, litert.LiteRTDecoder, litert.try_file),
     "savedmodel": Format(savedmodel.VARIANTS, savedmodel.holds, savedmodel.SavedModelDecoder),
     "keras": Format({}, keras.holds, keras.open_file),
 }

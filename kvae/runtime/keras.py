@@ -52,7 +52,8 @@ def load_model(path: str | os.PathLike[str]) -> Any:
             weight that is NaN or infinite.
     """
     with silenced():
-        from kvae.internal.tensorflow import keras
+        from kvae.internal.tensorflow import check_process, keras
+    check_process()
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras does not convert the errors of zip, HDF5 and JSON

@@ -55,16 +55,18 @@ class SavedModelDecoder(Decoder):
             raise UserError(f"Expected a SavedModel that kvae exported. Received {path} ({reason}).") from error
 
     def run(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
-        from kvae.internal.tensorflow import tf
+        from kvae.internal.tensorflow import check_process, tf
 
+        check_process()
         outputs = self._functions[name](**{key: tf.constant(value) for key, value in inputs.items()})
         return {key: value.numpy() for key, value in outputs.items()}
 
 
 def _load(folder: Path) -> Any:
     """`tf.saved_model.load`, also of a folder whose path has [, ], * or ?, by way of a copy."""
-    from kvae.internal.tensorflow import tf
+    from kvae.internal.tensorflow import check_process, tf
 
+    check_process()
     if not has_pattern(folder):
         return tf.saved_model.load(str(folder))
     with temporary_folder() as temporary:

@@ -1,5 +1,6 @@
 """sample.py of a bundle, which draws images where neither kvae nor TensorFlow is installed."""
 
+import os
 import runpy
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("quick_exports")
 
 ALONE = f"""
 {without("kvae", "tensorflow", "keras", "PIL")}
+import os
 import runpy
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -123,6 +125,88 @@ def test_a_mistake_in_calling_sample_py_ends_in_status_2_and_one_line(lite, monk
     assert out == ""
     assert last.startswith("sample.py: ")
     assert expected in last
+
+
+def drawn_in_process(monkeypatch, capsys, script: Path, *arguments: object) -> str:
+    """The one line with which sample.py refuses, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["sample.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(script), run_name="__main__")
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    return err
+
+
+def pipe(path: Path) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    os.mkfifo(path)
+
+
+SPECIAL = {"pipe": pipe, "folder": Path.mkdir, "device": lambda path: path.symlink_to(os.devnull)}
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize(("option", "words"), [("--model", "could not load"), ("-o", "could not write")])
+def test_sample_py_reads_and_writes_files_only(lite, tmp_path, monkeypatch, capsys, option, words, kind):
+    SPECIAL[kind](tmp_path / "special")
+    err = drawn_in_process(monkeypatch, capsys, lite / "sample.py", option, tmp_path / "special")
+    assert f"{words} {tmp_path / 'special'}: it is not a file" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["special"]
+
+
+def test_sample_py_leaves_the_old_picture_where_it_cannot_write(lite, tmp_path, monkeypatch, capsys):
+    (tmp_path / "old.png").write_text("old")
+
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fails)
+    err = drawn_in_process(monkeypatch, capsys, lite / "sample.py", "-o", tmp_path / "old.png")
+    assert "could not write" in err
+    assert "No space left" in err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old.png", "old")]
+
+
+def test_sample_py_refuses_a_file_that_is_not_that_of_the_card(lite_copy, monkeypatch, capsys):
+    content = bytearray((lite_copy / "decoder.tflite").read_bytes())
+    content[-1] ^= 1
+    (lite_copy / "decoder.tflite").write_bytes(content)
+    err = drawn_in_process(monkeypatch, capsys, lite_copy / "sample.py")
+    assert "decoder.tflite: it is damaged, or not a .tflite file" in err
+
+
+def test_sample_py_refuses_a_file_of_another_size_without_reading_it(lite, tmp_path, monkeypatch, capsys):
+    with open(tmp_path / "large.tflite", "wb") as file:
+        file.truncate(2**31)
+    err = drawn_in_process(monkeypatch, capsys, lite / "sample.py", "--model", tmp_path / "large.tflite")
+    assert "it has more than 2147483647 bytes" in err
+
+
+def test_sample_py_refuses_means_that_are_not_finite(lite, tmp_path, monkeypatch, capsys):
+    from ai_edge_litert import interpreter
+
+    class Diverged:
+        def __init__(self, **_):
+            pass
+
+        def get_signature_runner(self, _):
+            return self
+
+        def get_input_details(self):
+            return {}
+
+        def get_output_details(self):
+            return {"images": {"shape": (1, 6, 5, 1)}}
+
+        def __call__(self, seed):
+            return {"means": np.full((len(seed), 6, 5, 1), np.nan), "images": np.zeros((len(seed), 6, 5, 1), np.uint8)}
+
+    monkeypatch.setattr(interpreter, "Interpreter", Diverged)
+    err = drawn_in_process(monkeypatch, capsys, lite / "sample.py", "-o", tmp_path / "a.png")
+    assert "means are not finite numbers" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sample_py_refuses_to_draw_vectors_with_a_clear_message(tmp_path):

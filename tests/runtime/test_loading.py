@@ -200,6 +200,48 @@ def test_a_file_that_is_damaged_within_a_signature_is_refused(bundled, tmp_path,
         runtime.load(tmp_path / "damaged.tflite").decode([[0.0, 0.0]])
 
 
+def test_a_file_with_weights_that_are_no_numbers_is_refused(bundled, tmp_path):
+    content = (bundled / "decoder.tflite").read_bytes()
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    weights = max((buffer for buffer in model.buffers if buffer.data is not None), key=lambda buffer: len(buffer.data))
+    biases = [each for each in model.subgraphs[0].tensors if each.type == schema.TensorType.FLOAT32]
+    for tensor in biases:
+        data = model.buffers[tensor.buffer].data
+        if data is not None and model.buffers[tensor.buffer] is not weights:
+            model.buffers[tensor.buffer].data = np.full(len(data) // 4, np.nan, np.float32).view(np.uint8)
+    builder = flatbuffers.Builder(100_000)
+    builder.Finish(model.Pack(builder), litert.MAGIC)
+    (tmp_path / "diverged.tflite").write_bytes(builder.Output())
+    with pytest.raises(UserError, match=r"diverged\.tflite gives means that are not finite numbers"):
+        LiteRTDecoder(tmp_path / "diverged.tflite")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("use", ["decode", "sample", "lattice"])
+def test_means_that_are_not_finite_are_refused_whenever_they_come(bundled, monkeypatch, bad, use):
+    decoder = runtime.load(bundled)
+    run = decoder.run
+
+    def damaged(name, inputs):
+        outputs = run(name, inputs)
+        outputs["means"].flat[-1] = bad
+        return outputs
+
+    monkeypatch.setattr(decoder, "run", damaged)
+    uses = {"decode": lambda: decoder.decode(np.zeros((3, 2))), "sample": lambda: decoder.sample([1, 2, 3])}
+    with pytest.raises(UserError, match="gives means that are not finite numbers"):
+        uses.get(use, lambda: decoder.lattice(3))()
+
+
+@pytest.mark.parametrize("name", ["images", "means", "z"])
+def test_outputs_of_another_shape_are_refused(bundled, monkeypatch, name):
+    decoder = runtime.load(bundled)
+    run = decoder.run
+    monkeypatch.setattr(decoder, "run", lambda *given: {**run(*given), name: run(*given)[name][:1]})
+    with pytest.raises(UserError, match=rf"is damaged: expected {name} of shape \[3, .*received \[1, "):
+        decoder.sample([1, 2, 3])
+
+
 @pytest.mark.parametrize("content", [b"No decoder, but words.\n", bytes(1000), b"\x1c\0\0\0TFL3" + bytes(1000)])
 def test_a_file_of_something_else_is_refused(tmp_path, content):
     (tmp_path / "other.tflite").write_bytes(content)
@@ -220,7 +262,7 @@ def test_a_tflite_file_that_is_not_of_kvae_is_refused(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["", "missing.tflite"])
 def test_a_decoder_of_what_is_no_file_is_refused(tmp_path, name):
-    with pytest.raises(UserError, match="Could not read"):
+    with pytest.raises(UserError, match=r"Could not read|Expected a file"):
         LiteRTDecoder(tmp_path / name)
 
 
