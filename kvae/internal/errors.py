@@ -27,6 +27,12 @@ def stacklevel_of_user() -> int:
     return level
 
 
+def first_line(error: BaseException, most: int = 300) -> str:
+    """What an error of a library says, as part of a line: its first line, or its type if it says nothing."""
+    lines = str(error).strip().splitlines() or [""]
+    return (lines[0].strip() or type(error).__name__)[:most].rstrip(".")
+
+
 def unknown(kind: str, received: object, choices: Iterable[str]) -> UserError:
     """The error for a name that is not one of `choices`; the message suggests the nearest of them.
 

@@ -65,6 +65,7 @@ def train(
     with strategy.scope():
         parts = make_parts(config)
     data = load_data(config)
+    data.check("train")
     with strategy.scope():
         vae = build_model(config, data, parts)
         vae.compile(optimizer=build_optimizer(config, steps_per_epoch(data)), **_compile_options(config))
@@ -114,6 +115,7 @@ def resume(
     figures.check_kinds(run.config.training.plots)
     strategy = distribution.strategy(distribute)
     data = load_data(run.config)
+    data.check("train")
     if checkpoint is None:
         with strategy.scope():
             vae = build_model(run.config, data)
@@ -217,6 +219,7 @@ def _call_fit(session: _Session, stopping: callbacks.EarlyStopping | None) -> No
             raise UserError(
                 f"Another worker has ended. Start all of them again with --resume --out {session.run.folder}."
             ) from error
+        data.check()  # names the file, if a file was damaged since the start
         if config.data.streaming and isinstance(error, tf.errors.InvalidArgumentError):
             reason = error.message.splitlines()[0]
             raise UserError(f"Could not decode an image of {config.data.source} while streaming: {reason}") from error
