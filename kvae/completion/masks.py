@@ -6,9 +6,13 @@ import os
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kvae.internal import picture_files
 from kvae.internal.errors import UserError, check_seed, unknown
 
 REGIONS = ("top", "bottom", "left", "right", "random")
+# By Pillow's mode of a picture, the mode that it is converted to: grey, or numbers of 16 or 32 bits as they are.
+MODES = dict.fromkeys(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"), "L")
+MODES |= {mode: mode for mode in ("I", "F", "I;16", "I;16B", "I;16L")}
 
 
 def named(name: str, image_shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -68,21 +72,15 @@ def _random(shape: tuple[int, ...], fraction: str, seed: int) -> np.ndarray:
 
 
 def _from_picture(path: str, height: int, width: int) -> np.ndarray:
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
-            high_depth = image.mode.startswith(("I", "F"))  # 16 or 32 bits, which Pillow would clip to 8
-            pixels = np.asarray(image if high_depth else image.convert("L"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"Could not read the mask {path}: {error}. Expected a picture whose white pixels are observed."
-        ) from error
+        pixels = np.asarray(picture_files.read(path, MODES))
+    except UserError as error:
+        raise UserError(f"Expected a mask whose white pixels are observed. {error}") from error
     if pixels.shape != (height, width):
         raise UserError(
             f"Expected a mask of {height} x {width} pixels. {path} has {pixels.shape[0]} x {pixels.shape[1]}."
         )
-    threshold = 2**15 if high_depth and pixels.max() > 255 else 128
+    threshold = 2**15 if pixels.dtype != np.uint8 and pixels.max() > 255 else 128
     return pixels[..., None] >= threshold
 
 

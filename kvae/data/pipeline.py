@@ -5,7 +5,8 @@ resume a training run, set it (`kvae.training.callbacks.DataEpoch`).
 """
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -97,8 +98,9 @@ class Data:
         """Mean of each pixel over the training images as the model sees them, `[H, W, C]` float32."""
         split = self._split("train")
         total = np.zeros(split.image_shape, np.float64)
-        for batch in _evaluation_dataset(replace(split, labels=None), self._fixed_binarization("train"), CHUNK):
-            total += np.asarray(batch, np.float64).sum(axis=0)
+        with self._damage_named("train"):
+            for batch in _evaluation_dataset(replace(split, labels=None), self._fixed_binarization("train"), CHUNK):
+                total += np.asarray(batch, np.float64).sum(axis=0)
         return (total / split.count).astype(np.float32)
 
     def examples(self, part: str, count: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -118,7 +120,33 @@ class Data:
         split = self._split(part)
         split = split.slice(0, min(split.count if count is None else count, split.count))
         batches = _evaluation_dataset(replace(split, labels=None), self._fixed_binarization(part), CHUNK)
-        return np.concatenate([batch.numpy() for batch in batches]), split.labels
+        with self._damage_named(part):
+            return np.concatenate([batch.numpy() for batch in batches]), split.labels
+
+    def check(self, *parts: str) -> None:
+        """Reads every image of streamed splits once. Images in memory were checked when they were read.
+
+        The validation and test images of a stream are checked when it is opened, so that a damaged one is not found
+        only after the training.
+
+        Args:
+            *parts: `train`, `validation` or `test`; all by default.
+
+        Raises:
+            UserError: if an image is damaged. The message names its file or its split.
+        """
+        for split in map(self._split, parts or self._splits):
+            if split.check is not None:
+                split.check(split.start, split.start + split.count)
+
+    @contextmanager
+    def _damage_named(self, part: str) -> Iterator[None]:
+        """After an error of TensorFlow in the block, raises the `UserError` for a damaged image if there is one."""
+        try:
+            yield
+        except tf.errors.OpError:
+            self.check(part)
+            raise
 
     @property
     def streams(self) -> bool:
@@ -281,7 +309,9 @@ def build_data(
         {part: splits[part].count if part in splits else 0 for part in ("train", "validation", "test")},
         protocol,
     )
-    return Data(info, splits, training, evaluation, batch_size, drop_remainder, labels)
+    data = Data(info, splits, training, evaluation, batch_size, drop_remainder, labels)
+    data.check(*(part for part in splits if part != "train"))
+    return data
 
 
 def _training_dataset(

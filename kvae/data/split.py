@@ -29,6 +29,8 @@ class Split:
         start: the index of the first image within the whole split.
         shuffle_buffer: only for a split that is streamed: the largest number of encoded images that shuffling keeps in
             memory. By default it keeps all.
+        check: only for a split that is streamed: a function of (start, stop) that reads these images once and raises
+            a `UserError` that names the first damaged one. By default damage is noticed only when an image is needed.
     """
 
     images: np.ndarray | None
@@ -39,6 +41,7 @@ class Split:
     decode: Any = None
     start: int = 0
     shuffle_buffer: int | None = None
+    check: Any = None
 
     @classmethod
     def from_arrays(cls, images: np.ndarray, labels: np.ndarray | None = None) -> "Split":

@@ -2,6 +2,7 @@
 
 import difflib
 import numbers
+import re
 import sys
 from collections.abc import Iterable
 
@@ -9,6 +10,10 @@ from kvae.internal.visible import shortened, shown
 
 OWN_PACKAGES = ("kvae", "keras", "tensorflow", "contextlib")
 MOST = 2**31 - 1  # the largest whole number that TensorFlow's 32-bit indices can hold
+
+
+# What TensorFlow adds to its messages: the operation that failed, before and after the reason.
+_NODE = re.compile(r"\{\{function_node .*?\}\} ?| ?\[Op:.*")
 
 
 class UserError(ValueError):
@@ -28,6 +33,12 @@ def stacklevel_of_user() -> int:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in OWN_PACKAGES:
         frame, level = frame.f_back, level + 1
     return level
+
+
+def first_line(error: BaseException, most: int = 300) -> str:
+    """What an error of a library says, as part of a line: its first line, or its type if it says nothing."""
+    lines = _NODE.sub("", str(error)).strip().splitlines() or [""]
+    return (lines[0].strip() or type(error).__name__)[:most].rstrip(".")
 
 
 def unknown(kind: str, received: object, choices: Iterable[str]) -> UserError:

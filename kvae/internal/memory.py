@@ -7,19 +7,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 
 from kvae.internal.errors import UserError
 
 NUMBER = 4  # bytes of a float32
 # The memory of a GPU is not known before TensorFlow uses it. No GPU has more than this.
 LARGEST_GPU = 512 * 10**9
+# The limits that Linux sets for the processes of a container, by version of its control groups.
+CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def available() -> int:
-    """The memory of this machine, in bytes."""
+    """The memory of this machine, or of the container that this process is in, in bytes."""
     import psutil
 
-    return psutil.virtual_memory().total
+    limits = [psutil.virtual_memory().total]
+    for file in CONTAINER_LIMITS:
+        try:
+            limits.append(int(file.read_text()))
+        except (OSError, ValueError):  # there is no container, or its limit is "max"
+            continue
+    return min(limits)
 
 
 def check(needed: int, what: str, advice: str, gpus: int = 0) -> None:

@@ -12,6 +12,7 @@ from io import BufferedReader
 from kvae.internal.errors import UserError
 
 TEXT = 64 * 2**20  # bytes: the largest file of text that kvae reads, such as a recipe or a model card
+PIECE = 2**13  # bytes of a compressed file that are decompressed at a time
 
 
 class ReadError(UserError, OSError):
@@ -77,6 +78,18 @@ def read_text(path: str | os.PathLike[str], most: int = TEXT) -> str:
         raise UserError(f"Could not read {os.fspath(path)}: it is not text in UTF-8 ({error}).") from error
 
 
+def decompressed_start(content: bytes, most: int, path: str | os.PathLike[str]) -> bytes:
+    """The first bytes of the content of a gzip file, at most `most`. Arguments and errors as in `decompressed`."""
+    try:
+        return zlib.decompressobj(wbits=31).decompress(content, most)
+    except zlib.error as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str | os.PathLike[str], error: Exception) -> UserError:
+    return UserError(f"Could not read {os.fspath(path)}: its compressed content is damaged ({error}).")
+
+
 def decompressed(content: bytes, most: int, path: str | os.PathLike[str]) -> bytes:
     """The content of a gzip file, which may have several members; at most `most + 1` bytes are ever made.
 
@@ -88,23 +101,25 @@ def decompressed(content: bytes, most: int, path: str | os.PathLike[str]) -> byt
     Raises:
         UserError: if the content is truncated or damaged, or if it has more than `most` bytes.
     """
-    parts, size = [], 0
-    while content:
+    parts, size, place = [], 0, 0
+    while place < len(content):
         decompressor = zlib.decompressobj(wbits=31)
-        try:
-            part = decompressor.decompress(content, most + 1 - size)
-        except zlib.error as error:
-            raise UserError(
-                f"Could not read {os.fspath(path)}: its compressed content is damaged ({error})."
-            ) from error
-        parts.append(part)
-        size += len(part)
-        if size > most:
-            raise UserError(
-                f"Expected {os.fspath(path)} to have at most {most:,} bytes after decompression. It has more, so it "
-                "is not read."
-            )
-        if not decompressor.eof:
-            raise UserError(f"Could not read {os.fspath(path)}: its compressed content is truncated.")
-        content = decompressor.unused_data.lstrip(b"\0")  # gzip files may be padded with zeros
+        while not decompressor.eof:  # in pieces, because what follows a member is copied
+            piece = content[place : place + PIECE]
+            if not piece:
+                raise UserError(f"Could not read {os.fspath(path)}: its compressed content is truncated.")
+            place += len(piece)
+            try:
+                parts.append(decompressor.decompress(piece, most + 1 - size))
+            except zlib.error as error:
+                raise _damaged(path, error) from error
+            size += len(parts[-1])
+            if size > most:
+                raise UserError(
+                    f"Expected {os.fspath(path)} to have at most {most:,} bytes after decompression. It has more, so "
+                    "it is not read."
+                )
+        place -= len(decompressor.unused_data)
+        while content[place : place + 1] == b"\0":  # gzip files may be padded with zeros
+            place += 1
     return b"".join(parts)

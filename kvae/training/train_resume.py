@@ -66,6 +66,7 @@ def train(
     with strategy.scope():
         parts = make_parts(config)
     data = load_data(config)
+    data.check("train")
     with strategy.scope():
         vae = build_model(config, data, parts)
         vae.compile(optimizer=build_optimizer(config, steps_per_epoch(data)), **_compile_options(config))
@@ -143,6 +144,7 @@ def _resume(run: Run, received: RunConfig | None, options: _Options) -> Run:
     figures.check_kinds(config.training.plots)
     strategy = distribution.strategy(options.distribute)
     data = load_data(config)
+    data.check("train")
     _check_same_data(run, data)
     with strategy.scope():
         if state is None or checkpoint is None:
@@ -265,6 +267,7 @@ def _call_fit(session: _Session, stopping: callbacks.EarlyStopping | None) -> No
             raise UserError(
                 f"Another worker has ended. Start all of them again with --resume --out {session.run.folder}."
             ) from error
+        data.check()  # names the file, if a file was damaged since the start
         if config.data.streaming and isinstance(error, tf.errors.InvalidArgumentError):
             reason = error.message.splitlines()[0]
             raise UserError(f"Could not decode an image of {config.data.source} while streaming: {reason}") from error

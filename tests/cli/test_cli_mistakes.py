@@ -64,7 +64,7 @@ def full(path: Path) -> Path:
         (["plot", "{odd}", "latent_scatter"], "Expected labels to colour the latent space by"),
         (["complete", "nowhere"], "config.json"),
         (["complete", "{run}", "--observed", "mask.png"], "Expected a mask of 28 x 28 pixels. mask.png has 5 x 4"),
-        (["complete", "{run}", "--observed", "nowhere.png"], "Could not read the mask nowhere.png"),
+        (["complete", "{run}", "--observed", "nowhere.png"], "Could not read nowhere.png"),
         (["complete", "{run}", "--observed", "topp"], "Unknown mask 'topp'. Did you mean 'top'"),
         (["complete", "{run}", "--observed", "random:2"], "a fraction between 0 and 1. Received '2'"),
         (["complete", "{run}", "--digit", "11"], "Unknown class of the test images '11'"),

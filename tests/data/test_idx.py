@@ -50,8 +50,8 @@ BAD_IDX = {
     "labels as images": (lambda good: idx_bytes(np.arange(20)), "expected images"),
     "no image": (lambda good: idx_bytes(greys()[:0]), "train-images"),
     "no image of a vast size": (lambda good: b"\0\0\x08\x03" + b"\0" * 4 + b"\xff" * 8, "train-images"),
-    "truncated gzip": (lambda good: gzip.compress(good)[:-9], "truncated or damaged"),
-    "damaged gzip": (lambda good: gzip.compress(good)[:-8] + b"\0" * 8, "truncated or damaged"),
+    "truncated gzip": (lambda good: gzip.compress(good)[:-9], "is truncated"),
+    "damaged gzip": (lambda good: gzip.compress(good)[:-8] + b"\0" * 8, "is damaged"),
 }
 
 

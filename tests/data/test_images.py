@@ -1,5 +1,7 @@
 """The reader of folders of pictures, in memory and streamed."""
 
+import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,8 @@ from source_files import greys, save_pictures, spoil_size
 
 import kvae.data
 from kvae.data import open_source
-from kvae.internal.errors import UserError
+from kvae.internal import memory
+from kvae.internal.errors import KvaeWarning, UserError
 
 
 @pytest.mark.parametrize("shape", [(20, 4, 5), (20, 4, 5, 3)], ids=["grey", "RGB"])
@@ -116,3 +119,183 @@ def test_streamed_pictures_of_different_sizes_are_refused_at_once(tmp_path):
     spoil_size(tmp_path / "train")
     with pytest.raises(UserError, match=r"5 x 5"):
         open_source(f"images:{tmp_path}", streaming=True)
+
+
+# --- what is left out
+
+
+def write(path: Path, content: bytes = b"x") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+HIDDEN = ("._000.png", ".DS_Store", ".hidden.png", "__MACOSX/000.png", ".ipynb_checkpoints/000.png", "Thumbs.db")
+HIDDEN += ("desktop.ini", "@eaDir/000.png/SYNOPHOTO_THUMB_M.jpg", ".thumbnails/a/b.png")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("name", HIDDEN)
+def test_hidden_files_and_folders_are_no_images_and_no_classes_and_are_counted(tmp_path, name, streaming):
+    for part in ("train", "test"):
+        for label in ("cats", "dogs"):
+            save_pictures(tmp_path / part / label, greys(3))
+        write(tmp_path / part / name)
+        write(tmp_path / part / "cats" / name)
+    with pytest.warns(KvaeWarning, match=rf"^Left out of images:.*: hidden files or folders: 4, such as '{name[:5]}"):
+        source = open_source(f"images:{tmp_path}", streaming)
+    assert source.label_names == ("cats", "dogs")
+    assert {part: split.count for part, split in source.splits.items()} == {"train": 6, "test": 6}
+
+
+def test_a_folder_without_anything_else_gives_no_warning(tmp_path):
+    save_pictures(tmp_path / ".place" / "of mine", greys(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_source(f"images:{tmp_path / '.place' / 'of mine'}")
+
+
+def test_other_files_and_links_to_folders_are_left_out_and_counted(tmp_path):
+    save_pictures(tmp_path / "data" / "a", greys(3))
+    write(tmp_path / "data" / "README.txt")
+    write(tmp_path / "data" / "a" / "photo.heic")
+    os.mkfifo(tmp_path / "data" / "a" / "pipe.png")
+    (tmp_path / "data" / "a" / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "data" / "a" / "itself.png").symlink_to("itself.png")
+    (tmp_path / "data" / "a" / "up").symlink_to(tmp_path / "data")
+    left_out = r"links to folders: 1, such as 'up'; files that are no pictures: 5, such as 'README.txt'\."
+    with pytest.warns(KvaeWarning, match=left_out):
+        source = open_source(f"images:{tmp_path / 'data'}")
+    assert (source.label_names, source.splits["train"].count + source.splits["test"].count) == (("a",), 3)
+
+
+def test_a_link_to_a_picture_is_a_picture(tmp_path):
+    save_pictures(tmp_path / "there", greys(3))
+    (tmp_path / "here").mkdir()
+    for path in (tmp_path / "there").iterdir():
+        (tmp_path / "here" / path.name).symlink_to(path)
+    source = open_source(f"images:{tmp_path / 'here'}")
+    assert sum(split.count for split in source.splits.values()) == 3
+
+
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    save_pictures(tmp_path / "a", greys(3))
+    scan = os.scandir
+
+    def denied(path):
+        if str(path).endswith("a"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(UserError, match=r"Could not read the folder .*a: Permission denied\."):
+        open_source(f"images:{tmp_path}")
+
+
+def test_more_pictures_than_the_memory_holds_are_refused_with_the_numbers(tmp_path, monkeypatch):
+    save_pictures(tmp_path, greys())
+    monkeypatch.setattr(memory, "available", lambda: 639)
+    with pytest.raises(UserError, match=r"20 pictures of 4 x 4, such as .* to fit into the memory .*streaming"):
+        open_source(f"images:{tmp_path}")
+
+
+# --- streams
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"quality": 30}, {"progressive": True}, {"subsampling": 2}], ids=str)
+def test_streamed_jpeg_has_the_pixels_of_memory(tmp_path, mode, options):
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        colour = np.random.default_rng(0).integers(0, 256, (17, 23, 3), np.uint8)
+        # The name ends in png, because the content decides.
+        Image.fromarray(colour).convert(mode).save(tmp_path / part / "a.png", "JPEG", **options)
+    memory, stream = (
+        kvae.data.load(f"images:{tmp_path}", binarize="none", batch_size=1, streaming=streaming).examples("test")[0]
+        for streaming in (False, True)
+    )
+    np.testing.assert_array_equal(stream, memory)
+
+
+def test_streamed_bmp_has_the_pixels_of_memory(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)).save(tmp_path / part / "a.bmp")
+    memory, stream = (
+        kvae.data.load(f"images:{tmp_path}", binarize="none", batch_size=1, streaming=streaming).examples("test")[0]
+        for streaming in (False, True)
+    )
+    np.testing.assert_array_equal(stream, memory)
+
+
+TURNED = Image.Exif()
+TURNED[0x0112] = 3
+UNSTREAMED = {
+    "grey BMP": ("BMP", "L", {}, "BMP of mode L"),
+    "BMP with a palette": ("BMP", "P", {}, "BMP of mode P"),
+    "GIF": ("GIF", "P", {}, "GIF of mode P"),
+    "TIFF": ("TIFF", "L", {}, "TIFF of mode L"),
+    "WebP": ("WEBP", "RGB", {}, "WEBP of mode RGB"),
+    "turned": ("JPEG", "RGB", {"exif": TURNED}, "JPEG of mode RGB, turned by its EXIF data"),
+}
+
+
+@pytest.mark.parametrize("kind", UNSTREAMED)
+def test_pictures_that_tensorflow_would_decode_to_other_pixels_are_not_streamed(tmp_path, kind):
+    format, mode, options, message = UNSTREAMED[kind]
+    for part in ("train", "test"):
+        save_pictures(tmp_path / part, greys(1))
+        colour = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(colour).convert(mode).save(tmp_path / part / "zzz.png", format, **options)
+    with pytest.raises(UserError, match=rf"for streaming\. zzz\.png is {message}\. Convert"):
+        open_source(f"images:{tmp_path}", streaming=True)
+
+
+def damage(path: Path) -> None:
+    """Damages the pixels of a picture, but not its header."""
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 255
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_a_damaged_picture_that_is_needed_after_the_training_is_named_before_it(tmp_path, part):
+    for each in ("train", "validation", "test"):
+        save_pictures(tmp_path / each, greys())
+    damage(tmp_path / part / "011.png")
+    with pytest.raises(UserError, match=rf"Could not read .*{part}.011\.png"):
+        kvae.data.load(f"images:{tmp_path}", validation="validation", batch_size=5, streaming=True)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [lambda data: data.check(), lambda data: data.examples("train"), lambda data: data.pixel_mean],
+    ids=["check", "examples", "pixel_mean"],
+)
+def test_a_damaged_training_picture_of_a_stream_is_named(tmp_path, use):
+    for part in ("train", "test"):
+        save_pictures(tmp_path / part, greys())
+    data = kvae.data.load(f"images:{tmp_path}", batch_size=5, streaming=True)
+    damage(tmp_path / "train" / "011.png")
+    with pytest.raises(UserError, match=r"Could not read .*train.011\.png"):
+        use(data)
+
+
+def test_a_picture_that_has_become_another_one_is_named(tmp_path):
+    for part in ("train", "test"):
+        save_pictures(tmp_path / part, greys())
+    data = kvae.data.load(f"images:{tmp_path}", batch_size=5, streaming=True)
+    Image.new("L", (9, 9)).save(tmp_path / "train" / "011.png")
+    with pytest.raises(UserError, match=r"train.011\.png cannot be streamed"):
+        data.check()
+
+
+def test_a_picture_that_only_pillow_can_decode_is_named(tmp_path):
+    for part in ("train", "test"):
+        save_pictures(tmp_path / part, greys())
+    path = tmp_path / "test" / "011.png"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IEND") - 5] ^= 1  # the checksum of the pixels, which Pillow does not compare
+    path.write_bytes(content)
+    open_source(f"images:{tmp_path}")
+    with pytest.raises(UserError, match=r"011\.png cannot be streamed"):
+        kvae.data.load(f"images:{tmp_path}", batch_size=5, streaming=True)

@@ -5,29 +5,53 @@ file without a header has a square number of pixels per row, which a label may p
 accepted.
 """
 
-import gzip
 import math
 import re
-import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kvae.data.split import Source, Split, as_bytes, as_labels, hold_out
-from kvae.internal.errors import UserError
+from kvae.internal import memory, reading
+from kvae.internal.errors import UserError, first_line
+
+COLUMNS = 512 * 512 + 1  # the most columns of a file: more take minutes and gigabytes to read
+LINE = 16 * COLUMNS  # bytes: the longest first line
+# Bytes of memory per byte of text: a cell of two bytes becomes a number of eight, twice.
+EXPANSION = 10
 
 
-def _first_line(path: Path) -> list[str]:
+def _read_text(path: Path) -> bytes:
+    """The content of a file, decompressed; raises `UserError` if it is too large for the memory of this machine."""
+    most = memory.available() // EXPANSION
+    content = reading.read_bytes(path, most)
+    if path.suffix == ".gz":
+        _first_line(path, reading.decompressed_start(content, LINE, path))  # a small file can be large and no text
+        content = reading.decompressed(content, most, path)
+    return content
+
+
+def _first_line(path: Path, content: bytes) -> list[str]:
+    """The cells of the first line."""
+    start = content[:LINE]
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"Could not read {path}: it is text in UTF-16. Save it as UTF-8.")
+    line = re.split(rb"[\r\n]", start, maxsplit=1)[0]
+    if len(line) == LINE:
+        raise UserError(f"{path}: expected a first line of at most {LINE:,} bytes. Received a longer one.")
+    if b"\0" in line:
+        raise UserError(f"Could not read {path}: its first line has a NUL byte, so it is not a text file.")
     try:
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8-sig") as lines:
-            first = lines.readline()
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        first = line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise UserError(f"Could not read {path}: {error}. Expected a text file of comma-separated pixels.") from error
     if not first.strip():
         raise UserError(f"{path} is empty. Expected one image per row.")
-    return [cell.strip().strip('"') for cell in first.rstrip("\r\n").split(",")]
+    cells = [cell.strip().strip('"') for cell in first.split(",")]
+    if len(cells) > COLUMNS:
+        raise UserError(f"{path}: expected at most {COLUMNS:,} columns. Received {len(cells):,}.")
+    return cells
 
 
 def _is_number(cell: str) -> bool:
@@ -51,12 +75,13 @@ def _columns(path: Path, first: list[str]) -> _Columns:
     if all(_is_number(cell) for cell in first):
         return _columns_without_header(path, len(first))
     names = [cell.lower() for cell in first]
-    pixels = [column for column, name in enumerate(names) if re.fullmatch(r"pixel[ _]?\d{1,9}", name)]
-    others = [name for name in names if name != "label" and not name.startswith("pixel")]
-    if others or not pixels:
+    pixels = [column for column, name in enumerate(names) if re.fullmatch(r"pixel[ _]?[0-9]{1,9}", name)]
+    others = sorted(set(range(len(names))) - set(pixels) - {names.index("label") if "label" in names else -1})
+    unknown = next((first[column] for column in others if names[column] != "label"), None)
+    if unknown is not None or not pixels:
         raise UserError(
-            f"{path}: expected a header with `pixel...` columns and optionally `label`. "
-            f"Received {', '.join(first[:4])}..."
+            f"{path}: expected a header with the columns pixel0, pixel1, ... and optionally label. "
+            f"Received {unknown or first[0]!r:.60} among {len(first)} columns."
         )
     numbers = sorted(int(re.sub(r"\D", "", names[column])) for column in pixels)
     if len(set(numbers)) != len(numbers) or names.count("label") > 1:
@@ -100,15 +125,21 @@ def read_csv(path: str | Path) -> Split:
     from pyarrow import csv
 
     path = Path(path)
-    header, label, pixels = _columns(path, _first_line(path))
+    content = _read_text(path)
+    first = _first_line(path, content)
+    header, label, pixels = _columns(path, first)
     try:
         table = csv.read_csv(
-            path,
-            read_options=csv.ReadOptions(autogenerate_column_names=True, skip_rows=1 if header else 0),
+            pa.BufferReader(content),
+            read_options=csv.ReadOptions(
+                autogenerate_column_names=True,
+                skip_rows=1 if header else 0,
+                block_size=2**20 + 32 * len(first),  # a block has to hold a row
+            ),
             convert_options=csv.ConvertOptions(strings_can_be_null=False, null_values=[]),
         )
-    except (pa.ArrowInvalid, OSError, EOFError) as error:
-        raise UserError(f"{path}: expected rows of the same length. {str(error).splitlines()[0]}") from error
+    except (pa.ArrowException, OSError, EOFError, MemoryError) as error:
+        raise UserError(f"{path}: expected rows of the same length. {first_line(error)}.") from error
     if table.num_rows == 0:
         raise UserError(f"{path} has no row of pixels. Expected one image per row.")
     if table.num_columns != len(pixels) + (label is not None):
@@ -127,15 +158,15 @@ def read_csv(path: str | Path) -> Split:
     return Split.from_arrays(images.reshape(-1, side, side), labels)
 
 
-def _numbers(column: "object", path: Path, position: int) -> np.ndarray:
+def _numbers(column: Any, path: Path, position: int) -> np.ndarray:
     """A column as numbers; raises `UserError` with the row and the text of a cell that is not a number."""
-    values = column.to_numpy()  # type: ignore[attr-defined]
+    values = column.to_numpy()
     if values.dtype.kind in "iuf":
         return values
     for row, value in enumerate(values):
         if not _is_number(str(value)):
             raise UserError(
-                f"{path}: expected a number in column {position + 1} of row {row + 1}. Received {str(value)!r}."
+                f"{path}: expected a number in column {position + 1} of row {row + 1}. Received {str(value)[:60]!r}."
             )
     return values.astype(np.float64)
 

@@ -4,17 +4,19 @@ A file has two zero bytes, a byte for the type (8 is unsigned byte), a byte for 
 axis as a big-endian 32-bit integer, and then the data; http://yann.lecun.com/exdb/mnist/.
 """
 
-import gzip
 import math
-import zlib
+import os
 from pathlib import Path
 
 import numpy as np
 
 from kvae.data.split import Source, Split, hold_out
+from kvae.internal import memory, reading
 from kvae.internal.errors import UserError
 
 UNSIGNED_BYTE = 8
+GZIP = b"\x1f\x8b"
+HEADER = 4 + 4 * 4  # bytes of the longest header
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid"), "test": ("t10k", "test")}
 
 
@@ -22,32 +24,19 @@ def read_idx(path: str | Path) -> np.ndarray:
     """Reads one IDX file of unsigned bytes.
 
     Raises:
-        UserError: if the file cannot be read, is not an IDX file of unsigned bytes, or is too short or too long.
+        UserError: if the file cannot be read, is not an IDX file of unsigned bytes, is too short or too long, or needs
+            more memory than this machine has.
     """
     path = Path(path)
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"Could not read {path}: {error}. The file is missing, truncated or damaged.") from error
-    if len(content) < 4 or content[:2] != b"\0\0":
-        raise UserError(
-            f"{path} is not an IDX file: expected it to begin with two zero bytes, received {content[:4]!r}."
-        )
-    kind, axes = content[2], content[3]
-    if kind != UNSIGNED_BYTE or axes not in (1, 3, 4):
-        raise UserError(
-            f"{path}: expected an IDX file of unsigned bytes (type 8) with 1, 3 or 4 axes. "
-            f"Received type {kind} with {axes} axes."
-        )
-    header = 4 + 4 * axes
-    if len(content) < header:
-        raise UserError(f"{path} is truncated: expected a header of {header} bytes, received {len(content)} bytes.")
-    shape = tuple(int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes))
-    if 0 in shape:
-        raise UserError(f"{path} contains no image: the shape in its header is {shape}.")
-    expected, received = math.prod(shape), len(content) - header
+    content = reading.read_bytes(path, memory.available())
+    compressed = content.startswith(GZIP)
+    shape, header = _shape(path, reading.decompressed_start(content, HEADER, path) if compressed else content)
+    expected = math.prod(shape)
+    # Twice, because what is held out is copied.
+    memory.check(2 * expected, f"{path}, with the shape {shape} in its header,", "The file may be damaged.")
+    if compressed:
+        content = reading.decompressed(content, header + expected, path)
+    received = len(content) - header
     if expected != received:
         fault = "is truncated" if received < expected else "has bytes left over at the end"
         raise UserError(
@@ -57,12 +46,36 @@ def read_idx(path: str | Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
+def _shape(path: Path, start: bytes) -> tuple[tuple[int, ...], int]:
+    """The shape in the header of a file, and the number of bytes of the header."""
+    if len(start) < 4 or start[:2] != b"\0\0":
+        raise UserError(f"{path} is not an IDX file: expected it to begin with two zero bytes, received {start[:4]!r}.")
+    kind, axes = start[2], start[3]
+    if kind != UNSIGNED_BYTE or axes not in (1, 3, 4):
+        raise UserError(
+            f"{path}: expected an IDX file of unsigned bytes (type 8) with 1, 3 or 4 axes. "
+            f"Received type {kind} with {axes} axes."
+        )
+    header = 4 + 4 * axes
+    if len(start) < header:
+        raise UserError(f"{path} is truncated: expected a header of {header} bytes, received {len(start)} bytes.")
+    shape = tuple(int.from_bytes(start[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes))
+    if 0 in shape:
+        raise UserError(f"{path} contains no image: the shape in its header is {shape}.")
+    return shape, header
+
+
 def _find(folder: Path, split_names: tuple[str, ...], content: str) -> Path | None:
     """The file with the images or labels of a split, or None."""
+    try:
+        listed = os.listdir(folder)
+    except OSError as error:
+        raise UserError(f"Could not read the folder {folder}: {error.strerror}.") from error
     matches = sorted(
-        path
-        for path in folder.iterdir()
-        if "ubyte" in path.name and content in path.name and any(name in path.name for name in split_names)
+        folder / name
+        for name in listed
+        if "ubyte" in name and content in name and any(each in name for each in split_names)
+        if not name.startswith(".")  # `._NAME` is a file of macOS beside NAME
     )
     return matches[0] if matches else None
 
@@ -79,7 +92,7 @@ def read(directory: str) -> Source:
             or if the sizes of the images differ.
     """
     folder = Path(directory)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"Expected a folder of IDX files. {directory!r} is not a folder.")
     splits = {}
     for split, names in SPLIT_NAMES.items():

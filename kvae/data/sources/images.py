@@ -1,37 +1,73 @@
 """`images:DIR`: a folder of pictures, all of the same size.
 
 The folders `DIR/train`, `DIR/validation` and `DIR/test` are the splits, if they exist; otherwise DIR is the training
-split. The sub-folders of a split are the classes of its pictures.
+split. The sub-folders of a split are the classes of its pictures. What is hidden, such as `.DS_Store`, is left out.
 """
 
+import os
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kvae.data.split import Source, Split, hold_out
-from kvae.internal.errors import UserError
+from kvae.internal import memory, picture_files
+from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user
+from kvae.internal.quiet_output import silenced
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-STREAMABLE = {".png", ".jpg", ".jpeg", ".bmp"}  # the formats that TensorFlow can decode
+# Files and folders of file managers and archive programs, some of which hold small copies of the pictures.
+HIDDEN = {"__macosx", "thumbs.db", "desktop.ini", "@eadir"}
 # By Pillow's mode of a file, the mode that its pixels are converted to: L is grey, RGB is colour.
-COLOUR_MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB", "LA": "L", "CMYK": "RGB", "YCbCr": "RGB"}
+COLOUR_MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
+COLOUR_MODES |= dict.fromkeys(("RGB", "RGBA", "RGBX"), "RGB")
+# The formats, with their modes, that TensorFlow decodes to the same pixels as Pillow.
+STREAMABLE = {"PNG": set(COLOUR_MODES), "JPEG": set(COLOUR_MODES), "BMP": {"RGB"}}
 
 
-def _open(path: Path) -> Any:
-    from PIL import Image, UnidentifiedImageError
+class _Listing(NamedTuple):
+    """The files of a folder."""
 
-    try:
-        with Image.open(path) as image:
-            if image.mode not in COLOUR_MODES:
-                raise UserError(f"{path}: expected 8 bits per channel. Received mode {image.mode}.")
-            return image.convert(COLOUR_MODES[image.mode])
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"Could not read {path} as a picture: {error}.") from error
+    pictures: list[Path]
+    hidden: list[Path]  # files and folders
+    links: list[Path]  # links to folders, which may form a cycle
+    others: list[Path]  # files without the suffix of a picture, and those that are no regular files
 
 
-def _list(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in HIDDEN
+
+
+def _list(folder: Path) -> _Listing:
+    found = _Listing([], [], [], [])
+    for parent, folders, files in os.walk(folder, onerror=_refuse_unreadable):
+        place = Path(parent)
+        found.hidden.extend(place / name for name in (*folders, *files) if _is_hidden(name))
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        found.links.extend(place / name for name in folders if (place / name).is_symlink())
+        for path in (place / name for name in files if not _is_hidden(name)):
+            is_picture = path.suffix.lower() in SUFFIXES and os.path.isfile(path)
+            (found.pictures if is_picture else found.others).append(path)
+    return _Listing(*(sorted(paths) for paths in found))
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise UserError(f"Could not read the folder {error.filename}: {error.strerror}.") from error
+
+
+def _tell_left_out(directory: str, listings: Sequence[_Listing]) -> None:
+    """Warns, in one line, of what is in the folders and is not used."""
+    kinds = {"hidden": "hidden files or folders", "links": "links to folders", "others": "files that are no pictures"}
+    parts = []
+    for kind, words in kinds.items():
+        paths = [path for listing in listings for path in getattr(listing, kind)]
+        if paths:
+            parts.append(f"{words}: {len(paths)}, such as {paths[0].name!r}")
+    if parts:
+        message = f"Left out of images:{directory}: {'; '.join(parts)}."
+        warnings.warn(message, KvaeWarning, stacklevel=stacklevel_of_user())
 
 
 def _labels(folder: Path, paths: list[Path], names: tuple[str, ...]) -> np.ndarray | None:
@@ -46,40 +82,47 @@ def _label_names(folder: Path, paths: list[Path]) -> tuple[str, ...]:
     return tuple(sorted({part[0] for part in parts})) if all(len(part) > 1 for part in parts) else ()
 
 
-def _check_same_format(first: Any, image: Any, first_path: Path, path: Path) -> None:
-    if image.size != first.size or COLOUR_MODES.get(image.mode) != first.mode:
+def _check_same(first_path: Path, path: Path, first: tuple[Any, str], received: tuple[Any, str]) -> None:
+    """Checks that two pictures have the same size and mode."""
+    if received != first:
+        texts = [
+            f"{file.name} is {size[0]} x {size[1]} {mode}"
+            for file, (size, mode) in ((first_path, first), (path, received))
+        ]
         raise UserError(
-            "Expected pictures of one size, all grey or all in colour. "
-            f"{first_path.name} is {first.width} x {first.height} {first.mode}, "
-            f"{path.name} is {image.width} x {image.height} {image.mode}. Convert them first."
+            f"Expected pictures of one size, all grey or all in colour. {', '.join(texts)}. Convert them first."
         )
 
 
 def _read_all(paths: list[Path]) -> np.ndarray:
-    first = _open(paths[0])
-    images = np.empty((len(paths), first.height, first.width, len(first.getbands())), np.uint8)
+    first = picture_files.read(paths[0], COLOUR_MODES)
+    shape = (len(paths), first.height, first.width, len(first.getbands()))
+    memory.check(
+        2 * int(np.prod(shape, dtype=object)),  # with a copy where a part is held out
+        f"{len(paths)} pictures of {first.width} x {first.height}, such as {paths[0]},",
+        "Read them from disk in batches with streaming (--set data.streaming=true).",
+    )
+    images = np.empty(shape, np.uint8)
     for index, path in enumerate(paths):
-        image = _open(path)
-        _check_same_format(first, image, paths[0], path)
-        images[index] = np.asarray(image).reshape(images.shape[1:])
+        image = picture_files.read(path, COLOUR_MODES)
+        _check_same(paths[0], path, (first.size, first.mode), (image.size, image.mode))
+        images[index] = np.asarray(image).reshape(shape[1:])
     return images
 
 
 def _streamed(folder: Path, paths: list[Path], names: tuple[str, ...]) -> Split:
     from kvae.internal.tensorflow import tf
 
-    undecodable = [path.name for path in paths if path.suffix.lower() not in STREAMABLE]
-    if undecodable:
-        raise UserError(f"Expected PNG, JPEG or BMP pictures for streaming. Received {undecodable[0]}.")
-    from PIL import Image, UnidentifiedImageError
-
-    first = _open(paths[0])
+    first = picture_files.read(paths[0], COLOUR_MODES)
     for path in paths:
-        try:
-            with Image.open(path) as header:  # reads only the header
-                _check_same_format(first, header, paths[0], path)
-        except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"Could not read {path} as a picture: {error}.") from error
+        header = picture_files.header(path)
+        if header.turned or header.mode not in STREAMABLE.get(header.format, ()):
+            kind = f"{header.format} of mode {header.mode}" + (", turned by its EXIF data" if header.turned else "")
+            raise UserError(
+                f"Expected PNG, JPEG or 24-bit BMP pictures that are not turned, for streaming. {path.name} is {kind}. "
+                "Convert it first, or read the pictures without streaming."
+            )
+        _check_same(paths[0], path, (first.size, first.mode), (header.size, COLOUR_MODES[header.mode]))
     shape = (first.height, first.width, len(first.getbands()))
     files = np.array([str(path) for path in paths])
 
@@ -87,10 +130,34 @@ def _streamed(folder: Path, paths: list[Path], names: tuple[str, ...]) -> Split:
         return tf.data.Dataset.from_tensor_slices((np.arange(start, stop), files[start:stop]))
 
     def decode(file: Any) -> Any:
-        image = tf.io.decode_image(tf.io.read_file(file), channels=shape[2], expand_animations=False)
+        content = tf.io.read_file(file)
+        image = tf.cond(
+            tf.strings.substr(content, 0, 2) == b"BM",
+            lambda: tf.io.decode_bmp(content, channels=shape[2]),
+            # This decodes PNG as well. With this method, which is not the default, JPEG has the pixels of Pillow.
+            lambda: tf.io.decode_jpeg(content, channels=shape[2], dct_method="INTEGER_ACCURATE"),
+        )
         return tf.ensure_shape(image, shape)
 
-    return Split(None, _labels(folder, paths, names), len(paths), shape, stream, decode)
+    def check(start: int, stop: int) -> None:
+        options = tf.data.Options()
+        options.autotune.enabled = False  # autotuning can delay the end of an iteration by seconds
+        dataset = stream(start, stop).map(lambda _, file: decode(file), num_parallel_calls=2).with_options(options)
+        decoded = dataset.as_numpy_iterator()
+        with silenced():  # libjpeg of TensorFlow writes a line for some damaged files
+            for path in paths[start:stop]:
+                expected = np.asarray(picture_files.read(path, COLOUR_MODES))
+                try:
+                    same = np.array_equal(next(decoded).reshape(-1), expected.reshape(-1))
+                except tf.errors.OpError:
+                    same = False
+                if not same:
+                    raise UserError(
+                        f"{path} cannot be streamed, because TensorFlow and Pillow do not decode it to the same "
+                        "pixels; it may be damaged. Save it again, or read the pictures without streaming."
+                    )
+
+    return Split(None, _labels(folder, paths, names), len(paths), shape, stream, decode, check=check)
 
 
 def read(directory: str, streaming: bool = False) -> Source:
@@ -103,13 +170,18 @@ def read(directory: str, streaming: bool = False) -> Source:
     Raises:
         UserError: if the folder does not exist, if a split has no picture, if a picture cannot be read, or if the
             pictures differ in size or in the number of channels.
+
+    Warns:
+        KvaeWarning: if something in the folder is left out.
     """
     folder = Path(directory)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"Expected a folder of pictures. {directory!r} is not a folder.")
-    parts = {part: folder / part for part in ("train", "validation", "test") if (folder / part).is_dir()}
+    parts = {part: folder / part for part in ("train", "validation", "test") if os.path.isdir(folder / part)}
     folders = parts if "train" in parts else {"train": folder}
-    listed = {part: _list(split_folder) for part, split_folder in folders.items()}
+    listings = {part: _list(split_folder) for part, split_folder in folders.items()}
+    _tell_left_out(directory, list(listings.values()))
+    listed = {part: listing.pictures for part, listing in listings.items()}
     for part, paths in listed.items():
         if not paths:
             raise UserError(f"No picture in {str(folders[part])!r}. Expected files such as .png or .jpg.")

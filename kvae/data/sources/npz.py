@@ -1,22 +1,21 @@
 """`npz:FILE`: NumPy archives such as mnist.npz of Keras. Pickled objects, which can run code, are never loaded."""
 
-import tokenize
+import math
 import zipfile
-import zlib
-from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from kvae.data.split import Source, Split, as_bytes, as_labels, hold_out
-from kvae.internal.errors import UserError
+from kvae.internal import memory, reading
+from kvae.internal.errors import UserError, first_line
 
 IMAGES = {
     "train": ("x_train", "train_images", "x", "images", "data", "arr_0"),
     "validation": ("x_val", "x_validation", "val_images"),
     "test": ("x_test", "test_images"),
 }
-# The exceptions that NumPy may raise for a damaged array; it parses the header of an array as Python.
-DAMAGED = (zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError)
 LABELS = {
     "train": ("y_train", "train_labels", "y", "labels", "target"),
     "validation": ("y_val", "y_validation", "val_labels"),
@@ -42,6 +41,55 @@ def _split(arrays: dict[str, np.ndarray], part: str, path: str) -> Split | None:
     return Split.from_arrays(as_bytes(images, description), labels)
 
 
+def _arrays(path: str) -> tuple[list[str], dict[str, np.ndarray]]:
+    """The names of all arrays of an archive, and those arrays that have a known name."""
+    known = {key for keys in (*IMAGES.values(), *LABELS.values()) for key in keys}
+    with reading.open_regular(path) as file:
+        if not zipfile.is_zipfile(file):
+            raise UserError(
+                f"Expected an .npz archive of arrays. {path} is not one; a single array (.npy) is not accepted."
+            )
+        try:
+            with zipfile.ZipFile(file) as archive:
+                members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+                used = {name: member for name, member in members.items() if name in known}
+                needed = sum(_bytes(path, archive, member) for member in used.values())
+                memory.check(needed, f"the arrays of {path}", "Save fewer images, or save them as uint8.")
+                return list(members), {name: _array(archive, member) for name, member in used.items()}
+        except UserError:
+            raise
+        except Exception as error:  # NumPy parses the header of an array as Python, and zipfile has many errors
+            raise UserError(
+                f"Could not read {path}: {first_line(error)}. Expected an .npz archive of arrays."
+            ) from error
+
+
+def _bytes(path: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
+    """The memory that an array needs, in bytes, by its header, which must agree with the size of the member."""
+    headers: dict[Any, Any] = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    with archive.open(member) as file:
+        version = npy.read_magic(file)
+        if version not in headers:
+            raise UserError(f"{path}: {member.filename} has no plain array (version {version} of its format).")
+        shape, _, dtype = headers[version](file)
+        header = file.tell()
+    if dtype.hasobject:
+        raise UserError(f"{path} contains pickled objects, which kvae never loads. Save plain arrays.")
+    expected, received = math.prod(shape) * dtype.itemsize, member.file_size - header
+    if expected != received or any(axis < 0 for axis in shape):
+        raise UserError(
+            f"Could not read {path}: {member.filename} should have {expected} bytes for the shape {shape} in its "
+            f"header, and has {received}. Expected an .npz archive of arrays."
+        )
+    # What is held out is copied, and pixels that are no bytes are compared with their rounded values.
+    return 2 * expected if dtype == np.uint8 else 3 * expected
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as file:
+        return npy.read_array(file, allow_pickle=False)
+
+
 def read(path: str) -> Source:
     """Reads the splits of an archive.
 
@@ -53,32 +101,12 @@ def read(path: str) -> Source:
         UserError: if the archive cannot be read, has no training images, or has pickled objects, or if the shape or the
             values of an array are not those of images or labels.
     """
-    try:
-        if not Path(path).is_file():
-            raise UserError(f"Expected an .npz archive of arrays. The file {path} does not exist.")
-        if not zipfile.is_zipfile(path):
-            raise UserError(
-                f"Expected an .npz archive of arrays. {path} is not one; a single array (.npy) is not accepted."
-            )
-        with np.load(path, allow_pickle=False) as archive:
-            known = [key for keys in (*IMAGES.values(), *LABELS.values()) for key in keys]
-            names = list(archive.files)
-            arrays = {name: archive[name] for name in names if name in known}
-    except UserError:
-        raise
-    except ValueError as error:
-        if "pickle" in str(error).lower() or "object" in str(error).lower():
-            raise UserError(f"{path} contains pickled objects, which kvae never loads. Save plain arrays.") from error
-        raise UserError(f"Could not read {path}: {error}. Expected an .npz archive of arrays.") from error
-    except (OSError, EOFError, RuntimeError, MemoryError, OverflowError, *DAMAGED) as error:
-        raise UserError(f"Could not read {path}: {error}. Expected an .npz archive of arrays.") from error
-    for key, array in arrays.items():
-        if not isinstance(array, np.ndarray):  # NumPy returns a member that is not an array as bytes
-            raise UserError(f"{path}: expected {key} to be an array. Received a file of another kind.")
+    names, arrays = _arrays(path)
     splits = {part: split for part in IMAGES if (split := _split(arrays, part, path)) is not None}
     if "train" not in splits:
+        received = ", ".join(f"{name!r:.60}" for name in names[:6]) + (", ..." if len(names) > 6 else "")
         raise UserError(
-            f"{path}: expected an array called {' or '.join(IMAGES['train'])}. Received {', '.join(names)}."
+            f"{path}: expected an array called {' or '.join(IMAGES['train'])}. Received {received or 'none'}."
         )
     sizes = {split.image_shape for split in splits.values()}
     if len(sizes) > 1:

@@ -1,19 +1,23 @@
 """Any image dataset of TensorFlow Datasets: `mnist`, `fashion_mnist`, `kmnist`, `cifar10`, ..."""
 
 import difflib
+import math
 import os
 import re
 import socket
 import sys
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kvae.data.split import Source, Split, hold_out
-from kvae.internal.errors import UserError
+from kvae.internal import memory
+from kvae.internal.errors import UserError, first_line
 from kvae.internal.files import has_pattern
 from kvae.internal.tensorflow import tf
 
@@ -28,11 +32,27 @@ def _builder(name: str) -> Any:
     if not re.fullmatch(r"\w+([/:][\w.:-]+)?", name):  # TFDS can parse name, name/config and name:version
         raise _unknown(name)
     try:
-        return tfds.builder(name)
+        builder = tfds.builder(name)
+        _ = builder.info.features, builder.info.splits  # reads the files that describe it
+        return builder
     except DatasetNotFoundError:
         raise _unknown(name) from None
-    except (ValueError, RuntimeError, AssertionError) as error:
-        raise UserError(f"Could not open the dataset {name!r}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # the files that describe a dataset are JSON, protocol buffers and Python
+        raise UserError(f"Could not open the dataset {name!r}: {first_line(error)}.") from error
+
+
+@contextmanager
+def _damage_named(builder: Any, what: str) -> Iterator[None]:
+    """Turns the errors of TensorFlow and TFDS in the block into a `UserError` that names the folder of the dataset."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # of tf.data, or for files that describe the dataset and are damaged
+        raise UserError(
+            f"Could not read {what} of {builder.name}: {first_line(error)}. Its files are damaged or missing: remove "
+            f"the folder {builder.data_path} to prepare the dataset again."
+        ) from error
 
 
 def _unknown(name: str) -> UserError:
@@ -128,8 +148,20 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
             images = encoded(start, stop).map(lambda image, _: image)
             return images.enumerate(start)
 
-        return Split(None, None, count, shape, stream, decode, shuffle_buffer=SHUFFLE_BUFFER)
+        def check(start: int, stop: int) -> None:
+            # Every record has a checksum, so that the pictures need not be decoded.
+            with _damage_named(builder, f"the split {part}"):
+                found = sum(1 for _ in encoded(start, stop).batch(1000))
+                if found != -(-(stop - start) // 1000):
+                    raise ValueError(f"it has fewer than {stop - start} images between {start} and {stop}")
 
+        return Split(None, None, count, shape, stream, decode, shuffle_buffer=SHUFFLE_BUFFER, check=check)
+
+    memory.check(
+        count * math.prod(shape),
+        f"the split {part} of {builder.name}, with {count} images of {shape},",
+        "Read them from disk in batches with streaming (--set data.streaming=true).",
+    )
     dataset = encoded(0, count).map(lambda image, label: (decode(image), label), num_parallel_calls=4).batch(1000)
     images, labels = np.empty((count, *shape), np.uint8), np.empty(count, np.int64)
     start = 0
@@ -137,6 +169,8 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
         images[start : start + len(image_batch)] = image_batch
         labels[start : start + len(image_batch)] = label_batch
         start += len(image_batch)
+    if start != count:
+        raise ValueError(f"expected {count} images, found {start}")
     return Split.from_arrays(images, labels if labelled else None)
 
 
@@ -160,7 +194,11 @@ def read(name: str, streaming: bool = False) -> Source:
             f"{'none' if feature is None else f'{feature.shape} {feature.np_dtype.__name__}'}."
         )
     _prepare(builder)
-    splits = {part: _split(builder, part, streaming) for part in PARTS if part in builder.info.splits}
+    splits = {}
+    for part in PARTS:
+        if part in builder.info.splits:
+            with _damage_named(builder, f"the split {part}"):
+                splits[part] = _split(builder, part, streaming)
     if "train" not in splits:
         raise UserError(f"Expected a split called train in {name}. Received {', '.join(builder.info.splits)}.")
     label = dict(builder.info.features).get("label")
