@@ -275,7 +275,7 @@ def _call_fit(session: _Session, stopping: callbacks.EarlyStopping | None) -> No
 
 
 def _stop_at_divergence(session: _Session) -> Any:
-    run, rows = session.run, session.resumed.rows if session.resumed else []
+    run, rows = session.run, session.resumed.state.rows if session.resumed else []
     losses = [row["loss"] for row in rows if "loss" in row]
     return divergence.StopAtDivergence(run.config, run.folder, run.checkpoints, losses)
 

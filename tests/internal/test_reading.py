@@ -68,6 +68,7 @@ def test_a_gzip_file_of_several_members_is_decompressed():
         (b"no gzip", "damaged"),
         (gzip.compress(b"one") + b"rest", "damaged"),
     ],
+    ids=["too large", "truncated", "no gzip", "with a rest"],
 )
 def test_what_cannot_be_decompressed_is_refused(content, message):
     with pytest.raises(UserError, match=message):
