@@ -190,7 +190,9 @@ def test_a_whole_configuration_of_version_0_2_is_read_as_it_was_meant(tmp_path):
         "initialization": "fan_in", "scale": "log_var", "output_bias": "zero", "encoder_l2": 0.0, "decoder_l2": 0.01,
         "likelihood": "bernoulli", "variance": 1.0, "beta": 1.5, "samples": 1, "kl": "analytic",
     }  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps({"config": {"model": model}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"config": {"model": model}, "protocol": {}, "versions": {"kvae": "0.2.0"}})
+    )
     old = Run.open(tmp_path).config
     new = RunConfig.from_dict(
         {

@@ -42,7 +42,9 @@ def test_data_epoch_makes_initial_epoch_train_on_that_epochs_order():
 
 
 def test_history_keeps_every_digit_and_nan(tmp_path, rng):
-    rows = [{"epoch": 1, "loss": float(rng.random()), "val_loss": float("nan")}, {"epoch": 2, "loss": 1 / 3}]
+    others = {"elbo": -1.0, "reconstruction": 1.0, "kl": 0.0}
+    first = {"epoch": 1, "loss": float(rng.random()), **others, "val_loss": float("nan")}
+    rows = [first, {"epoch": 2, "loss": 1 / 3, **others}]
     history.write(tmp_path / "history.csv", rows)
     columns = history.read(tmp_path / "history.csv")
     np.testing.assert_array_equal(columns["loss"], [row["loss"] for row in rows])
