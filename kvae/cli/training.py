@@ -110,7 +110,6 @@ def train(
     **short: Any,
 ) -> None:
     """Train a model and write its run folder."""
-    from kvae.internal.files import read_json
     from kvae.training import distribution
     from kvae.training.config import RunConfig, collected, load_values, override, parse_setting
     from kvae.training.names import name_of_source
@@ -152,7 +151,7 @@ def train(
     if not chief:
         say(f"Trained in {time.monotonic() - start:.0f} s. The chief writes {trained.folder}.")
         return
-    print_evaluation(read_json(trained.folder / "evaluation.json"))
+    print_evaluation(trained.evaluation())
     say(f"{trained.folder}: trained and evaluated in {time.monotonic() - start:.0f} s")
 
 

@@ -53,10 +53,10 @@ def evaluate(
         The result of `kvae.evaluation.evaluate`.
 
     Raises:
-        UserError: if the training has not finished, if the data cannot be loaded or do not fit the model, or if there
-            is no such evaluation.
+        UserError: if the training has not finished, if the data cannot be loaded or do not fit the model, if there is
+            no such evaluation, or if the run is trained further in the meantime.
     """
-    vae, config = run.load_model(), run.config
+    digest, vae, config = run.model_digest(), run.load_model(), run.config
     if dataset is not None:  # batches of 1 are possible for sets of any size
         changes = {"source": dataset, "train": "train", "validation": None, "test": "test", "batch_size": 1}
         config = config.model_copy(update={"data": config.data.model_copy(update=changes)})
@@ -68,7 +68,10 @@ def evaluate(
     result = evaluation.evaluate(
         vae, images, only=only, samples=samples, seed=seed, protocol=data_protocol, verbose=verbose
     )
-    run.write_evaluation(result, None if dataset is None else absolute(dataset))
+    with run.locked():
+        if run.model_digest() != digest:
+            raise UserError(f"{run.folder} was trained further while it was evaluated. Evaluate it again.")
+        run.write_evaluation(result, None if dataset is None else absolute(dataset))
     return result
 
 

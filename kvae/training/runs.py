@@ -87,14 +87,13 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
-        """Opens a run folder.
+        """Opens a run folder, and removes what killed processes left in it.
 
         Raises:
             UserError: if the folder is not a run, or if its config.json is not valid.
         """
         folder = Path(folder)
-        if not folder.exists():  # a process that replaced it may have been killed in between
-            partials.recover(folder.parent)
+        partials.recover(folder.parent)  # a process that replaced the run may have been killed in between
         if not (folder / "config.json").is_file():
             raise UserError(
                 f"Expected the folder of a run, with a config.json. Received {str(folder)!r}, which is not one."
@@ -109,7 +108,9 @@ class Run:
         config = values.get("config")
         if isinstance(config, dict) and isinstance(config.get("model"), dict):
             config = {**config, "model": with_tables(config["model"], of_version_0_2=True)}
-        return cls(folder, RunConfig.from_dict(config), facts)
+        config = RunConfig.from_dict(config)
+        partials.recover(folder, nested=True)
+        return cls(folder, config, facts)
 
     def write_config(self) -> None:
         """Writes config.json."""
@@ -117,14 +118,12 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Locks the folder against other processes that would write it, and removes what killed processes left in it.
+        """Locks the folder against other processes that would write it.
 
         Raises:
             UserError: if another process is writing the run, or if the folder cannot be written to.
         """
         with locks.locked(self.folder):
-            partials.recover(self.folder.parent)
-            partials.recover(self.folder, nested=True)
             yield
 
     def warn_of_versions(self) -> None:
@@ -188,10 +187,7 @@ class Run:
         """
         from kvae.model.vae import VAE
 
-        path = self.folder / "model.keras"
-        if not path.is_file():
-            hint = f" To finish it: kvae train --resume --out {self.folder}" if self.checkpoints.is_dir() else ""
-            raise UserError(f"{str(self.folder)!r} has no model.keras: its training has not finished.{hint}")
+        path = self._model_file()
         vae = load_model(path)
         if not isinstance(vae, VAE):
             raise UserError(f"Expected {path} to contain a kvae.VAE. Received a {type(vae).__name__}.")
@@ -200,6 +196,17 @@ class Run:
     def evaluation(self) -> dict[str, Any]:
         """The content of evaluation.json; raises `UserError` if it is missing, damaged or no evaluation."""
         return read_evaluation(self.folder / "evaluation.json")
+
+    def model_digest(self) -> str:
+        """SHA-256 of model.keras; raises `UserError` if the training has not finished."""
+        return files.digest(self._model_file())
+
+    def _model_file(self) -> Path:
+        path = self.folder / "model.keras"
+        if not path.is_file():
+            hint = f" To finish it: kvae train --resume --out {self.folder}" if self.checkpoints.is_dir() else ""
+            raise UserError(f"{str(self.folder)!r} has no model.keras: its training has not finished.{hint}")
+        return path
 
     def write_evaluation(self, evaluation: dict[str, Any], dataset: str | None = None) -> None:
         """Writes evaluation.json, or evaluation-<dataset>.json if the data are not the run's own."""

@@ -5,15 +5,16 @@ import re
 import shutil
 from pathlib import Path
 
+import kills
 import numpy as np
 import pytest
 from tiny_runs import tiny_run
 
 from kvae import training
-from kvae.internal import locks, sealed
+from kvae.internal import locks, partials, sealed
 from kvae.internal.errors import KvaeWarning, UserError
 from kvae.plotting import figures
-from kvae.training import checkpoints, history, runs
+from kvae.training import checkpoints, history, results, runs
 from kvae.training.runs import FILES, Run, check_free, read_evaluation
 
 pytestmark = pytest.mark.usefixtures("without_xla")
@@ -289,3 +290,26 @@ def test_a_killed_training_that_had_written_its_last_checkpoint_has_its_whole_hi
     (run / "evaluation.json").unlink()
     training.resume(run, verbose=0)
     assert (run / "history.csv").read_text() == expected
+
+
+def test_an_evaluation_of_an_older_model_is_not_written(run, monkeypatch):
+    """The run is lengthened by another process while it is evaluated."""
+
+    def load_data(config):
+        training.resume(run, with_epochs(run, 2), verbose=0)
+        return training.load_data(config)
+
+    monkeypatch.setattr(results, "load_data", load_data)
+    with pytest.raises(UserError, match="was trained further while it was evaluated"):
+        results.evaluate(Run.open(run))
+
+
+def test_strays_of_killed_commands_are_gone_after_the_next_one(run, call):
+    """Wherever in the run they are, and whatever the next command is that opens it."""
+    name = f".partial-{kills.DEAD}-{partials._machine()}-0123456789abcdef-a.png"
+    for folder in ("", "plots", "checkpoint", "bundle"):
+        (run / folder).mkdir(exist_ok=True)
+        (run / folder / name).touch()
+    (run.parent / name).touch()
+    assert call("evaluate", run)[0] == 0
+    assert not kills.unfinished(run.parent)
