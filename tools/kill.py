@@ -35,6 +35,7 @@ from kvae.runtime import cards
 from kvae.training.runs import read_evaluation
 
 EPOCHS, LONGER = 12, 24
+COMMANDS = ("train", "resume", "lengthen", "overwrite", "export", "plot", "evaluate")
 SETTINGS = (
     "model.hidden_units=[8]",
     "data.batch_size=10",
@@ -156,23 +157,23 @@ class Killer:
         self.results: dict[int, str] = {}
         self.seconds: dict[str, float] = {}
 
-    def prepare(self) -> None:
-        """Makes the runs that the commands begin with, and the results and times of commands that are not killed."""
-        whole = self.folder / "finished"
-        self.seconds["train"] = finish(self.scenarios["train"].arguments(whole))
-        self.results[EPOCHS] = result_of(whole)
-        for name in ("plot", "evaluate", "export"):
-            self.seconds[name] = finish(self.scenarios[name].arguments(whole))
-        interrupted = self.folder / "interrupted"
-        process = kvae(self.scenarios["train"].arguments(interrupted))
-        while not list(interrupted.glob("checkpoint/epoch-*3")) and process.poll() is None:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        for name in ("resume", "lengthen", "overwrite"):
-            work = self._begin(name, f"timed-{name}")
-            self.seconds[name] = finish(self.scenarios[name].arguments(work / "run"))
-            self.results[self.scenarios[name].epochs] = result_of(work / "run")
+    def prepare(self, names: Iterable[str]) -> None:
+        """Makes the runs that these commands begin with, and the results and times of commands that are not killed."""
+        finished, interrupted = self.folder / "finished", self.folder / "interrupted"
+        self.seconds["train"] = finish(self.scenarios["train"].arguments(finished))
+        self.results[EPOCHS] = result_of(finished)
+        if "export" in names:
+            finish(self.scenarios["export"].arguments(finished))  # so that there is a bundle to replace
+        if "resume" in names:
+            process = kvae(self.scenarios["train"].arguments(interrupted))
+            while not list(interrupted.glob("checkpoint/epoch-*3")) and process.poll() is None:
+                time.sleep(0.005)
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        for name in (name for name in names if name not in self.seconds):
+            run = self._begin(name, f"timed-{name}") / "run"
+            self.seconds[name] = finish(self.scenarios[name].arguments(run))
+            self.results[self.scenarios[name].epochs] = result_of(run)
 
     def _begin(self, name: str, folder: str) -> Path:
         """A new folder whose `run` is in the state before a command."""
@@ -218,14 +219,14 @@ class Killer:
 @click.command()
 @click.option("--kills", type=click.IntRange(min=1), default=100, show_default=True, help="Number of kills.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of their moments.")
-@click.option("--only", metavar="NAME", help="Kill one command only: train, resume, lengthen, overwrite, ...")
+@click.option("--only", type=click.Choice(COMMANDS), help="The command to kill.  [default: all in turn]")
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Commands at a time.")
 def main(kills: int, seed: int, only: str | None, jobs: int) -> None:
     """Kill commands of kvae at random moments, and check that nothing is lost or half-written."""
     folder = Path(tempfile.mkdtemp(prefix="kvae-kill-"))
     killer = Killer(folder, seed)
-    killer.prepare()
     names = [only] if only else list(killer.scenarios)
+    killer.prepare(names)
     chosen = [names[number % len(names)] for number in range(kills)]
     with ThreadPoolExecutor(jobs) as pool:
         faults = list(pool.map(killer.kill, chosen, range(kills)))
