@@ -59,6 +59,8 @@ def assert_is_one_line(text: str) -> None:
         (["train", "--set", "name=5"], "Expected a name such as 'mnist_2d'"),
         (["train", "--set", "seed=" + "9" * 5000], "Could not read the value of 'seed': a number has "),
         (["train", "--seed", "9" * 5000], "Invalid value for '--seed'"),
+        (["train", "--set", f"data.train=train[:{'9' * 5000}]"], "Expected a slice with the indices of images."),
+        (["export", "x", "--tolerance", "int8=1", "--tolerance", "int8=2"], "Expected one --tolerance for int8."),
         (["train", "--latent-dim", 10**9, "--set=data.train=train[:100]"], "Expected a model of at least "),
         (["train", "--batch-size", 10**10], "data.batch_size: input should be less than or equal to 2147483647"),
         (["train", "--set", "model.activation=rellu"], "model.network: Unknown activation 'rellu'. Did you mean"),

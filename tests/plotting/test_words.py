@@ -7,7 +7,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from kvae.plotting import drawing
+from kvae.internal.errors import UserError
+from kvae.plotting import drawing, figures
 from kvae.plotting.words import words
 
 NAMES = [
@@ -60,6 +61,15 @@ def test_no_text_is_read_as_mathematics_or_tex(tmp_path):
 def test_words_are_one_short_line_of_letters_that_the_fonts_have(name):
     assert words(name).isprintable()
     assert len(words(name)) <= 24
+
+
+@pytest.mark.parametrize(
+    "options", [{"suffix": "/../x.png"}, {"suffix": ".exe"}, {"label": "../x"}, {"label": "..\\x"}]
+)
+def test_a_part_of_a_file_name_leads_to_no_other_folder(tmp_path, digits_2d, options):
+    with pytest.raises(UserError, match=r"Expected (a label and|the suffix)"):
+        figures.draw("learning_curves", digits_2d, tmp_path / "plots", **options)
+    assert not list(tmp_path.rglob("*.*"))
 
 
 def test_letters_without_a_glyph_keep_names_different():
