@@ -52,7 +52,7 @@ def export(
     """Export a run as a bundle: SavedModel, .tflite decoders and a model card."""
     from kvae.training.runs import Run
 
-    limits = dict(_tolerance(text) for text in tolerances)
+    limits = _tolerances(tolerances)
     trained = Run.open(run_folder)
     quiet_tensorflow()
     from kvae import export as exports
@@ -185,10 +185,15 @@ def _names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _tolerance(text: str) -> tuple[str, float]:
-    """`VARIANT=ERROR` as a variant and a number."""
-    variant, _, value = text.partition("=")
-    try:
-        return variant.strip(), float(value)
-    except ValueError:
-        raise UserError(f"Expected --tolerance VARIANT=ERROR, e.g. int8=0.2. Received {text!r}.") from None
+def _tolerances(texts: tuple[str, ...]) -> dict[str, float]:
+    """`VARIANT=ERROR` for several variants, as numbers by variant."""
+    limits: dict[str, float] = {}
+    for text in texts:
+        variant, _, value = (part.strip() for part in text.partition("="))
+        if variant in limits:
+            raise UserError(f"Expected one --tolerance for {variant}. Received two.")
+        try:
+            limits[variant] = float(value)
+        except ValueError:
+            raise UserError(f"Expected --tolerance VARIANT=ERROR, e.g. int8=0.2. Received {text!r}.") from None
+    return limits

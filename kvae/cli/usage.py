@@ -14,7 +14,11 @@ class Command(click.Command):
     """A command that refuses an option that is given twice. Click would take the last value and say nothing."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        try:
+            _, _, order = self.make_parser(ctx).parse_args(list(args))
+        except click.UsageError as error:
+            error.ctx = ctx  # which the parser leaves out of some
+            raise
         for parameter, count in Counter(order).items():
             if count > 1 and isinstance(parameter, click.Option) and not (parameter.multiple or parameter.is_flag):
                 raise UserError(f"Expected {parameter.opts[0]} once. Received it {count} times.")

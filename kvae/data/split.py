@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kvae.internal.errors import UserError, unknown
+from kvae.internal.visible import shown
 
 SLICE = re.compile(r"(?P<name>\w+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
 
@@ -120,6 +121,8 @@ def _bound(text: str | None, count: int, default: int) -> int:
     """The index 0..count that one side of a slice means: a number or a percentage, from the end if it is negative."""
     if text is None:
         return default
+    if len(text) > 20:  # Python reads no number of thousands of digits
+        raise UserError(f"Expected a slice with the indices of images. Received {shown(text)}.")
     value = round(int(text[:-1]) * count / 100) if text.endswith("%") else int(text)
     return min(max(value + count if value < 0 else value, 0), count)
 

@@ -23,7 +23,7 @@ def silenced() -> Iterator[None]:
     """Captures everything that is written to file descriptor 2 in the block.
 
     If the block raises an exception, the captured lines are written after all, because they may explain it. A
-    `UserError` explains itself, so they are dropped.
+    `UserError` and an interruption explain themselves, so they are dropped.
     """
     with _LOCK:  # the descriptor belongs to the whole process
         try:
@@ -36,7 +36,7 @@ def silenced() -> Iterator[None]:
             os.dup2(captured.fileno(), 2)
             try:
                 yield
-            except UserError:
+            except (UserError, KeyboardInterrupt):
                 raise
             except BaseException:
                 _flush()

@@ -360,6 +360,9 @@ def draw(
     for option in options:
         if option not in options_of(kind):
             raise unknown(f"option of {kind}", option, options_of(kind))
+    drawing.check_suffix(f"{kind}{suffix}")
+    if not set(label + suffix).isdisjoint("/\\"):
+        raise UserError(f"Expected a label and a suffix of file names. Received {label!r} and {suffix!r}.")
     paths = []
     for name, picture in KINDS[kind](subject, **options).items():
         path = Path(folder) / f"{name}{'_' * bool(label)}{label}{suffix}"

@@ -87,12 +87,18 @@ def test_an_exception_shows_what_python_wrote():
     assert printed(block) == "before first second\n"
 
 
-@pytest.mark.parametrize("fault", [RuntimeError("no"), KeyboardInterrupt(), SystemExit(3)], ids=repr)
+@pytest.mark.parametrize("fault", [RuntimeError("no"), SystemExit(3)], ids=repr)
 def test_an_exception_passes_with_what_was_written_before_it(capfd, fault):
     with pytest.raises(type(fault)) as caught:
         fail_after("the reason\n", fault)
     assert caught.value is fault
     assert capfd.readouterr().err == "the reason\n"
+
+
+def test_an_interruption_passes_alone(capfd):
+    with pytest.raises(KeyboardInterrupt):
+        fail_after("libraries chatter\n", KeyboardInterrupt())
+    assert capfd.readouterr().err == ""
 
 
 def test_an_exception_shows_much_text_whole(capfd):

@@ -7,7 +7,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from kvae.plotting import drawing
+from kvae.internal.errors import UserError
+from kvae.plotting import drawing, figures
 from kvae.plotting.words import words
 
 NAMES = [
@@ -31,12 +32,14 @@ def texts(figure: drawing.Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(matplotlib.text.Text)]
 
 
+SOME = ["$x^$", r"$\frac", "_a", "a\nb\x00\x1b[31m", "<b>&\"'--]]>", "猫\udcff\ufffe", "W" * 300]
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 @pytest.mark.parametrize("make", FIGURES.values(), ids=FIGURES)
-@pytest.mark.parametrize(
-    "name", [*NAMES[:6], "a\nb", "\x00\x01\x1b[31m", "<b>&\"'", "猫", "\udcff", "W" * 300], ids=ascii
-)
-def test_a_name_is_drawn_as_it_is(tmp_path, name, make, suffix):
+@pytest.mark.parametrize("name", SOME, ids=ascii)
+def test_a_name_is_drawn_as_it_is(monkeypatch, tmp_path, name, make, suffix):
+    monkeypatch.setattr(drawing, "DPI", 50)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = make(name)
@@ -58,6 +61,15 @@ def test_no_text_is_read_as_mathematics_or_tex(tmp_path):
 def test_words_are_one_short_line_of_letters_that_the_fonts_have(name):
     assert words(name).isprintable()
     assert len(words(name)) <= 24
+
+
+@pytest.mark.parametrize(
+    "options", [{"suffix": "/../x.png"}, {"suffix": ".exe"}, {"label": "../x"}, {"label": "..\\x"}]
+)
+def test_a_part_of_a_file_name_leads_to_no_other_folder(tmp_path, digits_2d, options):
+    with pytest.raises(UserError, match=r"Expected (a label and|the suffix)"):
+        figures.draw("learning_curves", digits_2d, tmp_path / "plots", **options)
+    assert not list(tmp_path.rglob("*.*"))
 
 
 def test_letters_without_a_glyph_keep_names_different():

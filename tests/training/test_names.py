@@ -3,8 +3,10 @@
 import pytest
 
 from kvae.internal.errors import UserError
-from kvae.training.config import collected, load_values, override
+from kvae.internal.files import read_json
+from kvae.training.config import RunConfig, collected, load_values, override
 from kvae.training.names import check_name, distinct_name, name_of_source
+from kvae.training.runs import Run
 
 GOOD = ["mnist_2d", "my run", "v1.2", "β-VAE", "数字", "a" * 100, "a(b)", "conn", "x.con"]
 BAD = [
@@ -66,3 +68,11 @@ def test_two_datasets_have_two_files():
 
 def test_plain_sources_have_plain_names():
     assert name_of_source("npz:mine.npz") == "npz_mine_npz"
+
+
+def test_the_evaluations_of_two_datasets_do_not_replace_each_other(tmp_path):
+    run = Run(tmp_path, RunConfig())
+    for source in SOURCES:
+        run.write_evaluation({"dataset": ascii(source)}, source)
+    files = sorted(tmp_path.glob("evaluation-*.json"))
+    assert {read_json(file)["dataset"] for file in files} == {ascii(source) for source in SOURCES}
