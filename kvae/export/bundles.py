@@ -15,34 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from kvae import runtime, training
-from kvae.export import endpoints, litert, parity
+from kvae.export import endpoints, litert, parity, statements
 from kvae.export.formats import DEFAULT_FORMATS, Plan, find, plan, write
-from kvae.internal import files, replacing
+from kvae.internal import files, replacing, sealed
 from kvae.internal.errors import UserError
-from kvae.model import likelihoods, priors, sampling
 from kvae.model.vae import VAE
-from kvae.noise import portable
 from kvae.runtime import cards
 from kvae.runtime.keras import KerasDecoder
 from kvae.training import runs
 from kvae.training.runs import Run
 
 RUN_FILES = ("config.json", cards.MODEL)  # the files of a run whose SHA-256 the card contains
-REFERENCE = 8  # samples whose z the card contains
-GUARANTEE = (
-    "z and the uniform random numbers depend only on the seed and on the index of the number. They are computed in "
-    "integers and are the same bit for bit in NumPy, TensorFlow (eager, graph, XLA), SavedModel and LiteRT float32, "
-    "float16 and int8. The means are floating-point numbers and differ as stated for each variant. So a pixel of a "
-    "draw differs if its uniform random number is between two values of its mean; the number of such pixels in 10,000 "
-    "images is stated. Image i depends only on seed i and not on the rest of the batch, except for the rounding of the "
-    "means."
-)
-LEARNED_PRIOR = (
-    "The random numbers from which z and the pixels are drawn depend only on the seed and on the index of the number. "
-    "They are computed in integers and are the same bit for bit on every runtime. z is computed from them with the "
-    "weights of the prior and is the same within the stated tolerance. The means and the pixels of a draw differ as "
-    "stated for each variant. Image i depends only on seed i and not on the rest of the batch, except for rounding."
-)
 
 
 def bundle(
@@ -113,7 +96,7 @@ def bundle(
             path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": files.digest(path)}
             for path in written
         }
-        files.write_json(partial / cards.CARD, card)
+        sealed.write(partial / cards.CARD, card)
     return card
 
 
@@ -156,7 +139,7 @@ def bundle_of_run(run: Run, folder: str | os.PathLike[str] | None = None, **opti
         **options,
         name=run.config.name,
         description=run.config.description,
-        metrics=files.read_json(evaluation) if evaluation.is_file() else None,
+        metrics=sealed.read(evaluation) if evaluation.is_file() else None,
         run={name: {"sha256": files.digest(run.folder / name)} for name in present},
     )
 
@@ -203,37 +186,13 @@ def _reader(name: str) -> str:
 
 def _card(vae: VAE, facts: Mapping[str, Any], conditions: Any) -> dict[str, Any]:
     """The entries of the model card other than the report, the tolerances and the files."""
-    seeds, condition = portable.seeds(REFERENCE, 0), endpoints.cycled(conditions, 0, REFERENCE)
-    z = sampling.draw_z(vae, REFERENCE, 0, condition).numpy().tolist()
-    further = "" if conditions is None else f", condition float32 [n{''.join(f', {n}' for n in vae.condition_shape)}]"
     return {
         "format": cards.VERSION,
         **facts,
-        "model": {
-            "latent_dim": vae.latent_dim,
-            "image_shape": list(vae.image_shape),
-            "likelihood": likelihoods.name_of(vae.likelihood),
-            "prior": priors.name_of(vae.prior),
-            "condition_shape": None if conditions is None else list(vae.condition_shape),
-            "decoder_weights": vae.decoder.count_params(),
-        },
-        "signatures": {
-            "decode": f"z float32 [n, D]{further} -> means, {endpoints.decoded_name(vae)} float32 [n, *image]",
-            "sample": f"seed int32 [n]{further} -> images uint8 [n, *image], means float32 [n, *image], "
-            "z float32 [n, D]",
-        },
-        "guarantee": GUARANTEE if vae.prior.exact else LEARNED_PRIOR,
-        "reference": {
-            "seeds": seeds.tolist(),
-            "z": z,
-            **({} if conditions is None else {"conditions": conditions.tolist()}),
-        },
-        "protocol": {
-            "parity": f"compared with the Keras model: means at {parity.LATENTS:,} z of seed 0 and samples of "
-            f"{parity.IMAGES:,} seeds of seed 0; elbo_change in nats per example, the mean over the test set with one "
-            "draw of z per example",
-            "costs": f"{parity.machine()}; in a separate process; latency in microseconds, the median for one decode "
-            "of 1 or 64 latent points",
-        },
+        "model": statements.model(vae),
+        "signatures": statements.signatures(endpoints.decoded_name(vae), vae.condition_shape),
+        "guarantee": statements.guarantee(vae.prior.exact),
+        "reference": statements.reference(vae, conditions),
+        "protocol": {"parity": statements.parity_protocol(), "costs": f"{parity.machine()}{statements.COSTS}"},
         "versions": runs.versions(),
     }

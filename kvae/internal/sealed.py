@@ -53,6 +53,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"Expected a JSON object in {os.fspath(path)}. Received a {type(content).__name__}.")
     stated = content.pop(DIGEST, None)
+    if stated is None and _has_digest_of_another_name(content):
+        stated = ""
     if stated is None:
         message = (
             f"{os.fspath(path)} has no digest, because an earlier version of kvae wrote it. So damage to it would "
@@ -62,3 +64,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     elif stated != digest_of(content):
         raise UserError(f"{os.fspath(path)} is not the file that kvae wrote: it was damaged or changed by hand.")
     return content
+
+
+def _has_digest_of_another_name(content: dict[str, Any]) -> bool:
+    """Whether the last entry is the digest of the others, so that only its name was damaged."""
+    *others, last = content.items() if content else [("", None)]
+    return last[1] == digest_of(dict(others))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kvae.internal import files, replacing
+from kvae.internal import files, replacing, sealed
 from kvae.internal.errors import UserError
 from kvae.runtime import formats
 from kvae.runtime.decoder import Decoder
@@ -39,12 +39,13 @@ def read_card(folder: Path) -> dict[str, Any]:
     """Reads the model card of a bundle.
 
     Raises:
-        UserError: if it cannot be read, or if it is not a model card of kvae.
+        UserError: if it cannot be read, if it is damaged, or if it is not a model card of kvae.
+
+    Warns:
+        KvaeWarning: if it has no digest of its own content, because an earlier version of kvae wrote it.
     """
-    card = files.read_json(folder / CARD)
-    missing = [
-        name for name, kind in FIELDS.items() if not isinstance(card, dict) or not isinstance(card.get(name), kind)
-    ]
+    card = sealed.read(folder / CARD)
+    missing = [name for name, kind in FIELDS.items() if not isinstance(card.get(name), kind)]
     if missing:
         raise UserError(
             f"{folder / CARD} is not the model card of a bundle: {', '.join(missing)} missing or of another type."

@@ -41,6 +41,8 @@ OPERATIONS = {
     "SIGN": (158, 123, 1), "BITCAST": (159, 124, 1), "BITWISE_XOR": (160, 125, 2), "RIGHT_SHIFT": (161, 126, 2),
 }  # fmt: skip
 
+# Operations whose bias may be left out, as an input with the number -1: FULLY_CONNECTED and convolutions.
+WITH_BIAS = (3, 4, 9, 67, 132, 141)
 # For the options with vectors, by the number of their type, the fields that are vectors and the type of the entries.
 VECTORS = {
     3: {1: "<i4", 2: "<i4"},  # ConcatEmbeddingsOptions
@@ -80,8 +82,10 @@ def check(operators: Tables, codes: Tables) -> None:
     inputs, owners = operators.vectors(INPUTS, "<i4")
     counts = operators.lengths(INPUTS, "<i4")
     positions = np.arange(len(inputs)) - (np.cumsum(counts) - counts)[owners]
-    # Further inputs, such as a bias, may be left out: they have the number -1.
-    require((counts >= least) & (inputs[positions < least[owners]] != -1).all(), "an operation has too few inputs")
+    absent = inputs == -1
+    optional = (least == 0)[owners] | np.isin(kinds[chosen], WITH_BIAS)[owners] & (positions >= least[owners])
+    require(counts >= least, "an operation has too few inputs")
+    require(~absent | optional, "an operation lacks an input")
     require((least == 0) | (operators.lengths(OUTPUTS, "<i4") > 0), "an operation has no output")
     flags = operators.lengths(FLAGS)
     require((flags == 0) | (flags == counts), "an operation has not one flag per input")

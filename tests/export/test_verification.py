@@ -5,11 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from small_models import tiny_built
+from small_models import tiny, tiny_built
 
 from kvae import export
-from kvae.internal import files
-from kvae.internal.errors import UserError
+from kvae.export import claims, verification
+from kvae.internal import files, sealed
+from kvae.internal.errors import KvaeWarning, UserError
 from kvae.runtime import cards
 
 pytestmark = pytest.mark.usefixtures("quick_exports")
@@ -25,17 +26,19 @@ def test_the_card_of_a_run_has_its_evaluation_and_its_files(trained):
 
 def test_everything_holds_of_a_run_and_its_bundle(trained):
     checks = list(export.verify(trained))
-    assert [check for check in checks if not check.passed] == []
-    terms = ("elbo", "reconstruction", "kl")
-    assert [check.name for check in checks if "/" not in check.name] == [
+    assert [check for check in checks if check.passed is False] == []
+    terms = (*TERMS, "further numbers")
+    assert [check.name for check in checks if "/" not in check.name and check.passed is not None] == [
         "decoder.tflite",
         "sample.py",
         "config.json",
         "model.keras",
+        "config.json builds",
         *[f"{source}: {term}" for source in ("evaluation.json", "model_card.json") for term in terms],
         "reference z",
         "saved_model parity",
         "float32 parity",
+        "model_card.json: further statements",
     ]
 
 
@@ -43,7 +46,7 @@ def test_without_evaluation_no_data_are_needed(copied):
     config = json.loads((copied / "config.json").read_text())
     config["config"]["data"]["source"] = "npz:nowhere.npz"
     (copied / "config.json").write_text(json.dumps(config))
-    failed = [check.name for check in export.verify(copied, evaluate=False) if not check.passed]
+    failed = [check.name for check in export.verify(copied, evaluate=False) if check.passed is False]
     assert failed == ["config.json"]
     with pytest.raises(UserError, match=r"nowhere\.npz"):
         list(export.verify(copied))
@@ -53,7 +56,7 @@ def test_without_evaluation_no_data_are_needed(copied):
 def test_a_bundle_alone_verifies(request, name):
     folder = request.getfixturevalue(name)
     checks = list(export.verify(folder if name == "lite" else folder[1]))
-    assert [check for check in checks if not check.passed] == []
+    assert [check for check in checks if check.passed is False] == []
     assert f"{'float32' if name == 'lite' else 'int8'} parity" in [check.name for check in checks]
 
 
@@ -62,7 +65,7 @@ def failed_checks(path: Path) -> dict[str, str]:
     found = {}
     try:
         for check in export.verify(path):
-            if not check.passed:
+            if check.passed is False:
                 found[check.name] = check.detail
     except UserError:
         pass
@@ -75,6 +78,7 @@ def change(path: Path, place: int) -> None:
     path.write_bytes(content)
 
 
+TERMS = ("elbo", "reconstruction", "kl")
 VALUES = "saved_model/variables/variables.data-00000-of-00001"
 
 
@@ -114,7 +118,9 @@ def restate(copied: Path, name: str) -> None:
     files_of = card["files"] if name in card["files"] else card["run"]
     folder = copied / "bundle" if name in card["files"] else copied
     files_of[name]["sha256"] = files.digest(folder / name)
-    (copied / "bundle" / "model_card.json").write_text(json.dumps(card))
+    if name in card["files"]:
+        files_of[name]["bytes"] = (folder / name).stat().st_size
+    sealed.write(copied / "bundle" / "model_card.json", card)
 
 
 def overstate(card: dict) -> None:
@@ -138,10 +144,10 @@ def without_entry(*names: str):
         (lambda card: card.update(variants={}), "variants", "lists none"),
         (without_entry("run", "model.keras"), "run", "does not state the SHA-256 of model.keras"),
         (overstate, "float32 parity", "too small"),
-        (lambda card: card["variants"]["float32"].update(bytes=1), "float32 parity", "bytes, stated 1"),
+        (lambda card: card["variants"]["float32"].update(bytes=1), "float32 parity", "variants.float32.bytes: it is"),
         (without_entry("variants", "float32", "means_error_greatest"), "float32 parity", "does not state it"),
         (without_entry("tolerances", "float32"), "float32 parity", "does not state it"),
-        (lambda card: card["tolerances"]["float32"].update(means="x"), "float32 parity", "does not state it"),
+        (lambda card: card["tolerances"]["float32"].update(means="x"), "float32 parity", "should be a number"),
         (lambda card: card["model"].update(latent_dim=99), "model", "describes another model"),
         (lambda card: card["reference"].update(seeds=[2**40]), "reference z", ""),
         (lambda card: card["reference"].update(z="x"), "reference z", ""),
@@ -151,21 +157,21 @@ def without_entry(*names: str):
 def test_a_wrong_or_incomplete_card_does_not_verify(copied, edit, claim, words):
     card = cards.read_card(copied / "bundle")
     edit(card)
-    (copied / "bundle" / "model_card.json").write_text(json.dumps(card))
-    found = {check.name: check.detail for check in export.verify(copied, evaluate=False) if not check.passed}
+    sealed.write(copied / "bundle" / "model_card.json", card)
+    found = {check.name: check.detail for check in export.verify(copied, evaluate=False) if check.passed is False}
     assert words in found[claim]
 
 
 def test_a_file_that_the_card_does_not_list_is_named(copied):
     (copied / "bundle" / "more.py").write_text("")
-    found = {check.name: check.detail for check in export.verify(copied, evaluate=False) if not check.passed}
+    found = {check.name: check.detail for check in export.verify(copied, evaluate=False) if check.passed is False}
     assert found == {"more.py": "model_card.json does not list it"}
 
 
 def test_verification_reports_a_tolerance_wider_than_usual(copied):
     card = cards.read_card(copied / "bundle")
     card["tolerances"]["float32"]["means"] = 0.9
-    (copied / "bundle" / "model_card.json").write_text(json.dumps(card))
+    sealed.write(copied / "bundle" / "model_card.json", card)
     found = {check.name: check for check in export.verify(copied, evaluate=False)}["float32 parity"]
     assert found.passed
     assert "larger than the default 0.0001" in found.detail
@@ -177,13 +183,13 @@ def test_a_wrong_elbo_does_not_verify(copied, source):
     values = json.loads(path.read_text())
     metrics = values if source == "evaluation.json" else values["metrics"]
     stated, metrics["elbo"] = metrics["elbo"], metrics["elbo"] + 0.5
-    path.write_text(json.dumps(values))
+    sealed.write(path, values)
     found = failed_checks(copied)
     assert list(found) == [f"{source}: elbo"]
     assert f"{stated:.3f} nats, stated {metrics['elbo']:.3f}" in found[f"{source}: elbo"]
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"protocol": 1}', '{"elbo": "high"}'])
+@pytest.mark.parametrize("content", ["{}", '{"protocol": 1}', '{"elbo": "high"}'])
 def test_an_evaluation_of_something_else_is_a_claim_that_fails(copied, content):
     (copied / "evaluation.json").write_text(content)
     found = failed_checks(copied)
@@ -197,7 +203,7 @@ def test_an_evaluation_of_something_else_is_a_claim_that_fails(copied, content):
 def test_an_evaluation_that_is_not_known_is_a_claim_that_fails(copied, name, message):
     values = json.loads((copied / "evaluation.json").read_text())
     values["protocol"]["evaluations"].append(name)
-    (copied / "evaluation.json").write_text(json.dumps(values))
+    sealed.write(copied / "evaluation.json", values)
     found = failed_checks(copied)
     assert list(found) == [f"evaluation.json: {name}"]
     assert message in found[f"evaluation.json: {name}"]
@@ -213,20 +219,177 @@ def test_the_decoder_of_another_model_does_not_verify_although_the_card_fits(cop
     assert "its means differ by" in found["float32 parity"]
 
 
+def test_a_decoder_that_is_not_the_file_of_its_card_is_not_opened(copied, monkeypatch):
+    change(copied / "bundle" / "decoder.tflite", 5000)
+    opened = []
+    real = cards.open_variant
+    monkeypatch.setattr(cards, "open_variant", lambda *given: opened.append(given[2]) or real(*given))
+    found = {check.name: check.detail for check in export.verify(copied, evaluate=False) if check.passed is False}
+    assert list(found) == ["decoder.tflite", "float32 loads"]
+    assert opened == ["saved_model"]
+
+
+# A run whose model does not fit
+
+
+def other_units(copied):
+    config = json.loads((copied / "config.json").read_text())
+    config["config"]["model"]["network"]["hidden_units"] = [5]
+    (copied / "config.json").write_text(json.dumps(config))
+
+
+def unknown_likelihood(copied):
+    text = (copied / "config.json").read_text()
+    (copied / "config.json").write_text(text.replace('"bernoulli"', '"bernouli"'))
+
+
+def no_json(copied):
+    (copied / "config.json").write_text("{")
+
+
+def no_model(copied):
+    (copied / "model.keras").write_text("no model")
+
+
+def not_built(copied):
+    (copied / "model.keras").unlink()
+    tiny().save(copied / "model.keras")
+
+
+@pytest.mark.parametrize(
+    ("damage", "claim", "words"),
+    [
+        (other_units, "config.json builds", "it describes a model with 374 weights, model.keras has 306"),
+        (unknown_likelihood, "config.json builds", "its model cannot be built"),
+        (no_json, "config.json", "not valid JSON"),
+        (no_model, "model.keras loads", "damaged or not a model of kvae"),
+        (not_built, "model.keras loads", "no weights"),
+    ],
+)
+@pytest.mark.parametrize("bundled", [True, False])
+def test_a_run_whose_model_cannot_be_built_or_loaded_does_not_verify(copied, damage, claim, words, bundled):
+    if not bundled:
+        shutil.rmtree(copied / "bundle")
+    damage(copied)
+    assert words in failed_checks(copied)[claim]
+
+
+# Every value that a card states
+
+
+CANNOT_BE_DERIVED = {
+    "name", "description", "protocol.costs", "versions.kvae", "versions.tensorflow", "versions.keras",
+    "versions.numpy", "versions.tensorflow-datasets", "variants.*.load_seconds", "variants.*.peak_memory_mb",
+    "variants.*.latency_us", "variants.*.pixels_difference_greatest", "tolerances.means",
+    "protocol.evaluations", "protocol.elbo_draws", "protocol.noise", "protocol.seed",
+}  # fmt: skip
+
+
+def altered(value):
+    """Another value of the same type, further away than rounding."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return 3 * value + 100
+    return "x" if value is None else f"{value}x"
+
+
+def with_altered(tree, path):
+    tree = json.loads(json.dumps(tree))
+    place = tree
+    for part in path[:-1]:
+        place = place[part]
+    place[path[-1]] = altered(place[path[-1]])
+    return tree
+
+
+def kind_of(path) -> str:
+    """`variants.*.latency_us`, `tolerances.means`, `protocol.seed`."""
+    if path[0] == "variants":
+        return f"variants.*.{path[2]}"
+    return f"tolerances.{path[2]}" if path[0] == "tolerances" else ".".join(map(str, path[:2]))
+
+
+def test_every_value_that_a_card_states_is_computed_again_or_listed_as_not_checked(trained, monkeypatch):
+    derived = []
+    real = claims.compare
+    monkeypatch.setattr(verification, "compare", lambda *given: derived.append(given) or real(*given))
+    list(export.verify(trained))
+    card = cards.read_card(trained / "bundle")
+    assert set().union(*(stated for stated, _ in derived[1:])) >= {*card, *card["metrics"]} - {
+        "files",
+        "run",
+        "metrics",
+    }
+    open_ = set()
+    for stated, expected in derived:
+        for path, _ in claims.leaves(stated):
+            results = {each.path: each for each in real(with_altered(stated, path), expected)}
+            if not any(each.passed is False for each in results.values()):
+                assert results[path].passed is None, path
+                open_.add(kind_of(path))
+    assert open_ <= CANNOT_BE_DERIVED
+    for folder, name in ((trained / "bundle", "files"), (trained, "run")):
+        for path, _ in claims.leaves(card[name]):
+            stated = with_altered(card[name], path)
+            assert any(check.passed is False for check in verification._files(folder, stated)), path
+
+
+def test_no_byte_of_a_card_changes_without_notice(lite_copy):
+    path = lite_copy / "model_card.json"
+    content = path.read_bytes()
+    card = json.loads(content)
+    for place in range(0, len(content), 7):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            cards.read_card(lite_copy)
+        except UserError:
+            continue
+        assert json.loads(damaged) == card  # such as 1E-06 in place of 1e-06
+
+
+def test_a_digest_of_a_damaged_name_is_not_taken_for_a_card_from_before(lite_copy):
+    path = lite_copy / "model_card.json"
+    path.write_text(path.read_text().replace('\n  "sha256"', '\n  "sha257"'))
+    with pytest.raises(UserError, match="is not the file that kvae wrote"):
+        cards.read_card(lite_copy)
+
+
+def test_a_card_from_before_is_read_with_a_warning(lite_copy):
+    path = lite_copy / "model_card.json"
+    card = json.loads(path.read_text())
+    del card["sha256"]
+    path.write_text(json.dumps(card))
+    with pytest.warns(KvaeWarning, match="has no digest"):
+        assert cards.read_card(lite_copy) == card
+
+
+def test_the_words_of_another_version_are_not_checked(copied):
+    card = cards.read_card(copied / "bundle")
+    card["guarantee"], card["versions"]["kvae"] = "Words of before.", "0.2.0"
+    del card["model"]["prior"], card["variants"]["float32"]["file"]
+    sealed.write(copied / "bundle" / "model_card.json", card)
+    checks = list(export.verify(copied, evaluate=False))
+    assert [check for check in checks if check.passed is False] == []
+    assert any("guarantee" in check.detail for check in checks if check.passed is None)
+
+
 def test_wrong_reference_z_do_not_verify(copied):
     card = cards.read_card(copied / "bundle")
     card["reference"]["z"][0][0] += 2.0**-20  # one step of the sampler
-    (copied / "bundle" / "model_card.json").write_text(json.dumps(card))
+    sealed.write(copied / "bundle" / "model_card.json", card)
     assert list(failed_checks(copied)) == ["reference z"]
 
 
 def test_a_run_without_a_bundle_verifies_its_elbo(copied):
     shutil.rmtree(copied / "bundle")
     checks = list(export.verify(copied))
-    names = [f"evaluation.json: {term}" for term in ("elbo", "reconstruction", "kl")]
-    assert [(check.name, check.passed) for check in checks] == [(name, True) for name in names]
+    names = ["config.json builds", *[f"evaluation.json: {term}" for term in (*TERMS, "further numbers")]]
+    assert [(check.name, check.passed) for check in checks if check.passed is not None] == [(n, True) for n in names]
     (copied / "evaluation.json").unlink()
-    assert [check.passed for check in export.verify(copied)] == [False]
+    assert [check.name for check in export.verify(copied) if not check.passed] == ["evaluation"]
 
 
 @pytest.mark.parametrize("kind", ["nowhere", "empty", "file"])
@@ -242,11 +405,11 @@ def test_what_is_neither_run_nor_bundle_is_refused(tmp_path, kind):
 
 def test_a_card_of_something_else_is_refused(tmp_path):
     (tmp_path / "model_card.json").write_text("[]")
-    with pytest.raises(UserError, match="not the model card of a bundle"):
+    with pytest.raises(UserError, match=r"Expected a JSON object in .*model_card\.json"):
         list(export.verify(tmp_path))
 
 
 def test_a_bundle_verifies_with_its_variants_in_any_order(tmp_path):
     vae = tiny_built(hidden_units=(100, 110))  # 11,000 weights: a layer that int8 quantizes
     export.bundle(vae, tmp_path / "bundle", formats=["tflite"], variants=["int8", "float32"])
-    assert [check for check in export.verify(tmp_path / "bundle") if not check.passed] == []
+    assert [check for check in export.verify(tmp_path / "bundle") if check.passed is False] == []

@@ -161,7 +161,7 @@ def test_the_model_card_says_what_was_exported(trained, bundle):
 @pytest.mark.slow
 def test_bundles_verify(trained, bundle):
     checks = list(export.verify(bundle[0]))
-    assert [check for check in checks if not check.passed] == []
+    assert [check for check in checks if check.passed is False] == []
     assert "reference z" in [check.name for check in checks]
 
 
@@ -175,7 +175,7 @@ def test_a_changed_reference_does_not_verify(bundle, tmp_path):
     card = json.loads((copy / "model_card.json").read_text())
     card["reference"]["z"][0][0] += 0.01
     (copy / "model_card.json").write_text(json.dumps(card))
-    failed = [check.name for check in export.verify(copy) if not check.passed]
+    failed = [check.name for check in export.verify(copy) if check.passed is False]
     assert failed == ["reference z"]
 
 
