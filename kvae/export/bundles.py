@@ -130,17 +130,17 @@ def bundle_of_run(run: Run, folder: str | os.PathLike[str] | None = None, **opti
     Raises:
         UserError: if the run has no model, or for the reasons that `bundle` names.
     """
-    vae = run.load_model()
-    evaluation = run.folder / "evaluation.json"
     present = [name for name in RUN_FILES if (run.folder / name).is_file()]
+    digests = {name: {"sha256": files.digest(run.folder / name)} for name in present}  # of the model that is loaded
+    vae = run.load_model()
     return bundle(
         vae,
         run.bundle if folder is None else folder,
         **options,
         name=run.config.name,
         description=run.config.description,
-        metrics=sealed.read(evaluation) if evaluation.is_file() else None,
-        run={name: {"sha256": files.digest(run.folder / name)} for name in present},
+        metrics=run.evaluation() if run.finished else None,
+        run=digests,
     )
 
 
