@@ -2,10 +2,15 @@
 
 import difflib
 import numbers
+import re
 import sys
 from collections.abc import Iterable
 
 OWN_PACKAGES = ("kvae", "keras", "tensorflow", "contextlib")
+
+
+# What TensorFlow adds to its messages: the operation that failed, before and after the reason.
+_NODE = re.compile(r"\{\{function_node .*?\}\} ?| ?\[Op:.*")
 
 
 class UserError(ValueError):
@@ -29,7 +34,7 @@ def stacklevel_of_user() -> int:
 
 def first_line(error: BaseException, most: int = 300) -> str:
     """What an error of a library says, as part of a line: its first line, or its type if it says nothing."""
-    lines = str(error).strip().splitlines() or [""]
+    lines = _NODE.sub("", str(error)).strip().splitlines() or [""]
     return (lines[0].strip() or type(error).__name__)[:most].rstrip(".")
 
 

@@ -165,13 +165,12 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
     dataset = encoded(0, count).map(lambda image, label: (decode(image), label), num_parallel_calls=4).batch(1000)
     images, labels = np.empty((count, *shape), np.uint8), np.empty(count, np.int64)
     start = 0
-    with _damage_named(builder, f"the split {part}"):
-        for image_batch, label_batch in dataset.prefetch(2).as_numpy_iterator():
-            images[start : start + len(image_batch)] = image_batch
-            labels[start : start + len(image_batch)] = label_batch
-            start += len(image_batch)
-        if start != count:
-            raise ValueError(f"expected {count} images, found {start}")
+    for image_batch, label_batch in dataset.prefetch(2).as_numpy_iterator():
+        images[start : start + len(image_batch)] = image_batch
+        labels[start : start + len(image_batch)] = label_batch
+        start += len(image_batch)
+    if start != count:
+        raise ValueError(f"expected {count} images, found {start}")
     return Split.from_arrays(images, labels if labelled else None)
 
 
@@ -195,7 +194,11 @@ def read(name: str, streaming: bool = False) -> Source:
             f"{'none' if feature is None else f'{feature.shape} {feature.np_dtype.__name__}'}."
         )
     _prepare(builder)
-    splits = {part: _split(builder, part, streaming) for part in PARTS if part in builder.info.splits}
+    splits = {}
+    for part in PARTS:
+        if part in builder.info.splits:
+            with _damage_named(builder, f"the split {part}"):
+                splits[part] = _split(builder, part, streaming)
     if "train" not in splits:
         raise UserError(f"Expected a split called train in {name}. Received {', '.join(builder.info.splits)}.")
     label = dict(builder.info.features).get("label")
