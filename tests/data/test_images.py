@@ -193,8 +193,8 @@ def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
 
 def test_more_pictures_than_the_memory_holds_are_refused_with_the_numbers(tmp_path, monkeypatch):
     save_pictures(tmp_path, greys())
-    monkeypatch.setattr(memory, "total", lambda: 639)
-    with pytest.raises(UserError, match=r"20 pictures of 4 x 4, needs about .* This machine has .*streaming"):
+    monkeypatch.setattr(memory, "available", lambda: 639)
+    with pytest.raises(UserError, match=r"20 pictures of 4 x 4, such as .* to fit into the memory .*streaming"):
         open_source(f"images:{tmp_path}")
 
 

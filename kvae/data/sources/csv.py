@@ -24,7 +24,7 @@ EXPANSION = 10
 
 def _read_text(path: Path) -> bytes:
     """The content of a file, decompressed; raises `UserError` if it is too large for the memory of this machine."""
-    most = memory.total() // EXPANSION
+    most = memory.available() // EXPANSION
     content = reading.read_bytes(path, most)
     if path.suffix == ".gz":
         _first_line(path, reading.decompressed_start(content, LINE, path))  # a small file can be large and no text

@@ -28,11 +28,12 @@ def read_idx(path: str | Path) -> np.ndarray:
             more memory than this machine has.
     """
     path = Path(path)
-    content = reading.read_bytes(path, memory.total())
+    content = reading.read_bytes(path, memory.available())
     compressed = content.startswith(GZIP)
     shape, header = _shape(path, reading.decompressed_start(content, HEADER, path) if compressed else content)
     expected = math.prod(shape)
-    memory.check(2 * expected, f"{path}, with the shape {shape} in its header,")  # twice, if a part is held out
+    # Twice, because what is held out is copied.
+    memory.check(2 * expected, f"{path}, with the shape {shape} in its header,", "The file may be damaged.")
     if compressed:
         content = reading.decompressed(content, header + expected, path)
     received = len(content) - header

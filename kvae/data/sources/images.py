@@ -99,7 +99,7 @@ def _read_all(paths: list[Path]) -> np.ndarray:
     shape = (len(paths), first.height, first.width, len(first.getbands()))
     memory.check(
         2 * int(np.prod(shape, dtype=object)),  # with a copy where a part is held out
-        f"The folder of {paths[0]}, with {len(paths)} pictures of {first.width} x {first.height},",
+        f"{len(paths)} pictures of {first.width} x {first.height}, such as {paths[0]},",
         "Read them from disk in batches with streaming (--set data.streaming=true).",
     )
     images = np.empty(shape, np.uint8)

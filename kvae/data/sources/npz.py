@@ -53,7 +53,8 @@ def _arrays(path: str) -> tuple[list[str], dict[str, np.ndarray]]:
             with zipfile.ZipFile(file) as archive:
                 members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
                 used = {name: member for name, member in members.items() if name in known}
-                memory.check(sum(_bytes(path, archive, member) for member in used.values()), f"Reading {path}")
+                needed = sum(_bytes(path, archive, member) for member in used.values())
+                memory.check(needed, f"the arrays of {path}", "Save fewer images, or save them as uint8.")
                 return list(members), {name: _array(archive, member) for name, member in used.items()}
         except UserError:
             raise

@@ -159,7 +159,7 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
 
     memory.check(
         count * math.prod(shape),
-        f"The split {part} of {builder.name}, with {count} images of {shape},",
+        f"the split {part} of {builder.name}, with {count} images of {shape},",
         "Read them from disk in batches with streaming (--set data.streaming=true).",
     )
     dataset = encoded(0, count).map(lambda image, label: (decode(image), label), num_parallel_calls=4).batch(1000)
