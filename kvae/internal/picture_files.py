@@ -4,6 +4,7 @@ Pillow knows many more formats than those that people have pictures in. It decid
 its name is, and starts other programs for some of them. So every picture that kvae reads is opened here.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -26,6 +27,9 @@ TURNS = {
     7: "TRANSVERSE",
     8: "ROTATE_90",
 }
+
+# Pillow logs what is wrong in some files. Without a handler, Python would print it; the error of kvae says it.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class Header(NamedTuple):

@@ -1,6 +1,7 @@
 """Reading of picture files: which formats, what happens to damaged ones, and in which orientation."""
 
 import io
+import logging
 import os
 import struct
 import subprocess
@@ -105,6 +106,17 @@ def test_damaged_tiff_files_print_nothing(tmp_path, capfd, recwarn, compression)
         except UserError:
             refused += 1
     assert refused > 20
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_pillow_logs_of_a_damaged_file_is_not_printed(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # without those of pytest
+    entry = struct.pack("<HHIHH", 277, 3, 1, 3, 0)  # three samples per pixel
+    content = encoded("TIFF", picture())
+    assert entry in content
+    (tmp_path / "a.tif").write_bytes(content.replace(entry, struct.pack("<HHIHH", 277, 3, 1, 127, 0)))
+    with pytest.raises(UserError, match=r"a\.tif"):
+        picture_files.read(tmp_path / "a.tif", GREY)
     assert capfd.readouterr() == ("", "")
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from kvae.data.split import Source, Split, hold_out
 from kvae.internal import memory, picture_files
 from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user
+from kvae.internal.quiet_output import silenced
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 # Files and folders of file managers and archive programs, some of which hold small copies of the pictures.
@@ -152,7 +153,8 @@ def _streamed(folder: Path, paths: list[Path], names: tuple[str, ...]) -> Split:
             )
 
     def check(start: int, stop: int) -> None:
-        _for_all(check_one, paths[start:stop])
+        with silenced():  # libjpeg of TensorFlow writes a line for some damaged files
+            _for_all(check_one, paths[start:stop])
 
     return Split(None, _labels(folder, paths, names), len(paths), shape, stream, decode, check=check)
 
