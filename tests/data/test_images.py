@@ -280,6 +280,15 @@ def test_a_damaged_training_picture_of_a_stream_is_named(tmp_path, use):
         use(data)
 
 
+def test_a_picture_that_has_become_another_one_is_named(tmp_path):
+    for part in ("train", "test"):
+        save_pictures(tmp_path / part, greys())
+    data = kvae.data.load(f"images:{tmp_path}", batch_size=5, streaming=True)
+    Image.new("L", (9, 9)).save(tmp_path / "train" / "011.png")
+    with pytest.raises(UserError, match=r"train.011\.png cannot be streamed"):
+        data.check()
+
+
 def test_a_picture_that_only_pillow_can_decode_is_named(tmp_path):
     for part in ("train", "test"):
         save_pictures(tmp_path / part, greys())

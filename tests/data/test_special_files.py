@@ -185,6 +185,15 @@ def test_a_csv_file_with_a_strange_line_is_refused(tmp_path, kind):
     assert len(str(caught.value)) < 600
 
 
+def test_names_in_an_archive_stay_in_one_line(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for name in ("a\nb", *("x" * 1000 + str(number) for number in range(20))):
+            archive.writestr(f"{name}.npy", b"")
+    with pytest.raises(UserError, match=r"Received 'a\\nb', 'xxx.*\.\.\.\.$") as caught:
+        open_source(f"npz:{tmp_path / 'a.npz'}")
+    assert len(str(caught.value)) < 800
+
+
 @pytest.mark.slow
 def test_a_row_may_be_longer_than_a_megabyte(tmp_path):
     (tmp_path / "a.csv").write_text(",".join(["255"] * 512**2))

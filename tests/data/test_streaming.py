@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 from indexed_images import TRAIN, by_index, gathered, indices
+from source_files import greys, save_pictures
 
 import kvae.data
+from kvae import training
+from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import keras
+from kvae.training.config import RunConfig
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
@@ -31,3 +36,39 @@ def test_a_stream_resumes_at_an_epoch(folder):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_only_data_read_batch_by_batch_stream(folder, streaming):
     assert kvae.data.load(folder, batch_size=20, streaming=streaming).streams == streaming
+
+
+# --- damaged pictures, in a training
+
+
+@pytest.fixture
+def config(tmp_path) -> RunConfig:
+    """The configuration of a short training on streamed pictures in the folder `data`."""
+    for part in ("train", "test"):
+        save_pictures(tmp_path / "data" / part, greys())
+    values = {
+        "data": {"source": f"images:{tmp_path / 'data'}", "batch_size": 5, "streaming": True},
+        "model": {"hidden_units": [4]},
+        "training": {"epochs": 3, "jit_compile": False},
+    }
+    return RunConfig.from_dict(values)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_training_does_not_begin_with_a_damaged_picture(tmp_path, config, part):
+    path = tmp_path / "data" / part / "007.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(UserError, match=rf"Could not read .*{part}.007\.png"):
+        training.train(config, tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_picture_that_is_damaged_during_the_training_is_named(tmp_path, config):
+    path = tmp_path / "data" / "train" / "007.png"
+
+    def damage(epoch, logs=None):
+        path.write_bytes(path.read_bytes()[:-30])
+
+    with pytest.raises(UserError, match=r"Could not read .*train.007\.png"):
+        training.train(config, tmp_path / "run", verbose=0, extra=[keras.callbacks.LambdaCallback(on_epoch_end=damage)])

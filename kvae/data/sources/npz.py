@@ -104,8 +104,9 @@ def read(path: str) -> Source:
     names, arrays = _arrays(path)
     splits = {part: split for part in IMAGES if (split := _split(arrays, part, path)) is not None}
     if "train" not in splits:
+        received = ", ".join(f"{name!r:.60}" for name in names[:6]) + (", ..." if len(names) > 6 else "")
         raise UserError(
-            f"{path}: expected an array called {' or '.join(IMAGES['train'])}. Received {', '.join(names)}."
+            f"{path}: expected an array called {' or '.join(IMAGES['train'])}. Received {received or 'none'}."
         )
     sizes = {split.image_shape for split in splits.values()}
     if len(sizes) > 1:
