@@ -56,7 +56,7 @@ READERS = {
     "an exit": reader(fail(SystemExit(2))),
     "two lines": reader(fail(UserError("a\nb"))),
     "no line": reader(fail(UserError(""))),
-    "a long line": reader(fail(UserError("a" * 3000))),
+    "a long line": reader(fail(UserError("a" * 9000))),
     "writes": reader(write_outside),
     "removes": reader(remove_outside),
     "starts a process": reader(start_process),

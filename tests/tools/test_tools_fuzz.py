@@ -19,7 +19,7 @@ FAULTS = {
     "an exit": "SystemExit: 2",
     "two lines": "a message of one line",
     "no line": "a message of one line",
-    "a long line": "at most 2000 characters, received 3000",
+    "a long line": "at most 8000 characters, received 9000",
     "writes": "open outside of the folder",
     "removes": "os.remove outside of the folder",
     "starts a process": "subprocess.Popen",

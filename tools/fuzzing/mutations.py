@@ -40,7 +40,8 @@ WORDS = (
     *(
         b"9" * 25,
         b"9" * 5000,
-        b"[" * 3000,
+        b"a" * 20_000,
+        b"[" * 20_000,
         b'{"a":' * 3000,
         b"\xff\xfe",
         b"\xef\xbb\xbf",
@@ -62,7 +63,7 @@ VALUES: tuple[Any, ...] = (
         "/etc/passwd",
         "nan",
         "é\u2028",
-        "x" * 5000,
+        "x" * 20_000,
         "module:Class",
     ),
     *([], {}, [[]], [1, 2], ["a"], {"a": 1}, {"kind": "a"}, {"kind": None}, [None], [float("nan")]),

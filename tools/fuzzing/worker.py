@@ -20,7 +20,7 @@ from kvae.internal.errors import UserError
 
 SECONDS = 10.0  # the longest time for one input
 MEMORY = 2**30  # bytes: the most memory that one input may need
-LINE = 2000  # characters of the longest message
+LINE = 8000  # characters of the longest message, which may explain several mistakes with the names that are valid
 
 
 class Reader(NamedTuple):
