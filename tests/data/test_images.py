@@ -280,6 +280,26 @@ def test_a_damaged_training_picture_of_a_stream_is_named(tmp_path, use):
         use(data)
 
 
+def test_damaged_jpeg_files_in_a_stream_print_nothing(tmp_path, capfd):
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        Image.fromarray(greys(1)[0]).save(tmp_path / part / "a.jpg")
+    content = (tmp_path / "test" / "a.jpg").read_bytes()
+    generator, refused = np.random.default_rng(0), 0
+    for _ in range(30):
+        damaged = bytearray(content)
+        place = generator.integers(100, len(content))
+        damaged[place:place] = generator.bytes(20)
+        (tmp_path / "test" / "a.jpg").write_bytes(damaged)
+        try:
+            split = open_source(f"images:{tmp_path}", streaming=True).splits["test"]
+            split.check(0, 1)
+        except UserError:
+            refused += 1
+    assert refused > 5
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_picture_that_has_become_another_one_is_named(tmp_path):
     for part in ("train", "test"):
         save_pictures(tmp_path / part, greys())

@@ -300,6 +300,7 @@ READERS: dict[str, Reader] = {
         [f"{part}/{name}" for part in ("train", "test") for name in ("a/x.png", "b/x.jpg")],
         _read_stream,
         [change.some_bytes, change.png_chunk],
+        share=0.5,
     ),
     "recipes": Reader(_make_recipe, ["recipe.toml"], _read_recipe, [change.text, change.text, change.some_bytes]),
     "--set": Reader(
@@ -311,7 +312,12 @@ READERS: dict[str, Reader] = {
     "history.csv": Reader(_make_run, ["history.csv"], _read_history, [change.text, change.some_bytes]),
     "model_card.json": Reader(_make_bundle, ["model_card.json"], _read_bundle, JSON),
     ".tflite": Reader(
-        _make_tflite, ["decoder.tflite"], _read_tflite, [change.flip, change.number, change.some_bytes], processes=True
+        _make_tflite,
+        ["decoder.tflite"],
+        _read_tflite,
+        [change.flip, change.number, change.some_bytes],
+        share=0.2,  # a file whose structure is sound is tried in a process of its own
+        processes=True,
     ),
     ".keras": Reader(_make_keras, ["model.keras"], _read_keras, [KERAS, KERAS, KERAS, change.some_bytes], share=0.1),
 }

@@ -142,8 +142,8 @@ def _streamed(folder: Path, paths: list[Path], names: tuple[str, ...]) -> Split:
     def check(start: int, stop: int) -> None:
         options = tf.data.Options()
         options.autotune.enabled = False  # autotuning can delay the end of an iteration by seconds
-        dataset = stream(start, stop).map(lambda _, file: decode(file), num_parallel_calls=2).with_options(options)
-        decoded = dataset.as_numpy_iterator()
+        # One after another: a picture that is decoded ahead could write its line after the block.
+        decoded = stream(start, stop).map(lambda _, file: decode(file)).with_options(options).as_numpy_iterator()
         with silenced():  # libjpeg of TensorFlow writes a line for some damaged files
             for path in paths[start:stop]:
                 expected = np.asarray(picture_files.read(path, COLOUR_MODES))
