@@ -9,7 +9,7 @@ import numpy as np
 
 from kvae.internal import finite
 from kvae.internal.batch_sizes import images_at_once
-from kvae.internal.errors import UserError
+from kvae.internal.errors import UserError, first_line
 from kvae.internal.quiet_output import silenced
 from kvae.runtime.decoder import Decoder
 
@@ -63,8 +63,11 @@ def load_model(path: str | os.PathLike[str]) -> Any:
                 f"{path} has the class {own[1]}, which is not one of kvae. Import its file first; on the command line "
                 "with --import FILE.py."
             ) from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} is damaged or not a model of kvae ({reason}).") from error
+        raise UserError(f"{path} is damaged or not a model of kvae ({first_line(error)}).") from error
+    if hasattr(model, "log_joint") and (not model.built or model.image_shape is None):
+        raise UserError(
+            f"{path} is damaged or was saved before its model was built: it does not state the image shape."
+        )
     finite.check_weights(model, os.fspath(path))
     return model
 

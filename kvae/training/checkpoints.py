@@ -10,8 +10,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kvae.internal import files, finite, sealed
-from kvae.internal.errors import UserError
+from kvae.internal.errors import UserError, first_line
 from kvae.internal.tensorflow import keras
+from kvae.internal.visible import shortened
 from kvae.model.vae import VAE
 from kvae.training import history
 from kvae.training.callbacks import EarlyStopping
@@ -180,10 +181,10 @@ def damaged(checkpoint: Path, error: Exception) -> UserError:
     """The error for a checkpoint that cannot be read."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        reason = f"{STATE}: {place}{': ' * bool(place)}{first['msg']}"
+        place = shortened(".".join(map(str, first["loc"])), 100)
+        reason = f"{STATE}: {place}{': ' * bool(place)}{shortened(first['msg'], 200)}"
     else:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = first_line(error)
     return UserError(f"{checkpoint} is damaged ({reason}). Delete that folder, or train again.")
 
 

@@ -16,6 +16,7 @@ from kvae.internal.visible import shortened, shown
 from kvae.training.names import check_name
 from kvae.training.part_tables import KINDS, SHORT, plain, with_tables
 
+SHOWN = 5  # mistakes in a message
 _TOO_LONG = "a number has too many digits"
 _TOO_DEEP = "its values are nested too deeply"
 
@@ -164,7 +165,9 @@ class RunConfig(_Section):
         except RecursionError:
             raise UserError(f"The configuration is not valid: {_TOO_DEEP}.") from None
         except ValidationError as error:
-            raise UserError("; ".join(_explain(cls, mistake) for mistake in error.errors())) from None
+            mistakes = [_explain(cls, mistake) for mistake in error.errors()[:SHOWN]]
+            more = error.error_count() - len(mistakes)
+            raise UserError("; ".join(mistakes) + (f"; and {more} more mistakes" if more else "")) from None
 
 
 def parse_toml(text: str, name: str) -> dict[str, Any]:
@@ -333,9 +336,10 @@ def _path_of(key: str) -> list[str]:
     if key in valid or (len(path) == 3 and path[0] == "model" and path[1] in KINDS and path[2]):
         return path
     same_name = [name for name in valid if name.rsplit(".", 1)[-1] == path[-1]]
-    nearest = same_name or difflib.get_close_matches(key, valid, n=1)
+    name = shortened(key, 200)
+    nearest = same_name or difflib.get_close_matches(name, valid, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    raise UserError(f"Unknown key {key!r}.{hint} Expected one of: {', '.join(valid)}.")
+    raise UserError(f"Unknown key {name!r}.{hint} Expected one of: {', '.join(valid)}.")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kvae.internal import files, reading
-from kvae.internal.errors import UserError
+from kvae.internal.errors import UserError, first_line
 
 NEEDED = ("epoch", "loss", "elbo", "reconstruction", "kl")  # the columns of every history
 
@@ -43,7 +43,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     except UserError as error:
         raise UserError(f"{error} Expected the history.csv of a run.") from error
     except (csv.Error, ValueError, TypeError) as error:
-        raise UserError(f"Could not read {path}: {error}. Expected the history.csv of a run.") from error
+        raise UserError(f"Could not read {path}: {first_line(error)}. Expected the history.csv of a run.") from error
     missing = [name for name in (NEEDED if rows else NEEDED[:1]) if name not in columns]
     if missing or not np.array_equal(columns["epoch"], np.arange(1, len(rows) + 1)):
         reason = f"it has no column {missing[0]}" if missing else "its epochs are not 1, 2, 3, ..."

@@ -24,6 +24,7 @@ import numpy as np
 from kvae import __version__
 from kvae.internal import files, finite, locks, partials, replacing, sealed
 from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user
+from kvae.internal.visible import shown
 from kvae.runtime import cards
 from kvae.runtime.keras import load_model
 from kvae.training import history
@@ -237,7 +238,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     numbers = {name: value for name, value in content.items() if name != "protocol"}
     wrong = [name for name, value in numbers.items() if not _is_measured(value)]
     if not isinstance(content.get("protocol"), dict) or wrong:
-        reason = f"{wrong[0]!r} has no numbers" if wrong else "it has no protocol"
+        reason = f"{shown(wrong[0])} has no numbers" if wrong else "it has no protocol"
         raise UserError(f"{path} is not an evaluation of kvae: {reason}. Evaluate again: kvae evaluate RUN")
     return content
 

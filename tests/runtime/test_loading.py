@@ -14,6 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from kvae import runtime
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import tf
+from kvae.model.vae import VAE
 from kvae.runtime import cards, litert
 from kvae.runtime.litert import LiteRTDecoder
 
@@ -269,3 +270,9 @@ def test_a_decoder_of_what_is_no_file_is_refused(tmp_path, name):
 def test_loading_says_nothing(bundled, capfd):
     runtime.load(bundled)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_model_that_was_saved_before_it_was_built_is_refused_in_one_line(tmp_path):
+    VAE(2, hidden_units=(4,)).save(tmp_path / "model.keras")
+    with pytest.raises(UserError, match=r"model\.keras .* before its model was built"):
+        runtime.load(tmp_path / "model.keras")

@@ -304,3 +304,12 @@ def test_parse_setting(text, expected):
 def test_a_setting_without_key_or_equals_sign_is_refused(text):
     with pytest.raises(UserError, match="Expected key=value"):
         parse_setting(text)
+
+
+def test_a_message_does_not_grow_with_what_was_received():
+    with pytest.raises(UserError) as raised:
+        override({}, {"model." + "x" * 100_000: 1})
+    assert len(str(raised.value)) < 4000
+    with pytest.raises(UserError, match="and 95 more mistakes") as raised:
+        RunConfig.from_dict({f"key{number}": 1 for number in range(100)})
+    assert len(str(raised.value)) < 8000

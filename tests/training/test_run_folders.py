@@ -313,3 +313,20 @@ def test_strays_of_killed_commands_are_gone_after_the_next_one(run, call):
     (run.parent / name).touch()
     assert call("evaluate", run)[0] == 0
     assert not kills.unfinished(run.parent)
+
+
+def test_a_damaged_file_does_not_fill_the_screen(tmp_path):
+    folder = tmp_path / "epoch-000001"
+    folder.mkdir()
+    sealed.write(folder / "state.json", {"x" * 100_000: 1})
+    (tmp_path / "history.csv").write_text("epoch,loss,elbo,reconstruction,kl\n1,2,3,4," + "x" * 100_000)
+    sealed.write(tmp_path / "evaluation.json", {"x" * 100_000: "a", "protocol": {}})
+    readers = (
+        lambda: checkpoints.read_state(folder),
+        lambda: history.read(tmp_path / "history.csv"),
+        lambda: read_evaluation(tmp_path / "evaluation.json"),
+    )
+    for read in readers:
+        with pytest.raises(UserError) as raised:
+            read()
+        assert len(str(raised.value)) < 1000
