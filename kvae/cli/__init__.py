@@ -1,7 +1,4 @@
-"""The command `kvae`: parsing and printing. Each command imports TensorFlow only when it needs it.
-
-This module imports little, so that from the first moments on a signal ends the command in one line.
-"""
+"""The command `kvae`: parsing and printing. Each command imports TensorFlow only when it needs it."""
 
 from kvae.cli.entry import run
 from kvae.internal.lazy_imports import lazy

@@ -1,18 +1,17 @@
 """Runs a command: what it prints when it fails or is stopped, and the exit status.
 
+This module imports little, so that from the first moments on a signal ends the command in one line.
+
 The status is 0 after success, 2 after a mistake of the user, 128 plus the number of a signal that stopped the command
 (130 after Ctrl-C), 141 if the reader of its output has ended, and 1 after any other error.
 """
 
 import errno
-import logging
 import os
 import sys
-import warnings
 from typing import TYPE_CHECKING, NoReturn
 
 from kvae.cli import output, stopping
-from kvae.internal.errors import UserError
 
 if TYPE_CHECKING:
     import click
@@ -48,6 +47,9 @@ def run(command: "click.Command | None" = None, name: str = "kvae") -> NoReturn:
 
 def _prepared(command: "click.Command | None") -> "click.Command":
     """The command, and a process in which only kvae prints."""
+    import logging
+    import warnings
+
     logging.getLogger("absl").setLevel(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # whichever command imports TensorFlow
     warnings.showwarning = output.one_line  # type: ignore[assignment]
@@ -81,6 +83,7 @@ def _explained(error: BaseException) -> tuple[str, int]:
     import click
 
     from kvae.cli import usage
+    from kvae.internal.errors import UserError
 
     if stopping.stopped() or isinstance(error, KeyboardInterrupt | click.Abort):
         return stopping.message(), stopping.status()

@@ -5,7 +5,6 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from kvae.internal.errors import KvaeWarning
 from kvae.internal.visible import visible
 
 _printed: set[str] = set()
@@ -39,6 +38,8 @@ def complain(text: object) -> None:
 
 def one_line(message: Any, category: Any, *_: Any) -> None:
     """Prints a warning of kvae as one line, but only once. Warnings of libraries are not for users of the command."""
+    from kvae.internal.errors import KvaeWarning
+
     line = f"kvae: warning: {message}"
     if issubclass(category, KvaeWarning) and line not in _printed:
         _printed.add(line)

@@ -6,7 +6,6 @@ there is nothing to remove yet, and some modules would not pass on the exception
 """
 
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -92,6 +91,8 @@ def training(folder: Path, resumed: bool = False, options: Sequence[str] = ()) -
             has another config.json.
         options: the options that continue the run, after `kvae train --resume --out FOLDER`.
     """
+    import shlex
+
     _process.run = folder
     _process.before = None if resumed else _state(folder)
     _process.command = shlex.join(["kvae", "train", "--resume", "--out", str(folder), *options])
