@@ -95,7 +95,7 @@ def train(
     **short: Any,
 ) -> None:
     """Train a model and write its run folder."""
-    from kvae.internal.files import read_json
+    from kvae.internal import sealed
     from kvae.training import distribution
     from kvae.training.config import RunConfig, load_values, override, parse_setting
     from kvae.training.runs import Run, check_free
@@ -146,7 +146,7 @@ def train(
     if not chief:
         click.echo(f"Trained in {time.monotonic() - start:.0f} s. The chief writes {trained.folder}.")
         return
-    print_evaluation(read_json(trained.folder / "evaluation.json"))
+    print_evaluation(sealed.read(trained.folder / "evaluation.json"))
     click.echo(f"{trained.folder}: trained and evaluated in {time.monotonic() - start:.0f} s")
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kvae import __version__
-from kvae.internal import files
+from kvae.internal import files, sealed
 from kvae.internal.errors import UserError
 from kvae.runtime.keras import load_model
 from kvae.training import history
@@ -145,7 +145,7 @@ class Run:
     def write_evaluation(self, evaluation: dict[str, Any], dataset: str | None = None) -> None:
         """Writes evaluation.json, or evaluation-<dataset>.json if the data are not the run's own."""
         suffix = "" if dataset is None else "-" + re.sub(r"\W+", "_", dataset).strip("_")
-        files.write_json(self.folder / f"evaluation{suffix}.json", evaluation)
+        sealed.write(self.folder / f"evaluation{suffix}.json", evaluation)
 
     @property
     def plots(self) -> Path:
