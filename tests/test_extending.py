@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kvae.internal import sealed
+
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "EXTENDING.md").read_text(encoding="utf-8")
 KINDS = ("likelihood", "prior", "posterior", "objective", "network", "data format", "export format")
@@ -118,7 +120,7 @@ def test_an_evaluation_of_ones_own_is_kept_and_derived_again(tmp_path):
     assert 50 < stated["pixels"] < 200
     assert "ok   evaluation.json: pixels" in run(tmp_path, *kvae, "verify", "r", "--import", "mine.py")
     stated["pixels"] += 1
-    (tmp_path / "r" / "evaluation.json").write_text(json.dumps(stated))
+    sealed.write(tmp_path / "r" / "evaluation.json", stated)
     result = subprocess.run(
         [*kvae, "verify", "r", "--import", "mine.py"], capture_output=True, text=True, cwd=tmp_path, check=False
     )

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from kvae import export
+from kvae.internal import sealed
 
 pytestmark = pytest.mark.usefixtures("quick_exports")
 
@@ -206,7 +207,7 @@ def test_a_bundle_of_a_savedmodel_alone_is_sampled(call, exported, copied, tmp_p
     card = json.loads((copied / "bundle" / "model_card.json").read_text())
     card["variants"] = {name: report for name, report in card["variants"].items() if name.startswith("saved_model")}
     card["files"] = {name: facts for name, facts in card["files"].items() if not name.endswith(".tflite")}
-    (copied / "bundle" / "model_card.json").write_text(json.dumps(card))
+    sealed.write(copied / "bundle" / "model_card.json", card)
     for path in (copied / "bundle").glob("*.tflite"):
         path.unlink()
     found = drawn(call, tmp_path, copied / "bundle")
@@ -306,7 +307,7 @@ def test_claims_that_do_not_hold_end_in_status_1(call, copied):
     assert err == f"kvae: {copied}: 1 claim does not hold\n"
     assert [line.split(":")[0] for line in out.splitlines() if line.startswith("FAIL")] == ["FAIL sample.py"]
     evaluation = json.loads((copied / "evaluation.json").read_text())
-    (copied / "evaluation.json").write_text(json.dumps({**evaluation, "elbo": evaluation["elbo"] + 1}))
+    sealed.write(copied / "evaluation.json", {**evaluation, "elbo": evaluation["elbo"] + 1})
     status, out, err = call("verify", copied)
     assert status == 1
     assert err == f"kvae: {copied}: 2 claims do not hold\n"

@@ -378,7 +378,7 @@ def test_a_conversion_with_custom_operations_is_refused(custom):
 
 
 def test_the_runtime_names_a_file_with_operations_that_it_lacks(custom, tmp_path):
-    with pytest.raises(UserError, match="needs operations that LiteRT does not have"):
+    with pytest.raises(UserError, match="needs operations or memory that LiteRT does not have"):
         decoder(custom, tmp_path)
 
 

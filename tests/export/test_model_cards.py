@@ -1,7 +1,5 @@
 """The model card of a bundle: what it states of the model, of every file and of every variant."""
 
-import json
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,7 +9,7 @@ from small_models import tiny_built
 import kvae
 from kvae import export, runtime
 from kvae.export import parity
-from kvae.internal import files
+from kvae.internal import files, sealed
 from kvae.noise import portable
 from kvae.runtime import cards
 
@@ -32,7 +30,7 @@ def test_a_bundle_has_every_file_in_its_place(whole):
 
 def test_the_card_is_what_bundle_returns(whole):
     _, folder, card = whole
-    assert json.loads((folder / "model_card.json").read_text()) == card
+    assert sealed.read(folder / "model_card.json") == card
 
 
 def test_the_card_says_what_the_model_is(whole):

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("quick_exports")
 def test_the_card_of_a_run_has_its_evaluation_and_its_files(trained):
     card = cards.read_card(trained / "bundle")
     assert card["name"] == "odd"
-    assert card["metrics"] == json.loads((trained / "evaluation.json").read_text())
+    assert card["metrics"] == sealed.read(trained / "evaluation.json")
     names = ("config.json", "model.keras")
     assert card["run"] == {name: {"sha256": files.digest(trained / name)} for name in names}
 

@@ -15,6 +15,7 @@ import kvae
 from kvae import completion, evaluation, export, runtime
 from kvae.data import load
 from kvae.evaluation import quadrature
+from kvae.internal import sealed
 from kvae.internal.errors import UserError
 from kvae.noise import portable
 from kvae.noise.streams import Stream
@@ -174,7 +175,7 @@ def test_a_changed_reference_does_not_verify(bundle, tmp_path):
     shutil.copytree(bundle[0], copy)
     card = json.loads((copy / "model_card.json").read_text())
     card["reference"]["z"][0][0] += 0.01
-    (copy / "model_card.json").write_text(json.dumps(card))
+    sealed.write(copy / "model_card.json", card)
     failed = [check.name for check in export.verify(copy) if check.passed is False]
     assert failed == ["reference z"]
 

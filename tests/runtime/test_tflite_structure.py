@@ -102,7 +102,8 @@ def test_the_types_of_tensors_have_their_sizes():
 
 def test_the_damage_that_ended_in_a_segmentation_fault_is_refused(tmp_path):
     content = bytearray(DECODER.read_bytes())
-    content[1618304:1618308] = b"\xff\xff\xff\xff"  # the first of the two inputs of a multiplication
+    inputs = content.index(np.array([2, 0x53, 0x6C], "<i4").tobytes())  # the two inputs of an operation
+    content[inputs + 8 : inputs + 12] = b"\xff\xff\xff\xff"
     (tmp_path / "decoder.tflite").write_bytes(content)
     with pytest.raises(UserError, match=r"decoder\.tflite is damaged: an operation lacks an input\."):
         runtime.load(tmp_path / "decoder.tflite")

@@ -1,13 +1,17 @@
-"""Draws images with the decoder beside this file. Needs numpy and ai-edge-litert, and nothing of kvae.
+"""Draws images with the decoder in the folder of this file. It needs only numpy and ai-edge-litert, and not kvae.
 
     python sample.py -n 64 --seed 1 -o samples.png [--means] [--model decoder_int8.tflite]
 
-The same seed draws the images of `kvae sample BUNDLE -n 64 --seed 1`.
+With the same seed, the images are those of `kvae sample BUNDLE -n 64 --seed 1`.
 """
 
 import argparse
+import hashlib
+import json
 import math
+import os
 import pathlib
+import secrets
 import struct
 import sys
 import zlib
@@ -16,26 +20,29 @@ from typing import NoReturn
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-MOST = 10_000  # images of one picture
-CHUNK = 256  # images at a time, so that memory does not grow with their number
+MOST = 10_000  # the largest number of images in one picture
+CHUNK = 256  # images per call, so that the memory does not depend on their number
+LARGEST = 2**31 - 1  # bytes of a .tflite file
+NAMES = ("decoder.tflite", "decoder_float16.tflite", "decoder_int8.tflite", "decoder_full_int8.tflite")
 
 
 def mix(words: np.ndarray) -> np.ndarray:
-    """The hash of kvae's portable sampler, uint32 -> uint32."""
+    """The hash function of kvae's portable random numbers, uint32 -> uint32."""
     words = (words ^ (words >> np.uint32(16))) * np.uint32(0x7FEB352D)
     words = (words ^ (words >> np.uint32(15))) * np.uint32(0x846CA68B)
     return words ^ (words >> np.uint32(16))
 
 
 def image_seeds(count: int, seed: int) -> np.ndarray:
-    """One seed an image, [count] int32: any int32 will do, these are those of kvae."""
+    """One seed per image, [count] int32. Every int32 is a valid seed; these are the seeds that kvae uses."""
     golden = 0x9E3779B9
     key = mix(mix(np.array([seed ^ (5 * golden % 2**32)], np.uint32)))
     return mix((np.arange(count, dtype=np.int64) * golden % 2**32).astype(np.uint32) ^ key).view(np.int32)
 
 
 def sheet(images: np.ndarray) -> np.ndarray:
-    """Images [n, H, W, C] uint8 in rows, a white pixel between them: [rows * (H + 1) - 1, columns * (W + 1) - 1, C]."""
+    """Images [n, H, W(, C)] uint8 in rows, one white pixel apart: [rows * (H + 1) - 1, columns * (W + 1) - 1, C]."""
+    images = images[..., None] if images.ndim == 3 else images
     count, height, width, channels = images.shape
     columns = count if count <= 10 else math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -46,18 +53,64 @@ def sheet(images: np.ndarray) -> np.ndarray:
 
 
 def png(picture: np.ndarray) -> bytes:
-    """A picture [H, W, 1 or 3] uint8 as the content of a PNG file."""
+    """The content of a PNG file of a picture [H, W, 1 or 3] uint8."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     height, width, channels = picture.shape
     if channels not in (1, 3):
-        fail(f"expected images of 1 or 3 channels for a PNG file, the model has {channels}")
+        fail(f"expected images with 1 or 3 channels for a PNG file, the model has {channels}")
     header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)
-    lines = b"".join(b"\0" + line.tobytes() for line in picture)  # a line's filter, none, comes before it
+    lines = b"".join(b"\0" + line.tobytes() for line in picture)  # 0 before each line: no filter
     parts = [(b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def read(model: pathlib.Path) -> bytes:
+    """The content of a .tflite file, which must have the SHA-256 that a model card beside it states."""
+    try:
+        if not model.is_file():
+            fail(f"could not load {model}: it is {'not a file' if model.exists() else 'not there'}")
+        if model.stat().st_size > LARGEST:
+            fail(f"could not load {model}: it has more than {LARGEST} bytes")
+        content = model.read_bytes()
+        card = model.parent / "model_card.json"
+        files = json.loads(card.read_bytes())["files"] if card.is_file() else {}
+        stated = files.get(model.name, {}).get("sha256")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        fail(f"could not load {model}: {error}")
+    if content[4:8] != b"TFL3" or stated not in (None, hashlib.sha256(content).hexdigest()):
+        fail(f"could not load {model}: it is damaged, or not a .tflite file")
+    return content
+
+
+def write(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file so that there is either the old one or all of the new one."""
+    target = pathlib.Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        fail(f"could not write {path}: it is not a file")
+    partial = target.with_name(f".partial-{secrets.token_hex(8)}")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, target)
+    except OSError as error:
+        fail(f"could not write {path}: {error.strerror or error}")
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def conditions(details: dict | None, text: str | None) -> dict[str, np.ndarray]:
+    """The input `condition` of one image, [1, ...] float32, or no input if the model takes no condition."""
+    if details is None:
+        if text is not None:
+            fail("expected no --condition, because this model takes none")
+        return {}
+    shape = tuple(int(side) for side in details["shape"][1:])
+    try:
+        return {"condition": np.array([float(part) for part in (text or "").split(",")], np.float32).reshape(1, *shape)}
+    except ValueError:
+        fail(f"expected --condition with {math.prod(shape)} numbers, received {text!r}")
 
 
 def fail(message: str) -> NoReturn:
@@ -68,10 +121,13 @@ def fail(message: str) -> NoReturn:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.error = fail  # type: ignore[method-assign]
-    parser.add_argument("-n", dest="count", type=int, default=10, help="how many images")
-    parser.add_argument("--seed", type=int, default=0, help="of the set of images, from 0 to 2147483647")
+    parser.add_argument("-n", dest="count", type=int, default=10, help="the number of images")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the images, from 0 to 2147483647")
     parser.add_argument("-o", dest="output", type=pathlib.Path, default=pathlib.Path("samples.png"), help="a PNG file")
-    parser.add_argument("--means", action="store_true", help="grey means in place of draws")
+    parser.add_argument("--means", action="store_true", help="show the grey means in place of draws")
+    parser.add_argument(
+        "--condition", help="the condition of all images, for a conditional model: numbers separated by commas"
+    )
     parser.add_argument("--model", type=pathlib.Path, default=None, help="a .tflite file of this bundle")
     given = parser.parse_args()
     if not 1 <= given.count <= MOST:
@@ -80,24 +136,28 @@ def main() -> None:
         fail(f"expected --seed from 0 to {2**31 - 1}, received {given.seed}")
     folder = pathlib.Path(__file__).resolve().parent
     model = given.model or next((folder / name for name in NAMES if (folder / name).is_file()), folder / NAMES[0])
+    content = read(model)
     try:
-        draw = Interpreter(model_content=model.read_bytes()).get_signature_runner("sample")
-    except (OSError, ValueError) as error:
-        fail(f"could not load {model}: {error}")
-    if len(draw.get_output_details()["images"]["shape"]) != 4:
-        fail("expected a model of images, [height, width, channels]; this one is of vectors")
+        draw = Interpreter(model_content=content).get_signature_runner("sample")
+        details = draw.get_input_details().get("condition")
+    except Exception as error:  # of a damaged file, the runtime raises errors of many types
+        fail(f"could not load {model}: {' '.join(str(error).split())}")
+    condition = conditions(details, given.condition)
+    if len(draw.get_output_details()["images"]["shape"]) not in (3, 4):
+        fail("expected a model of images [height, width] or [height, width, channels], received a model of vectors")
     seeds, images = image_seeds(given.count, given.seed), []
     for start in range(0, given.count, CHUNK):
-        drawn = draw(seed=seeds[start : start + CHUNK])
+        some = seeds[start : start + CHUNK]
+        try:
+            drawn = draw(seed=some, **{name: value.repeat(len(some), axis=0) for name, value in condition.items()})
+        except Exception as error:
+            fail(f"could not draw with {model}: {' '.join(str(error).split())}")
+        if not np.isfinite(drawn["means"]).all():
+            fail(f"could not draw with {model}: its means are not finite numbers, so it is damaged or diverged")
         images.append(np.rint(255 * drawn["means"]).astype(np.uint8) if given.means else drawn["images"])
-    try:
-        given.output.write_bytes(png(sheet(np.concatenate(images))))
-    except OSError as error:
-        fail(f"could not write {given.output}: {error}")
+    write(given.output, png(sheet(np.concatenate(images))))
     print(given.output)
 
-
-NAMES = ("decoder.tflite", "decoder_float16.tflite", "decoder_int8.tflite", "decoder_full_int8.tflite")
 
 if __name__ == "__main__":
     main()
