@@ -228,7 +228,10 @@ def test_json_refuses_what_is_no_number_and_keeps_the_old_file(tmp_path, value):
     assert tree(tmp_path) == {"a.json": b"old"}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"elbo": 1', b"\xff\xfe", b"no JSON"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b'{"elbo": 1', b"\xff\xfe", b"no JSON", b'{"a": 1, "a": 1}', b"[1e999]", b"[" * 100_000, b"9" * 5000],
+)
 def test_damaged_json_is_refused(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json is not valid JSON"):
