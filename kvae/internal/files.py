@@ -212,13 +212,20 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         UserError: if the file cannot be read or is not valid JSON.
     """
     try:
-        return json.loads(
-            reading.read_bytes(path, reading.TEXT).decode("utf-8"), parse_constant=_refuse, parse_float=_finite
-        )
+        text = reading.read_bytes(path, reading.TEXT).decode("utf-8")
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_each_key_once)
     except UserError:
         raise
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}). It was changed by hand or damaged.") from error
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"it has the key {shown(next(key for key in keys if keys.count(key) > 1))} twice")
+    return values
 
 
 def _refuse(text: str) -> NoReturn:
