@@ -7,6 +7,7 @@ import math
 import os
 import stat
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 
 from kvae.internal import partials, reading
 from kvae.internal.errors import UserError
+from kvae.internal.visible import shown
 
 WINDOWS = os.name == "nt"
 
@@ -223,8 +225,8 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"it has the key {shown(next(key for key in keys if keys.count(key) > 1))} twice")
+        repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"it has the key {shown(repeated)} twice")
     return values
 
 
