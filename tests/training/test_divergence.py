@@ -173,6 +173,16 @@ def test_a_resume_goes_on_from_the_last_good_epoch_bit_for_bit(make, folder, tmp
     assert (tmp_path / "resumed" / "history.csv").read_bytes() == whole.history_file.read_bytes()
 
 
+def test_weights_that_a_callback_spoils_before_the_checkpoint_are_not_written(make, folder):
+    class SpoilsLate(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                fill(last_bias(self.model.decoder), np.nan)
+
+    assert_matches(make(extra=[SpoilsLate()]), r"Expected weights that are finite numbers\. The model has NaN")
+    assert [path.name for path in Run.open(folder).checkpoints.iterdir()] == ["epoch-000001"]
+
+
 def test_mixed_float16_is_no_divergence(make):
     assert make(precision="mixed_float16").finished
 
