@@ -141,18 +141,18 @@ class Decoder:
         Raises:
             UserError: if an output has another shape than expected, or if a mean is NaN or infinite.
         """
-        model = "The model" if self.path is None else str(self.path)
-        expected = {"images": self.image_shape, "means": self.image_shape, "z": (self.latent_dim,)}
-        for name, shape in expected.items():
-            if name in outputs and outputs[name].shape != (count, *shape):
+        image, z = (count, *self.image_shape), (count, self.latent_dim)
+        for name, values in outputs.items():
+            expected = z if name == "z" else image
+            if name in Sample._fields and values.shape != expected:
                 raise UserError(
-                    f"{model} is damaged: expected {name} of shape {[count, *shape]}, received "
-                    f"{list(outputs[name].shape)}."
+                    f"{self.path or 'The model'} is damaged: expected {name} of shape {list(expected)}, received "
+                    f"{list(values.shape)}."
                 )
         if not np.isfinite(outputs["means"]).all():
             raise UserError(
-                f"{model} gives means that are not finite numbers. It is damaged, its training diverged, or z is too "
-                "far from 0."
+                f"{self.path or 'The model'} gives means that are not finite numbers. It is damaged, its training "
+                "diverged, or z is too far from 0."
             )
 
     def lattice(self, n: int = 20, extent: float | None = 2.0) -> np.ndarray:

@@ -18,7 +18,7 @@ class StructureError(ValueError):
 
 def require(condition: Any, claim: str) -> None:
     """Raises `StructureError` unless a condition holds, or all of an array of them."""
-    if not np.all(condition):
+    if not (condition if isinstance(condition, bool) else condition.all()):
         raise StructureError(claim)
 
 
@@ -55,8 +55,9 @@ class Flatbuffer:
         width = np.dtype(kind).itemsize
         if len(places) == 0:  # as often as not, since tables leave most fields out
             return np.zeros(0, kind)
-        require((places >= 0) & (places <= self.size - width), "an offset leads out of the file")
-        require(places % width == 0, "an offset leads to a place that is not aligned")
+        require(bool(places.min() >= 0 and places.max() <= self.size - width), "an offset leads out of the file")
+        if width > 1:
+            require(places % width == 0, "an offset leads to a place that is not aligned")
         return np.frombuffer(self._content, kind, self.size // width)[places // width]
 
 
@@ -82,7 +83,9 @@ class Tables:
 
     def _fields(self, slot: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """The places of a field in the tables that have it, and the numbers of these tables."""
-        owners = np.flatnonzero(self._lengths > 4 + 2 * slot)
+        owners = (self._lengths > 4 + 2 * slot).nonzero()[0]
+        if len(owners) == 0:
+            return owners, owners
         offsets = self.buffer.numbers(self._layouts[owners] + 4 + 2 * slot, "<u2").astype(np.int64)
         owners, offsets = owners[offsets > 0], offsets[offsets > 0]
         require((offsets >= 4) & (offsets + width <= self._sizes[owners]), "a field is outside of its table")

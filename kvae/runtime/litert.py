@@ -74,8 +74,10 @@ class LiteRTDecoder(Decoder):
                 raise ValueError(f"its outputs have the types {', '.join(map(str, types))}")
 
     def run(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        with _errors_of(self.path):
+        try:
             return self._runners[name](**inputs)
+        except Exception as error:
+            raise _damaged(self.path, error) from error
 
 
 @contextmanager
@@ -86,10 +88,12 @@ def _errors_of(path: Path | None) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(
-            f"{path} is damaged, or needs operations or memory that LiteRT does not have: "
-            f"{' '.join(str(error).split()) or type(error).__name__}"
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path | None, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{path} is damaged, or needs operations or memory that LiteRT does not have: {reason}")
 
 
 def _content(path: Path) -> bytes:
