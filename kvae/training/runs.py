@@ -10,6 +10,7 @@ saved_models/<run>/
   plots/*.png        figures
   checkpoint/        the checkpoint for --resume
   bundle/            the bundle of `kvae export`
+  .lock              held by the process that writes the run; .lock.json says which one that is
 """
 
 import importlib.metadata
