@@ -57,6 +57,8 @@ def strangers(folder: Path) -> list[str]:
     Raises:
         UserError: if the folder is not a SavedModel that kvae wrote.
     """
+    if not (folder / FILE).is_file():
+        raise UserError(f"It has no {FILE}.")
     content = saved_model_pb2.SavedModel()
     encoded = reading.read_bytes(folder / FILE)
     try:

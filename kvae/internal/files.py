@@ -160,7 +160,8 @@ def _temporary(path: Path, folder: Path) -> Iterator[Path]:
     temporary: Path | None = None
     with _errors_name(path):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if not folder.exists():
+                folder.mkdir(parents=True, exist_ok=True)
             partials.recover(folder)
             temporary = partials.new_folder(folder)
             (temporary / partials.NEW).mkdir()

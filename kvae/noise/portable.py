@@ -182,7 +182,7 @@ def seeds(n: int, seed: int, start: int = 0) -> np.ndarray:
         UserError: if n is below 1, or `seed` or `start` is outside its limits.
     """
     check_whole("n", n)
-    check_whole("start", start, least=0)
+    check_whole("start", start, least=0, most=2**62)
     positions = np.arange(start, start + n, dtype=np.int64) * GOLDEN
     # Mixed twice, as each word of `bits` is.
     key = mix(mix(NUMPY.words(check_seed("seed", seed) ^ (2 * int(Stream.SEEDS) + 1) * GOLDEN % 2**32)))

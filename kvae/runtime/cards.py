@@ -76,6 +76,8 @@ def strangers(folder: Path) -> list[str]:
     Raises:
         UserError: if the folder is not a bundle.
     """
+    if not (folder / CARD).is_file():
+        raise UserError(f"It has no {CARD}.")
     card = read_card(folder)
     return sorted(set(replacing.files_in(folder)) - {CARD, *card["files"]})
 

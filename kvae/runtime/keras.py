@@ -65,9 +65,7 @@ def load_model(path: str | os.PathLike[str]) -> Any:
             ) from error
         raise UserError(f"{path} is damaged or not a model of kvae ({first_line(error)}).") from error
     if hasattr(model, "log_joint") and (not model.built or model.image_shape is None):
-        raise UserError(
-            f"{path} is damaged or was saved before its model was built: it does not state the image shape."
-        )
+        raise UserError(f"{path} is damaged, or was saved before its model was built: it has no weights.")
     finite.check_weights(model, os.fspath(path))
     return model
 

@@ -99,7 +99,10 @@ def test_export_without_its_data_says_how_to_export_without_evaluation(call, cop
         (["export", "{bare}", "--tolerance", "int9=0.1"], "Unknown variant 'int9'"),
         (["export", "{bare}", "--tolerance", "int8=2"], "in (0, 1] for the means of int8. Received 2.0"),
         (["export", "{bare}", "--out", "full"], "full' exists"),
-        (["export", "{bare}", "--out", "full", "--overwrite"], "no model_card.json, so it is not replaced"),
+        (
+            ["export", "{bare}", "--out", "full", "--overwrite"],
+            "is not a bundle of kvae, so it is not replaced. It has no model_card.json.",
+        ),
         (["export", "{bare}", "--out", "full/file/b", "--formats", "savedmodel"], "Could not write full/file/b"),
         (["sample", "nowhere"], "'nowhere', which does not exist"),
         (["sample", "full"], "Expected a bundle, which has a model_card.json"),

@@ -1,7 +1,6 @@
 """What the command line prints stays in its line, is taken literally, and is printed on any stream."""
 
 import io
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from kvae import cli
 from kvae.cli import output, shared
 from kvae.internal.errors import KvaeWarning, UserError
+from kvae.training.runs import Run
 
 NASTY = [
     "[/x]",
@@ -143,14 +143,11 @@ def test_a_finished_training_in_a_folder_of_any_name_is_reported(call, tiny_run,
     """`[/x]` in a path ended a finished training with a MarkupError."""
     run = tmp_path / "[" / "x] [red]\n"
     run.mkdir(parents=True)
-    result = json.loads((tiny_run / "evaluation.json").read_text())
+    result = Run.open(tiny_run).evaluation()
     result["protocol"]["dataset"] = "csv:[/x]\x1b[2J"
-    (run / "evaluation.json").write_text(json.dumps(result))
-
-    class Trained:
-        folder = run
-
-    monkeypatch.setattr("kvae.training.train", lambda *_, **__: Trained)
+    trained = Run(run, Run.open(tiny_run).config)
+    trained.write_evaluation(result)
+    monkeypatch.setattr("kvae.training.train", lambda *_, **__: trained)
     status, out, err = call("train", "--out", "new")
     assert (status, err) == (0, "")
     assert r"x] [red]\n: trained and evaluated" in out

@@ -161,7 +161,13 @@ def test_the_hint_ends_with_the_training(call, monkeypatch, tmp_path):
 def started(*arguments: object, **options: object) -> subprocess.Popen:
     command = [sys.executable, "-P", "-m", "kvae", *map(str, arguments)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    return subprocess.Popen(command, text=True, **streams)
+    return subprocess.Popen(command, text=True, preexec_fn=_as_in_a_terminal, **streams)
+
+
+def _as_in_a_terminal() -> None:
+    """No signal is ignored, also if the tests run under `nohup`."""
+    for number in stopping.SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def catches(process: subprocess.Popen, number: int) -> bool:
@@ -175,6 +181,7 @@ def catches(process: subprocess.Popen, number: int) -> bool:
 def test_a_process_is_stopped_while_it_imports(name, tmp_path):
     process = started("train", "--out", tmp_path / "r")
     while not catches(process, signal.SIGHUP):  # the last for which `install` adds a handler
+        assert process.poll() is None
         time.sleep(0.001)
     process.send_signal(getattr(signal, name))
     assert (*process.communicate(), process.returncode) == ("", "Interrupted.\n", STATUS[name])

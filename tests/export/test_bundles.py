@@ -146,7 +146,7 @@ def test_an_existing_bundle_is_refused_and_replaced_on_request(lite_copy, tmp_pa
 def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"no model_card.json, so it is not replaced"):
+    with pytest.raises(UserError, match=r"so it is not replaced\. It has no model_card\.json"):
         export.bundle(tiny_built(), tmp_path / "mine", overwrite=True)
     assert tree(tmp_path) == {"mine/notes.txt": b"mine"}
 

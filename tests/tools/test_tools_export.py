@@ -74,7 +74,11 @@ def test_export_saved_model_writes_what_is_asked_for_and_replaces_it_on_request(
             marks=pytest.mark.slow,
         ),
         ("export_saved_model.py", ["nowhere", "model"], "Received 'nowhere'"),
-        ("export_saved_model.py", ["{run}", "unfinished", "--overwrite"], "no saved_model.pb, so it is not replaced"),
+        (
+            "export_saved_model.py",
+            ["{run}", "unfinished", "--overwrite"],
+            "so it is not replaced. It has no saved_model.pb",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
