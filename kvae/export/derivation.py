@@ -136,7 +136,7 @@ def card(
             name: _variant(name, report, stated["variants"][name], exact, against_keras=vae is not None)
             for name, report in reports.items()
         },
-        "tolerances": {name: _tolerance(name, exact) for name in reports},
+        "tolerances": {name: tree for name in reports if (tree := _tolerance(name, exact))},
     }
     return tree if version == __version__ else _only(tree, {path for path, _ in leaves(dict(stated))})
 

@@ -130,7 +130,8 @@ def read_csv(path: str | Path) -> Split:
     header, label, pixels = _columns(path, first)
     try:
         table = csv.read_csv(
-            pa.BufferReader(content),
+            # Arrow takes a long first row without an end for an empty file.
+            pa.BufferReader(content if content.endswith(b"\n") else content + b"\n"),
             read_options=csv.ReadOptions(
                 autogenerate_column_names=True,
                 skip_rows=1 if header else 0,
