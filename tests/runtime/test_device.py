@@ -62,7 +62,7 @@ def test_a_bundle_draws_the_same_pictures_where_there_is_no_tensorflow(tmp_path)
     shutil.copytree(ROOT / "kvae", source / "kvae", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "README.md", "pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    install(python, *tested, "click", "wrapt", cwd=tmp_path)
+    install(python, *tested, "click", "psutil", "wrapt", cwd=tmp_path)
     install(python, "--no-deps", source, cwd=tmp_path)
     result = call(python.with_name("kvae"), "sample", "bundle", "-n", 8, "--seed", 1, "-o", "there.png", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
