@@ -224,6 +224,7 @@ class Killer:
 def main(kills: int, seed: int, only: str | None, jobs: int) -> None:
     """Kill commands of kvae at random moments, and check that nothing is lost or half-written."""
     folder = Path(tempfile.mkdtemp(prefix="kvae-kill-"))
+    os.environ["TMPDIR"] = str(folder)  # TensorFlow leaves its generated code there when it is killed
     killer = Killer(folder, seed)
     names = [only] if only else list(killer.scenarios)
     killer.prepare(names)
