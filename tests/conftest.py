@@ -31,8 +31,8 @@ def without_xla():
 def free_what_it_made():
     """What a longer test leaves behind is freed at its end, and what stays is looked at no more.
 
-    A collection looks at all objects, of which models make many: without this a third of the time of the tests goes into
-    collections, and an iterator of tf.data that is freed late may wait for a minute for a thread of its own.
+    A collection looks at all objects, and models make many: without this a fifth of the time of the tests goes there.
+    An iterator of tf.data that is freed late may even wait for a minute for a thread of its own.
     """
     start = time.monotonic()
     yield

@@ -7,4 +7,4 @@ import pytest
 
 def slow(*cases: Any) -> list[Any]:
     """The cases, marked as slow: further members of a kind whose first members run by default."""
-    return [pytest.param(case, marks=pytest.mark.slow) for case in cases]
+    return [pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow) for case in cases]

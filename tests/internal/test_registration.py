@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from slow_cases import slow
 
 ROOT = Path(__file__).parents[2]
 ORDERS = (
@@ -30,9 +31,7 @@ def python(code: str, *arguments: object) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize(
-    "imports", [*ORDERS[:3], *(pytest.param(order, marks=pytest.mark.slow) for order in ORDERS[3:])]
-)
+@pytest.mark.parametrize("imports", [*ORDERS[:2], *slow(*ORDERS[2:])])
 def test_keras_opens_a_model_that_it_was_told_nothing_of(imports):
     code = f"{imports}; import keras, sys; print(type(keras.saving.load_model(sys.argv[1])).__name__)"
     assert python(code, ROOT / "saved_models" / "mnist_2d" / "model.keras") == "VAE\n"

@@ -289,6 +289,7 @@ def test_labels_are_ignored_by_a_model_that_asks_for_no_condition(arrays):
     vae.fit(data.train, validation_data=data.test, verbose=0)
 
 
+@pytest.mark.slow
 def test_two_devices_train_with_it_as_one(arrays):
     """Places of images travel in a type of their own, so y is free for the condition."""
     x, labels = arrays

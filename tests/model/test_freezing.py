@@ -132,7 +132,7 @@ def test_a_copy_of_a_configuration_trains_the_same_weights(name, x):
 
 
 @pytest.mark.parametrize("name", EARLY)
-@pytest.mark.parametrize("as_data", [lambda x: x, lambda x: tf.data.Dataset.from_tensor_slices(x).batch(8)])
+@pytest.mark.parametrize("as_data", [lambda x: x, *slow(lambda x: tf.data.Dataset.from_tensor_slices(x).batch(8))])
 def test_what_is_frozen_before_the_first_fit_does_not_train(name, as_data, x):
     make, choose = MODELS[name]
     never, vae = make(), make()

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow_cases import slow
 
 import kvae
 from kvae.data import in_memory
@@ -111,7 +112,7 @@ class Recorded(keras.callbacks.Callback):
 
 @pytest.mark.parametrize(
     ("steps", "begins", "ends"),
-    [(1, [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]), (2, [0, 2, 4], [1, 3, 4]), ("auto", [0], [4])],
+    [*slow((1, [0, 1, 2, 3, 4], [0, 1, 2, 3, 4])), (2, [0, 2, 4], [1, 3, 4]), ("auto", [0], [4])],
 )
 def test_batch_callbacks_are_called_once_per_group_with_exact_numbers(steps, begins, ends):
     recorded = []
@@ -228,7 +229,7 @@ def test_the_model_does_not_keep_the_data_after_fit():
         ("mlp", {}, (True, 50)),
         ("conv", {}, (False, 50)),  # XLA's convolutions are slower on a CPU
         ("mlp", {"run_eagerly": True}, (False, 1)),
-        ("conv", {"jit_compile": True, "steps_per_execution": 7}, (True, 7)),
+        *slow(("conv", {"jit_compile": True, "steps_per_execution": 7}, (True, 7))),
     ],
 )
 def test_compile_chooses_by_network_and_a_saved_model_keeps_the_choice(encoder, options, expected, tmp_path):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow_cases import slow
 from small_models import compiled, tiny
 
 import kvae
@@ -74,7 +75,10 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", [pytest.param(way, marks=[pytest.mark.slow] if "XLA" in way else []) for way in WAYS])
+USUAL = ("array", "array, one step per call", "dataset", "run_eagerly", "own loss")
+
+
+@pytest.mark.parametrize("way", [*USUAL, *slow(*(way for way in WAYS if way not in USUAL))])
 def test_fit_warns_once_at_its_end_and_names_the_step(way, x):
     options, data = WAYS[way]
     vae = spiky(**options)

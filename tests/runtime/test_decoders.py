@@ -110,6 +110,7 @@ def test_what_a_call_returned_is_not_changed_by_the_next(decoder):
 
 
 @pytest.mark.parametrize("threads", [None, 1, 2])
+@pytest.mark.slow
 def test_the_number_of_threads_changes_no_z(bundled, threads):
     decoder = runtime.load(bundled, threads=threads)
     assert np.array_equal(decoder.sample(range(20)).z, portable.normals(range(20), Stream.LATENT, 2))

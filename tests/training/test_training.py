@@ -99,13 +99,23 @@ def test_one_configuration_gives_one_result_bit_for_bit(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"training": {"schedule": "cosine", "warmup_epochs": 1, "beta_warmup_epochs": 4, "steps_per_execution": 2}},
-        {"training": {"optimizer": "adamw", "jit_compile": True}, "model": {"samples": 2, "kl": "sampled"}},
-        {"data": {"drop_remainder": True, "batch_size": 70, "validation": "train[300:400]"}},
-        {"training": SHOWN},
+        pytest.param({}, id="plain"),
+        pytest.param(
+            {"training": {"schedule": "cosine", "warmup_epochs": 1, "beta_warmup_epochs": 4, "steps_per_execution": 2}},
+            id="schedules",
+        ),
+        pytest.param(
+            {"training": {"optimizer": "adamw", "jit_compile": True}, "model": {"samples": 2, "kl": "sampled"}},
+            id="adamw",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"data": {"drop_remainder": True, "batch_size": 70, "validation": "train[300:400]"}},
+            id="validation",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"training": SHOWN}, id="shown", marks=pytest.mark.slow),
     ],
-    ids=["plain", "schedules", "adamw", "validation", "shown"],
 )
 def test_a_resumed_training_ends_as_an_uninterrupted_one(changes, tmp_path):
     whole = training.train(config(**changes), tmp_path / "whole", verbose=0)
