@@ -3,7 +3,7 @@
 import click
 
 from kvae import __version__
-from kvae.cli import exports, results, training
+from kvae.cli import exports, results, sweeping, training
 from kvae.cli.shared import import_option
 from kvae.cli.usage import Group
 
@@ -18,7 +18,7 @@ def main() -> None:
     """Variational autoencoders with Keras: train, evaluate, plot, complete, export, sample."""
 
 
-for _command in (*training.COMMANDS, *results.COMMANDS, *exports.COMMANDS):
+for _command in (*training.COMMANDS, *sweeping.COMMANDS, *results.COMMANDS, *exports.COMMANDS):
     if _command.name not in ("demo", "recipes"):
         _command.params.append(import_option())
     main.add_command(_command)

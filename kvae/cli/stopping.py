@@ -32,9 +32,9 @@ class _Process:
         self.signal: int | None = None  # the first signal that was received
         self.importing = False
         self.stderr: int | None = None  # a copy of file descriptor 2, which `silenced` redirects for some time
-        self.run: Path | None = None  # the run folder in which a training can be continued
+        self.file: Path | None = None  # the file that says how to continue a training, once it is there
         self.command = ""  # the command that continues it
-        self.before: Any = None  # the state of its config.json when the command began
+        self.before: Any = None  # the state of this file when the command began
 
 
 _process = _Process()
@@ -42,7 +42,7 @@ _process = _Process()
 
 def begin() -> None:
     """Starts a command: it has not been stopped, and there is no training to continue."""
-    _process.signal, _process.importing, _process.run = None, False, None
+    _process.signal, _process.importing, _process.file = None, False, None
 
 
 def install() -> None:
@@ -91,19 +91,32 @@ def training(folder: Path, resumed: bool = False, options: Sequence[str] = ()) -
             has another config.json.
         options: the options that continue the run, after `kvae train --resume --out FOLDER`.
     """
+    with _continued_by("train", folder, folder / "config.json", resumed, options):
+        yield
+
+
+@contextmanager
+def sweep(folder: Path, options: Sequence[str] = ()) -> Iterator[None]:
+    """The command trains a sweep in the block, whose folder is there. Arguments as in `training`."""
+    with _continued_by("sweep", folder, folder / "sweep.json", True, options):
+        yield
+
+
+@contextmanager
+def _continued_by(command: str, folder: Path, file: Path, exists: bool, options: Sequence[str]) -> Iterator[None]:
     import shlex
 
-    _process.run = folder
-    _process.before = None if resumed else _state(folder)
-    _process.command = shlex.join(["kvae", "train", "--resume", "--out", str(folder), *options])
+    _process.file = file
+    _process.before = None if exists else _state(file)
+    _process.command = shlex.join(["kvae", command, "--resume", "--out", str(folder), *options])
     yield
-    _process.run = None  # not after an exception, whose message is still to be made
+    _process.file = None  # not after an exception, whose message is still to be made
 
 
-def _state(folder: Path) -> Any:
-    """What is different when the config.json of a run folder is another one; None if there is none."""
+def _state(file: Path) -> Any:
+    """What is different when a file is another one; None if there is none."""
     try:
-        facts = (folder / "config.json").stat()
+        facts = file.stat()
     except (OSError, ValueError):
         return None
     return facts.st_ino, facts.st_mtime_ns
@@ -121,7 +134,7 @@ def status() -> int:
 
 def how_to_continue() -> str:
     """A sentence that says how to continue the training, or an empty text if there is no run yet."""
-    if _process.run is None or _state(_process.run) in (None, _process.before):
+    if _process.file is None or _state(_process.file) in (None, _process.before):
         return ""
     return f"To continue: {_process.command}"
 

@@ -4,7 +4,7 @@
 it. `train_resume.py` trains and resumes, with the Keras callbacks in `callbacks.py` and `checkpoints.py`;
 `divergence.py` ends a training that diverges, and `distribution.py` supports several devices. `runs.py` reads and
 writes the files of a run, `history.py` its history.csv, and `results.py` evaluates a finished run, completes its test
-images and draws its figures.
+images and draws its figures. `sweeps.py` trains a grid of settings.
 """
 
 from kvae.internal.lazy_imports import lazy
@@ -22,6 +22,7 @@ _MODULES = (
     "part_tables",
     "results",
     "runs",
+    "sweeps",
     "train_resume",
 )
 __getattr__, __dir__ = lazy(

@@ -57,7 +57,7 @@ def train(
         UserError: if the folder exists, if the data or the configuration are not valid, if the loss diverges, or if
             another worker has ended.
     """
-    config = resolved(_with_absolute_source(config))
+    config = resolved(with_absolute_source(config))
     chief = distribution.is_chief(distribute)
     if chief:
         check_free(folder, overwrite)
@@ -100,7 +100,7 @@ def resume(
         UserError: if there is no such run, if `config` differs from its configuration, if its checkpoint is damaged, if
             the loss diverges, or if another worker has ended.
     """
-    config = None if config is None else resolved(_with_absolute_source(config))
+    config = None if config is None else resolved(with_absolute_source(config))
     chief = distribution.is_chief(distribute)
     run = Run.open(folder)
     with run.locked() if chief else nullcontext():
@@ -176,7 +176,7 @@ def _check_same_data(run: Run, data: Data) -> None:
             )
 
 
-def _with_absolute_source(config: RunConfig) -> RunConfig:
+def with_absolute_source(config: RunConfig) -> RunConfig:
     """The configuration with the absolute paths of data files, so that the run can be used from any folder."""
     data = config.data.model_copy(update={"source": absolute(config.data.source)})
     return config.model_copy(update={"data": data})

@@ -1,0 +1,77 @@
+"""The rate-distortion curve of several models."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kvae.plotting.drawing import COLOURS, MARKERS
+from kvae.plotting.words import Figure, legend, words
+
+BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}  # so that no line crosses a text
+
+
+class Run(NamedTuple):
+    """What the curve shows of a model."""
+
+    name: str
+    rate: float  # the KL term, nats per image
+    distortion: float  # the reconstruction error -E_q[log p(x|z)], nats per image
+
+
+def figure(lines: Mapping[str, Sequence[Run]], comparable: bool = True) -> Figure:
+    """Rate against distortion, with lines of equal ELBO (Alemi et al. 2018, figure 1).
+
+    The rate is how many nats the latent variables carry about an image, and the distortion is what is lost
+    nevertheless. Their sum is the negative ELBO. A larger beta pays more for the rate, so that it moves a model to the
+    left.
+
+    Args:
+        lines: the models by the names of the lines that join them, in order. The name of a single line is not shown.
+        comparable: whether all models were measured by one protocol. Otherwise the figure says that they were not.
+    """
+    made = Figure(figsize=(6.5, 5), layout="constrained")
+    axes = made.add_subplot()
+    for number, runs in enumerate(lines.values()):
+        style: Any = {
+            "color": COLOURS[number % len(COLOURS)],
+            "marker": MARKERS[number % len(MARKERS)],
+            "markersize": 6,
+        }
+        axes.plot([run.rate for run in runs], [run.distortion for run in runs], **style)
+        for run in runs:
+            axes.annotate(words(run.name), (run.rate, run.distortion), (6, 6), textcoords="offset points", fontsize=8)
+    if len(lines) > 1:
+        legend(axes, axes.lines, list(lines))
+    axes.margins(0.15)
+    _draw_levels(axes)
+    axes.set(
+        xlabel="rate: KL term, nats per image",
+        ylabel="distortion: reconstruction error, nats per image",
+        title="Each point is a trained model; dashed lines have one ELBO"
+        if comparable
+        else "Measured by different protocols: do not compare",
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    return made
+
+
+def _draw_levels(axes: Any) -> None:
+    """Dashed lines of equal ELBO at round numbers, without a change of the limits."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    lowest, highest = left + bottom, right + top  # of the negative ELBO
+    step = _round_step((highest - lowest) / 5)
+    for level in np.arange(np.ceil(lowest / step) * step, highest, step):
+        axes.plot([left, right], [level - left, level - right], "--", color="0.8", linewidth=0.8, zorder=0)
+        # At the upper end of the line within the axes.
+        x, y = (left, level - left) if level - left <= top else (level - top, top)
+        axes.annotate(
+            f"ELBO {-level:g}", (x, y), (3, -3), textcoords="offset points", va="top", fontsize=7, color="0.45"
+        )
+    axes.set(xlim=(left, right), ylim=(bottom, top))
+
+
+def _round_step(least: float) -> float:
+    """The smallest of 1, 2, 5, 10, 20, ... and of their fractions that is not below a distance."""
+    power = 10.0 ** np.floor(np.log10(max(least, 1e-9)))
+    return float(next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least))

@@ -1,0 +1,175 @@
+"""Sweeps: which points a grid has, one run folder for each, and what remains after a kill or an error."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from kvae import training
+from kvae.internal.errors import UserError
+from kvae.plotting import rate_distortion
+from kvae.training import sweeps
+from kvae.training.runs import Run
+
+VALUES = {
+    "data": {"source": "mnist5k", "train": "train[:60]", "test": "test[:30]", "batch_size": 20},
+    "model": {"hidden_units": [4]},
+    "training": {"epochs": 2},
+}
+
+
+def names(*settings, values=VALUES):
+    return [point.name for point in sweeps.plan(values, settings)]
+
+
+def test_the_grid_has_every_combination_and_the_last_key_changes_first():
+    points = sweeps.plan(VALUES, ["model.beta=0.5,2", "model.latent_dim=1,3", "training.epochs=5"])
+    assert [point.name for point in points] == [
+        "beta=0.5,latent_dim=1", "beta=0.5,latent_dim=3", "beta=2,latent_dim=1", "beta=2,latent_dim=3",
+    ]  # fmt: skip
+    assert [point.config.model.latent_dim for point in points] == [1, 3, 1, 3]
+    assert [point.config.model.objective.options["beta"] for point in points] == [0.5, 0.5, 2, 2]
+    assert {point.config.training.epochs for point in points} == {5}
+    assert points[0].settings == {"model.beta": 0.5, "model.latent_dim": 1}
+    assert "beta" not in VALUES["model"]
+
+
+def test_a_comma_in_brackets_or_quotes_belongs_to_its_value():
+    points = sweeps.plan(VALUES, ["model.hidden_units=[4, 5],[6]", "data.source='csv:a,b'", 'data.test="test,","test"'])
+    assert [point.settings["model.hidden_units"] for point in points] == [[4, 5], [4, 5], [6], [6]]
+    assert {point.config.data.source for point in points} == {"csv:a,b"}
+    assert [point.config.data.test for point in points][:2] == ["test,", "test"]
+
+
+def test_keys_that_end_alike_are_named_whole_and_names_are_folders():
+    assert names("seed=1,2", "data.evaluation_seed=1,2")[0] == "seed=1,evaluation_seed=1"
+    assert sweeps.short_names(["model.prior.kind", "model.posterior.kind", "seed"]) == {
+        "model.prior.kind": "model.prior.kind", "model.posterior.kind": "model.posterior.kind", "seed": "seed",
+    }  # fmt: skip
+    for name in names("data.source=images:a/b,images:c*"):
+        assert training.names.check_name(name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["model.beta=1"], "several values"),
+        ([], "several values"),
+        (["model.beta=1,2,1"], "Received '1' twice"),
+        (["model.beta=1,2", "model.beta=3"], "one value for model.objective.beta"),
+        (["model.beta"], "Expected key=value"),
+        (["model.bta=1,2"], "Did you mean 'model.beta'"),
+        (["training.epochs=1,0"], "training.epochs"),
+        ([f"seed={','.join(map(str, range(100)))}", f"training.epochs={','.join(map(str, range(1, 12)))}"], "1,100"),
+    ],
+)
+def test_a_grid_that_cannot_be_trained_is_refused_before_anything_is_written(settings, words):
+    with pytest.raises(UserError, match=words):
+        sweeps.plan(VALUES, settings)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep of two points that was stopped within the second and continued."""
+    folder = tmp_path_factory.mktemp("sweep") / "betas"
+    sweep = sweeps.Sweep.create(folder, sweeps.plan(VALUES, ["model.beta=1,4"]))
+
+    def stop(number, point):
+        if number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep.train(verbose=0, begin=stop)
+    first = (folder / "beta=1" / "model.keras").stat().st_mtime_ns
+    assert not (folder / "beta=4").exists()
+    again = sweeps.Sweep.open(folder)
+    assert again.train(verbose=0) == {}
+    assert (folder / "beta=1" / "model.keras").stat().st_mtime_ns == first
+    return again
+
+
+def test_a_point_is_the_run_that_its_configuration_trains_alone(swept, tmp_path):
+    alone = training.train(swept.points[1].config, tmp_path / "alone", verbose=0)
+    run = Run.open(swept.folder / "beta=4")
+    assert run.config == alone.config
+    for ours, theirs in zip(run.load_model().get_weights(), alone.load_model().get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_table_has_what_the_evaluations_state(swept):
+    with open(swept.folder / "sweep.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["run"] for row in rows] == ["beta=1", "beta=4"]
+    for row in rows:
+        evaluation = json.loads((swept.folder / row["run"] / "evaluation.json").read_text())
+        assert float(row["elbo"]) == evaluation["elbo"]
+        assert float(row["kl"]) == evaluation["kl"]
+        assert row["epochs"] == "2"
+
+
+def test_the_curve_joins_the_runs_in_order_at_their_kl_and_reconstruction(swept):
+    axes = swept.curve(swept.rows()).axes[0]
+    line = axes.lines[0]
+    rows = swept.rows()
+    np.testing.assert_array_equal(line.get_xdata(), [row["kl"] for row in rows])
+    np.testing.assert_array_equal(line.get_ydata(), [row["reconstruction"] for row in rows])
+    assert {"beta=1", "beta=4"} <= {text.get_text() for text in axes.texts}
+    assert "dashed lines" in axes.get_title()
+    assert (swept.folder / "rate_distortion.png").stat().st_size > 10_000
+
+
+def test_levels_of_the_curve_are_lines_of_one_elbo():
+    axes = rate_distortion.figure({"": [rate_distortion.Run("a", 2, 150), rate_distortion.Run("b", 9, 130)]}).axes[0]
+    levels = [line for line in axes.lines if line.get_linestyle() == "--"]
+    sums = [set(np.round(line.get_xdata() + np.asarray(line.get_ydata()), 6)) for line in levels]
+    assert all(len(each) == 1 for each in sums)
+    assert {f"ELBO {-each.pop():g}" for each in sums} <= {text.get_text() for text in axes.texts}
+
+
+def test_runs_that_were_measured_by_different_protocols_are_said_to_be_so(tmp_path):
+    values = {**VALUES, "training": {"epochs": 1}}
+    sweep = sweeps.Sweep.create(tmp_path / "tests", sweeps.plan(values, ["data.test=test[:20],test[:30]"]))
+    sweep.train(verbose=0)
+    assert "do not compare" in sweep.curve(sweep.rows()).axes[0].get_title()
+
+
+def test_a_training_that_fails_does_not_end_the_sweep(tmp_path):
+    values = {**VALUES, "training": {"epochs": 1, "optimizer": "sgd"}}
+    points = sweeps.plan(values, ["training.learning_rate=1e30,1e-3"])
+    errors = sweeps.Sweep.create(tmp_path / "rates", points).train(verbose=0)
+    assert list(errors) == ["learning_rate=1e+30"]
+    assert "diverged" in str(errors["learning_rate=1e+30"])
+    assert [row["run"] for row in sweeps.Sweep.open(tmp_path / "rates").rows()] == ["learning_rate=0.001"]
+
+
+def test_a_folder_that_holds_something_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="exists"):
+        sweeps.Sweep.create(tmp_path, sweeps.plan(VALUES, ["model.beta=1,4"]))
+    with pytest.raises(UserError, match="not one"):
+        sweeps.Sweep.open(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_damaged_description_is_refused(swept, tmp_path):
+    content = (swept.folder / "sweep.json").read_text()
+    (tmp_path / "sweep.json").write_text(content.replace('"model.beta": 4', '"model.beta": 5'))
+    with pytest.raises(UserError, match="damaged or changed"):
+        sweeps.Sweep.open(tmp_path)
+
+
+def test_the_command_trains_prints_and_names_its_files(call, tmp_path):
+    settings = ["data.train=train[:60]", "data.test=test[:30]", "data.batch_size=20", "training.epochs=1"]
+    fixed = [f"--set={text}" for text in (*settings, "model.hidden_units=[4]", "training.plots=[]")]
+    status, out, err = call("sweep", "--recipe", "digits_2d", "--set", "model.beta=1,2", *fixed, "--out", "betas")
+    assert (status, err) == (0, "")
+    for words in ("1 of 2: beta=1", "2 of 2: beta=2", "reconstruction"):
+        assert words in out
+    assert {path.name for path in (tmp_path / "betas").iterdir()} == {
+        "beta=1", "beta=2", "sweep.json", "sweep.csv", "rate_distortion.png", ".lock",
+    }  # fmt: skip
+    status, out, _ = call("sweep", "--resume", "--out", "betas")
+    assert (status, "reconstruction" in out) == (0, True)
+    status, _, err = call("sweep", "--resume", "--out", "betas", "--set", "model.beta=1,2,3")
+    assert (status, "alone" in err) == (2, True)
