@@ -8,7 +8,8 @@ import numpy as np
 from kvae.plotting.drawing import COLOURS, MARKERS
 from kvae.plotting.words import Figure, legend, words
 
-BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}  # so that no line crosses a text
+# No line crosses a text.
+TEXT: Any = {"textcoords": "offset points", "bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}}
 
 
 class Run(NamedTuple):
@@ -33,14 +34,10 @@ def figure(lines: Mapping[str, Sequence[Run]], comparable: bool = True) -> Figur
     made = Figure(figsize=(6.5, 5), layout="constrained")
     axes = made.add_subplot()
     for number, runs in enumerate(lines.values()):
-        style: Any = {
-            "color": COLOURS[number % len(COLOURS)],
-            "marker": MARKERS[number % len(MARKERS)],
-            "markersize": 6,
-        }
-        axes.plot([run.rate for run in runs], [run.distortion for run in runs], **style)
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        axes.plot([run.rate for run in runs], [run.distortion for run in runs], color=colour, marker=marker)
         for run in runs:
-            axes.annotate(words(run.name), (run.rate, run.distortion), (6, 6), textcoords="offset points", fontsize=8)
+            axes.annotate(words(run.name), (run.rate, run.distortion), (6, 6), fontsize=8, **TEXT)
     if len(lines) > 1:
         legend(axes, axes.lines, list(lines))
     axes.margins(0.15)
@@ -65,9 +62,7 @@ def _draw_levels(axes: Any) -> None:
         axes.plot([left, right], [level - left, level - right], "--", color="0.8", linewidth=0.8, zorder=0)
         # At the upper end of the line within the axes.
         x, y = (left, level - left) if level - left <= top else (level - top, top)
-        axes.annotate(
-            f"ELBO {-level:g}", (x, y), (3, -3), textcoords="offset points", va="top", fontsize=7, color="0.45"
-        )
+        axes.annotate(f"ELBO {-level:g}", (x, y), (3, -3), va="top", fontsize=7, color="0.4", **TEXT)
     axes.set(xlim=(left, right), ylim=(bottom, top))
 
 
