@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from kvae.internal.errors import UserError
 from kvae.plotting.drawing import COLOURS
@@ -63,6 +64,7 @@ def elbo_curves(curves: Sequence[Curve]) -> Figure:
     legend(axes, artists, names, most=LONGEST, loc="center left", bbox_to_anchor=(1, 0.5))
     of = f" of the {sets.pop()} images" if len(sets) == 1 else ""
     axes.set(title=f"ELBO{of} by epoch; higher is better", xlabel="epoch", ylabel="nats per image")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if _cut_first_epochs(axes, curves):
         axes.set_xlabel("epoch (the lowest values, of the first epochs, are cut off)")
     axes.spines[["top", "right"]].set_visible(False)

@@ -103,7 +103,7 @@ class Comparison(NamedTuple):
                 lines.append(
                     f"Within two standard errors of the best ({self.runs[0].name}), so not clearly worse: {names}."
                 )
-            else:
+            elif all(self.difference(run)[1] is not None for run in self.runs[1:]):  # type: ignore[index]
                 lines.append(f"{self.runs[0].name} is the best by more than two standard errors.")
             lines.append(
                 "The standard errors of differences are unpaired: they treat the images of both runs as independent. "
