@@ -31,10 +31,8 @@ def list_(folder: Path, as_json: bool) -> None:
     """
     from kvae.training import run_list
 
-    if folder == SAVED_MODELS and not folder.exists():
-        found, others = [], []
-    else:
-        found, others = run_list.find(folder)
+    nothing_yet = folder == SAVED_MODELS and not folder.exists()
+    found, others = ([], []) if nothing_yet else run_list.find(folder)
     names = [path.relative_to(folder).as_posix() if path != folder else path.name or "." for path in found]
     runs = [run_list.describe(path, name) for path, name in zip(found, names, strict=True)]
     if as_json:

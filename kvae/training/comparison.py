@@ -166,7 +166,7 @@ def compare(folders: Iterable[str | os.PathLike[str]], *, any_protocol: bool = F
 
 def _runs_in(folder: Path) -> list[Path]:
     """The folder itself if it is a run, otherwise the runs in it."""
-    runs = run_list.find(folder)[0] if folder.is_dir() else []
+    runs = run_list.find(folder)[0] if os.path.isdir(folder) else []
     if not runs:
         Run.open(folder)  # raises the error that says what is expected
     return runs
@@ -225,7 +225,10 @@ def parameters(model_file: Path) -> int | None:
 
     Whole numbers, such as the counter of the steps, are not weights.
     """
-    import h5py
+    try:
+        import h5py
+    except ImportError:  # it is installed with TensorFlow
+        return None
 
     sizes: list[int] = []
 

@@ -43,6 +43,7 @@ def test_a_resumed_training_goes_on_counting(run):
     assert 1000 < lengthened(run).training_seconds() < 1600
 
 
+@pytest.mark.slow
 def test_a_training_whose_beginning_was_not_timed_has_no_time(run):
     run.time_file.unlink()
     assert lengthened(run).training_seconds() is None
