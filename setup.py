@@ -27,6 +27,7 @@ setup(
         f"keras>=3.13,<4; {WITH_TENSORFLOW}",
         "ai-edge-litert>=2.1,<3",
         "filelock>=4,<5",
+        f"h5py>=3.11; {WITH_TENSORFLOW}",  # Keras needs it as well
         "flatbuffers>=25",
         f"tensorflow-datasets>=4.9.9,<5; {WITH_TENSORFLOW}",
         f"importlib_resources>=6; {WITH_TENSORFLOW}",  # tensorflow-datasets imports it without declaring it

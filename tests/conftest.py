@@ -77,7 +77,7 @@ def call(monkeypatch, capsys, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli.stopping, "install", lambda: None)  # pytest has handlers of its own
-    for commands in (cli.training, cli.results, cli.exports):
+    for commands in (cli.training, cli.results, cli.encoding, cli.exports):
         monkeypatch.setattr(commands, "quiet_tensorflow", lambda: None)
 
     def call(*arguments: object) -> tuple[int, str, str]:

@@ -38,11 +38,14 @@ FREE_OF_TENSORFLOW = [
         "noise/__init__.py",
         "noise/portable.py",
         "noise/streams.py",
+        "plotting/comparison.py",
         "plotting/drawing.py",
         "training/__init__.py",
+        "training/comparison.py",
         "training/distribution.py",
         "training/config.py",
         "training/history.py",
+        "training/run_list.py",
         "training/runs.py",
     )
 ]

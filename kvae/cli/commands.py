@@ -3,7 +3,7 @@
 import click
 
 from kvae import __version__
-from kvae.cli import exports, results, sweeping, training
+from kvae.cli import comparing, encoding, exports, results, sweeping, training
 from kvae.cli.shared import import_option
 from kvae.cli.usage import Group
 
@@ -15,10 +15,17 @@ from kvae.cli.usage import Group
 )
 @click.version_option(__version__)
 def main() -> None:
-    """Variational autoencoders with Keras: train, evaluate, plot, complete, export, sample."""
+    """Variational autoencoders with Keras: train, evaluate, compare, encode, plot, complete, export, sample."""
 
 
-for _command in (*training.COMMANDS, *sweeping.COMMANDS, *results.COMMANDS, *exports.COMMANDS):
-    if _command.name not in ("demo", "recipes"):
+for _command in (
+    *training.COMMANDS,
+    *sweeping.COMMANDS,
+    *comparing.COMMANDS,
+    *results.COMMANDS,
+    *encoding.COMMANDS,
+    *exports.COMMANDS,
+):
+    if _command.name not in ("demo", "recipes", "list", "compare"):
         _command.params.append(import_option())
     main.add_command(_command)

@@ -152,7 +152,26 @@ def train(
         say(f"Trained in {time.monotonic() - start:.0f} s. The chief writes {trained.folder}.")
         return
     print_evaluation(trained.evaluation())
+    say(*_epochs_in_words(trained))
     say(f"{trained.folder}: trained and evaluated in {time.monotonic() - start:.0f} s")
+
+
+def _epochs_in_words(run: Any) -> list[str]:
+    """Which epoch's weights the run has, where that is not simply the last; one sentence or none."""
+    from kvae.training import history
+
+    columns, training = run.history(), run.config.training
+    epochs, best = len(columns["epoch"]), history.best_epoch(columns)
+    if best is None or run.config.data.validation is None:
+        return []
+    if training.early_stopping is None:
+        if best == epochs:
+            return []
+        return [
+            f"trained {epochs} epochs; the validation ELBO was best after epoch {best}, see training.early_stopping"
+        ]
+    ended = "stopped after" if epochs < training.epochs else "trained"
+    return [f"{ended} {epochs} of {training.epochs} epochs; weights of epoch {best} kept"]
 
 
 COMMANDS = (demo, recipes, train)

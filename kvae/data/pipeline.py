@@ -98,9 +98,8 @@ class Data:
         """Mean of each pixel over the training images as the model sees them, `[H, W, C]` float32."""
         split = self._split("train")
         total = np.zeros(split.image_shape, np.float64)
-        with self._damage_named("train"):
-            for batch in _evaluation_dataset(replace(split, labels=None), self._fixed_binarization("train"), CHUNK):
-                total += np.asarray(batch, np.float64).sum(axis=0)
+        for batch in self.batches("train"):
+            total += np.asarray(batch, np.float64).sum(axis=0)
         return (total / split.count).astype(np.float32)
 
     def examples(self, part: str, count: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -117,11 +116,28 @@ class Data:
         Raises:
             UserError: if the split does not exist.
         """
+        labels = self._split(part).labels
+        x = np.concatenate([batch.numpy() for batch in self.batches(part, count)])
+        return x, None if labels is None else labels[: len(x)]
+
+    def batches(self, part: str, count: int | None = None, batch_size: int = CHUNK) -> Iterator[tf.Tensor]:
+        """The images of `examples` in batches, so that few of them are in memory at a time.
+
+        Args:
+            part: `train`, `validation` or `test`.
+            count: number of images; all by default.
+            batch_size: number of images per batch.
+
+        Yields:
+            x `[B, H, W, C]` float32.
+
+        Raises:
+            UserError: if the split does not exist.
+        """
         split = self._split(part)
         split = split.slice(0, min(split.count if count is None else count, split.count))
-        batches = _evaluation_dataset(replace(split, labels=None), self._fixed_binarization(part), CHUNK)
         with self._damage_named(part):
-            return np.concatenate([batch.numpy() for batch in batches]), split.labels
+            yield from _evaluation_dataset(replace(split, labels=None), self._fixed_binarization(part), batch_size)
 
     def check(self, *parts: str) -> None:
         """Reads every image of streamed splits once. Images in memory were checked when they were read.
@@ -178,6 +194,10 @@ class Data:
         if split.images is None:
             return self.examples(part, int(index.max()) + 1)[0][index]
         return self._fixed_binarization(part)(tf.constant(split.images[index]), index + split.start).numpy()
+
+    def has_labels(self, part: str) -> bool:
+        """Whether the images of a split have labels; raises `UserError` if the split does not exist."""
+        return self._split(part).labels is not None
 
     def labels_at(self, part: str, places: Sequence[int] | np.ndarray) -> np.ndarray:
         """The labels `[N]` of the images at given places of a split.

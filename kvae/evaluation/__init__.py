@@ -6,8 +6,20 @@ number of the draw. So a result depends neither on the batch size nor on the siz
 """
 
 from kvae.evaluation.elbo_terms import ElboTerms, elbo
+from kvae.evaluation.encoding import Encoded, encode
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evaluations import EVALUATIONS, Evaluation, evaluate, results_of
 from kvae.evaluation.importance_weighted import log_likelihood
 
-__all__ = ["EVALUATIONS", "ElboTerms", "Estimate", "Evaluation", "elbo", "evaluate", "log_likelihood", "results_of"]
+__all__ = [
+    "EVALUATIONS",
+    "ElboTerms",
+    "Encoded",
+    "Estimate",
+    "Evaluation",
+    "elbo",
+    "encode",
+    "evaluate",
+    "log_likelihood",
+    "results_of",
+]

@@ -59,6 +59,28 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
         lock.release()
 
 
+def holder(folder: str | os.PathLike[str]) -> str | None:
+    """A description of the process that is writing a folder, or None if no process is.
+
+    Without a file that names the process, the lock is not tried: to try it is to hold it for a moment, in which a
+    process that begins would be refused.
+    """
+    import filelock
+
+    folder = Path(folder)
+    if not (folder / HOLDER).is_file() or not (folder / LOCK).exists():
+        return None
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return _holder(folder)
+    except OSError:  # a folder of somebody else, whose lock this process may not try
+        return None
+    lock.release()
+    return None
+
+
 def _holder(folder: Path) -> str:
     """A description of the process that has locked a folder."""
     try:

@@ -2,4 +2,4 @@
 
 from kvae.internal.lazy_imports import lazy
 
-__getattr__, __dir__ = lazy(__name__, {name: f"{__name__}.{name}" for name in ("figures", "drawing")})
+__getattr__, __dir__ = lazy(__name__, {name: f"{__name__}.{name}" for name in ("comparison", "drawing", "figures")})

@@ -4,7 +4,8 @@
 it. `train_resume.py` trains and resumes, with the Keras callbacks in `callbacks.py` and `checkpoints.py`;
 `divergence.py` ends a training that diverges, and `distribution.py` supports several devices. `runs.py` reads and
 writes the files of a run, `history.py` its history.csv, and `results.py` evaluates a finished run, completes its test
-images and draws its figures. `sweeps.py` trains a grid of settings.
+images and draws its figures; `encodings.py` encodes images with it. `run_list.py` finds runs and their state, and
+`comparison.py` compares them. `sweeps.py` trains a grid of settings.
 """
 
 from kvae.internal.lazy_imports import lazy
@@ -15,12 +16,15 @@ _MODULES = (
     "build",
     "callbacks",
     "checkpoints",
+    "comparison",
     "config",
     "distribution",
     "divergence",
+    "encodings",
     "history",
     "part_tables",
     "results",
+    "run_list",
     "runs",
     "sweeps",
     "train_resume",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kvae.data import Data
+from kvae.internal import files
 from kvae.internal.errors import UserError, check_whole
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import sampling
@@ -54,6 +55,37 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
         if self._restored is not None:
             state, self.best_weights = self._restored
             self.wait, self.best, self.best_epoch = state["wait"], state["best"], state["best_epoch"]
+
+
+class TrainingTime(keras.callbacks.Callback):
+    """Writes the seconds that a training has taken, at the end of an epoch and of the training.
+
+    Args:
+        file: the JSON file.
+        before: the seconds that the training took before it was interrupted.
+        seconds: the minimum time between two writes, in seconds.
+    """
+
+    def __init__(self, file: Path, before: float = 0.0, seconds: float = 5.0) -> None:
+        super().__init__()
+        self.file = file
+        self.before = before
+        self.seconds = seconds
+        self._begun = self._written = 0.0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._begun = self._written = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if time.monotonic() - self._written >= self.seconds:
+            self._write()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        files.write_json(self.file, {"seconds": self.before + self._written - self._begun})
 
 
 class BatchLoss(keras.callbacks.Callback):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,18 @@ def columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
     """The columns of the history by name, each with one value per row, which is NaN if the row has no such value."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
+
+
+def best_epoch(columns: Mapping[str, np.ndarray]) -> int | None:
+    """The first epoch with the highest ELBO of the held-out images, or None if it was never measured.
+
+    It is the epoch whose weights early stopping keeps.
+
+    Args:
+        columns: the columns of the history by name.
+    """
+    values = np.asarray(columns.get("val_elbo", ()))
+    return int(columns["epoch"][np.nanargmax(values)]) if np.isfinite(values).any() else None
 
 
 def read(path: Path) -> dict[str, np.ndarray]:

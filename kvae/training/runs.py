@@ -5,6 +5,7 @@ saved_models/<run>/
   model.keras        weights and architecture, without the state of the optimizer
   encoder.keras, decoder.keras
   history.csv        one row per epoch
+  training_time.json the seconds that the training has taken
   evaluation.json    the last evaluation on the run's own data, with its protocol
   evaluation-<dataset>.json    the last evaluation on other data
   plots/*.png        figures
@@ -40,8 +41,9 @@ PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets")
 DECISIVE = ("kvae", "tensorflow", "keras")  # another version of these can change the weights
 # All files that kvae writes into a run, except for its bundle, as a regular expression.
 FILES = r"""
-    config\.json | history\.csv | evaluation(-[^/]+)?\.json | (model|encoder|decoder)\.keras | samples\.png
-    | \.lock | \.lock\.json | checkpoint/epoch-\d+/(model\.keras|state\.json|best_weights\.npz) | tensorboard/.*
+    config\.json | history\.csv | training_time\.json | evaluation(-[^/]+)?\.json | (model|encoder|decoder)\.keras
+    | samples\.png | tensorboard/.*
+    | \.lock | \.lock\.json | checkpoint/epoch-\d+/(model\.keras|state\.json|best_weights\.npz)
     | plots/(samples|reconstructions|latent_scatter|lattice|interpolation|learning_curves|completion|posterior_contours
              |complete)(_\w+)?\.(png|svg|pdf) | plots/complete\.json
 """
@@ -150,6 +152,22 @@ class Run:
     @property
     def history_file(self) -> Path:
         return self.folder / "history.csv"
+
+    @property
+    def time_file(self) -> Path:
+        return self.folder / "training_time.json"
+
+    def training_seconds(self) -> float | None:
+        """The time that the training has taken, with its evaluations, checkpoints and figures, in seconds.
+
+        It includes epochs that were trained again after an interruption. It is None if it is not known, as for runs of
+        kvae 0.3 and before.
+        """
+        try:
+            seconds = files.read_json(self.time_file)["seconds"]
+        except (UserError, LookupError, TypeError):
+            return None
+        return float(seconds) if isinstance(seconds, int | float) and seconds >= 0 else None
 
     @property
     def finished(self) -> bool:

@@ -289,6 +289,9 @@ def _output_callbacks(session: _Session, stopping: callbacks.EarlyStopping | Non
         result.append(callbacks.BatchLoss(data, run.config.data.batch_size, training.show_batch_seconds))
     if training.plots:
         result.append(callbacks.Plots(data, run.plots, training.plots, training.plots_every, rows))
+    spent = run.training_seconds()
+    if spent is not None or session.resumed is None:  # otherwise the time of the first epochs is not known
+        result.append(callbacks.TrainingTime(run.time_file, spent or 0.0))
     seconds, config = training.checkpoint_seconds, run.config.to_dict()
     result.append(checkpoints.Checkpoint(run.checkpoints, run.history_file, rows, seconds, stopping, config))
     return result

@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": ["evaluate", "RUN"],
     "plot": ["plot", "RUN", "samples"],
     "complete": ["complete", "RUN"],
+    "encode": ["encode", "RUN", "-o", "z.npz"],
     "export": ["export", "RUN"],
     "sample": ["sample", "RUN", "-o", "images.png"],
     "sample from a file": ["sample", "RUN/model.keras", "-o", "images.png"],

@@ -28,6 +28,9 @@ COMMANDS = {
     },
     "evaluate": ("evaluate", "{}"),
     "evaluate --dataset": ("evaluate", "{run}", "--dataset", "npz:{}"),
+    "list": ("list", "{}"),
+    "compare": ("compare", "{}", "{run}"),
+    "encode": ("encode", "{}", "-o", "z.npz"),
     "plot": ("plot", "{}"),
     "plot --observed": ("plot", "{run}", "completion", "--observed", "{}.png"),
     "complete": ("complete", "{}"),
@@ -40,6 +43,7 @@ COMMANDS = {
 WRITING = {
     "train --out": ("train", "--set=data.train=train[:100]", "--set=data.test=test[:10]", "--epochs=1", "--out", "{}"),
     "sample -o": ("sample", "{run}", "-o", "{}.png"),
+    "encode -o": ("encode", "{run}", "-o", "{}.csv"),
     "complete --out": ("complete", "{run}", "-n", "1", "--samples", "3", "--out", "{}"),
     "export --out": (
         "export",

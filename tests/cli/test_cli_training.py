@@ -10,6 +10,7 @@ from figure_cases import FILES
 
 from kvae import cli
 from kvae.internal import sealed
+from kvae.training.runs import Run
 
 ALL_PICTURES = [name for names in FILES.values() for name in names]
 
@@ -66,6 +67,23 @@ def test_train_on_other_data_is_named_after_them_and_takes_no_recipe(call, tmp_p
     config = json.loads((tmp_path / "saved_models" / "npz_mine_npz" / "config.json").read_text())["config"]
     assert config["model"]["objective"]["beta"] == 1
     assert config["description"] == ""
+
+
+def test_early_stopping_and_the_best_epoch_are_said(call, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", x_train=rng.integers(0, 256, (30, 6, 5), np.uint8), x_test=np.zeros((4, 6, 5)))
+    settings = ["data.train=train[:20]", "data.validation=train[20:]", "model.hidden_units=[4]"]
+    settings += ["training.jit_compile=false", "training.early_stopping=2"]
+    status, out, err = call(
+        "train", "--dataset", "npz:mine.npz", "--out", "r", "--epochs", 40, "--batch-size", 10, "--learning-rate", 0.3,
+        *(f"--set={setting}" for setting in settings),
+    )  # fmt: skip
+    assert status == 0, err
+    values = Run.open(tmp_path / "r").history()["val_elbo"]
+    assert len(values) < 40  # noise cannot be learned, so that the ELBO of other images soon falls
+    sentence = f"stopped after {len(values)} of 40 epochs; weights of epoch {values.argmax() + 1} kept"
+    assert sentence in out.splitlines()
+    assert values.argmax() + 1 == len(values) - 2
 
 
 def test_grey_pixels_under_a_bernoulli_are_one_line_of_warning(tmp_path):

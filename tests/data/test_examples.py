@@ -30,6 +30,13 @@ def test_examples_of_an_unknown_split_are_refused(load):
         load().examples("validation")
 
 
+def test_batches_are_the_examples_a_few_at_a_time(load):
+    data = load(binarize="stochastic", train="train[5:40]", seed=3)
+    batches = list(data.batches("train", 9, 4))
+    assert [len(batch) for batch in batches] == [4, 4, 1]
+    np.testing.assert_array_equal(np.concatenate(batches), data.examples("train", 9)[0])
+
+
 # --- single images and classes
 
 

@@ -69,3 +69,17 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(WriteError, match=r"Could not lock .*missing"), locked(tmp_path / "missing"):
         raise AssertionError
     assert issubclass(WriteError, UserError)
+
+
+def test_the_holder_of_a_lock_is_known_without_taking_it(tmp_path, other):
+    assert locks.holder(tmp_path) == f"process {other.pid} on {socket.gethostname()!r}"
+
+
+def test_a_folder_that_no_process_writes_has_no_holder(tmp_path, other):
+    assert locks.holder(tmp_path / "missing") is None
+    other.kill()
+    other.wait()
+    assert (tmp_path / locks.HOLDER).is_file()  # which the killed process has left
+    assert locks.holder(tmp_path) is None
+    with locked(tmp_path):
+        pass

@@ -73,7 +73,15 @@ def test_a_run_folder_has_everything_in_its_place(tmp_path):
     run = training.train(config(), tmp_path / "run", verbose=0)
     models = {"model.keras", "encoder.keras", "decoder.keras"}
     files = {path.name for path in run.folder.iterdir()}
-    assert files == {*models, "config.json", "history.csv", "evaluation.json", "checkpoint", ".lock"}
+    assert files == {
+        *models,
+        "config.json",
+        "history.csv",
+        "training_time.json",
+        "evaluation.json",
+        "checkpoint",
+        ".lock",
+    }
     assert [path.name for path in run.checkpoints.iterdir()] == ["epoch-000006"]
     assert len(run.history()["loss"]) == 6
     content = json.loads((run.folder / "config.json").read_text())

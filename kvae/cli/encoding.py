@@ -1,0 +1,90 @@
+"""`kvae encode`: the latent representation of images, as a file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kvae.cli.output import say
+from kvae.cli.shared import print_protocol, quiet_tensorflow
+from kvae.cli.usage import PATH, command
+from kvae.internal.errors import check_whole
+
+
+@command(epilog="Example: kvae encode saved_models/mnist_2d images:my_digits -o z.csv")
+@click.argument("run_folder", metavar="RUN", type=PATH)
+@click.argument("dataset", metavar="[SOURCE]", required=False)
+@click.option("-o", "output", type=PATH, required=True, help="The file to write: FILE.npz or FILE.csv.")
+@click.option(
+    "--split",
+    type=click.Choice(("train", "test")),
+    default="test",
+    show_default=True,
+    help="Which images. A source without a test split has a tenth of its images in test.",
+)
+@click.option("-n", "number", type=int, help="Number of images, the first of the split.  [default: all]")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def encode(
+    run_folder: Path,
+    dataset: str | None,
+    output: Path,
+    split: str,
+    number: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write the means and variances of q(z|x), and the labels, of the images of any source.
+
+    SOURCE: mnist5k, a TFDS dataset, idx:DIR, csv:FILE, npz:FILE or images:DIR, whose images are binarized as the run's
+    are.  [default: the run's own data]
+
+    A .npz file has the arrays index, label, mean, variance, label_names and protocol; a .csv file has the columns
+    index, label, mean_1, mean_2, ..., variance_1, variance_2, ...
+    """
+    from kvae.training.runs import Run
+
+    if number is not None:
+        check_whole("-n", number)
+    trained = Run.open(run_folder)
+    quiet_tensorflow()
+    from kvae.training import encodings
+
+    encodings.check_output(output, overwrite)
+    encoded = encodings.encode(trained, dataset, split=split, number=number)
+    encodings.save(encoded, output, overwrite=overwrite)
+    images, latent_dim = encoded.posterior.mean.shape
+    summary = {
+        "file": str(output),
+        "images": images,
+        "latent_dim": latent_dim,
+        "variance": encoded.posterior.variance is not None,
+        "mean_draws": encoded.posterior.mean_draws,
+        "labels": encoded.labels is not None,
+        "protocol": encoded.protocol,
+    }
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        _report(summary)
+
+
+def _report(summary: dict[str, Any]) -> None:
+    """Prints what was written, and what is not in the file."""
+    protocol = summary["protocol"]
+    other = "test" if protocol["split"] == "train" else "train"
+    say(
+        f"{summary['file']}: {summary['images']:,} {protocol['split']} images of {protocol['dataset']}, "
+        f"{summary['latent_dim']} latent dimensions (--split {other} for the other images)"
+    )
+    if not summary["labels"]:
+        say("Without labels: the images have none.")
+    if summary["mean_draws"] is not None:
+        say(f"Each mean is that of {summary['mean_draws']} draws, because this posterior has no formula for it.")
+    if not summary["variance"]:
+        say("Without variances: this posterior does not state them.")
+    print_protocol({name: value for name, value in protocol.items() if name not in ("train", "validation", "test")})
+
+
+COMMANDS = (encode,)

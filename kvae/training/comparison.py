@@ -1,0 +1,415 @@
+"""Several runs side by side, from what their files state. Nothing is computed again, and TensorFlow is not imported.
+
+Runs are ranked by their ELBO, which means something only if it was measured in the same way: on the same images,
+binarized alike, with the same likelihood, draws and seed. The protocols of the evaluations tell.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kvae.internal import files, quantities, reading
+from kvae.internal.errors import UserError
+from kvae.internal.visible import shortened, shown, visible
+from kvae.training import history, run_list
+from kvae.training.runs import Run
+
+HEADINGS = ("run", "protocol", "ELBO", "difference", "bound", "KL", "active units", "epochs", "time", "weights", "size")
+KEY = (
+    "In nats per image, with standard errors: the ELBO, its difference from that of the best run (*), the bound of log "
+    "p(x) with K samples, and the KL term."
+)
+TABLE, PAGE, CURVES = "comparison.csv", "comparison.md", "elbo_curves.png"
+# What a protocol states about the model and its training, and not about the measurement. `noise` is the version of the
+# random numbers, and `kl` the way of computing the KL term: both change the estimate only by its error.
+OF_THE_MODEL = ("train", "validation", "prior", "posterior", "kl", "noise", "evaluations")
+FEW = 3  # runs that a message names
+
+
+class Compared(NamedTuple):
+    """A run in a comparison. What is not known is None."""
+
+    name: str
+    folder: Path
+    protocol: dict[str, Any]
+    elbo: float  # nats per image
+    elbo_standard_error: float | None
+    log_likelihood: float | None  # the importance-weighted bound, nats per image
+    log_likelihood_standard_error: float | None
+    kl: float | None  # nats per image
+    active_units: int | None
+    latent_dim: int
+    epochs: int | None
+    planned_epochs: int
+    training_seconds: float | None
+    parameters: int | None
+    bytes: int  # of model.keras
+    history: dict[str, Any]  # the columns of history.csv
+    held_out: str  # the images of its `val_...` columns
+    kept: int | None  # the epoch whose weights early stopping kept
+
+
+class Comparison(NamedTuple):
+    """Runs side by side.
+
+    Attributes:
+        runs: the runs, the best first if they are ranked, otherwise in the order in which they were named.
+        left_out: for each run without an ELBO, by name, the reason and what to do.
+        differing: the keys of the protocols that differ, with the value of each run.
+        ranked: whether the runs are ranked.
+    """
+
+    runs: list[Compared]
+    left_out: dict[str, str]
+    differing: dict[str, list[Any]]
+    ranked: bool
+
+    @property
+    def letters(self) -> list[str]:
+        """A letter for the protocol of each run; runs with the same letter have the same protocol."""
+        keys = [json.dumps([values[i] for values in self.differing.values()]) for i in range(len(self.runs))]
+        distinct = list(dict.fromkeys(keys))
+        return [_letter(distinct.index(key)) for key in keys]
+
+    def difference(self, run: Compared) -> tuple[float, float | None] | None:
+        """The ELBO of a run minus that of the best, with its standard error; None for the best and without ranks.
+
+        The standard error is that of independent sets of images, because the ELBO of each image is not in the files.
+        """
+        if not self.ranked or run is self.runs[0]:
+            return None
+        errors = (run.elbo_standard_error, self.runs[0].elbo_standard_error)
+        error = None if None in errors else math.hypot(*errors)  # type: ignore[arg-type]
+        return run.elbo - self.runs[0].elbo, error
+
+    @property
+    def close(self) -> list[str]:
+        """The names of the runs whose difference from the best is at most two of its standard errors."""
+        pairs = [(run.name, self.difference(run)) for run in self.runs]
+        return [name for name, pair in pairs if pair and pair[1] is not None and abs(pair[0]) <= 2 * pair[1]]
+
+    def notes(self) -> list[str]:
+        """Sentences that belong to the table."""
+        lines = []
+        if self.ranked and len(self.runs) > 1:
+            if self.close:
+                names = ", ".join(self.close)
+                lines.append(
+                    f"Within two standard errors of the best ({self.runs[0].name}), so not clearly worse: {names}."
+                )
+            elif all(self.difference(run)[1] is not None for run in self.runs[1:]):  # type: ignore[index]
+                lines.append(f"{self.runs[0].name} is the best by more than two standard errors.")
+            lines.append(
+                "The standard errors of differences are unpaired: they treat the images of both runs as independent. "
+                "On the same images, the error of a paired difference is usually smaller; it is not known here."
+            )
+        if self.ranked and self.differing:
+            lines.append(f"The protocols differ, so these ranks may mean nothing: {self.differences()}.")
+        return lines + [f"{name}: left out. {reason}" for name, reason in self.left_out.items()]
+
+    def differences(self) -> str:
+        """The keys that differ, each with its values and the runs that have them."""
+        parts = []
+        for key, values in self.differing.items():
+            names: dict[str, list[str]] = {}
+            for run, value in zip(self.runs, values, strict=True):
+                names.setdefault("none" if value is None else shown(value, 60), []).append(run.name)
+            texts = [f"{value} for {_few(having)}" for value, having in names.items()]
+            parts.append(f"{key} ({'; '.join(texts)})")
+        return ", ".join(parts)
+
+
+def _letter(number: int) -> str:
+    return chr(ord("A") + number) if number < 26 else f"{_letter(number // 26 - 1)}{_letter(number % 26)}"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:FEW]) + (f" and {len(names) - FEW} more" if len(names) > FEW else "")
+
+
+def compare(folders: Iterable[str | os.PathLike[str]], *, any_protocol: bool = False) -> Comparison:
+    """Reads the evaluations of runs, and ranks the runs by their ELBO if this is fair.
+
+    Args:
+        folders: run folders, and folders of them.
+        any_protocol: whether to rank the runs even if their protocols differ. False by default.
+
+    Raises:
+        UserError: if there are fewer than two runs, if none has an ELBO, or if a file of a run is damaged.
+    """
+    found = [run for folder in folders for run in _runs_in(Path(folder))]
+    found = list({os.path.realpath(run): run for run in found}.values())
+    if len(found) < 2:
+        raise UserError(f"Expected at least two runs to compare. Received {len(found)}.")
+    names = names_of(found)
+    runs, left_out = [], {}
+    for name, folder in zip(names, found, strict=True):
+        run = Run.open(folder)
+        reason = _without_elbo(run)
+        if reason is None:
+            runs.append(_compared(name, run))
+        else:
+            left_out[name] = reason
+    if not runs:
+        raise UserError(f"Expected runs with an evaluation. {next(iter(left_out.values()))}")
+    ranked = any_protocol or not _differing(runs)
+    if ranked:
+        runs.sort(key=lambda run: -run.elbo)
+    return Comparison(runs, left_out, _differing(runs), ranked)
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The folder itself if it is a run, otherwise the runs in it."""
+    runs = run_list.find(folder)[0] if os.path.isdir(folder) else []
+    if not runs:
+        Run.open(folder)  # raises the error that says what is expected
+    return runs
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """Names of folders that tell them apart: their paths from the folder that holds them all."""
+    parents = [os.path.dirname(os.path.abspath(folder)) for folder in folders]
+    try:
+        common = os.path.commonpath(parents)
+    except ValueError:  # on several drives of Windows
+        return [str(folder) for folder in folders]
+    return [Path(os.path.abspath(folder)).relative_to(common).as_posix() for folder in folders]
+
+
+def _without_elbo(run: Run) -> str | None:
+    """Why a run cannot be compared and what to do, or None if it can."""
+    if not (run.folder / "model.keras").is_file():
+        return f"Its training has not finished. To finish it: kvae train --resume --out {run.folder}"
+    if not (run.folder / "evaluation.json").is_file():
+        return f"It has no evaluation. To make one: kvae evaluate {run.folder}"
+    if run_list.number(run.evaluation().get("elbo")) is None:
+        return f"Its evaluation has no ELBO. To make one: kvae evaluate {run.folder}"
+    return None
+
+
+def _compared(name: str, run: Run) -> Compared:
+    evaluation, config = run.evaluation(), run.config
+    columns = run.history() if run.history_file.is_file() else {}
+    numbers = {
+        key: run_list.number(evaluation.get(key))
+        for key in ("elbo_standard_error", "log_likelihood", "log_likelihood_standard_error", "kl")
+    }
+    latent_dim = evaluation.get("latent_dim", config.model.latent_dim)
+    return Compared(
+        name=name,
+        folder=run.folder,
+        protocol=evaluation["protocol"],
+        elbo=float(evaluation["elbo"]),
+        **numbers,
+        active_units=evaluation.get("active_units"),
+        latent_dim=latent_dim,
+        epochs=len(columns["epoch"]) if columns else None,
+        planned_epochs=config.training.epochs,
+        training_seconds=run.training_seconds(),
+        parameters=parameters(run.folder / "model.keras"),
+        bytes=(run.folder / "model.keras").stat().st_size,
+        history=columns,
+        held_out="validation" if config.data.validation else "test",
+        kept=history.best_epoch(columns) if config.training.early_stopping is not None else None,
+    )
+
+
+def parameters(model_file: Path) -> int | None:
+    """The number of weights in a .keras file; None if they cannot be counted.
+
+    Whole numbers, such as the counter of the steps, are not weights.
+    """
+    try:
+        import h5py
+    except ImportError:  # it is installed with TensorFlow
+        return None
+
+    sizes: list[int] = []
+
+    def add(_: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
+            sizes.append(int(item.size))
+
+    try:
+        with reading.open_regular(model_file) as file, zipfile.ZipFile(file) as archive:
+            member = archive.getinfo("model.weights.h5")
+            if member.compress_type != zipfile.ZIP_STORED:  # Keras stores it; what is compressed could have any size
+                return None
+            with archive.open(member) as weights, h5py.File(weights, "r") as content:
+                content.visititems(add)
+    except (OSError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile):
+        return None
+    return sum(sizes)
+
+
+def _differing(runs: Sequence[Compared]) -> dict[str, list[Any]]:
+    """The keys of the protocols that differ, with the value of each run."""
+    keys = dict.fromkeys(key for run in runs for key in run.protocol if key not in OF_THE_MODEL)
+    values = {key: [run.protocol.get(key) for run in runs] for key in keys}
+    return {key: each for key, each in values.items() if len(_distinct(key, each)) > 1}
+
+
+def _distinct(key: str, values: Sequence[Any]) -> set[str]:
+    """The distinct values of a key. A run without the bound has no number of its samples, which is no difference."""
+    given = [value for value in values if value is not None or key != "importance_samples"]
+    return {json.dumps(value, sort_keys=True) for value in given}
+
+
+def rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """The numbers of each run by the name of their column, in the units that the names of the columns state."""
+    result = []
+    for place, (run, letter) in enumerate(zip(comparison.runs, comparison.letters, strict=True), start=1):
+        difference, error = comparison.difference(run) or (None, None)
+        result.append(
+            {
+                "rank": place if comparison.ranked else None,
+                "run": run.name,
+                "folder": str(run.folder),
+                "protocol": letter,
+                "elbo": run.elbo,
+                "elbo_standard_error": run.elbo_standard_error,
+                "difference": difference,
+                "difference_standard_error_unpaired": error,
+                "log_likelihood": run.log_likelihood,
+                "log_likelihood_standard_error": run.log_likelihood_standard_error,
+                "importance_samples": run.protocol.get("importance_samples"),
+                "kl": run.kl,
+                "active_units": run.active_units,
+                "latent_dim": run.latent_dim,
+                "epochs": run.epochs,
+                "planned_epochs": run.planned_epochs,
+                "kept_epoch": run.kept,
+                "training_seconds": run.training_seconds,
+                "parameters": run.parameters,
+                "model_bytes": run.bytes,
+            }
+        )
+    return result
+
+
+def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """The headings of a table for people, and its rows of texts. A star marks the best run."""
+    table = []
+    for run, letter in zip(comparison.runs, comparison.letters, strict=True):
+        best = comparison.ranked and run is comparison.runs[0] and len(comparison.runs) > 1
+        samples, stopped = run.protocol.get("importance_samples"), run.epochs and run.epochs < run.planned_epochs
+        bound = _with_error(run.log_likelihood, run.log_likelihood_standard_error)
+        table.append(
+            [
+                f"{run.name} *" if best else run.name,
+                letter,
+                _with_error(run.elbo, run.elbo_standard_error),
+                _with_error(*(comparison.difference(run) or (None, None))),
+                f"{bound} (K = {samples})" if bound else "",
+                "" if run.kl is None else f"{run.kl:.2f}",
+                "" if run.active_units is None else f"{run.active_units} of {run.latent_dim}",
+                f"{run.epochs} of {run.planned_epochs}" if stopped else str(run.epochs or ""),
+                "" if run.training_seconds is None else quantities.duration(run.training_seconds),
+                "" if run.parameters is None else f"{run.parameters:,}",
+                quantities.size(run.bytes),
+            ]
+        )
+    kept = [
+        column
+        for column, heading in enumerate(HEADINGS)
+        if heading in ("run", "ELBO") or (heading != "protocol" and any(row[column] for row in table))
+    ]
+    if comparison.differing:
+        kept.insert(1, HEADINGS.index("protocol"))
+    return [HEADINGS[column] for column in kept], [[row[column] for column in kept] for row in table]
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if error is None else f"{value:.2f} ± {error:.2f}"
+
+
+def save(comparison: Comparison, folder: str | os.PathLike[str]) -> list[Path]:
+    """Writes a comparison as comparison.csv, comparison.md and elbo_curves.png.
+
+    Args:
+        comparison: what `compare` returned.
+        folder: the folder of the files, which replace those of an earlier comparison.
+
+    Returns:
+        The paths of the files. Without any history.csv there is no elbo_curves.png.
+
+    Raises:
+        UserError: if a file cannot be written.
+    """
+    from kvae.plotting import comparison as figures
+    from kvae.plotting import drawing
+
+    curves = [curve for run in comparison.runs if (curve := _curve(run)) is not None]
+    names = [TABLE, PAGE, *([CURVES] if curves else [])]
+    with files.atomic_entries(folder) as partial:
+        (partial / TABLE).write_text(_as_csv(comparison), encoding="utf-8", newline="")
+        (partial / PAGE).write_text(_as_markdown(comparison, bool(curves)), encoding="utf-8", newline="\n")
+        if curves:
+            drawing.save(figures.elbo_curves(curves), partial / CURVES)
+    return [Path(folder) / name for name in names]
+
+
+def _curve(run: Compared) -> Any:
+    """The ELBO of a run by epoch: on the held-out images if it was measured there, else on the training images."""
+    from kvae.plotting.comparison import Curve
+
+    if not run.history:
+        return None
+    measured = history.best_epoch(run.history) is not None
+    column, images = ("val_elbo", run.held_out) if measured else ("elbo", "training")
+    return Curve(run.name, run.history["epoch"], run.history[column], images, run.kept)
+
+
+def _as_csv(comparison: Comparison) -> str:
+    text, table = io.StringIO(), rows(comparison)
+    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        [{name: visible(value) if isinstance(value, str) else value for name, value in row.items()} for row in table]
+    )
+    return text.getvalue()
+
+
+def _as_markdown(comparison: Comparison, curves: bool) -> str:
+    headings, table = cells(comparison)
+    lines = ["# Comparison of runs", "", _row(headings), _row([":--", *["--:"] * (len(headings) - 1)])]
+    lines += [_row([_escaped(cell) for cell in row]) for row in table]
+    lines += ["", KEY, ""]
+    lines += [f"- {_escaped(note)}" for note in comparison.notes()]
+    lines += ["", "## Protocol", ""]
+    for letter, protocol in protocols(comparison).items():
+        prefix = f"{letter}: " if comparison.differing else ""
+        lines.append(f"- {prefix}{_escaped(protocol)}")
+    if curves:
+        lines += ["", f"![ELBO by epoch]({CURVES})"]
+    return "\n".join(lines) + "\n"
+
+
+def protocols(comparison: Comparison) -> dict[str, str]:
+    """What the measurements of each letter have in common, as a line."""
+    result: dict[str, str] = {}
+    for run, letter in zip(comparison.runs, comparison.letters, strict=True):
+        facts = [
+            f"{key}: {shortened(str(value), 100)}"
+            for key, value in run.protocol.items()
+            if key not in OF_THE_MODEL and value is not None
+        ]
+        result.setdefault(letter, "; ".join(facts))
+    return result
+
+
+def _row(texts: Sequence[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _escaped(text: str) -> str:
+    """A text for Markdown: as one line that is no markup."""
+    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|#" else letter for letter in visible(text))
