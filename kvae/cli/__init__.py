@@ -3,7 +3,19 @@
 from kvae.cli.entry import run
 from kvae.internal.lazy_imports import lazy
 
-_MODULES = ("commands", "entry", "exports", "output", "results", "shared", "stopping", "training", "usage")
+_MODULES = (
+    "commands",
+    "entry",
+    "exports",
+    "output",
+    "results",
+    "settings",
+    "shared",
+    "shell",
+    "stopping",
+    "training",
+    "usage",
+)
 __getattr__, __dir__ = lazy(
     __name__, {"main": f"{__name__}.commands:main", **{name: f"{__name__}.{name}" for name in _MODULES}}
 )

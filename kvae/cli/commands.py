@@ -3,7 +3,7 @@
 import click
 
 from kvae import __version__
-from kvae.cli import exports, results, training
+from kvae.cli import exports, results, settings, training
 from kvae.cli.shared import import_option
 from kvae.cli.usage import Group
 
@@ -11,6 +11,7 @@ from kvae.cli.usage import Group
 @click.group(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    examples=("kvae demo", "kvae train --help", "kvae recipes"),
     epilog="With --debug, anywhere on the line, an error shows its traceback.",
 )
 @click.version_option(__version__)
@@ -18,7 +19,7 @@ def main() -> None:
     """Variational autoencoders with Keras: train, evaluate, plot, complete, export, sample."""
 
 
-for _command in (*training.COMMANDS, *results.COMMANDS, *exports.COMMANDS):
-    if _command.name not in ("demo", "recipes"):
+for _command in (*training.COMMANDS, *settings.COMMANDS, *results.COMMANDS, *exports.COMMANDS):
+    if _command not in (training.demo, *settings.COMMANDS):  # these open no model or data of a user
         _command.params.append(import_option())
     main.add_command(_command)
