@@ -4,6 +4,7 @@
 shell then calls `kvae` at every press of the tab key, so nothing here imports TensorFlow.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,8 @@ class _Run(AnyPath):
     """The folder of a run: those in `saved_models`, or in the folder that the user has begun to write."""
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        parent = Path(incomplete).parent if "/" in incomplete else Path()
-        folders = {parent, SAVED_MODELS} if parent == Path() else {parent}
+        begun = os.path.dirname(incomplete)
+        folders = (Path(begun),) if begun else (Path(), SAVED_MODELS)
         runs = sorted(str(file.parent) for folder in folders for file in folder.glob("*/config.json"))
         found = _beginning_with(incomplete, ((run, "") for run in runs))
         return found or [CompletionItem(incomplete, type="file")]
