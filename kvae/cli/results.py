@@ -18,7 +18,7 @@ from kvae.cli.shared import (
     quiet_tensorflow,
     three_digits,
 )
-from kvae.cli.shell import PLOT_KIND, PLOT_KINDS, RUN, SOURCE
+from kvae.cli.shell import PLOT_KIND, RUN, SOURCE
 from kvae.cli.usage import PATH, Choice, command
 from kvae.internal.errors import UserError, check_seed, check_whole
 
@@ -116,6 +116,11 @@ def evaluate(
 def plot(
     run_folder: Path, kinds: tuple[str, ...], suffix: str, out: Path | None, as_json: bool, **options: Any
 ) -> None:
+    """Draw figures of a run: the given kinds, or all kinds that suit the run.
+
+    KIND: samples, reconstructions, latent_scatter, lattice, interpolation, learning_curves, completion,
+    posterior_contours.
+    """
     from kvae.training.runs import Run
 
     given = {name: value for name, value in options.items() if value not in (None, ())}
@@ -146,12 +151,6 @@ def plot(
         return
     for path in drawn:
         say(path)
-
-
-plot.help = f"""Draw figures of a run: the given kinds, or all kinds that suit the run.
-
-KIND: {", ".join(PLOT_KINDS)}.
-"""
 
 
 @command(

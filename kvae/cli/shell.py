@@ -4,27 +4,20 @@
 shell then calls `kvae` at every press of the tab key, so nothing here imports TensorFlow.
 """
 
+import ast
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+import kvae
 from kvae.cli.usage import AnyPath
 
 SAVED_MODELS = Path("saved_models")
-PLOT_KINDS = (  # those of kvae.plotting.figures.KINDS, whose module imports TensorFlow
-    "samples",
-    "reconstructions",
-    "latent_scatter",
-    "lattice",
-    "interpolation",
-    "learning_curves",
-    "completion",
-    "posterior_contours",
-)
 SOURCES = {
     "mnist5k": "5,000 digits, a part of kvae",
     "mnist": "TensorFlow Datasets",
@@ -89,8 +82,19 @@ class _Setting(click.ParamType):
         return _beginning_with(incomplete, items)
 
 
-def _names(name: str, *names: str) -> _Words:
-    return _Words(name, lambda: [(each, "") for each in names])
+def _names_in(module: str, table: str) -> list[tuple[str, str]]:
+    """The names in a table, a dictionary in a module of kvae, which is read and not imported: it needs TensorFlow."""
+    tree = ast.parse((Path(kvae.__file__).parent / module).read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == table and isinstance(node.value, ast.Dict):
+            return [(str(key.value), "") for key in node.value.keys if isinstance(key, ast.Constant)]
+    return []
+
+
+def _binarizations() -> list[tuple[str, str]]:
+    from kvae.training import keys
+
+    return [(name, "") for name in keys.choices("data.binarize")]
 
 
 def _recipes() -> list[tuple[str, str]]:
@@ -111,8 +115,8 @@ SETTING = _Setting()
 RECIPE = _Words("recipe", _recipes)
 RECIPE_OR_FILE = _Words("recipe", _recipes, files=True)
 KEY_WORDS = _Words("word", _key_words)
-PLOT_KIND = _names("kind", *PLOT_KINDS)
+PLOT_KIND = _Words("kind", partial(_names_in, "plotting/figures.py", "KINDS"))
 SOURCE = _Words("source", SOURCES.items)
-NETWORK = _names("network", "mlp", "conv")
-LIKELIHOOD = _names("likelihood", "bernoulli", "continuous_bernoulli", "gaussian", "squared_error")
-BINARIZATION = _names("binarization", "threshold", "stochastic", "fixed", "none")
+NETWORK = _Words("network", partial(_names_in, "model/networks/__init__.py", "NETWORKS"))
+LIKELIHOOD = _Words("likelihood", partial(_names_in, "model/likelihoods.py", "LIKELIHOODS"))
+BINARIZATION = _Words("binarization", _binarizations)

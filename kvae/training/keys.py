@@ -57,12 +57,13 @@ def kinds() -> list[Section]:
 def of_sections(cls: type[BaseModel] = config.RunConfig, section: str = "") -> Iterator[Key]:
     """The keys of a configuration, without the options of the parts of its model. It needs no TensorFlow."""
     for name, info in cls.model_fields.items():
-        if _is_section(info.annotation):
-            yield from of_sections(info.annotation, name)
+        inner: Any = info.annotation
+        if _is_section(inner):
+            yield from of_sections(inner, name)
         else:
             default = info.default.kind if isinstance(info.default, config.PartConfig) else info.default
             key = f"{section}.{name}".lstrip(".")
-            yield Key(section, None, key, _type(info.annotation), default, _text(info.description))
+            yield Key(section, None, key, _type(inner), default, _text(info.description))
 
 
 def of_parts() -> Iterator[Key]:
