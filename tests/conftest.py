@@ -77,8 +77,9 @@ def call(monkeypatch, capsys, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli.stopping, "install", lambda: None)  # pytest has handlers of its own
-    for commands in (cli.training, cli.results, cli.encoding, cli.exports):
-        monkeypatch.setattr(commands, "quiet_tensorflow", lambda: None)
+    for commands in (getattr(cli, name) for name in dir(cli)):
+        if hasattr(commands, "quiet_tensorflow"):
+            monkeypatch.setattr(commands, "quiet_tensorflow", lambda: None)
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["kvae", *map(str, arguments)])

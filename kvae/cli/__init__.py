@@ -11,8 +11,11 @@ _MODULES = (
     "exports",
     "output",
     "results",
+    "settings",
     "shared",
+    "shell",
     "stopping",
+    "sweeping",
     "training",
     "usage",
 )

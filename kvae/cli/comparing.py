@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from kvae.cli.output import say
-from kvae.cli.shared import SAVED_MODELS, print_table
+from kvae.cli.shared import json_option, print_table
+from kvae.cli.shell import RUN, SAVED_MODELS
 from kvae.cli.usage import PATH, command
 from kvae.internal import quantities
 from kvae.internal.errors import UserError
@@ -19,9 +20,9 @@ SHOWN = 5  # folders without runs that are named
 LONGEST = 40  # characters of a dataset in a table, which may be a path
 
 
-@command("list", epilog="Example: kvae list saved_models")
+@command("list", examples=("kvae list", "kvae list saved_models --json"))
 @click.argument("folder", metavar="[DIR]", type=PATH, default=SAVED_MODELS)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@json_option
 def list_(folder: Path, as_json: bool) -> None:
     """List the runs in a folder and their state: finished, training now, interrupted, or damaged.
 
@@ -88,8 +89,8 @@ def _elbo(run: Any) -> str:
     return f"{run.elbo:.2f}" if run.elbo_standard_error is None else f"{run.elbo:.2f} ± {run.elbo_standard_error:.2f}"
 
 
-@command(epilog="Example: kvae compare saved_models/mnist_2d saved_models/mnist_10d")
-@click.argument("folders", metavar="RUN ...", nargs=-1, required=True, type=PATH)
+@command(examples=("kvae compare saved_models/demo saved_models/again", "kvae compare saved_models --out comparison"))
+@click.argument("folders", metavar="RUN ...", nargs=-1, required=True, type=RUN)
 @click.option(
     "--out",
     type=PATH,
@@ -98,7 +99,7 @@ def _elbo(run: Any) -> str:
     help="Folder of comparison.csv, comparison.md and elbo_curves.png, which replace those of an earlier comparison.",
 )
 @click.option("--any-protocol", is_flag=True, help="Rank the runs even if their numbers were measured differently.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@json_option
 def compare(folders: tuple[Path, ...], out: Path, any_protocol: bool, as_json: bool) -> None:
     """Compare evaluated runs: a table, the best first, and their ELBO by epoch in one figure.
 

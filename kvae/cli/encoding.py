@@ -7,14 +7,20 @@ from typing import Any
 import click
 
 from kvae.cli.output import say
-from kvae.cli.shared import print_protocol, quiet_tensorflow
+from kvae.cli.shared import json_option, print_protocol, quiet_tensorflow
+from kvae.cli.shell import RUN, SOURCE
 from kvae.cli.usage import PATH, command
 from kvae.internal.errors import check_whole
 
 
-@command(epilog="Example: kvae encode saved_models/mnist_2d images:my_digits -o z.csv")
-@click.argument("run_folder", metavar="RUN", type=PATH)
-@click.argument("dataset", metavar="[SOURCE]", required=False)
+@command(
+    examples=(
+        "kvae encode saved_models/demo -o z.npz",
+        "kvae encode saved_models/demo mnist5k --split train -n 100 -o z.csv",
+    )
+)
+@click.argument("run_folder", metavar="RUN", type=RUN)
+@click.argument("dataset", metavar="[SOURCE]", type=SOURCE, required=False)
 @click.option("-o", "output", type=PATH, required=True, help="The file to write: FILE.npz or FILE.csv.")
 @click.option(
     "--split",
@@ -25,7 +31,7 @@ from kvae.internal.errors import check_whole
 )
 @click.option("-n", "number", type=int, help="Number of images, the first of the split.  [default: all]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@json_option
 def encode(
     run_folder: Path,
     dataset: str | None,

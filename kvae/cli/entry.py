@@ -64,11 +64,11 @@ def _invoke(command: "click.Command", arguments: list[str], name: str) -> int:
     """Runs a command, and returns the exit status that it asks for."""
     import click
 
-    if f"_{name.upper()}_COMPLETE" in os.environ:  # a shell asks for completions
-        command.main(arguments, name)
     if isinstance(command, click.Group) and not arguments:
         arguments = ["--help"]
     try:
+        if f"_{name.upper()}_COMPLETE" in os.environ:  # a shell asks for completions
+            command.main(arguments, name)
         with command.make_context(name, arguments) as context:
             command.invoke(context)
     except click.exceptions.Exit as stop:

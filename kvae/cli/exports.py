@@ -1,5 +1,6 @@
 """`kvae export`, `kvae sample`, `kvae verify`: bundles, images and checks."""
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import click
 
 from kvae.cli.output import complain, say
-from kvae.cli.shared import console, print_table, quiet_tensorflow
+from kvae.cli.shared import console, json_option, print_table, quiet_tensorflow
+from kvae.cli.shell import RUN
 from kvae.cli.usage import PATH, command
 from kvae.internal import memory
 from kvae.internal.errors import UserError, check_seed, check_whole
@@ -16,8 +18,13 @@ from kvae.internal.errors import UserError, check_seed, check_whole
 MOST = 10_000  # the largest number of images in one picture
 
 
-@command()
-@click.argument("run_folder", metavar="RUN", type=PATH)
+@command(
+    examples=(
+        "kvae export saved_models/demo",
+        "kvae export saved_models/demo --formats tflite --variants float32 --out bundle --no-evaluation",
+    )
+)
+@click.argument("run_folder", metavar="RUN", type=RUN)
 @click.option(
     "--formats",
     default="savedmodel,tflite",
@@ -40,6 +47,7 @@ MOST = 10_000  # the largest number of images in one picture
     help="Largest permitted error of the means, e.g. int8=0.2; with a larger error the export fails. Repeatable.",
 )
 @click.option("--no-evaluation", is_flag=True, help="Do not measure the change of the test ELBO, which needs the data.")
+@json_option
 def export(
     run_folder: Path,
     formats: str,
@@ -48,6 +56,7 @@ def export(
     overwrite: bool,
     tolerances: tuple[str, ...],
     no_evaluation: bool,
+    as_json: bool,
 ) -> None:
     """Export a run as a bundle: SavedModel, .tflite decoders and a model card."""
     from kvae.training.runs import Run
@@ -74,12 +83,21 @@ def export(
         tolerances=limits,
         overwrite=overwrite,
     )
+    if as_json:
+        print(json.dumps({"bundle": str(folder), "model_card": card}))
+        return
     print_variants(card)
     say(folder)
 
 
-@command()
-@click.argument("path", type=PATH)
+@command(
+    examples=(
+        "kvae sample saved_models/demo",
+        "kvae sample saved_models/demo -n 64 --seed 3 --means -o grid.png",
+        "kvae sample saved_models/demo/bundle/decoder.tflite -o device.png",
+    )
+)
+@click.argument("path", type=RUN)
 @click.option("-n", "number", type=int, default=10, show_default=True, help="Number of images.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the images.")
 @click.option(
@@ -92,7 +110,8 @@ def export(
 )
 @click.option("--means", is_flag=True, help="Show only the grey means and no draws.")
 @click.option("--variant", help="Decoder of a bundle: float32, float16, int8 or full_int8.  [default: float32]")
-def sample(path: Path, number: int, seed: int, output: Path, means: bool, variant: str | None) -> None:
+@json_option
+def sample(path: Path, number: int, seed: int, output: Path, means: bool, variant: str | None, as_json: bool) -> None:
     """Draw images from the prior: the means of p(x|z) and, below them, draws at the same z.
 
     PATH: a run, a bundle, the folder of a SavedModel, or a .tflite file. With the same seed, all of them draw the same
@@ -106,14 +125,18 @@ def sample(path: Path, number: int, seed: int, output: Path, means: bool, varian
         )
     check_seed("--seed", seed)
     write_samples(path, number, seed, output, means, variant)
-    say(output)
+    if as_json:
+        print(json.dumps({"file": str(output), "images": number, "seed": seed}))
+    else:
+        say(output)
 
 
-@command()
-@click.argument("path", type=PATH)
+@command(examples=("kvae verify saved_models/demo", "kvae verify saved_models/demo/bundle --no-evaluation --json"))
+@click.argument("path", type=RUN)
 @click.option("--no-evaluation", is_flag=True, help="Do not check the test ELBO, which needs the data.")
 @click.option("--only", metavar="NAME,...", help="Evaluations to compute again.  [default: all that are not slow]")
-def verify(path: Path, no_evaluation: bool, only: str | None) -> None:
+@json_option
+def verify(path: Path, no_evaluation: bool, only: str | None, as_json: bool) -> None:
     """Check the claims of a run or a bundle: SHA-256, parity, test ELBO. Exit status 1 if a claim does not hold.
 
     Each line is a claim: "ok" if it holds, "FAIL" if it does not, and "-" if it cannot be computed again.
@@ -123,16 +146,21 @@ def verify(path: Path, no_evaluation: bool, only: str | None) -> None:
     quiet_tensorflow()
     from kvae import export as exports
 
-    failed = open_ = 0
+    claims = []
     marks = {True: "ok  ", False: "FAIL", None: "-   "}
     for check in exports.verify(path, evaluate=not no_evaluation, only=None if only is None else _names(only)):
-        say(f"{marks[check.passed]} {check.name}: {check.detail}")
-        failed += check.passed is False
-        open_ += check.passed is None
+        claims.append(check)
+        if not as_json:
+            say(f"{marks[check.passed]} {check.name}: {check.detail}")
+    failed = sum(check.passed is False for check in claims)
+    if as_json:
+        print(json.dumps({"path": str(path), "failed": failed, "claims": [check._asdict() for check in claims]}))
     if failed:
         complain(f"kvae: {path}: {failed} {'claim does' if failed == 1 else 'claims do'} not hold")
         sys.exit(1)
-    say(f"{path}: all claims hold" + (", except for those not checked (-)" if open_ else ""))
+    if not as_json:
+        unchecked = any(check.passed is None for check in claims)
+        say(f"{path}: all claims hold" + (", except for those not checked (-)" if unchecked else ""))
 
 
 COMMANDS = (export, sample, verify)

@@ -8,14 +8,35 @@ from typing import Any
 import click
 
 from kvae.cli.output import say
-from kvae.cli.shared import console, print_evaluation, print_protocol, print_table, quiet_tensorflow, three_digits
-from kvae.cli.usage import PATH, command
+from kvae.cli.shared import (
+    console,
+    json_option,
+    print_evaluation,
+    print_protocol,
+    print_table,
+    quiet_option,
+    quiet_tensorflow,
+    three_digits,
+)
+from kvae.cli.shell import PLOT_KIND, RUN, SOURCE
+from kvae.cli.usage import PATH, Choice, command
 from kvae.internal.errors import UserError, check_seed, check_whole
 
 
-@command()
-@click.argument("run_folder", metavar="RUN", type=PATH)
-@click.option("--dataset", metavar="SOURCE", help="Other data than the run's own. They are binarized in the same way.")
+@command(
+    examples=(
+        "kvae evaluate saved_models/demo",
+        "kvae evaluate saved_models/demo --samples 100 --json",
+        "kvae evaluate saved_models/demo --only elbo",
+    )
+)
+@click.argument("run_folder", metavar="RUN", type=RUN)
+@click.option(
+    "--dataset",
+    metavar="SOURCE",
+    type=SOURCE,
+    help="Other data than the run's own. They are binarized in the same way.",
+)
 @click.option(
     "--only",
     metavar="NAME,...",
@@ -23,9 +44,16 @@ from kvae.internal.errors import UserError, check_seed, check_whole
 )
 @click.option("--samples", metavar="K", type=int, help="Add the importance-weighted bound of log p(x) with K samples.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all draws.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@quiet_option
+@json_option
 def evaluate(
-    run_folder: Path, dataset: str | None, only: str | None, samples: int | None, seed: int, as_json: bool
+    run_folder: Path,
+    dataset: str | None,
+    only: str | None,
+    samples: int | None,
+    seed: int,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Compute the test ELBO and its terms, with standard errors."""
     from kvae.training.runs import Run
@@ -38,7 +66,7 @@ def evaluate(
     from kvae.training import results
 
     names = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
-    verbose = int(not as_json and sys.stdout.isatty())
+    verbose = int(not (as_json or quiet) and sys.stdout.isatty())
     result = results.evaluate(trained, dataset, only=names, samples=samples, seed=seed, verbose=verbose)
     if as_json:
         print(json.dumps(result))
@@ -46,9 +74,16 @@ def evaluate(
         print_evaluation(result)
 
 
-@command()
-@click.argument("run_folder", metavar="RUN", type=PATH)
-@click.argument("kinds", metavar="[KIND ...]", nargs=-1)
+@command(
+    examples=(
+        "kvae plot saved_models/demo",
+        "kvae plot saved_models/demo lattice -n 30 --extent 3",
+        "kvae plot saved_models/demo samples lattice --format svg --out pictures",
+        "kvae plot saved_models/demo interpolation --pair 0,5 --steps 8",
+    )
+)
+@click.argument("run_folder", metavar="RUN", type=RUN)
+@click.argument("kinds", metavar="[KIND ...]", nargs=-1, type=PLOT_KIND)
 @click.option("-n", type=int, help="samples, latent_scatter: number of images; lattice: images per side.")
 @click.option("--seed", type=int, help="Seed of all draws.  [default: 0]")
 @click.option("--extent", type=float, help="lattice: it covers the square [-extent, extent]^2.  [default: 2]")
@@ -71,13 +106,17 @@ def evaluate(
 @click.option(
     "--format",
     "suffix",
-    type=click.Choice(["png", "svg", "pdf"]),
+    type=Choice(["png", "svg", "pdf"]),
     default="png",
     show_default=True,
     help="Format of the files.",
 )
-def plot(run_folder: Path, kinds: tuple[str, ...], suffix: str, **options: Any) -> None:
-    """Draw figures of a run into RUN/plots: the given kinds, or all kinds that suit the run.
+@click.option("--out", type=PATH, help="Folder of the files.  [default: RUN/plots]")
+@json_option
+def plot(
+    run_folder: Path, kinds: tuple[str, ...], suffix: str, out: Path | None, as_json: bool, **options: Any
+) -> None:
+    """Draw figures of a run: the given kinds, or all kinds that suit the run.
 
     KIND: samples, reconstructions, latent_scatter, lattice, interpolation, learning_curves, completion,
     posterior_contours.
@@ -99,12 +138,29 @@ def plot(run_folder: Path, kinds: tuple[str, ...], suffix: str, **options: Any) 
             raise UserError(
                 f"Expected an option of {', '.join(kinds)}. Received an option that belongs to {', '.join(owners)}."
             )
-    for path in results.draw(trained, kinds, f".{suffix}", **given):
+    drawn = results.draw(trained, kinds, f".{suffix}", folder=out, **given)
+    if as_json:
+        files, left_out = [], {}
+        for each in drawn:
+            if isinstance(each, Path):
+                files.append(str(each))
+            else:
+                kind, _, reason = each.partition(": left out. ")
+                left_out[kind] = reason
+        print(json.dumps({"files": files, "left_out": left_out}))
+        return
+    for path in drawn:
         say(path)
 
 
-@command()
-@click.argument("run_folder", metavar="RUN", type=PATH)
+@command(
+    examples=(
+        "kvae complete saved_models/demo --observed top",
+        "kvae complete saved_models/demo --digit 3 --observed random:0.3 --samples 100",
+        "kvae complete saved_models/demo --index 7 --exact --out completed --json",
+    )
+)
+@click.argument("run_folder", metavar="RUN", type=RUN)
 @click.option(
     "--observed",
     metavar="MASK",
@@ -128,7 +184,7 @@ def plot(run_folder: Path, kinds: tuple[str, ...], suffix: str, **options: Any) 
     type=PATH,
     help="Folder of the figures and of complete.json.  [default: RUN/plots]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@json_option
 def complete(
     run_folder: Path,
     observed: str,

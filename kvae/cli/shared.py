@@ -1,7 +1,10 @@
 """Shared by several commands: quiet imports, the option --import, and tables."""
 
 import importlib
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,8 @@ from kvae.internal import user_files
 from kvae.internal.quiet_output import silenced
 from kvae.internal.visible import visible
 
-SAVED_MODELS = Path("saved_models")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+quiet_option = click.option("--quiet", is_flag=True, help="Print no progress, only the result.")
 
 
 def quiet_tensorflow() -> None:
@@ -42,9 +46,18 @@ def import_option() -> click.Option:
     )
 
 
-def verbosity() -> int:
-    """The argument `verbose` of Keras `fit`: a progress bar on a terminal, otherwise one line per epoch."""
-    return 1 if sys.stdout.isatty() else 2
+@contextmanager
+def progress(hidden: bool) -> Iterator[int]:
+    """What is printed in the block is progress, which can be hidden.
+
+    Yields:
+        The argument `verbose` of a training: a bar on a terminal, otherwise one line per epoch.
+    """
+    if hidden:
+        with open(os.devnull, "w") as nothing, redirect_stdout(nothing):
+            yield 0
+    else:
+        yield 1 if sys.stdout.isatty() and os.environ.get("TERM") != "dumb" else 2
 
 
 def print_evaluation(result: dict[str, Any]) -> None:
@@ -93,10 +106,9 @@ def print_table(table: Any, width: int = 110) -> None:
 
 
 def print_protocol(protocol: dict[str, Any]) -> None:
-    """Prints a protocol as one line."""
-    console().print(
-        "; ".join(f"{name}: {value}" for name, value in protocol.items() if value is not None), soft_wrap=True
-    )
+    """Prints a protocol as an indented list."""
+    lines = [f"  {name.replace('_', ' ')}: {value}" for name, value in protocol.items() if value is not None]
+    console().print("protocol:", *lines, sep="\n", soft_wrap=True)
 
 
 def three_digits(value: float | None) -> str:

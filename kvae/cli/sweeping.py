@@ -1,5 +1,6 @@
 """`kvae sweep`: one training for each point of a grid of settings."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,31 +8,48 @@ import click
 
 from kvae.cli import stopping
 from kvae.cli.output import say
-from kvae.cli.shared import SAVED_MODELS, print_table, quiet_tensorflow, verbosity
+from kvae.cli.shared import json_option, print_table, progress, quiet_option, quiet_tensorflow
+from kvae.cli.shell import RECIPE_OR_FILE, SAVED_MODELS, SETTING, SOURCE
 from kvae.cli.usage import PATH, command
 from kvae.internal import user_files
 from kvae.internal.errors import UserError
 
 
-@command()
-@click.option("--recipe", metavar="NAME|FILE.toml", help="The recipe of all trainings.  [default: digits_2d]")
-@click.option("--dataset", metavar="SOURCE", help="Short for --set data.source=...")
+@command(
+    examples=(
+        "kvae sweep --recipe digits_2d --set model.beta=0.5,1,2,4 --out saved_models/betas",
+        "kvae sweep --resume --out saved_models/betas",
+    )
+)
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE.toml",
+    type=RECIPE_OR_FILE,
+    help="The recipe of all trainings.  [default: digits_2d]",
+)
+@click.option("--dataset", metavar="SOURCE", type=SOURCE, help="The data, instead of those of the recipe.")
 @click.option(
     "--set",
     "settings",
     metavar="KEY=VALUE[,VALUE...]",
+    type=SETTING,
     multiple=True,
-    help="Values of a key. All combinations are trained; repeatable.",
+    help="Values of a key that `kvae keys` lists. All combinations are trained; repeatable.",
 )
 @click.option("--out", type=PATH, help="Folder of the sweep.  [default: saved_models/<name of the recipe>_sweep]")
 @click.option("--resume", is_flag=True, help="Continue a sweep that was interrupted: give --out and no other option.")
-def sweep(recipe: str | None, dataset: str | None, settings: tuple[str, ...], out: Path | None, resume: bool) -> None:
-    """Train a grid of settings and draw the rate-distortion curve.
-
-    \b
-    Example:
-      kvae sweep --recipe digits_2d --set model.beta=0.5,1,2,4 --out saved_models/betas
-    """
+@quiet_option
+@json_option
+def sweep(
+    recipe: str | None,
+    dataset: str | None,
+    settings: tuple[str, ...],
+    out: Path | None,
+    resume: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Train a grid of settings, and draw the rate-distortion curve of the models."""
     if resume and (recipe is not None or dataset is not None or settings or out is None):
         raise UserError("Expected --resume with --out FOLDER alone: a sweep keeps its settings.")
     quiet_tensorflow()
@@ -43,7 +61,8 @@ def sweep(recipe: str | None, dataset: str | None, settings: tuple[str, ...], ou
         made = sweeps.Sweep.open(out)
     else:
         values = load_values(recipe or "digits_2d")
-        further = [] if dataset is None else [f"data.source={_quoted(dataset)}"]
+        # In quotes, so that no comma of the dataset separates values.
+        further = [] if dataset is None else [f"data.source={json.dumps(dataset)}"]
         points = sweeps.plan(values, [*further, *settings])
         made = sweeps.Sweep.create(out or SAVED_MODELS / f"{values['name']}_sweep", points)
 
@@ -51,20 +70,18 @@ def sweep(recipe: str | None, dataset: str | None, settings: tuple[str, ...], ou
         say(f"{number} of {len(made.points)}: {point.name}")
 
     files = [word for path in user_files.imported() for word in ("--import", str(path))]
-    with stopping.sweep(made.folder, files):
-        errors = made.train(verbose=verbosity(), begin=begin)
-    _print(made.rows(), list(made.points[0].settings))
+    with stopping.sweep(made.folder, files), progress(quiet or as_json) as verbose:
+        errors = made.train(verbose=verbose, begin=begin)
+    rows = made.rows()
+    if as_json:
+        print(json.dumps({"sweep": str(made.folder), "runs": rows, "errors": {k: str(v) for k, v in errors.items()}}))
+    else:
+        _print(rows, list(made.points[0].settings))
     if errors:
         name, error = next(iter(errors.items()))
         raise UserError(f"{len(errors)} of {len(made.points)} trainings failed. {name}: {error}")
-    say(made.folder / "sweep.csv", made.folder / "rate_distortion.png")
-
-
-def _quoted(text: str) -> str:
-    """A text as a value of TOML, of which no comma separates values."""
-    import json
-
-    return json.dumps(text)
+    if not as_json:
+        say(made.folder / "sweep.csv", made.folder / "rate_distortion.png")
 
 
 def _print(rows: list[dict[str, Any]], keys: list[str]) -> None:

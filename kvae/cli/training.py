@@ -1,5 +1,6 @@
-"""`kvae demo`, `kvae recipes`, `kvae train`: from a recipe to a run folder."""
+"""`kvae demo`, `kvae train`: from a recipe to a run folder."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import click
 from kvae.cli import stopping
 from kvae.cli.exports import print_variants, write_samples
 from kvae.cli.output import say
-from kvae.cli.shared import SAVED_MODELS, print_evaluation, quiet_tensorflow, verbosity
-from kvae.cli.usage import PATH, command
+from kvae.cli.shared import json_option, print_evaluation, progress, quiet_option, quiet_tensorflow
+from kvae.cli.shell import BINARIZATION, LIKELIHOOD, NETWORK, RECIPE_OR_FILE, SAVED_MODELS, SETTING, SOURCE
+from kvae.cli.usage import PATH, Choice, command
 from kvae.internal import user_files
 from kvae.internal.errors import UserError
 
@@ -22,16 +24,23 @@ KEYS = {  # the keys of a configuration that options are short for
     "beta": "model.beta",
     "seed": "seed",
     "learning_rate": "training.learning_rate",
+    "network": "model.network",
+    "likelihood": "model.likelihood",
+    "binarize": "data.binarize",
+    "early_stopping": "training.early_stopping",
+    "tensorboard": "training.tensorboard",
 }
 
 
-@command()
+@command(examples=("kvae demo", "kvae demo --out my_demo --quiet"))
 @click.option(
     "--out",
     type=PATH,
     help="Folder of the run.  [default: saved_models/demo, which is replaced]",
 )
-def demo(out: Path | None) -> None:
+@quiet_option
+@json_option
+def demo(out: Path | None, quiet: bool, as_json: bool) -> None:
     """Train, evaluate, plot, export and sample with the digits that kvae contains."""
     from kvae.training.config import RunConfig, load_values
     from kvae.training.runs import check_free
@@ -44,44 +53,54 @@ def demo(out: Path | None) -> None:
     from kvae import export, training
     from kvae.training import results
 
-    start = time.monotonic()
-    say(f"1. Training {config.name} in {out}: {config.description}")
-    with stopping.training(out):
-        trained = training.train(config, out, overwrite=overwrite, verbose=verbosity())
-    say(f"   {time.monotonic() - start:.0f} s", "2. Evaluating on the 1,000 test digits")
-    print_evaluation(results.evaluate(trained, samples=500))
-    say("3. Plotting")
-    for path in results.draw(trained):
-        say(f"   {path}")
-    say(f"4. Exporting to {trained.bundle}")
-    print_variants(export.bundle_of_run(trained, test=export.test_images(trained)))
-    say("5. Sampling")
-    write_samples(out, 10, 0, out / "samples.png", means_only=False)
-    say(f"   {out / 'samples.png'}")
+    start, plots, samples = time.monotonic(), [], out / "samples.png"
+    with progress(quiet or as_json) as verbose:
+        say(f"1. Training {config.name} in {out}: {config.description}")
+        with stopping.training(out):
+            trained = training.train(config, out, overwrite=overwrite, verbose=verbose)
+        say(f"   {time.monotonic() - start:.0f} s", "2. Evaluating on the 1,000 test digits")
+        evaluation = results.evaluate(trained, samples=500)
+        print_evaluation(evaluation)
+        say("3. Plotting")
+        for path in results.draw(trained):
+            say(f"   {path}")
+            plots.append(str(path))
+        say(f"4. Exporting to {trained.bundle}")
+        print_variants(export.bundle_of_run(trained, test=export.test_images(trained)))
+        say("5. Sampling")
+        write_samples(out, 10, 0, samples, means_only=False)
+        say(f"   {samples}", "")
+    seconds = time.monotonic() - start
+    if as_json:
+        made = {"evaluation": evaluation, "plots": plots, "bundle": str(trained.bundle), "samples": str(samples)}
+        print(json.dumps({"run": str(out), "seconds": round(seconds, 1), **made}))
+        return
     say(
-        "",
-        f"Done in {time.monotonic() - start:.0f} s. The model is {out / 'model.keras'}",
+        f"Done in {seconds:.0f} s. The model is {out / 'model.keras'}",
         f"Next: kvae train --recipe mnist_2d    kvae sample {out} -n 64 -o grid.png",
     )
 
 
-@command()
-def recipes() -> None:
-    """List the recipes of kvae."""
-    from kvae.training import config
-    from kvae.training.config import RunConfig, load_values
-
-    names = list(config.recipes())
-    width = max(map(len, names))
-    for name in names:
-        say(f"{name:{width}}  {RunConfig.from_dict(load_values(name)).description}")
-
-
-@command()
-@click.option("--recipe", metavar="NAME|FILE.toml", help="A recipe of kvae, as `kvae recipes` lists them, or a file.")
+@command(
+    examples=(
+        "kvae train --recipe digits_2d",
+        "kvae train --recipe digits_2d --epochs 10 --latent-dim 5 --out runs/five",
+        "kvae train --dataset mnist5k --network conv --binarize none --likelihood continuous_bernoulli --epochs 1",
+        "kvae train --early-stopping 5 --set 'data.train=train[:90%]' --set 'data.validation=train[90%:]'",
+        "kvae train --recipe digits_2d --seed 1 --tensorboard --quiet --out runs/logged",
+        "kvae train --resume --out runs/five",
+    )
+)
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE.toml",
+    type=RECIPE_OR_FILE,
+    help="A recipe of kvae, as `kvae recipes` lists them, or a file.",
+)
 @click.option(
     "--dataset",
     metavar="SOURCE",
+    type=SOURCE,
     help="The data: mnist5k, a TFDS dataset, idx:DIR, csv:FILE, npz:FILE or images:DIR.",
 )
 @click.option("--out", type=PATH, help="Folder of the run.  [default: saved_models/<name of the recipe>]")
@@ -89,16 +108,51 @@ def recipes() -> None:
 @click.option("--overwrite", is_flag=True, help="Replace an existing run.")
 @click.option(
     "--distribute",
-    type=click.Choice(("mirrored", "multiworker")),  # distribution.KINDS, whose module takes 0.2 s to import
+    type=Choice(("mirrored", "multiworker")),  # distribution.KINDS, whose module takes 0.2 s to import
     help="Train on all devices of this machine, or on the workers in TF_CONFIG; then call this on each of them.",
 )
-@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key, e.g. model.beta=1.5; repeatable.")
-@click.option("--epochs", type=int, help="Short for --set training.epochs=...")
-@click.option("--batch-size", type=int, help="Short for --set data.batch_size=...")
-@click.option("--latent-dim", type=int, help="Short for --set model.latent_dim=...")
-@click.option("--beta", type=float, help="Short for --set model.beta=...")
-@click.option("--seed", type=int, help="Short for --set seed=...")
-@click.option("--learning-rate", type=float, help="Short for --set training.learning_rate=...")
+@click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    type=SETTING,
+    multiple=True,
+    help="Any key that `kvae keys` lists, e.g. model.beta=1.5; repeatable. The options below are for the commonest.",
+)
+@click.option("--epochs", type=int, help="Number of epochs (training.epochs).")
+@click.option("--batch-size", type=int, help="Images per batch (data.batch_size).")
+@click.option("--latent-dim", type=int, help="Number of latent dimensions (model.latent_dim).")
+@click.option("--beta", type=float, help="Weight of the KL term (model.beta).")
+@click.option("--seed", type=int, help="Seed of all random numbers of the training (seed).")
+@click.option("--learning-rate", type=float, help="Learning rate (training.learning_rate).")
+@click.option("--network", metavar="KIND", type=NETWORK, help="Encoder and decoder: mlp or conv (model.network).")
+@click.option(
+    "--likelihood",
+    metavar="KIND",
+    type=LIKELIHOOD,
+    help="p(x|z): bernoulli, continuous_bernoulli, gaussian or squared_error (model.likelihood).",
+)
+@click.option(
+    "--binarize",
+    metavar="KIND",
+    type=BINARIZATION,
+    help="How grey pixels become 0 or 1: threshold, stochastic, fixed or none (data.binarize).",
+)
+@click.option(
+    "--early-stopping",
+    metavar="EPOCHS",
+    type=int,
+    help="Stop after so many epochs without a better ELBO of the validation images (training.early_stopping), which "
+    "needs data.validation.",
+)
+@click.option(
+    "--tensorboard",
+    is_flag=True,
+    default=None,
+    help="Write logs for TensorBoard into the folder of the run (training.tensorboard).",
+)
+@quiet_option
+@json_option
 def train(
     recipe: str | None,
     out: Path | None,
@@ -107,18 +161,21 @@ def train(
     settings: tuple[str, ...],
     dataset: str | None,
     distribute: str | None,
+    quiet: bool,
+    as_json: bool,
     **short: Any,
 ) -> None:
-    """Train a model and write its run folder."""
+    """Train a model and write its run folder.
+
+    Without --recipe and --dataset, the recipe digits_2d is used: a model of digits that kvae contains.
+    """
     from kvae.training import distribution
     from kvae.training.config import RunConfig, collected, load_values, override, parse_setting
     from kvae.training.names import name_of_source
     from kvae.training.runs import Run, check_free
 
     short["dataset"] = dataset
-    given = [
-        (f"--{name.replace('_', '-')} {value}", KEYS[name], value) for name, value in short.items() if value is not None
-    ]
+    given = [(_as_typed(name, value), KEYS[name], value) for name, value in short.items() if value is not None]
     given += [(f"--set {text}", *parse_setting(text)) for text in settings]
     if resume and overwrite:
         raise UserError("Expected --resume or --overwrite. Received both.")
@@ -139,21 +196,25 @@ def train(
     start = time.monotonic()
     further = ["--distribute", distribute] if distribute else []
     further += [word for path in user_files.imported() for word in ("--import", str(path))]
-    with stopping.training(folder, resume, further):
+    with stopping.training(folder, resume, further), progress(quiet or as_json) as verbose:
         quiet_tensorflow()
         from kvae import training
 
-        options: dict[str, Any] = {"verbose": verbosity(), "distribute": distribute}
+        options: dict[str, Any] = {"verbose": verbose, "distribute": distribute}
         if resume:
             trained = training.resume(folder, config, **options)
         else:
             trained = training.train(config, folder, overwrite=overwrite, **options)
-    if not chief:
-        say(f"Trained in {time.monotonic() - start:.0f} s. The chief writes {trained.folder}.")
-        return
-    print_evaluation(trained.evaluation())
-    say(*_epochs_in_words(trained))
-    say(f"{trained.folder}: trained and evaluated in {time.monotonic() - start:.0f} s")
+    seconds = time.monotonic() - start
+    if as_json:
+        evaluation = trained.evaluation() if chief else None
+        print(json.dumps({"run": str(trained.folder), "seconds": round(seconds, 1), "evaluation": evaluation}))
+    elif chief:
+        print_evaluation(trained.evaluation())
+        say(*_epochs_in_words(trained))
+        say(f"{trained.folder}: trained and evaluated in {seconds:.0f} s")
+    else:
+        say(f"Trained in {seconds:.0f} s. The chief writes {trained.folder}.")
 
 
 def _epochs_in_words(run: Any) -> list[str]:
@@ -174,4 +235,10 @@ def _epochs_in_words(run: Any) -> list[str]:
     return [f"{ended} {epochs} of {training.epochs} epochs; weights of epoch {best} kept"]
 
 
-COMMANDS = (demo, recipes, train)
+def _as_typed(name: str, value: Any) -> str:
+    """An option as the user has given it."""
+    option = f"--{name.replace('_', '-')}"
+    return option if value is True else f"{option} {value}"
+
+
+COMMANDS = (demo, train)

@@ -1,6 +1,10 @@
-"""How arguments are read: a mistake is one sentence, an option is given once, and a path is not empty."""
+"""How arguments are read: a mistake is one sentence, an option is given once, and a path is not empty.
+
+The help of every command ends with examples, which the tests run.
+"""
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,26 @@ import click
 from kvae.internal.errors import UserError, unknown
 
 
-class Command(click.Command):
+class _Exemplified(click.Command):
+    """A command whose help ends with examples.
+
+    Args:
+        examples: lines that a user can type.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.examples = tuple(examples)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples:  # not wrapped, so that it can be copied
+                    formatter.write(f"{' ' * formatter.current_indent}{line}\n")
+        super().format_epilog(ctx, formatter)
+
+
+class Command(_Exemplified):
     """A command that refuses an option that is given twice. Click would take the last value and say nothing."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -25,7 +48,7 @@ class Command(click.Command):
         return super().parse_args(ctx, args)
 
 
-class Group(click.Group):
+class Group(_Exemplified, click.Group):
     """A group of commands that suggests the nearest name for an unknown one."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
@@ -34,7 +57,7 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
-class _Path(click.Path):
+class AnyPath(click.Path):
     """The path of a file or folder, which need not exist."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -43,8 +66,17 @@ class _Path(click.Path):
         return Path(value)
 
 
+class Choice(click.Choice):
+    """One of a few names. For another name, the error suggests the nearest."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value not in self.choices:
+            raise unknown("value" if param is None else f"value of {param.opts[0]}:", value, self.choices)
+        return value
+
+
 command = partial(click.command, cls=Command)
-PATH = _Path()
+PATH = AnyPath()
 
 
 def one_sentence(error: click.ClickException) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from kvae.internal.visible import shortened, shown
 
 OWN_PACKAGES = ("kvae", "keras", "tensorflow", "contextlib")
+LISTED = 20  # choices that a message lists; of more it names only the nearest
 MOST = 2**31 - 1  # the largest whole number that TensorFlow's 32-bit indices can hold
 
 
@@ -45,17 +46,25 @@ def first_line(error: BaseException, most: int = 300) -> str:
     return (lines[0].strip() or type(error).__name__)[:most].rstrip(".")
 
 
-def unknown(kind: str, received: object, choices: Iterable[str]) -> UserError:
+def unknown(
+    kind: str, received: object, choices: Iterable[str], nearest: Iterable[str] = (), where_listed: str = ""
+) -> UserError:
     """The error for a name that is not one of `choices`; the message suggests the nearest of them.
 
     Args:
         kind: what the name stands for, for example `"recipe"`.
         received: the name that was received.
-        choices: the valid names.
+        choices: the valid names. If there are many, the message names only the nearest.
+        nearest: valid names that the user probably meant, for a reason other than their spelling.
+        where_listed: a sentence that says where many choices are listed. By default the message lists them, unless it
+            names the nearest.
     """
     valid, name = sorted(choices), shortened(str(received), 200)
-    nearest = difflib.get_close_matches(name, valid, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    few = len(valid) <= LISTED
+    near = list(nearest) or difflib.get_close_matches(name, valid, n=1 if few else 3)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    if not few and (near or where_listed):
+        return UserError(f"Unknown {kind} {name!r}.{hint} {where_listed}".rstrip())
     return UserError(f"Unknown {kind} {name!r}.{hint} Expected one of: {', '.join(valid)}.")
 
 

@@ -1,6 +1,7 @@
 """The typed configuration of a run: it is read from TOML and written to config.json; keys and values are checked."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable
 from importlib import resources
@@ -41,22 +42,35 @@ Real = Annotated[float, BeforeValidator(_no_bool)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    """The text below each key is its meaning, as `kvae keys` prints it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class DataConfig(_Section):
-    """The section [data]: the source of the images and their preprocessing, as in `kvae.data.load`."""
+    """The source of the images and their preprocessing, as in `kvae.data.load`."""
 
     source: Annotated[str, AfterValidator(_no_null)] = "mnist5k"
+    """The data: mnist5k, a TFDS dataset such as mnist, idx:DIR, csv:FILE, npz:FILE or images:DIR."""
     train: str = "train"
+    """The images for training: a split or a slice of one, e.g. train[:90%]."""
     validation: str | None = None
+    """The images that are evaluated during training, e.g. train[90%:]; none by default."""
     test: str = "test"
+    """The images of the final evaluation."""
     binarize: Literal["threshold", "stochastic", "fixed", "none"] = "threshold"
+    """How grey pixels become 0 or 1: above a threshold, or drawn with their grey value as the probability, anew in
+    every epoch (stochastic) or once (fixed). With none they stay grey."""
     threshold: Real = Field(0.5, ge=0, lt=1)
+    """The grey value above which a pixel is 1, for binarize = "threshold"."""
     batch_size: Whole = 100
+    """The number of images per batch."""
     drop_remainder: bool = False
+    """Whether to leave out the last batch of an epoch if it is not full."""
     streaming: bool = False
+    """Whether to read the images from disk in batches, for sets that do not fit into memory."""
     evaluation_seed: Seed = 0
+    """The seed with which validation and test images are binarized."""
 
 
 class PartConfig(BaseModel):
@@ -83,14 +97,20 @@ class PartConfig(BaseModel):
 
 
 class ModelConfig(_Section):
-    """The section [model]: the size of the latent space and the parts of the model, as in `kvae.VAE`."""
+    """The size of the latent space and the parts of the model, as in `kvae.VAE`."""
 
     latent_dim: Whole = 2
+    """The number of latent dimensions."""
     network: PartConfig = PartConfig(kind=KINDS["network"])
+    """The kind of the encoder and of the decoder, which mirrors it."""
     likelihood: PartConfig = PartConfig(kind=KINDS["likelihood"])
+    """The kind of p(x|z), which says how the pixels of an image vary around its mean."""
     prior: PartConfig = PartConfig(kind=KINDS["prior"])
+    """The kind of p(z), from which new images are drawn."""
     posterior: PartConfig = PartConfig(kind=KINDS["posterior"])
+    """The kind of q(z|x), which the encoder predicts."""
     objective: PartConfig = PartConfig(kind=KINDS["objective"])
+    """The kind of the loss that training minimises."""
 
     @model_validator(mode="before")
     @classmethod
@@ -99,34 +119,55 @@ class ModelConfig(_Section):
 
 
 class TrainingConfig(_Section):
-    """The section [training]: how the model is trained with Keras `fit`."""
+    """How the model is trained with Keras `fit`."""
 
     epochs: Whole = 10
+    """The number of epochs, each of which shows every training image once."""
     optimizer: Literal["adam", "adamw", "adamax", "rmsprop", "sgd"] = "adam"
+    """The optimizer of Keras."""
     learning_rate: Real = Field(1e-3, gt=0)
+    """The learning rate, after the warm-up and before the schedule lowers it."""
     schedule: Literal["constant", "cosine", "exponential"] = "constant"
-    final_learning_rate: Real = Field(0.0, ge=0)  # the rate at the end of the schedule
-    warmup_epochs: Real = Field(0.0, ge=0)  # epochs in which the rate grows from 0; at most half of the training
-    beta_warmup_epochs: Real = Field(0.0, ge=0)  # epochs in which beta grows from 0
-    early_stopping: Whole | None = None  # epochs without a better val_elbo after which training stops
-    monitor_test: bool = False  # whether to show metrics of the test set if there is no validation set
-    monitor_every: Whole = 1  # epochs between two evaluations of the validation or test set
-    show_batch_seconds: Annotated[Real, Field(ge=0)] | None = None  # seconds between two printed losses of a batch
-    plots: tuple[str, ...] = ()  # kinds of figures to draw
-    plots_every: Whole | None = None  # epochs between two drawings; by default figures are drawn only at the end
+    """How the learning rate changes during training."""
+    final_learning_rate: Real = Field(0.0, ge=0)
+    """The learning rate at the end of the schedule."""
+    warmup_epochs: Real = Field(0.0, ge=0)
+    """The epochs in which the learning rate grows from 0; at most half of the training."""
+    beta_warmup_epochs: Real = Field(0.0, ge=0)
+    """The epochs in which beta, the weight of the KL term, grows from 0."""
+    early_stopping: Whole | None = None
+    """The number of epochs without a better ELBO of the validation images after which training stops."""
+    monitor_test: bool = False
+    """Whether to show the ELBO of the test images during training if there are no validation images."""
+    monitor_every: Whole = 1
+    """The number of epochs between two evaluations of the validation or test images."""
+    show_batch_seconds: Annotated[Real, Field(ge=0)] | None = None
+    """The seconds between two printed losses of a random training batch; none are printed by default."""
+    plots: tuple[str, ...] = ()
+    """The kinds of figures to draw, as in `kvae plot`."""
+    plots_every: Whole | None = None
+    """The number of epochs between two drawings; by default figures are drawn only at the end."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
-    jit_compile: bool | Literal["auto"] = "auto"  # whether to compile with XLA; "auto" if this is faster
-    steps_per_execution: Whole | Literal["auto"] = "auto"  # batches between two calls of the batch callbacks
-    checkpoint_seconds: Real = Field(10.0, ge=0)  # minimum seconds between two checkpoints
+    """The precision of the networks; all densities are computed in float32."""
+    jit_compile: bool | Literal["auto"] = "auto"
+    """Whether to compile with XLA; "auto" does so if this is faster."""
+    steps_per_execution: Whole | Literal["auto"] = "auto"
+    """The number of batches between two calls of the batch callbacks of Keras."""
+    checkpoint_seconds: Real = Field(10.0, ge=0)
+    """The least number of seconds between two checkpoints, from which `kvae train --resume` continues."""
     tensorboard: bool = False
+    """Whether to write logs for TensorBoard into the folder of the run."""
 
 
 class RunConfig(_Section):
     """The whole configuration of a run. On one machine, the same configuration gives the same weights bit for bit."""
 
     name: str = "run"
+    """The name of the run and of its folder; by default that of the recipe."""
     description: str = ""
+    """What the run is for, in one sentence."""
     seed: Seed = 0
+    """The seed of the initial weights, of the order of the images and of all random numbers of the training."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
@@ -196,12 +237,17 @@ def _explain(cls: type[BaseModel], mistake: Any) -> str:
     path = [str(part) for part in mistake["loc"]]
     key = ".".join(path) or "configuration"
     if mistake["type"] == "extra_forbidden":
-        return str(unknown("key", key, keys(cls))).rstrip(".")
+        return str(_unknown_key(key)).rstrip(".")
     if mistake["type"] == "value_error":
         return str(mistake["ctx"]["error"])
     key = ".".join(part for part in path if part != "bool" and "[" not in part)  # without the members of a union
     message = "expected a table of keys" if mistake["type"] == "model_type" else mistake["msg"]
-    return f"{key}: {message[0].lower()}{message[1:]}. Received {shown(mistake['input'])}"
+    hint = ""
+    if mistake["type"] == "literal_error":
+        expected = re.findall(r"'([^']*)'", mistake["ctx"]["expected"])
+        near = difflib.get_close_matches(str(mistake["input"])[:200], expected, n=1)
+        hint = f". Did you mean {near[0]!r}?" if near else ""
+    return f"{key}: {message[0].lower()}{message[1:]}. Received {shown(mistake['input'])}{hint}"
 
 
 def keys(cls: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
@@ -335,11 +381,14 @@ def _path_of(key: str) -> list[str]:
         return ["model", SHORT[path[1]][0], path[1]]
     if key in valid or (len(path) == 3 and path[0] == "model" and path[1] in KINDS and path[2]):
         return path
-    same_name = [name for name in valid if name.rsplit(".", 1)[-1] == path[-1]]
-    name = shortened(key, 200)
-    nearest = same_name or difflib.get_close_matches(name, valid, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    raise UserError(f"Unknown key {name!r}.{hint} Expected one of: {', '.join(valid)}.")
+    raise _unknown_key(key)
+
+
+def _unknown_key(key: str) -> UserError:
+    """The error for a key that does not exist; a key of the same name in another section is the nearest."""
+    valid, name = keys(), key.rsplit(".", 1)[-1]
+    same_name = [other for other in valid if other.rsplit(".", 1)[-1] == name]
+    return unknown("key", key, valid, same_name, "All keys: kvae keys")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -75,13 +75,16 @@ def evaluate(
     return result
 
 
-def draw(run: Run, kinds: Iterable[str] = (), suffix: str = ".png", **options: Any) -> Iterator[Path | str]:
-    """Draws figures of a run into its folder.
+def draw(
+    run: Run, kinds: Iterable[str] = (), suffix: str = ".png", folder: Path | None = None, **options: Any
+) -> Iterator[Path | str]:
+    """Draws figures of a run.
 
     Args:
         run: a run that has finished.
         kinds: names in `kvae.plotting.figures.KINDS`. By default all kinds that suit the run.
         suffix: the suffix of the files, `.png`, `.svg` or `.pdf`.
+        folder: the folder of the files. By default the run's folder of figures.
         **options: options of the kinds. Each kind gets the options that it has.
 
     Yields:
@@ -95,7 +98,7 @@ def draw(run: Run, kinds: Iterable[str] = (), suffix: str = ".png", **options: A
     for kind in kinds or figures.KINDS:
         accepted = {name: value for name, value in options.items() if name in figures.options_of(kind)}
         try:
-            yield from figures.draw(kind, subject, run.plots, suffix=suffix, **accepted)
+            yield from figures.draw(kind, subject, folder or run.plots, suffix=suffix, **accepted)
         except figures.Unsuitable as error:
             if kinds:
                 raise

@@ -13,7 +13,7 @@ from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model.vae import VAE
 from kvae.plotting import figures
-from kvae.training import callbacks, checkpoints, distribution, divergence, history
+from kvae.training import callbacks, checkpoints, distribution, divergence, history, progress
 from kvae.training.build import build_model, build_optimizer, make_parts, resolved, steps_per_epoch
 from kvae.training.config import RunConfig
 from kvae.training.runs import Run, check_free
@@ -44,7 +44,7 @@ def train(
         config: the configuration of the run.
         folder: the path of the run folder.
         overwrite: whether to replace an existing run. False by default.
-        verbose: what Keras `fit` prints: 0 nothing, 1 a progress bar, 2 one line per epoch.
+        verbose: what is printed: 0 nothing, 1 one progress bar for the whole training, 2 one line per epoch.
         extra: further Keras callbacks.
         distribute: `"mirrored"` to train on all devices of this machine; `"multiworker"` to train on the machines in
             TF_CONFIG, each of which must call this function with the same arguments; or None. It changes the result
@@ -89,7 +89,7 @@ def resume(
         folder: the path of the run folder.
         config: the expected configuration. It must be that of the run, but may have more epochs if the learning rate
             is constant, because then the finished epochs do not depend on their number. By default that of the run.
-        verbose: what Keras `fit` prints: 0 nothing, 1 a progress bar, 2 one line per epoch.
+        verbose: what is printed: 0 nothing, 1 one progress bar for the whole training, 2 one line per epoch.
         extra: further Keras callbacks.
         distribute: as in `train`. All workers read the run folder.
 
@@ -246,22 +246,26 @@ def _fit_and_save(session: _Session) -> Run:
 def _call_fit(session: _Session, stopping: callbacks.EarlyStopping | None) -> None:
     data, config, resumed = session.data, session.run.config, session.resumed
     held_out = data.test if data.validation is None and config.training.monitor_test else data.validation
+    epochs, begun = config.training.epochs, resumed.state.epochs if resumed else 0
+    verbose, name = session.verbose if session.chief else 0, "test" if held_out is data.test else "validation"
     try:
-        session.vae.fit(
-            data.train,
-            validation_data=held_out,
-            validation_freq=config.training.monitor_every,
-            epochs=config.training.epochs,
-            initial_epoch=resumed.state.epochs if resumed else 0,
-            callbacks=[
-                _stop_at_divergence(session),
-                callbacks.DataEpoch(data.epoch),
-                *([stopping] if stopping else []),
-                *session.extra,
-                *(_output_callbacks(session, stopping) if session.chief else []),
-            ],
-            verbose=session.verbose if session.chief else 0,
-        )
+        with progress.shown(verbose, epochs, steps_per_epoch(data), name, begun) as shown:
+            session.vae.fit(
+                data.train,
+                validation_data=held_out,
+                validation_freq=config.training.monitor_every,
+                epochs=epochs,
+                initial_epoch=begun,
+                callbacks=[
+                    _stop_at_divergence(session),
+                    callbacks.DataEpoch(data.epoch),
+                    *shown,
+                    *([stopping] if stopping else []),
+                    *session.extra,
+                    *(_output_callbacks(session, stopping) if session.chief else []),
+                ],
+                verbose=0,
+            )
     except tf.errors.OpError as error:
         if distribution.lost_worker(session.vae.distribute_strategy, error):
             raise UserError(

@@ -1,14 +1,12 @@
-"""`kvae train`, `kvae evaluate`, `kvae recipes` and `kvae demo`: exit status, words, and files that appear."""
+"""`kvae train`, `kvae evaluate` and `kvae demo`: exit status, words, and files that appear."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import SMALL, kvae
 from figure_cases import FILES
 
-from kvae import cli
 from kvae.internal import sealed
 from kvae.training.runs import Run
 
@@ -93,13 +91,6 @@ def test_grey_pixels_under_a_bernoulli_are_one_line_of_warning(tmp_path):
     assert result.stderr.count("\n") == 1
     evaluation = json.loads((tmp_path / "grey" / "evaluation.json").read_text())
     assert "cross entropy" in evaluation["protocol"]["warning"]
-
-
-def test_recipes_lists_every_recipe(call):
-    status, out, _ = call("recipes")
-    assert status == 0
-    shipped = sorted(path.stem for path in (Path(cli.__file__).parent.parent / "training" / "recipes").glob("*.toml"))
-    assert [line.split()[0] for line in out.splitlines()] == shipped
 
 
 @pytest.mark.slow

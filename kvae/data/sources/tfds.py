@@ -58,7 +58,12 @@ def _damage_named(builder: Any, what: str) -> Iterator[None]:
 def _unknown(name: str) -> UserError:
     import tensorflow_datasets as tfds
 
-    near = difflib.get_close_matches(name, ["mnist5k", *tfds.list_builders(with_community_datasets=False)], n=1)
+    from kvae.data.sources import READERS
+
+    kind, colon, place = name.partition(":")
+    near = [f"{reader}:{place}" for reader in difflib.get_close_matches(kind, READERS, n=1) if colon]
+    if not near:
+        near = difflib.get_close_matches(name, ["mnist5k", *tfds.list_builders(with_community_datasets=False)], n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UserError(
         f"Unknown dataset {name!r}.{hint} Expected mnist5k (embedded), a name of TensorFlow Datasets, "

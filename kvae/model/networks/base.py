@@ -83,7 +83,12 @@ def check_image_shape(image_shape: Sequence[int]) -> Shape:
 
 
 class Network(Saving):
-    """Base of the four networks: makes their layers and holds the options that their layers have in common."""
+    """Base of the four networks: makes their layers and holds the options that their layers have in common.
+
+    Args:
+        initialization: initial weights, `"glorot"` (the default: Glorot uniform kernels, zero biases) or `"fan_in"`
+            (kernels and biases uniform in +-1/sqrt(fan_in)).
+    """
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ class ConvEncoder(Encoder):
             width, rounding up. (32, 64) by default.
         dense_units: width of the dense layer between the convolutions and the heads. 128 by default.
         activation: activation of the hidden layers. `"relu"` by default.
-        scale: as in `kvae.networks.MLPEncoder`.
+        scale: what the second head predicts, `"log_var"` (the default) or `"log_sigma"`, half of it.
         **options: as in `kvae.networks.MLPEncoder`.
 
     Call arguments:

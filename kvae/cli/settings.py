@@ -1,0 +1,106 @@
+"""`kvae recipes`, `kvae keys`: what a training can be asked for."""
+
+import difflib
+import json
+from typing import Any
+
+import click
+
+from kvae.cli.output import say
+from kvae.cli.shared import console, json_option, quiet_tensorflow
+from kvae.cli.shell import KEY_WORDS, RECIPE
+from kvae.cli.usage import command
+from kvae.internal.errors import UserError, unknown
+
+MODEL = "model"  # the section whose parts have options of their own
+
+
+@command(examples=("kvae recipes", "kvae recipes mnist_2d > mine.toml"))
+@click.argument("name", required=False, type=RECIPE)
+@json_option
+def recipes(name: str | None, as_json: bool) -> None:
+    """List the recipes of kvae, or print one: its TOML, ready to copy and change."""
+    from kvae.training import config
+    from kvae.training.config import RunConfig, load_values
+
+    available = config.recipes()
+    if name is not None and name not in available:
+        raise unknown("recipe", name, available)
+    if name is not None:
+        print(json.dumps(load_values(name)) if as_json else available[name], end="\n" if as_json else "")
+        return
+    about = {name: RunConfig.from_dict(load_values(name)).description for name in available}
+    if as_json:
+        print(json.dumps(about))
+        return
+    width = max(map(len, about))
+    for recipe, description in about.items():
+        say(f"{recipe:{width}}  {description}")
+
+
+@command(examples=("kvae keys", "kvae keys training", "kvae keys learning rate", "kvae keys model --json"))
+@click.argument("words", nargs=-1, metavar="[SECTION] [WORD ...]", type=KEY_WORDS)
+@json_option
+def keys(words: tuple[str, ...], as_json: bool) -> None:
+    """List the keys of a configuration: their types, defaults and meanings.
+
+    A key is set in a recipe, or with --set KEY=VALUE. SECTION is one of data, model and training. Each WORD occurs in
+    the key or in its meaning. The options of a part of the model depend on its kind.
+    """
+    from kvae.training import keys as keys_
+
+    sections, found = keys_.sections(), list(keys_.of_sections())
+    section = words[0] if words and words[0] in {each.name for each in sections} else None
+    if section in (None, MODEL):
+        quiet_tensorflow()
+        sections += keys_.kinds()
+        found += keys_.of_parts()
+    if section is not None:
+        found = [key for key in found if key.section.partition(".")[0] == section]
+    wanted = [word.lower() for word in words[section is not None :]]
+    found = [key for key in found if all(word in f"{key.name} {key.type} {key.meaning}".lower() for word in wanted)]
+    if not found:
+        raise _nothing(words, [key.name for key in keys_.of_sections()])
+    if as_json:
+        listed = [{**key._asdict(), "section": key.section or None} for key in found]
+        print(json.dumps({"keys": listed}))
+        return
+    for each in sections:
+        within = [key for key in found if (key.section, key.kind) == (each.name, each.kind)]
+        everything = not wanted and (section is None or each.name.partition(".")[0] == section)
+        if within or everything:
+            _print_section(each, within)
+
+
+def _nothing(words: tuple[str, ...], names: list[str]) -> UserError:
+    """The error for words that no key has."""
+    if len(words) == 1:
+        nearest = difflib.get_close_matches(words[0], [name.rpartition(".")[2] for name in names], n=3)
+        nearest = [name for name in names if name.rpartition(".")[2] in nearest]
+        return unknown("key", words[0], names, nearest, "All keys: kvae keys")
+    return UserError(f"Expected words that a key or its meaning has. No key has all of: {' '.join(words)}.")
+
+
+def _print_section(section: Any, keys: list[Any]) -> None:
+    """Prints a section as TOML would begin it, and its keys as a table."""
+    from rich.table import Table
+
+    from kvae.training.keys import shown_default
+
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(keys), pad_edge=False)
+    table.add_column("key", no_wrap=True)
+    table.add_column("default")
+    table.add_column("type", max_width=24)
+    table.add_column("meaning", ratio=1)
+    for key in keys:
+        table.add_row(f"  {key.name}", shown_default(key), key.type, key.meaning)
+    out = console(120)
+    heading = f"[{section.name}]  " if section.name else ""
+    heading += f'kind = "{section.kind}": ' if section.kind else ""
+    out.print(heading + section.meaning, soft_wrap=True)
+    if keys:
+        out.print(table)
+    out.print()
+
+
+COMMANDS = (recipes, keys)
