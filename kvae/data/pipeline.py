@@ -4,6 +4,7 @@ An epoch depends on (seed, epoch number) alone. Each iteration of `Data.train` i
 resume a training run, set it (`kvae.training.callbacks.DataEpoch`).
 """
 
+import copy
 import numbers
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -178,6 +179,23 @@ class Data:
         if split.images is None:
             return self.examples(part, int(index.max()) + 1)[0][index]
         return self._fixed_binarization(part)(tf.constant(split.images[index]), index + split.start).numpy()
+
+    def originals_at(self, part: str, places: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The images at given places of a split before they are binarized: their grey values or colours.
+
+        Args:
+            part: `train`, `validation` or `test`.
+            places: indices of the images in the split `[N]`, from 0.
+
+        Returns:
+            `[N, H, W, C]` float32 in [0, 1].
+
+        Raises:
+            UserError: as `images_at`.
+        """
+        unchanged = copy.copy(self)
+        unchanged._binarizations = dict.fromkeys(self._binarizations, _Binarization("none", 0.0, 0))
+        return unchanged.images_at(part, places)
 
     def labels_at(self, part: str, places: Sequence[int] | np.ndarray) -> np.ndarray:
         """The labels `[N]` of the images at given places of a split.

@@ -112,7 +112,7 @@ class TrainingConfig(_Section):
     monitor_test: bool = False  # whether to show metrics of the test set if there is no validation set
     monitor_every: Whole = 1  # epochs between two evaluations of the validation or test set
     show_batch_seconds: Annotated[Real, Field(ge=0)] | None = None  # seconds between two printed losses of a batch
-    plots: tuple[str, ...] = ()  # kinds of figures to draw
+    plots: tuple[str, ...] = ()  # kinds of figures to draw, such as "lattice" or "lattice(n=50)"
     plots_every: Whole | None = None  # epochs between two drawings; by default figures are drawn only at the end
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     jit_compile: bool | Literal["auto"] = "auto"  # whether to compile with XLA; "auto" if this is faster

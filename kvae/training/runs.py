@@ -42,8 +42,8 @@ DECISIVE = ("kvae", "tensorflow", "keras")  # another version of these can chang
 FILES = r"""
     config\.json | history\.csv | evaluation(-[^/]+)?\.json | (model|encoder|decoder)\.keras | samples\.png
     | \.lock | \.lock\.json | checkpoint/epoch-\d+/(model\.keras|state\.json|best_weights\.npz) | tensorboard/.*
-    | plots/(samples|reconstructions|latent_scatter|lattice|interpolation|learning_curves|completion|posterior_contours
-             |complete)(_\w+)?\.(png|svg|pdf) | plots/complete\.json
+    | plots/(samples|reconstructions|latent_scatter|lattice|map|interpolation|learning_curves|completion
+             |posterior_contours|complete)(_\w+)?\.(png|svg|pdf) | plots/complete\.json
 """
 
 
