@@ -205,6 +205,7 @@ DIGITS_2D = {
     "reconstructions": {},
     "latent_scatter": {},
     "lattice": {},
+    "map": {},
     "interpolation": {},
     "learning_curves": {},
     "completion": {},
@@ -244,7 +245,7 @@ EXPERIMENTS = [
         "negative ELBO on test images 161.84 (one Monte-Carlo value on one batch of 100); SVI loss of a completed "
         "digit 47.74 (it is not said which digit)",
         measures(one_batch, test_set, svi, completions),
-        {**DIGITS_2D, "lattice": {"n": 50, "extent": 3.0}},
+        {**DIGITS_2D, "lattice": {"extent": 3.0}},
         "161.84 is one value on one batch of 100; such batches differ widely, so only the value for the whole test set "
         "should be published. The article does not say to which digit its SVI loss belongs: the values of ten digits "
         "show how much they differ.",
@@ -339,7 +340,8 @@ def conduct(experiment: Experiment, folder: Path, pictures: Path, quick: bool) -
     drawn = []
     shutil.rmtree(pictures / experiment.recipe, ignore_errors=True)
     for kind, options in experiment.pictures.items():
-        for path in figures.draw(kind, first.subject, pictures / experiment.recipe, **options):
+        chosen = {**training.results.plot_options(first.run.config, kind), **options}
+        for path in figures.draw(kind, first.subject, pictures / experiment.recipe, **chosen):
             drawn.append(path.relative_to(pictures.parent).as_posix())
     return {
         "recipe": experiment.recipe,

@@ -84,10 +84,15 @@ def evaluate(
 )
 @click.argument("run_folder", metavar="RUN", type=RUN)
 @click.argument("kinds", metavar="[KIND ...]", nargs=-1, type=PLOT_KIND)
-@click.option("-n", type=int, help="samples, latent_scatter: number of images; lattice: images per side.")
+@click.option("-n", type=int, help="samples, latent_scatter: number of images; lattice, map: images per side.")
 @click.option("--seed", type=int, help="Seed of all draws.  [default: 0]")
-@click.option("--extent", type=float, help="lattice: it covers the square [-extent, extent]^2.  [default: 2]")
+@click.option(
+    "--extent",
+    type=float,
+    help="lattice, map: covers the square [-extent, extent]^2.  [default: the encoded test images]",
+)
 @click.option("--quantiles", is_flag=True, default=None, help="lattice: points at quantiles of the standard normal.")
+@click.option("--seamless", is_flag=True, default=None, help="lattice: the images alone, without axes and gaps.")
 @click.option(
     "--pair", "pairs", metavar="A,B", multiple=True, help="interpolation: from class A to class B; repeatable."
 )
@@ -118,7 +123,7 @@ def plot(
 ) -> None:
     """Draw figures of a run: the given kinds, or all kinds that suit the run.
 
-    KIND: samples, reconstructions, latent_scatter, lattice, interpolation, learning_curves, completion,
+    KIND: samples, reconstructions, latent_scatter, lattice, map, interpolation, learning_curves, completion,
     posterior_contours.
     """
     from kvae.training.runs import Run
@@ -133,7 +138,7 @@ def plot(
 
     figures.check_kinds(kinds)
     for name in given:
-        if not any(name in figures.options_of(kind) for kind in kinds or figures.KINDS):
+        if not any(name in figures.options_of(figures.parse(kind)[0]) for kind in kinds or figures.KINDS):
             owners = [kind for kind in figures.KINDS if name in figures.options_of(kind)]
             raise UserError(
                 f"Expected an option of {', '.join(kinds)}. Received an option that belongs to {', '.join(owners)}."
@@ -239,6 +244,8 @@ def _report_completion(result: dict[str, Any], images: int, loss: float, seconds
     """Prints the scores of completions as a table, with their protocol."""
     from rich.table import Table
 
+    from kvae.completion.scoring import LEAST_EFFECTIVE
+
     table = Table(title=None)
     table.add_column("log p(missing | observed), nats per image")
     table.add_column("mean", justify="right")
@@ -260,6 +267,13 @@ def _report_completion(result: dict[str, Any], images: int, loss: float, seconds
         f"{scores['effective_samples']:.0f}; inference and prediction {seconds:.1f} s",
         soft_wrap=True,
     )
+    if scores["unreliable"]:
+        console().print(
+            f"Warning: the score of {scores['unreliable']} of {images} images is unreliable, because fewer than "
+            f"{LEAST_EFFECTIVE} of the {result['protocol']['latent_samples']} draws of z count for it. Use more "
+            "--samples, or --exact with 2 latent dimensions.",
+            soft_wrap=True,
+        )
     print_protocol(result["protocol"])
 
 

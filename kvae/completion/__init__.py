@@ -9,10 +9,11 @@
 
 from kvae.completion.baselines import pixel_mean_baseline, zero_filled_baseline
 from kvae.completion.completions import Completion, complete, evaluate
-from kvae.completion.scoring import Score, importance_estimate, quadrature_score, score
+from kvae.completion.scoring import LEAST_EFFECTIVE, Score, importance_estimate, quadrature_score, score
 from kvae.completion.variational_inference import Inferred, article_options, infer
 
 __all__ = [
+    "LEAST_EFFECTIVE",
     "Completion",
     "Inferred",
     "Score",

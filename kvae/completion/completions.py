@@ -7,7 +7,7 @@ import numpy as np
 from kvae.completion.baselines import has_pixel_means, pixel_mean_baseline, zero_filled_baseline
 from kvae.completion.masked_images import BATCH, check_images
 from kvae.completion.prediction import predict
-from kvae.completion.scoring import Score, quadrature_score, score
+from kvae.completion.scoring import LEAST_EFFECTIVE, Score, quadrature_score, score
 from kvae.completion.variational_inference import Inferred, infer, infer_whole
 from kvae.evaluation import Estimate
 from kvae.internal import memory
@@ -127,8 +127,8 @@ def evaluate(
         A dictionary that can be written as JSON. Its entries `kvae`, `pixel_means` (if means determine the
         likelihood), `zero_filled` and `quadrature` (if `exact`) each have the `mean` over the images, its
         `standard_error`, and the score `per_image`. `kvae` also has `monte_carlo_standard_error`, the mean over the
-        images, and `effective_samples`, the median; `quadrature` also has `error`, the largest. `converged` is the
-        number of images whose inference has converged.
+        images, `effective_samples`, the median, and `unreliable`, the number of images with fewer than 5 of these;
+        `quadrature` also has `error`, the largest. `converged` is the number of images whose inference has converged.
 
     Raises:
         UserError: if the value of a missing pixel is not known, or if a baseline or the quadrature does not accept
@@ -155,6 +155,7 @@ def evaluate(
         }
     result["kvae"]["monte_carlo_standard_error"] = float(completion.score.standard_error.mean())
     result["kvae"]["effective_samples"] = float(np.median(completion.score.effective_samples))
+    result["kvae"]["unreliable"] = int((completion.score.effective_samples < LEAST_EFFECTIVE).sum())
     if exact:
         result["quadrature"]["error"] = float(errors.max())
     result["converged"] = int(completion.inferred.converged.sum())

@@ -11,6 +11,9 @@ from kvae.evaluation import quadrature
 from kvae.model.vae import VAE
 from kvae.noise.streams import Stream
 
+# Effective samples below which a score is unreliable. Its standard error, about 1 / sqrt(5) nats there, is too.
+LEAST_EFFECTIVE = 5
+
 
 class Score(NamedTuple):
     """log p(missing | observed) per image, in nats, with its uncertainty; NaN if the missing pixels are not known."""

@@ -4,6 +4,7 @@ An epoch depends on (seed, epoch number) alone. Each iteration of `Data.train` i
 resume a training run, set it (`kvae.training.callbacks.DataEpoch`).
 """
 
+import copy
 import numbers
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -198,6 +199,23 @@ class Data:
     def has_labels(self, part: str) -> bool:
         """Whether the images of a split have labels; raises `UserError` if the split does not exist."""
         return self._split(part).labels is not None
+
+    def originals_at(self, part: str, places: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The images at given places of a split before they are binarized: their grey values or colours.
+
+        Args:
+            part: `train`, `validation` or `test`.
+            places: indices of the images in the split `[N]`, from 0.
+
+        Returns:
+            `[N, H, W, C]` float32 in [0, 1].
+
+        Raises:
+            UserError: as `images_at`.
+        """
+        unchanged = copy.copy(self)
+        unchanged._binarizations = dict.fromkeys(self._binarizations, _Binarization("none", 0.0, 0))
+        return unchanged.images_at(part, places)
 
     def labels_at(self, part: str, places: Sequence[int] | np.ndarray) -> np.ndarray:
         """The labels `[N]` of the images at given places of a split.

@@ -144,7 +144,7 @@ class TrainingConfig(_Section):
     show_batch_seconds: Annotated[Real, Field(ge=0)] | None = None
     """The seconds between two printed losses of a random training batch; none are printed by default."""
     plots: tuple[str, ...] = ()
-    """The kinds of figures to draw, as in `kvae plot`."""
+    """The kinds of figures to draw, as in `kvae plot`, also with options: `lattice(n=50)`."""
     plots_every: Whole | None = None
     """The number of epochs between two drawings; by default figures are drawn only at the end."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"

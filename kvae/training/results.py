@@ -14,6 +14,7 @@ from kvae.internal import files
 from kvae.internal.errors import UserError, check_seed, check_whole
 from kvae.plotting import drawing, figures
 from kvae.plotting.figures import Subject
+from kvae.training.config import RunConfig
 from kvae.training.runs import Run
 from kvae.training.train_resume import load_data, protocol
 
@@ -82,10 +83,12 @@ def draw(
 
     Args:
         run: a run that has finished.
-        kinds: names in `kvae.plotting.figures.KINDS`. By default all kinds that suit the run.
+        kinds: names in `kvae.plotting.figures.KINDS`, as in `kvae.plotting.figures.parse`. By default all kinds that
+            suit the run.
         suffix: the suffix of the files, `.png`, `.svg` or `.pdf`.
         folder: the folder of the files. By default the run's folder of figures.
-        **options: options of the kinds. Each kind gets the options that it has.
+        **options: options of the kinds. Each kind gets the options that it has. They win over those that the run's
+            configuration has for this kind in `training.plots`.
 
     Yields:
         The path of each figure. If no kinds were given, also a line for each kind that does not suit the run.
@@ -96,13 +99,22 @@ def draw(
     figures.check_kinds(kinds)
     kinds, subject = tuple(kinds), subject_of(run)
     for kind in kinds or figures.KINDS:
-        accepted = {name: value for name, value in options.items() if name in figures.options_of(kind)}
+        name, given = figures.parse(kind)
+        accepted = {option: value for option, value in options.items() if option in figures.options_of(name)}
+        chosen = {**plot_options(run.config, name), **given, **accepted}
         try:
-            yield from figures.draw(kind, subject, folder or run.plots, suffix=suffix, **accepted)
+            yield from figures.draw(name, subject, folder or run.plots, suffix=suffix, **chosen)
         except figures.Unsuitable as error:
             if kinds:
                 raise
             yield f"{kind}: left out. {error}"
+
+
+def plot_options(config: RunConfig, kind: str) -> dict[str, Any]:
+    """The options that a configuration has for a kind of figure in `training.plots`, such as
+    `lattice(n=50, seamless=true)`.
+    """
+    return dict(figures.parse(text) for text in config.training.plots).get(kind, {})
 
 
 class Completed(NamedTuple):
@@ -184,7 +196,9 @@ def complete(
         "units": "nats per image",
     }
     folder = folder or run.plots
-    drawings = {"complete": figures.completion_rows(x[:10], completed.head(10))}
+    drawings = {
+        "complete": figures.completion_rows(x[:10], completed.head(10), subject.originals(x[:10], indices[:10]))
+    }
     if vae.latent_dim == 2:
         drawings["complete_contours"] = figures.contour_panels(vae, x[0], completed.observed[0], completed.inferred)
     for name, picture in drawings.items():

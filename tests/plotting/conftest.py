@@ -6,7 +6,7 @@ from figure_cases import HISTORY, LABELS, SHAPES
 from PIL import Image
 
 import kvae
-from kvae.plotting import drawing, figures
+from kvae.plotting import completion_figures, drawing, figures
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +62,7 @@ def tiny(subject_of) -> figures.Subject:
 @pytest.fixture
 def few_contour_points(monkeypatch):
     """A grid that is coarser than that of the pictures, where only what is in them counts."""
-    monkeypatch.setattr(figures, "CONTOUR_POINTS", 41)
+    monkeypatch.setattr(completion_figures, "CONTOUR_POINTS", 41)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import kvae
 from kvae import completion
 from kvae.internal.errors import UserError
 from kvae.model.posteriors import Distribution, Gaussian
-from kvae.plotting import drawing, figures
+from kvae.plotting import completion_figures, drawing, figures
 
 # --- completion
 
@@ -20,21 +20,21 @@ def test_completion_is_by_default_of_the_first_image_of_each_of_six_classes(digi
     with np.load(kvae.data.sources.MNIST5K) as archive:
         places = [first_places(archive["y_test"])[digit] for digit in range(6)]
         x = (archive["x_test"][places, ..., None] > 127.5).astype(np.float32)
-    np.testing.assert_array_equal(cells(shown(figure), (28, 28))[:, 0], x.repeat(3, axis=-1))
+    np.testing.assert_array_equal(cells(shown(figure), (28, 28))[:, 1], x.repeat(3, axis=-1))
 
 
 def test_completion_without_labels_is_of_the_first_six_images(subject_of):
     subject = subject_of("unlabelled")
     picture = cells(shown(figures.completion(subject)["completion"]), (3, 4))
-    np.testing.assert_array_equal(picture[:, 0, ..., :1], subject.data.examples("test", 6)[0])
+    np.testing.assert_array_equal(picture[:, 1, ..., :1], subject.data.examples("test", 6)[0])
 
 
 def test_completion_has_one_column_per_draw_and_keeps_the_observed_pixels_in_each(tiny):
     mask = np.array([[1, 0, 1, 0]] * 3, bool)
     picture = cells(shown(figures.completion(tiny, observed=mask, draws=4, places=[7, 2])["completion"]), (3, 4))
-    assert picture.shape[:2] == (2, 3 + 2 * 4)
+    assert picture.shape[:2] == (2, 4 + 2 * 4)
     x = tiny.data.examples("test")[0][[7, 2]]
-    for column in range(11):
+    for column in range(1, 12):
         np.testing.assert_array_equal(picture[:, column, :, ::2, :1], x[:, :, ::2])
 
 
@@ -42,6 +42,25 @@ def test_completion_says_the_score_of_every_row(tiny):
     figure = figures.completion(tiny, places=[7, 2], seed=3)["completion"]
     found = completion.complete(tiny.vae, tiny.data.images_at("test", [7, 2]), "top", seed=3)
     assert texts(figure)[-2:] == [f"{value:.1f}" for value in found.score.log_density]
+
+
+@pytest.mark.parametrize(
+    ("effective", "lines"),
+    [
+        (4.4, "unreliable:\nonly 4 effective samples"),
+        (1.0, "unreliable:\nonly 1 effective sample"),
+        (5.0, "-3.0"),
+    ],
+)
+def test_a_score_for_which_few_draws_count_is_a_warning(tiny, effective, lines):
+    x = tiny.data.images_at("test", [7])
+    found = completion.complete(tiny.vae, x, "top")
+    score = completion.Score(np.array([-3.0]), np.array([0.1]), np.array([effective]))
+    assert texts(figures.completion_rows(x, found._replace(score=score)))[-1] == lines
+
+
+def test_completion_says_the_unit_of_its_scores(tiny):
+    assert any("nats per image" in text for text in texts(figures.completion(tiny, places=[7])["completion"]))
 
 
 def test_completion_rows_of_unknown_pixels_have_no_score(tiny):
@@ -89,7 +108,7 @@ def centre_of_q(axes) -> np.ndarray:
 
 def test_posterior_contours_with_the_options_of_the_article_begin_at_its_start(tiny):
     figure = figures.posterior_contours(tiny, plain=True)["posterior_contours"]
-    titles = ["observed", "q before the first step", "q after 200 steps", "the same, closer"]
+    titles = ["observed pixels", "q before the first step", "q after 200 steps"]
     assert [axes.get_title() for axes in figure.axes] == titles
     # The contour is at 0.14 standard deviations of 1.6 and 1, the grid at 0.04: half of a step.
     np.testing.assert_allclose(centre_of_q(figure.axes[1]), [2.0, -2.0], atol=0.02)
@@ -97,7 +116,7 @@ def test_posterior_contours_with_the_options_of_the_article_begin_at_its_start(t
 
 
 def test_contour_panels_show_the_q_of_the_image_asked_for(tiny, monkeypatch):
-    monkeypatch.setattr(figures, "CONTOUR_POINTS", 101)
+    monkeypatch.setattr(completion_figures, "CONTOUR_POINTS", 101)
     start, end = np.array([[3.0, 3.0], [-1.0, 2.0]]), np.array([[3.0, 3.0], [1.5, -0.5]])
     log_var = np.full((2, 2), np.log(0.25))
     found = completion.Inferred(Gaussian(end, log_var), Gaussian(start, log_var), np.zeros((2, 1)), np.zeros(2))
@@ -106,19 +125,21 @@ def test_contour_panels_show_the_q_of_the_image_asked_for(tiny, monkeypatch):
     # Half a step of the grid of 0.08.
     np.testing.assert_allclose(centre_of_q(figure.axes[1]), [-1.0, 2.0], atol=0.04)
     np.testing.assert_allclose(centre_of_q(figure.axes[2]), [1.5, -0.5], atol=0.04)
-    np.testing.assert_allclose(centre_of_q(figure.axes[3]), [1.5, -0.5], atol=0.04)
 
 
 @pytest.mark.usefixtures("few_contour_points")
-def test_the_near_window_holds_all_of_q_and_is_a_square(tiny):
-    near = figures.posterior_contours(tiny)["posterior_contours"].axes[3]
-    (left, right), (low, high) = near.get_xlim(), near.get_ylim()
-    assert right - left == pytest.approx(high - low, rel=1e-5)  # float32 grids
+def test_every_panel_is_a_square_around_q_and_the_posterior_that_is_hardly_larger(tiny):
+    figure = figures.posterior_contours(tiny)["posterior_contours"]
     x = tiny.data.images_at("test", [0])
     found = completion.infer(tiny.vae, x, "top")
-    reach = 2 * np.exp(0.5 * found.q.log_var[0])
-    assert (found.mean[0] - reach > [left, low]).all()
-    assert (found.mean[0] + reach < [right, high]).all()
+    for axes, q in zip(figure.axes[1:], (found.start, found.q), strict=True):
+        (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+        assert right - left == pytest.approx(high - low, rel=1e-5)  # float32 grids
+        reach = 2 * np.sqrt(np.diag(np.asarray(q.covariance)[0]))
+        assert (np.asarray(q.mean)[0] - reach > [left, low]).all()
+        assert (np.asarray(q.mean)[0] + reach < [right, high]).all()
+        drawn = np.concatenate([path.vertices for part in axes.collections[1:] for path in part.get_paths()])
+        assert np.ptp(drawn, axis=0).max() > 0.75 * (right - left)  # a near-empty panel has little in its middle
 
 
 class Tilted(Distribution):
@@ -142,7 +163,7 @@ def inferred_as(q) -> completion.Inferred:
 
 
 def test_contour_panels_show_a_tilted_q_as_it_is(tiny, monkeypatch):
-    monkeypatch.setattr(figures, "CONTOUR_POINTS", 101)
+    monkeypatch.setattr(completion_figures, "CONTOUR_POINTS", 101)
     covariances = [np.eye(2), [[1.0, -0.6], [-0.6, 0.8]], np.eye(2)]
     found = inferred_as(Tilted([[0.0, 0.0], [0.5, -1.0], [0.0, 0.0]], covariances))
     x = tiny.data.images_at("test", [1])[0]
@@ -157,13 +178,25 @@ def test_contour_panels_show_a_tilted_q_as_it_is(tiny, monkeypatch):
 
 
 @pytest.mark.usefixtures("few_contour_points")
-def test_the_near_window_holds_three_deviations_of_a_tilted_q(tiny):
+def test_a_panel_holds_two_deviations_of_a_tilted_q(tiny):
     covariance = np.array([[4.0, 1.9], [1.9, 1.0]])
     found = inferred_as(Tilted(np.zeros((3, 2)), [covariance] * 3))
     x = tiny.data.images_at("test", [0])[0]
-    near = figures.contour_panels(tiny.vae, x, np.arange(12).reshape(3, 4, 1) < 6, found).axes[3]
-    assert (np.array(near.get_xlim()) * [-1, 1] >= 6 - 1e-5).all()  # float32 grids
-    assert (np.array(near.get_ylim()) * [-1, 1] >= 3 - 1e-5).all()
+    after = figures.contour_panels(tiny.vae, x, np.arange(12).reshape(3, 4, 1) < 6, found).axes[2]
+    assert (np.array(after.get_xlim()) * [-1, 1] >= 4).all()
+    assert (np.array(after.get_ylim()) * [-1, 1] >= 2).all()
+
+
+@pytest.mark.parametrize(("far", "caption"), [(False, ""), (True, "q misses a mode of the true posterior: 100% of")])
+@pytest.mark.usefixtures("few_contour_points")
+def test_a_caption_says_that_q_misses_a_mode(tiny, far, caption):
+    x, mask = tiny.data.images_at("test", [0])[0], np.arange(12).reshape(3, 4, 1) < 6
+    q = completion.infer(tiny.vae, x[None], mask).q
+    mean = np.repeat(np.asarray(q.mean) + 3 * far, 3, axis=0)
+    found = inferred_as(Gaussian(mean, np.full((3, 2), np.log(0.25 if far else 1.0), np.float32)))
+    text = figures.contour_panels(tiny.vae, x, mask, found).get_suptitle()
+    assert text.startswith(caption)
+    assert bool(text) == far
 
 
 def test_contours_are_unsuitable_for_a_q_whose_covariance_is_not_known(tiny):

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib import patheffects
+from matplotlib.colors import to_hex, to_rgb
 from plot_cases import LOSSES, VALIDATION_LOSSES, assert_is_saved
 
 from kvae.internal.errors import UserError
-from kvae.plotting import drawing
+from kvae.plotting import colours, drawing
+
+KEYS = ("loss", "reconstruction", "kl")  # of the three panels of learning curves
 
 
 def legend(axes) -> list[str]:
@@ -37,8 +40,72 @@ def test_scatter_of_a_collapsed_posterior_says_no_nan():
 
 def test_scatter_puts_every_point_at_its_mean_under_its_label():
     mean = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
-    axes = drawing.latent_scatter(mean, [1, 0, 1]).axes[0]
-    assert [points.get_offsets().tolist() for points in axes.collections] == [[[2, 3]], [[0, 1], [4, 5]]]
+    (points,) = drawing.latent_scatter(mean, [1, 0, 1]).axes[0].collections
+    drawn = {tuple(offset): to_hex(colour) for offset, colour in zip(*parts_of(points)[:2], strict=True)}
+    first, second = (colour.lower() for colour in drawing.COLOURS[:2])
+    assert drawn == {(0, 1): second, (2, 3): first, (4, 5): second}
+
+
+def parts_of(points) -> tuple:
+    """The places, colours and outlines of the points of a scatter."""
+    return points.get_offsets().tolist(), points.get_facecolor(), points.get_paths()
+
+
+def test_no_class_is_drawn_over_another_because_of_its_number(rng):
+    labels = np.repeat([0, 1], 500)
+    (points,) = drawing.latent_scatter(np.stack([labels, labels], axis=1) * 1.0, labels).axes[0].collections
+    order = np.array(parts_of(points)[0])[:, 0]
+    # Of a random order of 500 zeros and ones each, the first half has 250 ones on average, with a deviation of 8.
+    assert abs(order[:500].sum() - 250) < 48
+    again = drawing.latent_scatter(np.stack([labels, labels], axis=1) * 1.0, labels).axes[0].collections[0]
+    assert parts_of(again)[0] == parts_of(points)[0]
+
+
+def test_every_class_has_its_name_at_its_centre():
+    mean = np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 9.0], [-7.0, -7.0]])
+    axes = drawing.latent_scatter(mean, [0, 0, 0, 1], ["cat", "dog"]).axes[0]
+    assert {text.get_text(): text.get_position() for text in axes.texts} == {"cat": (1.0, 0.0), "dog": (-7.0, -7.0)}
+    assert [to_hex(text.get_color()) for text in axes.texts] == [colour.lower() for colour in drawing.COLOURS[:2]]
+    assert all(isinstance(text.get_path_effects()[0], patheffects.withStroke) for text in axes.texts)
+
+
+def test_names_of_classes_with_one_centre_do_not_lie_on_each_other():
+    mean = np.array([[0.0, 0.0], [0.0, 0.0], [6.0, 6.0]])
+    axes = drawing.latent_scatter(mean, [0, 1, 2], ["Pullover", "Coat", "Bag"]).axes[0]
+    first, second, _ = (text.get_position() for text in axes.texts)
+    assert abs(first[1] - second[1]) >= 0.16  # inches, of 6 for as many units
+
+
+def test_data_without_labels_are_drawn_in_one_colour():
+    axes = drawing.latent_scatter(np.arange(8.0).reshape(4, 2), None).axes[0]
+    (points,) = axes.collections
+    assert len(parts_of(points)[0]) == 4
+    assert {to_hex(colour) for colour in parts_of(points)[1]} == {drawing.COLOURS[0].lower()}
+    assert axes.get_legend() is None
+    assert not axes.texts
+
+
+@pytest.mark.parametrize("name", ["COLOURS", "UNLABELLED", "MISSING", "WARNING"])
+def test_every_colour_has_a_contrast_of_three_on_white(name):
+    value = getattr(colours, name)
+    for colour in [value] if isinstance(value, str) else value:
+        assert colours.contrast(colour) >= 3, colour
+
+
+@pytest.mark.parametrize(
+    ("colour", "other", "ratio"),
+    [("black", "white", 21), ("white", "white", 1), ("#777777", "white", 4.48), ("red", "white", 4.0)],
+)
+def test_contrast_is_that_of_wcag(colour, other, ratio):
+    assert colours.contrast(colour, other) == pytest.approx(ratio, abs=0.005)  # as published, to two digits
+
+
+@pytest.mark.parametrize(("dimensions", "labelled"), [(1, True), (2, True), (5, True), (2, False)])
+def test_points_are_opaque_so_that_their_colours_keep_their_contrast(scatter, dimensions, labelled):
+    axes = scatter(dimensions, **({} if labelled else {"labels": None})).axes[0]
+    for colour in axes.collections[0].get_facecolor():
+        assert colour[3] == 1
+        assert colours.contrast(to_hex(colour)) >= 3
 
 
 @pytest.mark.parametrize(
@@ -48,7 +115,7 @@ def test_scatter_puts_every_point_at_its_mean_under_its_label():
         ([2, 2, 0], ["cat", "dog", "cow"], ["cat", "cow"]),
         ([3, 5, 7], None, ["3", "5", "7"]),
         ([0, 1, 7], ["cat", "dog"], ["cat", "dog", "7"]),
-        ([0, 1, -1], ["cat", "dog"], ["-1", "cat", "dog"]),
+        ([0, 1, -1], ["cat", "dog"], ["unlabelled", "cat", "dog"]),
     ],
     ids=["names", "only those present", "no names", "label beyond the names", "label of the unlabelled"],
 )
@@ -57,14 +124,15 @@ def test_scatter_legend_names_the_labels(labels, names, expected):
 
 
 def test_ten_labels_have_ten_looks(rng):
-    axes = drawing.latent_scatter(rng.normal(size=(10, 2)), np.arange(10)).axes[0]
-    assert len({tuple(points.get_facecolor()[0]) for points in axes.collections}) == 10
-    assert len({points.get_paths()[0].vertices.tobytes() for points in axes.collections}) == 10
+    (points,) = drawing.latent_scatter(rng.normal(size=(10, 2)), np.arange(10)).axes[0].collections
+    _, looks, outlines = parts_of(points)
+    assert len({to_hex(colour) for colour in looks}) == 10
+    assert len({outline.vertices.tobytes() for outline in outlines}) == 10
 
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [(None, "Expected labels"), (np.arange(29), "one label per mean"), (np.zeros((30, 1)), "one")],
+    [(np.arange(29), "one label per mean"), (np.zeros((30, 1)), "one")],
 )
 def test_scatter_without_one_label_per_mean_is_refused(scatter, labels, message):
     with pytest.raises(UserError, match=message):
@@ -76,16 +144,42 @@ def test_scatter_without_one_label_per_mean_is_refused(scatter, labels, message)
 
 @pytest.mark.parametrize(
     ("history", "expected"),
-    [(LOSSES, ["training"]), (LOSSES | VALIDATION_LOSSES, ["training", "test"])],
+    [(LOSSES, ["training"]), (LOSSES | VALIDATION_LOSSES, ["training", "test", "best: epoch 3"])],
     ids=["training", "validation"],
 )
 def test_learning_curves_show_the_loss_and_its_terms(history, expected):
     figure = drawing.learning_curves(history, held_out="test")
-    assert [axes.get_title() for axes in figure.axes] == ["loss", "reconstruction", "kl"]
-    for axes in figure.axes:
+    for axes, key, word in zip(figure.axes, KEYS, ("loss", "reconstruction error", "KL divergence"), strict=True):
+        assert axes.get_title().startswith(word)
         assert legend(axes) == expected
-        columns = [axes.get_title(), f"val_{axes.get_title()}"][: len(expected)]
-        assert [list(line.get_ydata()) for line in axes.lines] == [history[column] for column in columns]
+        columns = [key, f"val_{key}"][: len(expected)]
+        assert [list(line.get_ydata()) for line in axes.lines[:2]] == [history[column] for column in columns]
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"val_loss": [9.0, 7.0, 8.0]}, 2),
+        ({"val_loss": [9.0, 7.0, 8.0], "val_elbo": [-9.0, -7.0, -6.0]}, 3),
+        ({"val_loss": [np.nan, 9.0, np.nan]}, 2),
+        ({"val_loss": [np.nan] * 3}, None),
+        ({}, None),
+    ],
+    ids=["loss", "elbo wins", "gaps", "only gaps", "no held-out data"],
+)
+def test_the_best_epoch_of_the_held_out_data_is_marked(more, expected):
+    for axes in drawing.learning_curves(LOSSES | more).axes:
+        marked = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"]
+        assert marked == ([] if expected is None else [expected])
+        assert (f"best: epoch {expected}" in legend(axes)) == (expected is not None)
+
+
+def test_learning_curves_say_which_epochs_are_cut():
+    loss = [1000.0, 500.0, *np.linspace(110, 100, 58)]
+    whole = np.tile([1.0, 2.0], 30)
+    history = {"epoch": range(1, 61), "loss": loss, "reconstruction": [500.0, *whole[1:]], "kl": whole}
+    titles = [axes.get_title().split("\n")[1] for axes in drawing.learning_curves(history).axes]
+    assert titles == ["(not shown in full: epochs 1 to 2)", "(not shown: epoch 1)", ""]
 
 
 def test_the_fall_of_the_first_epochs_does_not_flatten_the_rest():
@@ -102,17 +196,17 @@ def test_an_empty_history_is_refused(history):
 
 def test_learning_curves_join_what_was_measured_over_the_gaps():
     gaps = {f"val_{name}": [np.nan, value, np.nan] for name, value in (("loss", 9.5), ("reconstruction", 7), ("kl", 2))}
-    for axes in drawing.learning_curves(LOSSES | gaps).axes:
-        training, held_out = axes.lines
+    for axes, key in zip(drawing.learning_curves(LOSSES | gaps).axes, KEYS, strict=True):
+        training, held_out, _ = axes.lines
         assert training.get_xdata().tolist() == [1, 2, 3]
         assert held_out.get_xdata().tolist() == [2]
-        assert held_out.get_ydata().tolist() == [gaps[f"val_{axes.get_title()}"][1]]
+        assert held_out.get_ydata().tolist() == [gaps[f"val_{key}"][1]]
         assert held_out.get_marker() == "o"  # one point makes no line
 
 
 def test_learning_curves_without_gaps_have_no_markers():
     for axes in drawing.learning_curves(LOSSES | VALIDATION_LOSSES).axes:
-        assert [line.get_marker() for line in axes.lines] == ["None", "None"]
+        assert [line.get_marker() for line in axes.lines[:2]] == ["None", "None"]
 
 
 def test_a_validation_set_without_measurements_leaves_the_training_curve(tmp_path):
@@ -193,9 +287,9 @@ def test_contours_are_read_as_the_plane_the_first_coordinate_to_the_right():
 
 def test_every_panel_has_its_window_and_title_under_one_legend(tmp_path):
     figure = drawing.posterior_contours(SEEN, [panel("before"), panel("after", mean=(0.0, 0.0))])
-    assert [axes.get_title() for axes in figure.axes] == ["observed", "before", "after"]
+    assert [axes.get_title() for axes in figure.axes] == ["observed pixels", "before", "after"]
     (key,) = figure.legends
-    assert [text.get_text() for text in key.get_texts()] == ["p(z | observed), unnormalised", "q(z)"]
+    assert [text.get_text() for text in key.get_texts()] == ["true posterior p(z | observed)", "its approximation q(z)"]
     lines = [to_rgb(line.get_color()) for line in key.get_lines()]
     drawn = [tuple(contours.get_edgecolor()[0][:3]) for contours in figure.axes[1].collections[1:]]
     assert lines == drawn
@@ -204,3 +298,20 @@ def test_every_panel_has_its_window_and_title_under_one_legend(tmp_path):
 
 def test_a_q_too_narrow_for_the_grid_is_still_a_picture(tmp_path):
     assert_is_saved(drawing.posterior_contours(SEEN, [panel(mean=(0.01, 0.01), sigma=(1e-5, 1e-5))]), tmp_path, "png")
+
+
+@pytest.mark.parametrize(("height", "missed"), [(0.5, 1), (0.1, 0)])
+def test_a_mode_that_the_contours_show_and_that_q_does_not_reach_is_missed(height, missed):
+    first, second = np.meshgrid(SIDE, SIDE)
+    near, far = (np.exp(-8 * ((first - x) ** 2 + (second - x) ** 2)) for x in (-1.5, 1.5))  # sigma 0.25 each
+    q = drawing.Ellipse(np.array([-1.5, -1.5]), 0.0625 * np.eye(2))
+    modes, share = drawing.missed_modes((SIDE, SIDE, np.log(near + height * far)), q)
+    assert np.round(modes, 9).tolist() == [[1.5, 1.5]] * missed
+    # Beyond 3 deviations of q lie the other mode, and exp(-4.5) of the one that q has.
+    assert share == pytest.approx((height + np.exp(-4.5)) / (1 + height), abs=1e-3)
+
+
+def test_a_caption_stands_above_the_panels(tmp_path):
+    figure = drawing.posterior_contours(SEEN, [panel()], "q misses a mode")
+    assert figure.get_suptitle() == "q misses a mode"
+    assert_is_saved(figure, tmp_path, "png")

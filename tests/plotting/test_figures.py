@@ -55,9 +55,38 @@ def test_options_of_a_kind_are_those_of_its_function(kind):
 
 
 def test_an_option_reaches_its_kind(tiny, tmp_path):
-    (path,) = figures.draw("lattice", tiny, tmp_path, n=25)
+    (path,) = figures.draw("lattice", tiny, tmp_path, n=25, seamless=True)
     with Image.open(path) as image:
         assert image.size == (25 * 4, 25 * 3)
+
+
+def test_an_option_may_stand_beside_the_kind_and_gives_way_to_one_of_the_call(tiny, tmp_path):
+    for options, n in (({}, 25), ({"n": 5}, 5)):
+        (path,) = figures.draw("lattice(n=25, seamless=true)", tiny, tmp_path, **options)
+        with Image.open(path) as image:
+            assert image.size == (n * 4, n * 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("latice(n=3)", r"Unknown kind of plot 'latice'\. Did you mean 'lattice'"),
+        ("lattice(m=3)", r"Unknown option of lattice 'm'"),
+        ("lattice(n)", r"Expected a kind of plot with options such as .* Received 'lattice\(n\)'"),
+        ("lattice(n=3", r"Unknown kind of plot 'lattice\(n=3'"),
+        ("lattice(n=3})", "Expected a kind of plot with options"),
+    ],
+)
+def test_a_kind_with_options_that_cannot_be_read_is_refused(text, message):
+    with pytest.raises(UserError, match=message):
+        figures.check_kinds([text])
+
+
+def test_the_recipe_of_the_assignment_draws_fifty_by_fifty_digits_on_1400_by_1400_pixels(digits_2d, tmp_path):
+    (kind,) = RunConfig.from_dict(load_values("assignment_2d")).training.plots
+    (path,) = figures.draw(kind, digits_2d, tmp_path)
+    with Image.open(path) as image:
+        assert (path.name, image.size) == ("lattice.png", (1400, 1400))
 
 
 def test_an_unknown_option_names_the_nearest_one(tiny, tmp_path):
@@ -98,11 +127,11 @@ def test_only_pictures_of_the_plane_need_two_latent_dimensions(subject_of, laten
             make(subject_of("tiny", latent_dim))
         except figures.Unsuitable:
             unsuitable.add(kind)
-    assert unsuitable == (set() if latent_dim == 2 else {"lattice", "posterior_contours"})
+    assert unsuitable == (set() if latent_dim == 2 else {"lattice", "map", "posterior_contours"})
 
 
 @pytest.mark.parametrize(
-    "kind", ["reconstructions", "latent_scatter", "interpolation", "completion", "posterior_contours"]
+    "kind", ["reconstructions", "latent_scatter", "map", "interpolation", "completion", "posterior_contours"]
 )
 def test_kinds_that_look_at_data_are_unsuitable_without(tiny, kind):
     with pytest.raises(figures.Unsuitable, match=r"Expected data .* Received none"):
@@ -119,10 +148,9 @@ def test_learning_curves_without_a_history_are_unsuitable(tiny):
         figures.learning_curves(figures.Subject(tiny.vae, tiny.data))
 
 
-@pytest.mark.parametrize(("kind", "advice"), [("latent_scatter", "lattice"), ("interpolation", "pairs of indices")])
-def test_kinds_that_need_labels_are_unsuitable_without_and_say_what_to_do(subject_of, kind, advice):
-    with pytest.raises(figures.Unsuitable, match=rf"Expected labels .* have none; try {advice}"):
-        figures.KINDS[kind](subject_of("unlabelled"))
+@pytest.mark.parametrize("kind", ["latent_scatter", "map", "interpolation"])
+def test_kinds_that_use_labels_do_not_need_them(subject_of, kind):
+    assert figures.KINDS[kind](subject_of("unlabelled")).keys() == set(FILES[kind])
 
 
 def test_an_unsuitable_kind_says_why_and_leaves_nothing(subject_of, tmp_path):

@@ -30,7 +30,7 @@ def test_samples_show_means_above_draws(rng, shape):
 
 def test_samples_without_draws_show_means_alone(rng):
     (axes,) = drawing.samples(rng.uniform(size=(2, 4, 4, 1))).axes
-    assert [text.get_text() for text in axes.texts] == ["means of p(x|z), z ~ p(z)"]
+    assert [text.get_text() for text in axes.texts] == ["new images: mean of p(x|z), z drawn from the prior p(z)"]
 
 
 def test_reconstructions_lie_below_their_inputs(rng):
@@ -38,6 +38,13 @@ def test_reconstructions_lie_below_their_inputs(rng):
     above, below = stacked(drawing.reconstructions(x, 1 - x), 2, 4)
     np.testing.assert_array_equal(above, x[0])
     np.testing.assert_array_equal(below, 1 - x[0])
+
+
+def test_originals_lie_above_the_inputs(rng):
+    x = rng.uniform(size=(1, 4, 4, 1)).astype(np.float32)
+    figure = drawing.reconstructions(x.round(), 1 - x, originals=x)
+    for sheet, part in zip(stacked(figure, 3, 4), (x, x.round(), 1 - x), strict=True):
+        np.testing.assert_array_equal(sheet, part[0])
 
 
 def test_reconstructions_of_another_number_are_refused():
@@ -124,6 +131,15 @@ def test_interpolation_names_both_ends_of_every_path(rng):
     assert max(places["a"][0], places["c"][0]) < 0 < 4 * 6 + 3 * 2 < min(places["b"][0], places["d"][0])
 
 
+def test_interpolation_lies_between_the_originals_of_its_ends(rng):
+    means = rng.uniform(size=(2, 4, 6, 6, 1)).astype(np.float32)
+    first, last = rng.uniform(size=(2, 2, 6, 6, 1)).astype(np.float32)
+    (axes,) = drawing.interpolation(means, originals=(first, last)).axes
+    picture = cells(picture_on(axes), (6, 6, 1))
+    np.testing.assert_array_equal(picture, np.concatenate([first[:, None], means, last[:, None]], axis=1))
+    assert [text.get_text() for text in axes.texts][::2] == ["test image", "test image"]
+
+
 # --- completion
 
 
@@ -146,13 +162,13 @@ def colours(x: np.ndarray) -> np.ndarray:
 def test_completion_shows_original_observed_draws_and_mean(rng, shape):
     parts = completed(rng, shape)
     (axes,) = drawing.completion(**parts, scores=["-3.0", "-4.0"]).axes
-    titles = ["original", "observed", "mean 1", "draw 1", "mean 2", "draw 2", "mean"]
-    titles += ["log p(missing\n| observed)", "-3.0", "-4.0"]
+    titles = ["original", "observed", "mean over z", "z 1: mean", "z 1: draw", "z 2: mean", "z 2: draw"]
+    titles += ["log p(missing | observed),\nnats per image", "-3.0", "-4.0"]
     assert [text.get_text() for text in axes.texts] == titles
     picture = cells(picture_on(axes), (*shape[:2], 3))
-    shown_parts = {0: parts["x"], 6: parts["means"]}
+    shown_parts = {0: parts["x"], 2: parts["means"]}
     for number in range(2):
-        shown_parts |= {2 + 2 * number: parts["draw_means"][number], 3 + 2 * number: parts["draws"][number]}
+        shown_parts |= {3 + 2 * number: parts["draw_means"][number], 4 + 2 * number: parts["draws"][number]}
     for column, part in shown_parts.items():
         np.testing.assert_array_equal(picture[:, column], colours(part))
 

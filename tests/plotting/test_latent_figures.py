@@ -17,7 +17,8 @@ from kvae.plotting import figures
 
 def test_latent_scatter_shows_the_posterior_means_of_n_test_images(digits_2d):
     (axes,) = figures.latent_scatter(digits_2d, n=30)["latent_scatter"].axes
-    points = np.concatenate([part.get_offsets() for part in axes.collections])
+    (part,) = axes.collections
+    points = part.get_offsets()
     expected = np.asarray(digits_2d.vae.encode(digits_2d.data.examples("test", 30)[0]).mean)
     np.testing.assert_allclose(np.sort(points, axis=0), np.sort(expected, axis=0), **PIXEL_ROUNDING)
 
@@ -45,7 +46,7 @@ def test_latent_scatter_says_what_its_axis_is(subject_of, latent_dim, expected):
 
 
 def test_a_lattice_of_fifty_by_fifty_digits_has_1400_by_1400_pixels(digits_2d, tmp_path):
-    (path,) = figures.draw("lattice", digits_2d, tmp_path, n=50)
+    (path,) = figures.draw("lattice", digits_2d, tmp_path, n=50, seamless=True)
     with Image.open(path) as image:
         assert image.size == (1400, 1400)
 
@@ -53,22 +54,78 @@ def test_a_lattice_of_fifty_by_fifty_digits_has_1400_by_1400_pixels(digits_2d, t
 @pytest.mark.parametrize(
     ("options", "reach"),
     [
-        ({}, 2.0),
         ({"extent": 3.5}, 3.5),
         ({"quantiles": True}, stats.norm.ppf(1 - 0.5 / 4)),
     ],
-    ids=["default", "extent", "quantiles"],
+    ids=["extent", "quantiles"],
 )
 def test_a_lattice_begins_at_the_upper_left_corner_of_its_square(digits_2d, options, reach):
-    picture = cells(figures.lattice(digits_2d, n=4, **options)["lattice"], (28, 28), gap=0)
+    picture = cells(shown(figures.lattice(digits_2d, n=4, **options)["lattice"]), (28, 28))
     assert picture.shape[:2] == (4, 4)
     np.testing.assert_allclose(picture[0, 0], decoded(digits_2d.vae, [-reach, reach]), **PIXEL_ROUNDING)
     np.testing.assert_allclose(picture[0, 3], decoded(digits_2d.vae, [reach, reach]), **PIXEL_ROUNDING)
 
 
-def test_a_lattice_is_by_default_that_of_extent_2(digits_2d):
-    default, expected = (figures.lattice(digits_2d, **options)["lattice"] for options in ({}, {"extent": 2.0}))
+def test_a_lattice_without_data_is_by_default_that_of_extent_2(digits_2d):
+    subject = figures.Subject(digits_2d.vae)
+    default, expected = (shown(figures.lattice(subject, **options)["lattice"]) for options in ({}, {"extent": 2.0}))
     np.testing.assert_array_equal(default, expected)
+
+
+def at_pixel(axes, column: float, row: float) -> tuple[float, float]:
+    """The z at a place of the picture on the axes, in pixels from the upper left corner of the upper left pixel."""
+    left, right, bottom, top = axes.get_images()[0].get_extent()
+    height, width = axes.get_images()[0].get_array().shape[:2]
+    return left + (right - left) * column / width, top - (top - bottom) * row / height
+
+
+@pytest.mark.parametrize("kind", ["lattice", "map"])
+def test_a_lattice_covers_98_percent_of_the_encoded_images_and_every_image_is_at_its_z(digits_2d, kind):
+    (axes,) = figures.KINDS[kind](digits_2d, n=5)[kind].axes
+    means = np.float64(digits_2d.vae.encode(digits_2d.data.examples("test")[0]).mean)
+    low, high = np.percentile(means, [1, 99], axis=0)
+    half = (high - low).max() / 2
+    first, last = at_pixel(axes, 14, 14), at_pixel(axes, 4 * 30 + 14, 4 * 30 + 14)  # the centres of two images
+    np.testing.assert_allclose(first, (low + high) / 2 + [-half, half], rtol=1e-5)
+    np.testing.assert_allclose(last, (low + high) / 2 + [half, -half], rtol=1e-5)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("z₁", "z₂")
+
+
+def test_a_lattice_by_quantiles_has_the_quantiles_at_its_ticks(digits_2d):
+    (axes,) = figures.lattice(digits_2d, n=5, quantiles=True)["lattice"].axes
+    expected = [f"{value:.3g}" for value in stats.norm.ppf((np.arange(5) + 0.5) / 5)]
+    assert [label.get_text() for label in axes.get_xticklabels()] == expected
+    assert [label.get_text() for label in axes.get_yticklabels()] == expected
+    np.testing.assert_allclose(at_pixel(axes, 14, 14), [0, 4], atol=1e-9)
+
+
+def test_a_lattice_of_a_collapsed_posterior_is_of_the_middle_of_the_prior(digits_2d):
+    vae = kvae.VAE(2, hidden_units=(8,), seed=1)
+    vae.build((None, 28, 28, 1))
+    vae.encoder.set_weights([0 * weight for weight in vae.encoder.get_weights()])
+    (axes,) = figures.lattice(figures.Subject(vae, digits_2d.data), n=2)["lattice"].axes
+    np.testing.assert_allclose(at_pixel(axes, 14, 14), [-2, 2], atol=1e-6)
+
+
+# --- map
+
+
+def test_the_map_has_the_test_images_over_the_lattice_in_the_frame_of_the_lattice(digits_2d):
+    (axes,) = figures.latent_map(digits_2d)["map"].axes
+    (lattice,) = figures.lattice(digits_2d)["lattice"].axes
+    assert axes.axis() == lattice.axis()
+    (points,) = axes.collections
+    means = np.asarray(digits_2d.vae.encode(digits_2d.data.examples("test")[0]).mean)
+    np.testing.assert_allclose(np.sort(points.get_offsets(), axis=0), np.sort(means, axis=0), **PIXEL_ROUNDING)
+    beyond = int(axes.get_title().split("(")[1].split()[0])
+    low, high = np.percentile(np.float64(means), [1, 99], axis=0)
+    half, centre = (high - low).max() / 2, (high + low) / 2
+    assert beyond == (np.abs(means - centre) > half).any(axis=1).sum()
+
+
+def test_the_lattice_of_a_map_is_faint(digits_2d):
+    picture = shown(figures.latent_map(digits_2d)["map"])
+    assert picture.min() >= 0.6 - 1e-6
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +138,7 @@ def elsewhere() -> figures.Subject:
 
 @pytest.mark.parametrize("n", [1, 4])
 def test_a_lattice_is_by_default_of_the_middle_of_the_priors_region(elsewhere, n):
-    picture = cells(figures.lattice(elsewhere, n=n)["lattice"], (3, 4), gap=0)
+    picture = cells(shown(figures.lattice(elsewhere, n=n)["lattice"]), (3, 4))
     low, high = elsewhere.vae.prior.region()
     middle = (low + high) / 2
     if n == 1:
@@ -113,8 +170,13 @@ def test_a_lattice_of_none_is_refused(digits_2d, options):
 
 
 def ends_of(figure, shape: tuple[int, int]) -> np.ndarray:
-    """The first and the last picture of every row."""
-    return cells(shown(figure), shape)[:, [0, -1]]
+    """The first and the last picture of every path, which lies between two test images."""
+    return cells(shown(figure), shape)[:, [1, -2]]
+
+
+def names_of(figure) -> list[str]:
+    """The names of the ends of every path; after them come the titles of the columns."""
+    return texts(figure)[:-3]
 
 
 def test_interpolation_goes_between_the_first_test_images_of_two_classes(digits_2d):
@@ -124,19 +186,19 @@ def test_interpolation_goes_between_the_first_test_images_of_two_classes(digits_
         x = (archive["x_test"][[places[3], places[7]], ..., None] > 127.5).astype(np.float32)
     expected = decoded(digits_2d.vae, digits_2d.vae.encode(x).mean)
     np.testing.assert_allclose(ends_of(figure, (28, 28))[0], expected, **PIXEL_ROUNDING)
-    assert texts(figure) == ["3", "7"]
+    assert names_of(figure) == ["3", "7"]
 
 
 def test_interpolation_by_default_is_of_three_pairs_of_digits(digits_2d):
-    assert texts(figures.interpolation(digits_2d)["interpolation"]) == ["0", "5", "1", "4", "2", "9"]
+    assert names_of(figures.interpolation(digits_2d)["interpolation"]) == ["0", "5", "1", "4", "2", "9"]
 
 
 def test_interpolation_of_other_classes_goes_by_default_from_the_first_of_them(tiny):
-    assert texts(figures.interpolation(tiny)["interpolation"]) == ["0", "1", "0", "2"]
+    assert names_of(figures.interpolation(tiny)["interpolation"]) == ["0", "1", "0", "2"]
 
 
 def test_interpolation_of_one_class_stays_within_it(subject_of):
-    assert texts(figures.interpolation(subject_of("one class"))["interpolation"]) == ["0", "0"]
+    assert names_of(figures.interpolation(subject_of("one class"))["interpolation"]) == ["0", "0"]
 
 
 @pytest.mark.parametrize(("first", "last"), [("Cat", "dog"), ("cat", "DOG"), ("0", "2")])
@@ -150,7 +212,7 @@ def test_interpolation_takes_classes_by_name_and_by_number(subject_of, first, la
 
 def test_interpolation_names_the_classes_that_were_given_by_number(subject_of):
     figure = figures.interpolation(subject_of("pets"), pairs=[("0", "2")])["interpolation"]
-    assert texts(figure) == ["Cat", "dog"]
+    assert names_of(figure) == ["Cat", "dog"]
 
 
 def test_interpolation_goes_between_two_places_also_without_labels(subject_of):
@@ -159,7 +221,15 @@ def test_interpolation_goes_between_two_places_also_without_labels(subject_of):
     x = subject.data.examples("test")[0]
     expected = decoded(subject.vae, subject.vae.encode(x[[6, 1, 0, 7]]).mean).reshape(2, 2, 3, 4, 1)
     np.testing.assert_allclose(ends_of(figure, (3, 4)), expected, **PIXEL_ROUNDING)
-    assert texts(figure) == ["6", "1", "0", "7"]
+    assert names_of(figure) == ["image 6", "image 1", "image 0", "image 7"]
+
+
+def test_interpolation_without_labels_goes_by_default_between_the_first_images(subject_of):
+    subject = subject_of("unlabelled")
+    figure = figures.interpolation(subject)["interpolation"]
+    assert names_of(figure) == [f"image {number}" for number in range(6)]
+    x = subject.data.originals_at("test", range(6)).reshape(3, 2, 3, 4, 1)
+    np.testing.assert_array_equal(cells(shown(figure), (3, 4))[:, [0, -1]], x)
 
 
 @pytest.mark.parametrize("spherical", [False, True])
@@ -171,8 +241,8 @@ def test_interpolation_decodes_the_middle_of_its_path(digits_2d, spherical):
         direction = first / np.linalg.norm(first) + last / np.linalg.norm(last)
         middle = direction / np.linalg.norm(direction) * (np.linalg.norm(first) + np.linalg.norm(last)) / 2
     picture = cells(shown(figure), (28, 28))
-    assert picture.shape[:2] == (1, 3)
-    np.testing.assert_allclose(picture[0, 1], decoded(digits_2d.vae, middle), **PIXEL_ROUNDING)
+    assert picture.shape[:2] == (1, 5)
+    np.testing.assert_allclose(picture[0, 2], decoded(digits_2d.vae, middle), **PIXEL_ROUNDING)
 
 
 @pytest.mark.parametrize(

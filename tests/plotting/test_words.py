@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kvae.internal.errors import UserError
-from kvae.plotting import drawing, figures
+from kvae.plotting import canvas, drawing, figures
 from kvae.plotting.words import words
 
 NAMES = [
@@ -39,7 +39,7 @@ SOME = ["$x^$", r"$\frac", "_a", "a\nb\x00\x1b[31m", "<b>&\"'--]]>", "猫\udcff\
 @pytest.mark.parametrize("make", FIGURES.values(), ids=FIGURES)
 @pytest.mark.parametrize("name", SOME, ids=ascii)
 def test_a_name_is_drawn_as_it_is(monkeypatch, tmp_path, name, make, suffix):
-    monkeypatch.setattr(drawing, "DPI", 50)
+    monkeypatch.setattr(canvas, "DPI", 50)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = make(name)

@@ -1,0 +1,91 @@
+"""Learning curves: the loss and its two terms per epoch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
+
+from kvae.internal.errors import UserError
+from kvae.plotting.colours import COLOURS
+from kvae.plotting.words import Figure, legend
+
+TITLES = {
+    "loss": "loss: what training minimises",
+    "reconstruction": "reconstruction error: -E[log p(x|z)]",
+    "kl": "KL divergence from q(z|x) to the prior",
+}
+
+
+def learning_curves(history: Mapping[str, ArrayLike], held_out: str = "validation") -> Figure:
+    """The loss and its two terms per epoch, on the training data and, if they were measured, on held-out data.
+
+    A line marks the best epoch of the held-out data. If the axis leaves out the fall of the first epochs, a line below
+    the title says so.
+
+    Args:
+        history: the columns of history.csv by name: `epoch`, and `loss`, `reconstruction` and `kl` in nats per image,
+            optionally with the prefix `val_` too, and `val_elbo`.
+        held_out: a name for the data that the `val_...` columns were measured on.
+
+    Raises:
+        UserError: if the history has no epoch.
+    """
+    epochs = np.asarray(history.get("epoch", ()))
+    if epochs.size == 0:
+        raise UserError("Expected a history of at least one epoch. Received none.")
+    best = best_epoch(history)
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    for axes, (name, title) in zip(figure.subplots(1, 3), TITLES.items(), strict=True):
+        axes.plot(epochs, history[name], color=COLOURS[0])
+        names = ["training"]
+        curves = [np.asarray(history[name], float)]
+        if f"val_{name}" in history:
+            values = np.asarray(history[f"val_{name}"], float)
+            measured = np.isfinite(values)  # NaN for epochs without an evaluation on the held-out data
+            sparse = not measured.all()
+            style = {"linestyle": "--", "marker": "o" if sparse else None, "markersize": 3}
+            axes.plot(epochs[measured], values[measured], color=COLOURS[1], **style)
+            names.append(held_out)
+            curves.append(values)
+        handles: list[Line2D] = list(axes.lines)
+        if best is not None:
+            handles.append(axes.axvline(best, color=COLOURS[2], linestyle=":"))
+            names.append(f"best: epoch {best}")
+        note = _cut_first_epochs(axes, epochs, curves)
+        axes.set_title(f"{title}\n{note}", fontsize=10)
+        axes.set(xlabel="epoch", ylabel="nats per image")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        legend(axes, handles, names)
+    return figure
+
+
+def best_epoch(history: Mapping[str, ArrayLike]) -> int | None:
+    """The epoch with the highest held-out ELBO, or with the lowest held-out loss if there is no ELBO, or None."""
+    values = np.asarray(history["val_elbo"] if "val_elbo" in history else history.get("val_loss", ()), float)
+    if not np.isfinite(values).any():
+        return None
+    place = np.nanargmax(values) if "val_elbo" in history else np.nanargmin(values)
+    return int(np.asarray(history["epoch"])[place])
+
+
+def _cut_first_epochs(axes: Any, epochs: np.ndarray, curves: Sequence[np.ndarray]) -> str:
+    """Limits the axis to the values after the first twentieth, which fall so far that the rest would look flat.
+
+    Returns:
+        A line that says which epochs have values outside of the axis, empty if there are none.
+    """
+    later = np.concatenate([curve[len(curve) // 20 :] for curve in curves])
+    later = later[np.isfinite(later)]
+    if not later.size or np.ptp(later) == 0:
+        return ""
+    margin = 0.05 * np.ptp(later)
+    low, high = later.min() - margin, later.max() + margin
+    axes.set_ylim(low, high)
+    cut = np.any([(curve < low) | (curve > high) for curve in curves], axis=0)
+    if not cut.any():
+        return ""
+    first, last = int(epochs[0]), int(epochs[np.flatnonzero(cut)[-1]])
+    return f"(not shown: epoch {first})" if first == last else f"(not shown in full: epochs {first} to {last})"

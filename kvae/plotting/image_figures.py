@@ -1,0 +1,139 @@
+"""Pictures of images: samples, reconstructions and interpolations."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from kvae.data import Data
+from kvae.internal.errors import UserError, check_whole
+from kvae.internal.tensorflow import tf
+from kvae.model import sampling
+from kvae.noise.keyed import Keyed
+from kvae.noise.streams import Stream
+from kvae.plotting import drawing
+from kvae.plotting.subject import Drawings, Subject, Unsuitable, clip, means_at
+from kvae.runtime import latent_points
+
+DIGIT_PAIRS = (("0", "5"), ("1", "4"), ("2", "9"))
+PAIRS = 3  # rows of an interpolation
+
+
+def samples(subject: Subject, *, n: int = 20, seed: int = 0) -> Drawings:
+    """Samples from the prior, decoded.
+
+    - `samples`: the means of n samples, above one draw of p(x|z) for each.
+    - `samples_grid`: ten samples, one per row, each as its mean and 3 draws.
+    - `samples_strip`: ten samples as means in one row, above one draw for each.
+
+    Args:
+        subject: with a model.
+        n: the number of samples.
+        seed: the seed. It gives the same z in all pictures and in `VAE.generate`.
+    """
+    vae = subject.vae
+    drawing.check_size(2 * math.ceil(check_whole("n", n) / 10), 10, vae.image_shape)
+    z = sampling.draw_z(vae, 10, seed)
+    index = tf.range(10)
+    noises = [Keyed(seed, Stream.PICTURES, index, number) for number in range(3)]
+    columns = {"mean": means_at(vae, z)}
+    for number, noise in enumerate(noises, start=1):
+        columns[f"draw {number}"] = vae.likelihood.sample(vae.decode(z), noise).numpy()
+    strip = {"means": vae.generate_means(10, seed).numpy(), "draws": vae.generate(10, seed).numpy()}
+    return {
+        "samples": drawing.samples(vae.generate_means(n, seed).numpy(), vae.generate(n, seed).numpy()),
+        "samples_grid": drawing.titled_columns(columns),
+        "samples_strip": drawing.sheets(strip, 10),
+    }
+
+
+def reconstructions(subject: Subject, *, seed: int = 0) -> Drawings:
+    """Test images and their reconstructions.
+
+    If the images are binarized, both pictures show them before and after this.
+
+    - `reconstructions`: 40 test images, above their reconstructions.
+    - `reconstructions_draws`: 4 test images, of different classes if they have labels, each with 2 draws of z: in one
+      row the image, the mean and a draw of p(x|z).
+
+    Args:
+        subject: with data.
+        seed: the seed of the draws.
+    """
+    vae = subject.vae
+    x, labels = subject.test().examples("test", 40)
+    originals = subject.originals(x, np.arange(len(x)))
+    chosen = np.repeat(np.arange(min(4, len(x))), 2)
+    if labels is not None:
+        _, firsts = np.unique(labels, return_index=True)
+        chosen = np.repeat(np.sort(firsts)[:4], 2)
+    index = tf.range(len(chosen))
+    z, _ = vae.encode(x[chosen]).sample_and_log_prob(Keyed(seed, Stream.PICTURES, index), 1)
+    parameters = vae.decode(z[0])
+    columns = {"image": x[chosen]} if originals is None else {"image": originals[chosen], "binarized": x[chosen]}
+    columns["mean"] = clip(vae.likelihood.mean(parameters))
+    columns["draw"] = vae.likelihood.sample(parameters, Keyed(seed, Stream.PICTURES, index, 1)).numpy()
+    return {
+        "reconstructions": drawing.reconstructions(x, clip(vae.reconstruct(x, seed=seed)), originals=originals),
+        "reconstructions_draws": drawing.titled_columns(columns),
+    }
+
+
+def interpolation(
+    subject: Subject,
+    *,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    between: Sequence[tuple[int, int]] = (),
+    steps: int = 10,
+    spherical: bool = False,
+) -> Drawings:
+    """Decoded means on a path between the posterior means of two test images, one pair per row, between these images.
+
+    Args:
+        subject: with data.
+        pairs: pairs of classes, by number or name; the first test image of each class is used. By default 0-5, 1-4 and
+            2-9 if there are these classes, else the first class with each of the next three; the first images if there
+            are no labels.
+        between: pairs of indices of test images, instead of `pairs`.
+        steps: the number of points on a path, its ends included.
+        spherical: whether the path follows a great circle instead of a straight line.
+    """
+    data, vae = subject.test(), subject.vae
+    if between and pairs is not None:
+        raise UserError("Expected either pairs of classes or pairs of indices. Received both.")
+    if pairs is not None and len(pairs) == 0:
+        raise UserError("Expected at least one pair of classes. Received none.")
+    if pairs is None and not between:
+        pairs, between = _default_ends(data)
+    if pairs is not None:
+        numbers = [[data.class_number("test", label) for label in pair] for pair in pairs]
+        indices = np.array([[data.places_of("test", label)[0] for label in pair] for pair in pairs])
+        names = [(data.class_name(first), data.class_name(last)) for first, last in numbers]
+    else:
+        indices = np.array(between)
+        names = [(f"image {first}", f"image {last}") for first, last in between]
+    drawing.check_size(len(indices), steps + 2, vae.image_shape)
+    x = data.images_at("test", indices.ravel())
+    originals = subject.originals(x, indices.ravel())
+    ends = (x if originals is None else originals).reshape(*indices.shape, *x.shape[1:])
+    mean = np.asarray(vae.encode(x).mean).reshape(*indices.shape, -1)
+    z = latent_points.path(mean[:, 0], mean[:, 1], steps, spherical).swapaxes(0, 1)
+    return {"interpolation": drawing.interpolation(means_at(vae, z), names, (ends[:, 0], ends[:, 1]))}
+
+
+def _default_ends(data: Data) -> tuple[Sequence[tuple[str, str]] | None, Sequence[tuple[int, int]]]:
+    """Pairs of classes, or pairs of indices if there are no labels.
+
+    The classes are 0-5, 1-4 and 2-9 if there are these, else the first class with each of the next three. The indices
+    are those of the first images.
+    """
+    labels = data.examples("test")[1]
+    if labels is None:
+        count = data.info.sizes["test"]
+        if count < 2:
+            raise Unsuitable(f"Expected at least two test images. Received {count}.")
+        return None, [(2 * number, 2 * number + 1) for number in range(min(PAIRS, count // 2))]
+    present = [data.class_name(number) for number in np.unique(labels)]
+    if {label for pair in DIGIT_PAIRS for label in pair} <= set(present):
+        return list(DIGIT_PAIRS), ()
+    return [(present[0], other) for other in present[1 : PAIRS + 1]] or [(present[0], present[0])], ()
