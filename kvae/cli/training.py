@@ -221,10 +221,13 @@ def _epochs_in_words(run: Any) -> list[str]:
     """Which epoch's weights the run has, where that is not simply the last; one sentence or none."""
     from kvae.training import history
 
-    columns, training = run.history(), run.config.training
-    epochs, best = len(columns["epoch"]), history.best_epoch(columns)
-    if best is None or run.config.data.validation is None:
+    if run.config.data.validation is None or not run.history_file.is_file():
         return []
+    columns, training = run.history(), run.config.training
+    best = history.best_epoch(columns)
+    if best is None:
+        return []
+    epochs = len(columns["epoch"])
     if training.early_stopping is None:
         if best == epochs:
             return []

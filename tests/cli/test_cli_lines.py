@@ -38,7 +38,7 @@ def assert_is_one_line(text: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["trian"], "Unknown command 'trian'. Did you mean 'train'? Expected one of: complete, demo, "),
+        (["trian"], "Unknown command 'trian'. Did you mean 'train'? Expected one of: compare, complete, demo, "),
         (["--hlep"], "Unknown option '--hlep'. Did you mean '--help'? Expected one of: "),
         (["train", "--recip", "x"], "Unknown option '--recip'. Did you mean '--recipe'"),
         (["sample", "x", "-q"], "Unknown option '-q'. Expected one of: "),
