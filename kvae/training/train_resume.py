@@ -15,7 +15,7 @@ from kvae.model.vae import VAE
 from kvae.plotting import figures
 from kvae.training import callbacks, checkpoints, distribution, divergence, history
 from kvae.training.build import build_model, build_optimizer, make_parts, resolved, steps_per_epoch
-from kvae.training.config import RunConfig
+from kvae.training.config import RunConfig, of_run
 from kvae.training.runs import Run, check_free
 
 
@@ -121,11 +121,14 @@ def _resume(run: Run, received: RunConfig | None, options: _Options) -> Run:
     saved = run.config = resolved(run.config)
     checkpoint = checkpoints.latest_checkpoint(run.checkpoints)
     state = None if checkpoint is None else checkpoints.read_state(checkpoint)
-    begun = saved if state is None or state.config is None else resolved(RunConfig.from_dict(state.config))
+    begun = saved if state is None or state.config is None else resolved(of_run(state.config))
     if begun != saved:
         expected = f"Expected {run.folder / 'config.json'} with the settings with which the training began."
         _accepted(begun, saved, expected, "Restore them.")
     config = saved
+    if received is not None and "order" not in received.data.model_fields_set:  # that of an earlier version is another
+        data = received.data.model_copy(update={"order": saved.data.order})
+        received = received.model_copy(update={"data": data})
     if received is not None and received != saved:
         config = _accepted(saved, received, "Expected --resume with the run's own settings.", "Leave them out.")
     longer = config.training.epochs > begun.training.epochs
