@@ -1,10 +1,11 @@
 """Training: from a recipe to a run folder, and the use of a finished run.
 
 `config.py` defines what a recipe may contain, `part_tables.py` its section [model], and `build.py` makes the model from
-it. `train_resume.py` trains and resumes, with the Keras callbacks in `callbacks.py` and `checkpoints.py`;
-`divergence.py` ends a training that diverges, and `distribution.py` supports several devices. `runs.py` reads and
-writes the files of a run, `history.py` its history.csv, and `results.py` evaluates a finished run, completes its test
-images and draws its figures.
+it; `data_defaults.py` chooses settings that suit the data. `train_resume.py` trains and resumes, with the Keras
+callbacks in `callbacks.py` and `checkpoints.py`; `divergence.py` ends a training that diverges, `outcome.py` says when
+one has learned nothing, and `distribution.py` supports several devices. `runs.py` reads and writes the files of a run,
+`history.py` its history.csv, and `results.py` evaluates a finished run, completes its test images and draws its
+figures.
 """
 
 from kvae.internal.lazy_imports import lazy
@@ -16,6 +17,7 @@ _MODULES = (
     "callbacks",
     "checkpoints",
     "config",
+    "data_defaults",
     "distribution",
     "divergence",
     "history",

@@ -1,36 +1,42 @@
 """From a configuration to a finished run folder: loads the data, builds the model and calls Keras `fit`."""
 
 import json
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kvae import data as data_
 from kvae import evaluation
-from kvae.data import Data
+from kvae.data import Data, Source
 from kvae.data.sources import absolute
-from kvae.internal.errors import UserError
+from kvae.internal.errors import KvaeWarning, UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model.vae import VAE
 from kvae.plotting import figures
-from kvae.training import callbacks, checkpoints, distribution, divergence, history
+from kvae.training import callbacks, checkpoints, data_defaults, distribution, divergence, history, outcome
 from kvae.training.build import build_model, build_optimizer, make_parts, resolved, steps_per_epoch
 from kvae.training.config import RunConfig, of_run
 from kvae.training.runs import Run, check_free
 
 
-def load_data(config: RunConfig) -> Data:
+def load_data(config: RunConfig, source: Source | None = None) -> Data:
     """Loads the data of a run. Their binarization and order depend on the run's seed.
+
+    Args:
+        config: the configuration of the run.
+        source: the source that it names, if that is open already.
 
     Raises:
         UserError: if the data cannot be loaded.
     """
     options = config.data.model_dump()
-    return data_.load(options.pop("source"), seed=config.seed, **options)
+    name = options.pop("source")
+    return data_.load(name if source is None else source, seed=config.seed, **options)
 
 
 def train(
-    config: RunConfig,
+    config: RunConfig | dict[str, Any],
     folder: str | Path,
     *,
     overwrite: bool = False,
@@ -41,7 +47,8 @@ def train(
     """Trains a model from the beginning, evaluates it, and writes the run folder.
 
     Args:
-        config: the configuration of the run.
+        config: the configuration of the run. Or only some settings, as nested values like those of a recipe; then the
+            others follow the data (`kvae.training.data_defaults`), and a line says what was chosen.
         folder: the path of the run folder.
         overwrite: whether to replace an existing run. False by default.
         verbose: what Keras `fit` prints: 0 nothing, 1 a progress bar, 2 one line per epoch.
@@ -57,15 +64,20 @@ def train(
         UserError: if the folder exists, if the data or the configuration are not valid, if the loss diverges, or if
             another worker has ended.
     """
-    config = resolved(_with_absolute_source(config))
-    chief = distribution.is_chief(distribute)
+    chief, source = distribution.is_chief(distribute), None
     if chief:
         check_free(folder, overwrite)
+    if isinstance(config, dict):
+        config, source, explanation = data_defaults.follow(config)
+        if explanation and verbose and chief:
+            print(explanation)
+    config = resolved(_with_absolute_source(config))
     figures.check_kinds(config.training.plots)
     strategy = distribution.strategy(distribute)
     with strategy.scope():
         parts = make_parts(config)
-    data = load_data(config)
+    data = load_data(config, source)
+    del source  # the data have its images, or a copy in another order
     data.check("train")
     with strategy.scope():
         vae = build_model(config, data, parts)
@@ -243,6 +255,7 @@ def _fit_and_save(session: _Session) -> Run:
         result = evaluation.evaluate(vae, session.data.test, protocol=protocol(session.data))  # first: it may refuse
         run.save_models(vae)
         run.write_evaluation(result)
+        outcome.warn(run.config, result, run.history())
     return run
 
 
@@ -250,21 +263,24 @@ def _call_fit(session: _Session, stopping: callbacks.EarlyStopping | None) -> No
     data, config, resumed = session.data, session.run.config, session.resumed
     held_out = data.test if data.validation is None and config.training.monitor_test else data.validation
     try:
-        session.vae.fit(
-            data.train,
-            validation_data=held_out,
-            validation_freq=config.training.monitor_every,
-            epochs=config.training.epochs,
-            initial_epoch=resumed.state.epochs if resumed else 0,
-            callbacks=[
-                _stop_at_divergence(session),
-                callbacks.DataEpoch(data.epoch),
-                *([stopping] if stopping else []),
-                *session.extra,
-                *(_output_callbacks(session, stopping) if session.chief else []),
-            ],
-            verbose=session.verbose if session.chief else 0,
-        )
+        with warnings.catch_warnings():
+            # `outcome.warn` says it after the evaluation, with the settings of a run.
+            warnings.filterwarnings("ignore", "The posterior has collapsed", KvaeWarning)
+            session.vae.fit(
+                data.train,
+                validation_data=held_out,
+                validation_freq=config.training.monitor_every,
+                epochs=config.training.epochs,
+                initial_epoch=resumed.state.epochs if resumed else 0,
+                callbacks=[
+                    _stop_at_divergence(session),
+                    callbacks.DataEpoch(data.epoch),
+                    *([stopping] if stopping else []),
+                    *session.extra,
+                    *(_output_callbacks(session, stopping) if session.chief else []),
+                ],
+                verbose=session.verbose if session.chief else 0,
+            )
     except tf.errors.OpError as error:
         if distribution.lost_worker(session.vae.distribute_strategy, error):
             raise UserError(
