@@ -161,7 +161,8 @@ class Likelihood(parts.Part):
 
 
 def _is_positive(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < value < math.inf
+    """Whether a value is a positive and finite number."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
 
 
 def _inner_value(low: float, high: float) -> float:
@@ -250,16 +251,18 @@ class Gaussian(Likelihood):
 
     def __init__(self, variance: float | str = 1.0, start: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if variance != "learned" and not _is_positive(variance):
-            raise UserError(f'Expected a positive variance or "learned". Received {variance!r}.')
         if not _is_positive(start):
             raise UserError(f"Expected a positive start of a learned variance. Received {start!r}.")
-        self.variance = variance if variance == "learned" else float(variance)
-        self.start = float(start)
+        self.start = initial = float(start)
+        if variance != "learned":
+            if not _is_positive(variance):
+                raise UserError(f'Expected a positive variance or "learned". Received {variance!r}.')
+            variance = initial = float(variance)
+        self.variance = variance
         self.log_variance = self.add_weight(
             name="log_variance",
             shape=(),
-            initializer=keras.initializers.Constant(math.log(start if variance == "learned" else variance)),
+            initializer=keras.initializers.Constant(math.log(initial)),
             trainable=variance == "learned",
         )
 

@@ -65,7 +65,7 @@ def _remedies(config: RunConfig) -> list[str]:
 
 
 def _growth(config: RunConfig, history: Mapping[str, np.ndarray]) -> str | None:
-    losses = history.get("loss", ())
+    losses = history["loss"].tolist() if "loss" in history else []
     # With a warm-up of beta, and with a schedule of a user's own, another loss is computed later than at the start.
     if len(losses) < 2 or config.model.objective.kind != "elbo" or config.training.beta_warmup_epochs > 0:
         return None

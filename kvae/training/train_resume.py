@@ -139,8 +139,8 @@ def _resume(run: Run, received: RunConfig | None, options: _Options) -> Run:
         _accepted(begun, saved, expected, "Restore them.")
     config = saved
     if received is not None and "order" not in received.data.model_fields_set:  # that of an earlier version is another
-        data = received.data.model_copy(update={"order": saved.data.order})
-        received = received.model_copy(update={"data": data})
+        ordered = received.data.model_copy(update={"order": saved.data.order})
+        received = received.model_copy(update={"data": ordered})
     if received is not None and received != saved:
         config = _accepted(saved, received, "Expected --resume with the run's own settings.", "Leave them out.")
     longer = config.training.epochs > begun.training.epochs
