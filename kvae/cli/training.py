@@ -187,7 +187,8 @@ def train(
         values = Run.open(out).config.to_dict()
     else:
         values = load_values("digits_2d") if dataset is None else {"name": name_of_source(dataset)}
-    config = RunConfig.from_dict(override(values, collected(given)))
+    values = override(values, collected(given))
+    config = RunConfig.from_dict(values)
     folder = out or SAVED_MODELS / config.name
     chief = distribution.is_chief(distribute)
     if chief and not resume:
@@ -204,7 +205,8 @@ def train(
         if resume:
             trained = training.resume(folder, config, **options)
         else:
-            trained = training.train(config, folder, overwrite=overwrite, **options)
+            follows = recipe is None and dataset is not None
+            trained = training.train(values if follows else config, folder, overwrite=overwrite, **options)
     seconds = time.monotonic() - start
     if as_json:
         evaluation = trained.evaluation() if chief else None

@@ -25,6 +25,7 @@ def load(
     streaming: bool = False,
     seed: int = 0,
     evaluation_seed: int = 0,
+    order: str = "shuffled",
     labels: bool = False,
 ) -> Data:
     """Opens a source and makes its pipelines.
@@ -45,6 +46,9 @@ def load(
             and `images:DIR`.
         seed: seed for the order and the stochastic binarization of the training data, which differ in every epoch.
         evaluation_seed: seed for the binarization of validation and test data.
+        order: `shuffled`: if the order of the images means nothing, they are put into a random order before slices are
+            taken, the same order in every run and on every machine. This holds for pictures of a folder, and for all
+            data without a test split, of which a tenth is held out. `source`: the order of the files.
         labels: whether batches are (x, label) instead of x. The label is the condition of a model with a
             `condition_shape`; other models ignore it.
 
@@ -66,5 +70,6 @@ def load(
         drop_remainder=drop_remainder,
         seed=seed,
         evaluation_seed=evaluation_seed,
+        order=order,
         labels=labels,
     )

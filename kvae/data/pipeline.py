@@ -20,6 +20,7 @@ from kvae.data.split import Source, Split
 from kvae.internal.errors import UserError, check_seed, check_whole, unknown
 from kvae.internal.tensorflow import tf
 
+ORDERS = ("shuffled", "source")
 CHUNK = 1000  # Number of images that are binarized at a time outside of training.
 
 
@@ -300,9 +301,13 @@ def build_data(
     drop_remainder: bool,
     seed: int,
     evaluation_seed: int,
+    order: str = "shuffled",
     labels: bool = False,
 ) -> Data:
     """Builds the pipelines for a source. The arguments are those of `kvae.data.load`."""
+    if order not in ORDERS:
+        raise unknown("order of images", order, ORDERS)
+    source = source.shuffled() if order == "shuffled" else source
     if binarize not in KINDS:
         raise unknown("binarization", binarize, KINDS)
     if not isinstance(threshold, numbers.Real) or not 0 <= threshold < 1:

@@ -10,6 +10,7 @@ import numpy as np
 from kvae.internal.errors import UserError, unknown
 from kvae.internal.visible import shown
 
+SEED = 0  # of held-out images and of shuffled orders
 SLICE = re.compile(r"(?P<name>\w+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
 
 
@@ -32,6 +33,8 @@ class Split:
             memory. By default it keeps all.
         check: only for a split that is streamed: a function of (start, stop) that reads these images once and raises
             a `UserError` that names the first damaged one. By default damage is noticed only when an image is needed.
+        reordered: only for a split that is streamed: a function of indices `[N]` that returns the split with its
+            images in this order. None if the order on disk is the only one.
     """
 
     images: np.ndarray | None
@@ -43,6 +46,7 @@ class Split:
     start: int = 0
     shuffle_buffer: int | None = None
     check: Any = None
+    reordered: Any = None
 
     @classmethod
     def from_arrays(cls, images: np.ndarray, labels: np.ndarray | None = None) -> "Split":
@@ -69,6 +73,14 @@ class Split:
             start=self.start + start,
         )
 
+    def shuffled(self) -> "Split":
+        """The whole split in a random order, which depends only on the number of images."""
+        rows = np.random.RandomState(SEED).permutation(self.count)
+        if self.images is None:
+            return self if self.reordered is None else self.reordered(rows)
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, images=self.images[rows], labels=labels)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -79,12 +91,27 @@ class Source:
         splits: the splits by name: `train`, `test`, and `validation` if the source has one.
         label_names: the name of each label, or None.
         notes: remarks that belong to every result on these data, for example how a test split was made.
+        notes_if_shuffled: None if the order of the images is part of the dataset, as for MNIST. Otherwise the order
+            means nothing, as that of the files of a folder, and often it is that of the classes; these notes replace
+            `notes` after `shuffled`.
     """
 
     name: str
     splits: dict[str, Split]
     label_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = field(default=())
+    notes_if_shuffled: tuple[str, ...] | None = None
+
+    def shuffled(self) -> "Source":
+        """The source with the images of each split in a random order, if their order is no part of the dataset.
+
+        So the first images of a split, and each slice of it, are a fair choice among all of its images. The seed is
+        fixed, so that it is the same order in every run and on every machine.
+        """
+        if self.notes_if_shuffled is None:
+            return self
+        splits = {name: split.shuffled() for name, split in self.splits.items()}
+        return replace(self, splits=splits, notes=self.notes_if_shuffled, notes_if_shuffled=None)
 
     def resolve(self, name: str) -> tuple[str, int, int]:
         """The split, start and stop of a slice that is named as in `select`, which also gives the errors."""
@@ -130,7 +157,8 @@ def _bound(text: str | None, count: int, default: int) -> int:
 def hold_out(name: str, splits: dict[str, Split], label_names: tuple[str, ...] | None = None) -> Source:
     """A source whose test split is a random tenth of `train`, if possible with the same proportions of the labels.
 
-    The seed is fixed, and not the seed of a run, so that the results of all runs are on the same test images.
+    The seed is fixed, and not the seed of a run, so that the results of all runs are on the same test images. Both
+    parts keep the order of the source, until `Source.shuffled`.
 
     Args:
         name: the name of the source.
@@ -152,8 +180,10 @@ def hold_out(name: str, splits: dict[str, Split], label_names: tuple[str, ...] |
         part: Split.from_arrays(split.images[rows], None if split.labels is None else split.labels[rows])
         for part, rows in (("train", np.setdiff1d(np.arange(split.count), test)), ("test", test))
     }
-    notes = ("no test split in the source: a random tenth of it was held out (seed 0)",)
-    return Source(name, {**splits, **held}, label_names, notes)
+    note = "no test split in the source: a random tenth of it was held out"
+    share = ", with the same share of each label" if _is_stratified(split.count, split.labels) else ""
+    shuffled = f"{note}{share}, and all images are in a random order (seed {SEED})"
+    return Source(name, {**splits, **held}, label_names, (f"{note} (seed {SEED})",), (shuffled,))
 
 
 def held_out(count: int, labels: np.ndarray | None = None) -> np.ndarray:
@@ -170,12 +200,11 @@ def held_out(count: int, labels: np.ndarray | None = None) -> np.ndarray:
     Returns:
         Indices of images in ascending order, `[ceil(N / 10)]` int64.
     """
-    generator = np.random.RandomState(0)  # the old generator of NumPy, whose numbers never change
+    generator = np.random.RandomState(SEED)  # the old generator of NumPy, whose numbers never change
     size = math.ceil(0.1 * count)
-    classes, counts = np.unique(np.zeros(count) if labels is None else labels, return_counts=True)
-    # Stratified sampling needs two examples per class, and a test set of at least one per class.
-    if labels is None or counts.min() < 2 or count // 10 < len(classes):
+    if labels is None or not _is_stratified(count, labels):
         return np.sort(generator.permutation(count)[:size])
+    classes, counts = np.unique(labels, return_counts=True)
     kept = _proportional(counts, count - size, generator)
     wanted = _proportional(counts - kept, size, generator)  # all others; it draws numbers only where rounding fails
     chosen = []
@@ -184,6 +213,14 @@ def held_out(count: int, labels: np.ndarray | None = None) -> np.ndarray:
         order = generator.permutation(len(members))
         chosen.append(members[order[first : first + number]])
     return np.sort(np.concatenate(chosen))
+
+
+def _is_stratified(count: int, labels: np.ndarray | None) -> bool:
+    """Whether each class has its share of a held-out tenth: it has two images, and the tenth one for each class."""
+    if labels is None:
+        return False
+    counts = np.unique(labels, return_counts=True)[1]
+    return bool(counts.min() >= 2 and count // 10 >= len(counts))
 
 
 def _proportional(counts: np.ndarray, total: int, generator: np.random.RandomState) -> np.ndarray:

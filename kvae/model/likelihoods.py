@@ -160,6 +160,11 @@ class Likelihood(parts.Part):
         warnings.warn(text, KvaeWarning, stacklevel=stacklevel + 1)
 
 
+def _is_positive(value: Any) -> bool:
+    """Whether a value is a positive and finite number."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
+
+
 def _inner_value(low: float, high: float) -> float:
     """A number between `low` and `high`, each of which may be infinite."""
     if math.isfinite(low) and math.isfinite(high):
@@ -236,25 +241,28 @@ class Gaussian(Likelihood):
     Training with Calibrated Decoders" (2021).
 
     Args:
-        variance: a positive number, or `"learned"` for a weight with the initial value 0.1. 1 by default.
+        variance: a positive number, or `"learned"` for a weight. 1 by default.
+        start: the initial value of a learned variance, positive. 0.1 by default. The logarithm of the variance changes
+            by about the learning rate in each step, so a short training needs a start near its end, such as 0.01.
 
     Raises:
-        UserError: if `variance` is neither.
+        UserError: if `variance` is neither, or if `start` is not positive.
     """
 
-    def __init__(self, variance: float | str = 1.0, **kwargs: Any) -> None:
+    def __init__(self, variance: float | str = 1.0, start: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if variance == "learned":
-            start = 0.1
-        elif isinstance(variance, numbers.Real) and not isinstance(variance, bool) and 0 < variance < math.inf:
-            start = variance = float(variance)
-        else:
-            raise UserError(f'Expected a positive variance or "learned". Received {variance!r}.')
+        if not _is_positive(start):
+            raise UserError(f"Expected a positive start of a learned variance. Received {start!r}.")
+        self.start = initial = float(start)
+        if variance != "learned":
+            if not _is_positive(variance):
+                raise UserError(f'Expected a positive variance or "learned". Received {variance!r}.')
+            variance = initial = float(variance)
         self.variance = variance
         self.log_variance = self.add_weight(
             name="log_variance",
             shape=(),
-            initializer=keras.initializers.Constant(math.log(start)),
+            initializer=keras.initializers.Constant(math.log(initial)),
             trainable=variance == "learned",
         )
 
@@ -271,7 +279,7 @@ class Gaussian(Likelihood):
         return tf.clip_by_value(draw, 0.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "variance": self.variance}
+        return {**super().get_config(), "variance": self.variance, "start": self.start}
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -291,7 +299,7 @@ class SquaredError(Gaussian):
         return -0.5 * tf.square(x - tf.sigmoid(parameters))
 
     def get_config(self) -> dict[str, Any]:
-        return {name: value for name, value in super().get_config().items() if name != "variance"}
+        return {name: value for name, value in super().get_config().items() if name not in ("variance", "start")}
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {

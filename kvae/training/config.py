@@ -71,6 +71,8 @@ class DataConfig(_Section):
     """Whether to read the images from disk in batches, for sets that do not fit into memory."""
     evaluation_seed: Seed = 0
     """The seed with which validation and test images are binarized."""
+    order: Literal["shuffled", "source"] = "shuffled"
+    """The order of images whose order is no part of the dataset, such as the pictures of a folder."""
 
 
 class PartConfig(BaseModel):
@@ -209,6 +211,24 @@ class RunConfig(_Section):
             mistakes = [_explain(cls, mistake) for mistake in error.errors()[:SHOWN]]
             more = error.error_count() - len(mistakes)
             raise UserError("; ".join(mistakes) + (f"; and {more} more mistakes" if more else "")) from None
+
+
+def of_run(values: Any) -> RunConfig:
+    """The configuration in a file of a run, which means what it meant in the version of kvae that wrote it.
+
+    Args:
+        values: the configuration as JSON. Runs of earlier versions have no `data.order`: they have that of the source.
+
+    Raises:
+        UserError: if the configuration is not valid.
+    """
+    if isinstance(values, dict):
+        values = dict(values)
+        if isinstance(values.get("data"), dict):
+            values["data"] = {"order": "source", **values["data"]}
+        if isinstance(values.get("model"), dict):
+            values["model"] = with_tables(values["model"], of_version_0_2=True)
+    return RunConfig.from_dict(values)
 
 
 def parse_toml(text: str, name: str) -> dict[str, Any]:

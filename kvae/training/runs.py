@@ -30,9 +30,8 @@ from kvae.internal.visible import shown
 from kvae.runtime import cards
 from kvae.runtime.keras import load_model
 from kvae.training import history
-from kvae.training.config import RunConfig
+from kvae.training.config import RunConfig, of_run
 from kvae.training.names import distinct_name
-from kvae.training.part_tables import with_tables
 
 if TYPE_CHECKING:
     from kvae.model.vae import VAE
@@ -109,10 +108,7 @@ class Run:
                 f"{folder / 'config.json'} is not the configuration of a run: expected the keys config, protocol and "
                 "versions, as kvae writes them."
             )
-        config = values.get("config")
-        if isinstance(config, dict) and isinstance(config.get("model"), dict):
-            config = {**config, "model": with_tables(config["model"], of_version_0_2=True)}
-        config = RunConfig.from_dict(config)
+        config = of_run(values.get("config"))
         partials.recover(folder, nested=True)
         return cls(folder, config, facts)
 

@@ -1,36 +1,51 @@
 """From a configuration to a finished run folder: loads the data, builds the model and calls Keras `fit`."""
 
 import json
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kvae import data as data_
 from kvae import evaluation
-from kvae.data import Data
+from kvae.data import Data, Source
 from kvae.data.sources import absolute
-from kvae.internal.errors import UserError
+from kvae.internal.errors import KvaeWarning, UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model.vae import VAE
 from kvae.plotting import figures
-from kvae.training import callbacks, checkpoints, distribution, divergence, history, progress
+from kvae.training import (
+    callbacks,
+    checkpoints,
+    data_defaults,
+    distribution,
+    divergence,
+    history,
+    outcome,
+    progress,
+)
 from kvae.training.build import build_model, build_optimizer, make_parts, resolved, steps_per_epoch
-from kvae.training.config import RunConfig
+from kvae.training.config import RunConfig, of_run
 from kvae.training.runs import Run, check_free
 
 
-def load_data(config: RunConfig) -> Data:
+def load_data(config: RunConfig, source: Source | None = None) -> Data:
     """Loads the data of a run. Their binarization and order depend on the run's seed.
+
+    Args:
+        config: the configuration of the run.
+        source: the source that it names, if that is open already.
 
     Raises:
         UserError: if the data cannot be loaded.
     """
     options = config.data.model_dump()
-    return data_.load(options.pop("source"), seed=config.seed, **options)
+    name = options.pop("source")
+    return data_.load(name if source is None else source, seed=config.seed, **options)
 
 
 def train(
-    config: RunConfig,
+    config: RunConfig | dict[str, Any],
     folder: str | Path,
     *,
     overwrite: bool = False,
@@ -41,7 +56,8 @@ def train(
     """Trains a model from the beginning, evaluates it, and writes the run folder.
 
     Args:
-        config: the configuration of the run.
+        config: the configuration of the run. Or only some settings, as nested values like those of a recipe; then the
+            others follow the data (`kvae.training.data_defaults`), and a line says what was chosen.
         folder: the path of the run folder.
         overwrite: whether to replace an existing run. False by default.
         verbose: what is printed: 0 nothing, 1 one progress bar for the whole training, 2 one line per epoch.
@@ -57,15 +73,20 @@ def train(
         UserError: if the folder exists, if the data or the configuration are not valid, if the loss diverges, or if
             another worker has ended.
     """
-    config = resolved(with_absolute_source(config))
-    chief = distribution.is_chief(distribute)
+    chief, source = distribution.is_chief(distribute), None
     if chief:
         check_free(folder, overwrite)
+    if isinstance(config, dict):
+        config, source, explanation = data_defaults.follow(config)
+        if explanation and verbose and chief:
+            print(explanation)
+    config = resolved(with_absolute_source(config))
     figures.check_kinds(config.training.plots)
     strategy = distribution.strategy(distribute)
     with strategy.scope():
         parts = make_parts(config)
-    data = load_data(config)
+    data = load_data(config, source)
+    del source  # the data have its images, or a copy in another order
     data.check("train")
     with strategy.scope():
         vae = build_model(config, data, parts)
@@ -121,11 +142,14 @@ def _resume(run: Run, received: RunConfig | None, options: _Options) -> Run:
     saved = run.config = resolved(run.config)
     checkpoint = checkpoints.latest_checkpoint(run.checkpoints)
     state = None if checkpoint is None else checkpoints.read_state(checkpoint)
-    begun = saved if state is None or state.config is None else resolved(RunConfig.from_dict(state.config))
+    begun = saved if state is None or state.config is None else resolved(of_run(state.config))
     if begun != saved:
         expected = f"Expected {run.folder / 'config.json'} with the settings with which the training began."
         _accepted(begun, saved, expected, "Restore them.")
     config = saved
+    if received is not None and "order" not in received.data.model_fields_set:  # that of an earlier version is another
+        ordered = received.data.model_copy(update={"order": saved.data.order})
+        received = received.model_copy(update={"data": ordered})
     if received is not None and received != saved:
         config = _accepted(saved, received, "Expected --resume with the run's own settings.", "Leave them out.")
     longer = config.training.epochs > begun.training.epochs
@@ -240,6 +264,7 @@ def _fit_and_save(session: _Session) -> Run:
         result = evaluation.evaluate(vae, session.data.test, protocol=protocol(session.data))  # first: it may refuse
         run.save_models(vae)
         run.write_evaluation(result)
+        outcome.warn(run.config, result, run.history())
     return run
 
 
@@ -249,7 +274,12 @@ def _call_fit(session: _Session, stopping: callbacks.EarlyStopping | None) -> No
     epochs, begun = config.training.epochs, resumed.state.epochs if resumed else 0
     verbose, name = session.verbose if session.chief else 0, "test" if held_out is data.test else "validation"
     try:
-        with progress.shown(verbose, epochs, steps_per_epoch(data), name, begun) as shown:
+        with (
+            progress.shown(verbose, epochs, steps_per_epoch(data), name, begun) as shown,
+            warnings.catch_warnings(),
+        ):
+            # `outcome.warn` says it after the evaluation, with the settings of a run.
+            warnings.filterwarnings("ignore", "The posterior has collapsed", KvaeWarning)
             session.vae.fit(
                 data.train,
                 validation_data=held_out,

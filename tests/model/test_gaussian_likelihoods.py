@@ -29,6 +29,21 @@ def test_variance_starts_where_it_was_put(variance, start):
     assert math.exp(likelihoods.Gaussian(variance).log_variance.numpy()) == pytest.approx(start, rel=5e-7)
 
 
+def test_a_learned_variance_starts_at_its_start_and_is_loaded_with_it():
+    likelihood = likelihoods.Gaussian("learned", start=0.02)
+    assert math.exp(likelihood.log_variance.numpy()) == pytest.approx(0.02, rel=5e-7)
+    config = likelihood.get_config()
+    assert likelihoods.Gaussian.from_config(config).start == 0.02
+    del config["start"]  # a file of an earlier version
+    assert likelihoods.Gaussian.from_config(config).start == 0.1
+
+
+@pytest.mark.parametrize("start", [0, -1.0, math.nan, math.inf, "learned", None, True])
+def test_gaussian_refuses_an_invalid_start(start):
+    with pytest.raises(UserError, match="positive start of a learned variance"):
+        likelihoods.Gaussian("learned", start=start)
+
+
 def test_learned_variance_gets_the_gradient_of_the_closed_form():
     likelihood = likelihoods.Gaussian("learned")
     with tf.GradientTape() as tape:
@@ -100,7 +115,7 @@ def test_squared_error_has_nothing_to_train():
 
 
 def test_squared_error_config_has_no_variance():
-    assert "variance" not in likelihoods.SquaredError().get_config()
+    assert not {"variance", "start"} & likelihoods.SquaredError().get_config().keys()
 
 
 @pytest.mark.parametrize(("name", "make"), LIKELIHOODS.items(), ids=LIKELIHOODS)

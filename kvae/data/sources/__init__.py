@@ -68,10 +68,15 @@ def _mnist5k(_: str) -> Source:
     return Source("mnist5k", digits.splits, tuple("0123456789"))
 
 
+def is_of_user(source: str) -> bool:
+    """Whether a source consists of the user's own files, so that it is neither mnist5k nor a dataset of TFDS."""
+    return _reader_and_place(source)[0] not in (tfds.read, _mnist5k)
+
+
 def absolute(source: str) -> str:
     """The same source with absolute paths of its files, so that it can be read from any folder."""
-    reader, place = _reader_and_place(source)
-    if reader in (tfds.read, _mnist5k) or not place:
+    place = _reader_and_place(source)[1]
+    if not is_of_user(source) or not place:
         return source
     prefix = source.removesuffix(place)
     if prefix.partition(":")[0] not in READERS and not Path(place).exists():

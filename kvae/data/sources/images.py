@@ -1,7 +1,8 @@
 """`images:DIR`: a folder of pictures, all of the same size.
 
 The folders `DIR/train`, `DIR/validation` and `DIR/test` are the splits, if they exist; otherwise DIR is the training
-split. The sub-folders of a split are the classes of its pictures. What is hidden, such as `.DS_Store`, is left out.
+split. The sub-folders of a split are the classes of its pictures. What is hidden, such as `.DS_Store`, is left out. The
+order is that of the paths, which is no part of the dataset: `Source.shuffled` changes it.
 """
 
 import os
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae.data.split import Source, Split, hold_out
+from kvae.data.split import SEED, Source, Split, hold_out
 from kvae.internal import memory, picture_files
 from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user
 from kvae.internal.quiet_output import silenced
@@ -111,8 +112,6 @@ def _read_all(paths: list[Path]) -> np.ndarray:
 
 
 def _streamed(folder: Path, paths: list[Path], names: tuple[str, ...]) -> Split:
-    from kvae.internal.tensorflow import tf
-
     first = picture_files.read(paths[0], COLOUR_MODES)
     for path in paths:
         header = picture_files.header(path)
@@ -123,7 +122,13 @@ def _streamed(folder: Path, paths: list[Path], names: tuple[str, ...]) -> Split:
                 "Convert it first, or read the pictures without streaming."
             )
         _check_same(paths[0], path, (first.size, first.mode), (header.size, COLOUR_MODES[header.mode]))
-    shape = (first.height, first.width, len(first.getbands()))
+    return _stream(paths, _labels(folder, paths, names), (first.height, first.width, len(first.getbands())))
+
+
+def _stream(paths: list[Path], labels: np.ndarray | None, shape: tuple[int, ...]) -> Split:
+    """A split of pictures that are decoded when they are needed, in the order of their paths."""
+    from kvae.internal.tensorflow import tf
+
     files = np.array([str(path) for path in paths])
 
     def stream(start: int, stop: int) -> Any:
@@ -157,7 +162,10 @@ def _streamed(folder: Path, paths: list[Path], names: tuple[str, ...]) -> Split:
                         "pixels; it may be damaged. Save it again, or read the pictures without streaming."
                     )
 
-    return Split(None, _labels(folder, paths, names), len(paths), shape, stream, decode, check=check)
+    def reordered(rows: np.ndarray) -> Split:
+        return _stream([paths[row] for row in rows], None if labels is None else labels[rows], shape)
+
+    return Split(None, labels, len(paths), shape, stream, decode, check=check, reordered=reordered)
 
 
 def read(directory: str, streaming: bool = False) -> Source:
@@ -199,4 +207,6 @@ def read(directory: str, streaming: bool = False) -> Source:
     if len(sizes) > 1:
         raise UserError(f"Expected pictures of one size in {directory}. Received {' and '.join(map(str, sizes))}.")
     name = f"images:{directory}"
-    return Source(name, splits, names or None) if "test" in splits else hold_out(name, splits, names or None)
+    if "test" not in splits:
+        return hold_out(name, splits, names or None)
+    return Source(name, splits, names or None, notes_if_shuffled=(f"all images are in a random order (seed {SEED})",))

@@ -1,0 +1,77 @@
+"""What is said at the end of a training that has learned nothing: a collapse, or a loss that grew."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kvae.internal.errors import KvaeWarning, stacklevel_of_user
+from kvae.model.fit_checks import COLLAPSED
+from kvae.training.config import RunConfig
+
+LARGE_VARIANCE = 0.1  # A pixel of a trained model differs from its mean by less than the root of this.
+
+
+def warn(config: RunConfig, result: Mapping[str, Any], history: Mapping[str, np.ndarray]) -> None:
+    """Warns if a finished training has learned nothing.
+
+    Args:
+        config: the configuration of the run.
+        result: the evaluation of the test set, with `kl` in nats per image and `active_units`.
+        history: the columns of history.csv.
+
+    Warns:
+        KvaeWarning: if no latent dimension is active, if the KL term is within 0.01 nats of 0, or if the loss is higher
+            after the last epoch than after the first.
+    """
+    for text in (_collapse(config, result), _growth(config, history)):
+        if text is not None:
+            warnings.warn(text, KvaeWarning, stacklevel=stacklevel_of_user())
+
+
+def _collapse(config: RunConfig, result: Mapping[str, Any]) -> str | None:
+    active, kl = result["active_units"], result["kl"]
+    if active > 0 and abs(kl) >= COLLAPSED:
+        return None
+    return (
+        f"The model has collapsed: {active} of {config.model.latent_dim} latent dimensions are active, and the KL term "
+        f"is {kl:.3f} nats per image. So z tells almost nothing about the image, and all samples look alike. What to "
+        f"try: {'; '.join(_remedies(config))}."
+    )
+
+
+def _remedies(config: RunConfig) -> list[str]:
+    """What to try against a collapse, the likeliest cause first."""
+    model, training = config.model, config.training
+    beta, found = model.objective.options.get("beta", 1.0), []
+    variance = model.likelihood.options.get("variance", 1.0)
+    fixed = model.likelihood.kind == "gaussian" and variance != "learned" and variance >= LARGE_VARIANCE
+    if fixed or model.likelihood.kind == "squared_error":
+        found.append(
+            "--set model.likelihood=gaussian --set model.variance=learned, because with a large fixed variance the "
+            "differences between images count little"
+        )
+    if model.likelihood.kind == "bernoulli":
+        found.append(
+            "for grey or colour images --set data.binarize=none --set model.likelihood=gaussian --set "
+            "model.variance=learned"
+        )
+    if isinstance(beta, float | int) and beta > 1:
+        found.append(f"a lower model.beta ({beta:g})")
+    if model.objective.kind == "elbo" and training.beta_warmup_epochs == 0 and training.epochs > 1:
+        found.append(f"--set training.beta_warmup_epochs={-(-training.epochs // 2)}, so that the KL term counts later")
+    return [*found, f"more training.epochs ({training.epochs}), if the training had only begun"]
+
+
+def _growth(config: RunConfig, history: Mapping[str, np.ndarray]) -> str | None:
+    losses = history["loss"].tolist() if "loss" in history else []
+    # With a warm-up of beta, and with a schedule of a user's own, another loss is computed later than at the start.
+    if len(losses) < 2 or config.model.objective.kind != "elbo" or config.training.beta_warmup_epochs > 0:
+        return None
+    if not losses[-1] > losses[0]:
+        return None
+    return (
+        f"The loss grew from {losses[0]:.2f} in epoch 1 to {losses[-1]:.2f} in epoch {len(losses)}: the training "
+        f"diverges. What to try: a lower training.learning_rate ({config.training.learning_rate:g})."
+    )
