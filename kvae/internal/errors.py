@@ -17,10 +17,6 @@ MOST = 2**31 - 1  # the largest whole number that TensorFlow's 32-bit indices ca
 _NODE = re.compile(r"\{\{function_node .*?\}\} ?| ?\[Op:.*")
 
 
-# What TensorFlow adds to its messages: the operation that failed, before and after the reason.
-_NODE = re.compile(r"\{\{function_node .*?\}\} ?| ?\[Op:.*")
-
-
 class UserError(ValueError):
     """An error that the caller can fix. The message says what was expected, what was received and what to do.
 

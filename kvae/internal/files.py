@@ -163,8 +163,8 @@ def _temporary(path: Path, folder: Path) -> Iterator[Path]:
             if not folder.exists():
                 folder.mkdir(parents=True, exist_ok=True)
             partials.recover(folder)
-            temporary = partials.new_folder(folder)
-            (temporary / partials.NEW).mkdir()
+            temporary = partials.new_path(folder)  # assigned before the folder exists, so that no signal leaves it
+            (temporary / partials.NEW).mkdir(parents=True)
             yield temporary
         finally:
             if temporary is not None:

@@ -38,13 +38,6 @@ def new_path(folder: Path, suffix: str = "") -> Path:
     return folder / f"{PREFIX}{os.getpid()}-{_machine()}-{secrets.token_hex(8)}-{suffix}"
 
 
-def new_folder(parent: Path) -> Path:
-    """Makes an unfinished folder of this process in `parent`."""
-    folder = new_path(parent)
-    folder.mkdir()  # with the permissions that the umask leaves, unlike the folders of `tempfile`
-    return folder
-
-
 def is_partial(name: str) -> bool:
     """Whether a name is that of an unfinished file or folder of kvae."""
     return NAME.fullmatch(name) is not None
@@ -102,6 +95,14 @@ def exchange(temporary: Path, folder: Path) -> None:
 
 def discard(partial: Path) -> None:
     """Removes an unfinished file or folder, or the rest of an exchange."""
+    try:
+        _remove(partial)
+    except KeyboardInterrupt:  # a signal; a second one ends the process at once
+        _remove(partial)
+        raise
+
+
+def _remove(partial: Path) -> None:
     if partial.is_dir() and not partial.is_symlink():
         shutil.rmtree(partial, ignore_errors=True)
     else:
