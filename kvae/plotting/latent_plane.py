@@ -21,7 +21,7 @@ from kvae.plotting.words import Figure, legend, words
 MOST_NAMES = 20  # at the centres of classes: more would hide the points
 GAP = 2  # pixels between the images of a lattice
 FAINT = 0.4  # of the contrast of a lattice remains below a scatter
-LETTER = (0.1, 0.17)  # inches: about the size of a letter of the names
+LETTER = (0.01, 0.017)  # inches per point of the font: about the size of a letter of the names
 TICKS = 5  # at most, on an axis of a lattice that is not evenly spaced
 Look = tuple[str, str]  # colour and marker
 
@@ -182,10 +182,12 @@ def _scatter(
     if len(present) <= MOST_NAMES:
         texts = [words(name) for name in shown]
         centres = np.array([np.median(points[number == k], axis=0) for k in range(len(present))])
+        font_size = 15 if max(map(len, texts)) <= 2 else 10
         inch = max(*np.ptp(points, axis=0), 1e-6) / canvas.FRAME
-        sizes = inch * np.array([(LETTER[0] * len(text), LETTER[1]) for text in texts])
+        sizes = inch * font_size * np.array([(LETTER[0] * len(text), LETTER[1]) for text in texts])
         for centre, text, (colour, _) in zip(_apart(centres, sizes), texts, looks, strict=True):
-            drawn = axes.text(*centre, text, color=colour, ha="center", va="center", weight="bold", clip_on=True)
+            drawn = axes.text(*centre, text, color=colour, ha="center", va="center", clip_on=True)
+            drawn.set(weight="bold", fontsize=font_size)
             drawn.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
     named = min(len(present), len(COLOURS) * len(MARKERS))  # more cannot be distinguished
     handles = [Line2D([], [], color=colour, marker=marker, linestyle="") for colour, marker in looks[:named]]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kvae import completion, training
-from kvae.plotting import figures
+from kvae.plotting import completion_figures
 from kvae.training import results
 from kvae.training.runs import Run
 
@@ -27,7 +27,7 @@ def complete(call, monkeypatch):
         return SUBJECTS[trained.folder]
 
     monkeypatch.setattr(results, "subject_of", known_subject)
-    monkeypatch.setattr(figures, "CONTOUR_POINTS", 41)
+    monkeypatch.setattr(completion_figures, "CONTOUR_POINTS", 41)
     return lambda *arguments: call("complete", *arguments)
 
 
@@ -100,6 +100,15 @@ def test_complete_scores_as_the_library_does(completed, run):
     x, _ = training.load_data(trained.config).examples("test", 2)
     found = completion.complete(trained.load_model(), x, "left", samples=20, seed=4)
     assert result["kvae"]["per_image"] == found.score.log_density.tolist()
+
+
+@pytest.mark.parametrize("least", [0, 21])
+def test_complete_warns_of_scores_for_which_few_draws_count(complete, run, monkeypatch, least):
+    for module in (completion.completions, completion.scoring):
+        monkeypatch.setattr(module, "LEAST_EFFECTIVE", least)
+    status, out, _ = complete(run, "-n", 2, *FEW)
+    assert status == 0
+    assert ("the score of 2 of 2 images is unreliable" in out) == (least > 20)
 
 
 def test_complete_states_its_protocol(completed, run):

@@ -7,6 +7,7 @@ from figure_cases import FILES
 from PIL import Image
 
 from kvae.plotting import figures
+from kvae.training.runs import Run
 
 ALL_PICTURES = [name for names in FILES.values() for name in names]
 
@@ -50,6 +51,8 @@ def test_plot_draws_a_lattice_of_the_size_asked_for(call, run):
         (["lattice"], {"lattice": {}}),
         (["lattice", "-n", 7, "--extent", 3.5], {"lattice": {"n": 7, "extent": 3.5}}),
         (["lattice", "--quantiles"], {"lattice": {"quantiles": True}}),
+        (["lattice", "map", "--seamless"], {"lattice": {"seamless": True}, "map": {}}),
+        (["lattice(n=7, seamless=true)", "-n", 9], {"lattice": {"n": 9, "seamless": True}}),
         (["samples", "lattice", "-n", 7, "--seed", 3], {"samples": {"n": 7, "seed": 3}, "lattice": {"n": 7}}),
         (["reconstructions", "--seed", 0], {"reconstructions": {"seed": 0}}),
         (
@@ -65,7 +68,7 @@ def test_plot_draws_a_lattice_of_the_size_asked_for(call, run):
             {"completion": {"observed": "left", "places": (3, 4), "plain": True}},
         ),
         (["posterior_contours", "--index", 0], {"posterior_contours": {"places": (0,)}}),
-        (["--extent", 3], {kind: {"extent": 3.0} if kind == "lattice" else {} for kind in figures.KINDS}),
+        (["--extent", 3], {kind: {"extent": 3.0} if kind in ("lattice", "map") else {} for kind in figures.KINDS}),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
 )
@@ -75,6 +78,19 @@ def test_options_reach_the_kinds_that_take_them_and_no_other(call, run, monkeypa
     status, _, err = call("plot", run, *arguments)
     assert (status, err) == (0, "")
     assert asked == expected
+
+
+def test_options_of_the_recipe_are_those_of_the_plot_unless_others_are_given(call, run, monkeypatch):
+    training = Run.open(run).config.training.model_copy(update={"plots": ("lattice(n=7, extent=3)",)})
+    config = Run.open(run).config.model_copy(update={"training": training})
+    monkeypatch.setattr(Run, "open", classmethod(lambda cls, folder: cls(folder, config)))
+    asked = []
+    monkeypatch.setattr(figures, "draw", lambda kind, *_, suffix, **options: asked.append((kind, options)) or [])
+    for arguments in (["lattice"], ["lattice", "-n", 9], ["lattice(n=8)"]):
+        status, _, err = call("plot", run, *arguments)
+        assert (status, err) == (0, "")
+    extent = {"extent": 3}
+    assert asked == [("lattice", {"n": 7} | extent), ("lattice", {"n": 9} | extent), ("lattice", {"n": 8} | extent)]
 
 
 def test_help_of_plot_names_every_kind(call):

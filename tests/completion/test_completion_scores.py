@@ -53,13 +53,14 @@ def test_every_score_has_its_mean_standard_error_and_images(evaluated, name):
 def test_only_the_score_of_kvae_states_its_monte_carlo(evaluated):
     common = {"mean", "standard_error", "per_image"}
     expected = dict.fromkeys(SCORES, common)
-    expected["kvae"] = common | {"monte_carlo_standard_error", "effective_samples"}
+    expected["kvae"] = common | {"monte_carlo_standard_error", "effective_samples", "unreliable"}
     expected["quadrature"] = common | {"error"}
     assert {name: set(evaluated[name]) for name in SCORES} == expected
 
 
 def test_monte_carlo_is_the_mean_error_and_the_median_of_the_effective_samples(evaluated, short):
     row = evaluated["kvae"]
+    assert row["unreliable"] == (short.score.effective_samples[:3] < completion.LEAST_EFFECTIVE).sum()
     assert row["monte_carlo_standard_error"] == pytest.approx(short.score.standard_error[:3].mean())
     assert row["effective_samples"] == pytest.approx(np.median(short.score.effective_samples[:3]))
 

@@ -134,7 +134,7 @@ def test_all_experiments_run_and_are_on_the_page(tmp_path):
     assert result.returncode == 0, result.stderr[-2000:]
     assert sorted(sections(tmp_path)) == sorted(EXPERIMENTS)
     assert_pictures_open(tmp_path)
-    with Image.open(tmp_path / "out" / "reproduction" / "article_2d" / "lattice.png") as image:
+    with Image.open(tmp_path / "out" / "reproduction" / "assignment_2d" / "lattice.png") as image:
         assert image.size == (1400, 1400)
     completed = sections(tmp_path)["article_2d"]
     for row in (r"log p(lower half \| top half)", "... exact, by quadrature", "... baseline: encoding zeros"):

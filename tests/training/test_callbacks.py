@@ -256,12 +256,12 @@ def test_plots_are_by_default_samples_at_the_end_alone(small, tmp_path):
 
 
 def test_plots_show_the_model_as_it_is(small, tmp_path):
-    drawing = attached(callbacks.Plots(small, tmp_path, ["lattice"], every=1))
+    drawing = attached(callbacks.Plots(small, tmp_path, ["lattice(seamless=true)"], every=1))
     pictures = []
     for epoch in range(2):
         drawing.on_epoch_end(epoch)
         drawn = np.asarray(Image.open(tmp_path / f"lattice_epoch_{epoch + 1:04}.png"))
-        expected = figures.lattice(figures.Subject(drawing.model))["lattice"]
+        expected = figures.lattice(figures.Subject(drawing.model, small), seamless=True)["lattice"]
         np.testing.assert_array_equal(drawn, np.rint(255 * expected[..., 0]))
         pictures.append(drawn)
         drawing.model.decoder.set_weights([2 * weight for weight in drawing.model.decoder.get_weights()])
