@@ -114,7 +114,7 @@ def defaults_for(facts: Facts) -> dict[str, Any]:
         **_network(facts),
         "model.network.output_bias": "data",
         **_likelihood(facts.binary),
-        "model.latent_dim": 10 if min(facts.height, facts.width) < 64 else 20,
+        "model.latent_dim": 16 if min(facts.height, facts.width) < 64 else 32,
         "training.epochs": epochs,
         "training.learning_rate": LEARNING_RATE,
         "training.schedule": "cosine",
