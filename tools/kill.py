@@ -41,6 +41,7 @@ SETTINGS = (
     "data.batch_size=10",
     "training.checkpoint_seconds=0",
     "training.jit_compile=false",
+    "training.schedule=constant",  # so that a run can get more epochs
 )
 
 
