@@ -50,7 +50,7 @@ def posterior_contours(picture: ArrayLike, panels: Sequence[ContourPanel], capti
         panels: the windows of the latent plane, from left to right.
         caption: a sentence above the panels, for what a reader must not miss.
     """
-    figure = Figure(figsize=(3.6 * len(panels) + 2.6, 4.4), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(panels) + 2.6, 5.2), layout="constrained")
     parts = figure.subplots(1, len(panels) + 1, width_ratios=[0.6, *[1] * len(panels)])
     canvas.show(parts[0], np.asarray(picture))
     parts[0].set(title="observed pixels", xticks=[], yticks=[])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib import patheffects
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from plot_cases import LOSSES, VALIDATION_LOSSES, assert_is_saved
 
@@ -314,4 +315,11 @@ def test_a_mode_that_the_contours_show_and_that_q_does_not_reach_is_missed(heigh
 def test_a_caption_stands_above_the_panels(tmp_path):
     figure = drawing.posterior_contours(SEEN, [panel()], "q misses a mode")
     assert figure.get_suptitle() == "q misses a mode"
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    axes = figure.axes[1]
+    caption, title = (text.get_window_extent(renderer) for text in (figure._suptitle, axes.title))
+    label, key = axes.xaxis.label.get_window_extent(renderer), figure.legends[0].get_window_extent(renderer)
+    assert caption.y0 > title.y1
+    assert label.y0 > key.y1
     assert_is_saved(figure, tmp_path, "png")
