@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from kvae.internal.errors import KvaeWarning, stacklevel_of_user
-from kvae.model.fit_checks import COLLAPSED
 from kvae.training.config import RunConfig
 
+NEAR_ZERO = 0.1  # nats per image: with a smaller KL term, z tells almost nothing about the image
 LARGE_VARIANCE = 0.1  # A pixel of a trained model differs from its mean by less than the root of this.
 
 
@@ -22,7 +22,7 @@ def warn(config: RunConfig, result: Mapping[str, Any], history: Mapping[str, np.
         history: the columns of history.csv.
 
     Warns:
-        KvaeWarning: if no latent dimension is active, if the KL term is within 0.01 nats of 0, or if the loss is higher
+        KvaeWarning: if no latent dimension is active, if the KL term is within 0.1 nats of 0, or if the loss is higher
             after the last epoch than after the first.
     """
     for text in (_collapse(config, result), _growth(config, history)):
@@ -32,7 +32,7 @@ def warn(config: RunConfig, result: Mapping[str, Any], history: Mapping[str, np.
 
 def _collapse(config: RunConfig, result: Mapping[str, Any]) -> str | None:
     active, kl = result["active_units"], result["kl"]
-    if active > 0 and abs(kl) >= COLLAPSED:
+    if active > 0 and abs(kl) >= NEAR_ZERO:
         return None
     return (
         f"The model has collapsed: {active} of {config.model.latent_dim} latent dimensions are active, and the KL term "

@@ -27,7 +27,10 @@ def test_a_model_that_has_learned_something_is_left_in_peace():
     assert words() == ""
 
 
-@pytest.mark.parametrize("result", [COLLAPSED, {"active_units": 0, "kl": 0.4}, {"active_units": 1, "kl": -0.002}])
+@pytest.mark.parametrize(
+    "result",
+    [COLLAPSED, {"active_units": 0, "kl": 0.4}, {"active_units": 1, "kl": -0.002}, {"active_units": 2, "kl": 0.03}],
+)
 def test_a_collapse_is_said_with_its_numbers(result):
     found = words(result)
     assert f"collapsed: {result['active_units']} of 2 latent dimensions" in found
