@@ -53,17 +53,28 @@ def sweep(
     if resume and (recipe is not None or dataset is not None or settings or out is None):
         raise UserError("Expected --resume with --out FOLDER alone: a sweep keeps its settings.")
     quiet_tensorflow()
-    from kvae.training import sweeps
-    from kvae.training.config import load_values
+    from kvae.training import data_defaults, sweeps
+    from kvae.training.config import RunConfig, load_values
+    from kvae.training.names import name_of_source
+
+    explained: set[str] = set()
+
+    def following_the_data(values: dict[str, Any]) -> RunConfig:
+        followed = data_defaults.follow(values)
+        if followed.explanation and followed.explanation not in explained and not (quiet or as_json):
+            explained.add(followed.explanation)
+            say(followed.explanation)
+        return followed.config
 
     if resume:
         assert out is not None
         made = sweeps.Sweep.open(out)
     else:
-        values = load_values(recipe or "digits_2d")
+        follows = recipe is None and dataset is not None  # as in `kvae train`
+        values = {"name": name_of_source(dataset)} if dataset and follows else load_values(recipe or "digits_2d")
         # In quotes, so that no comma of the dataset separates values.
         further = [] if dataset is None else [f"data.source={json.dumps(dataset)}"]
-        points = sweeps.plan(values, [*further, *settings])
+        points = sweeps.plan(values, [*further, *settings], following_the_data if follows else RunConfig.from_dict)
         made = sweeps.Sweep.create(out or SAVED_MODELS / f"{values['name']}_sweep", points)
 
     def begin(number: int, point: Any) -> None:

@@ -163,13 +163,19 @@ class Sweep:
         return rate_distortion.figure(lines, comparable=all(each == protocols[0] for each in protocols))
 
 
-def plan(values: Mapping[str, Any], settings: Iterable[str]) -> list[Point]:
+def plan(
+    values: Mapping[str, Any],
+    settings: Iterable[str],
+    configured: Callable[[dict[str, Any]], RunConfig] = RunConfig.from_dict,
+) -> list[Point]:
     """The points of a grid.
 
     Args:
         values: the values of a recipe, as nested dictionaries.
         settings: texts `key=value,value,...`. A comma in brackets or quotes belongs to a value. A key with one value is
             the same in all points.
+        configured: a function that makes the configuration of a point from its values. By default those that are not
+            given are the defaults of `RunConfig`.
 
     Returns:
         One point for each combination of the values. The values of the last key change first.
@@ -198,7 +204,7 @@ def plan(values: Mapping[str, Any], settings: Iterable[str]) -> list[Point]:
     for combination in itertools.product(*grid.values()):
         chosen = dict(zip(grid, combination, strict=True))
         name = _name(",".join(f"{short[key]}={value}" for key, value in chosen.items()))
-        config = RunConfig.from_dict({**override(shared, chosen), "name": name})
+        config = configured({**override(shared, chosen), "name": name})
         points.append(Point(name, chosen, config))
     return points
 

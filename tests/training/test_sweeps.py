@@ -173,3 +173,13 @@ def test_the_command_trains_prints_and_names_its_files(call, tmp_path):
     assert (status, "reconstruction" in out) == (0, True)
     status, _, err = call("sweep", "--resume", "--out", "betas", "--set", "model.beta=1,2,3")
     assert (status, "alone" in err) == (2, True)
+
+
+def test_settings_that_are_not_given_follow_own_data(call, tmp_path, rng):
+    np.savez(tmp_path / "grey.npz", x_train=rng.integers(0, 256, (40, 8, 8), dtype=np.uint8))
+    options = ["--set", "model.latent_dim=2,3", "--set", "training.epochs=1", "--set", "model.hidden_units=[4]"]
+    status, out, _ = call("sweep", "--dataset", "npz:grey.npz", *options, "--out", "grey")
+    assert status == 0
+    assert out.count("Chosen for 36 grey images of 8 x 8") == 1
+    for point in sweeps.Sweep.open(tmp_path / "grey").points:
+        assert (point.config.data.binarize, point.config.model.likelihood.kind) == ("none", "gaussian")
