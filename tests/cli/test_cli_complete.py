@@ -50,8 +50,8 @@ def test_complete_prints_scores_beside_both_baselines_with_the_protocol(call, ru
     for words in (
         "log p(missing | observed), nats per image", "standard error", "kvae, importance sampling",
         "baseline: encoding the image with zeros", "baseline: independent pixel means", "of 3 converged",
-        "dataset: mnist5k", "test_images: the first 3", "observed: top", "inference: 100 Adam steps",
-        "latent_samples: 20",
+        "dataset: mnist5k", "test images: the first 3", "observed: top", "inference: 100 Adam steps",
+        "latent samples: 20",
     ):  # fmt: skip
         assert words in out
     assert "quadrature" not in out

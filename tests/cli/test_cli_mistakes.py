@@ -61,7 +61,6 @@ def full(path: Path) -> Path:
         (["plot", "{run}", "lattice", "--format", "gif"], "gif"),
         (["plot", "{odd}", "lattice"], "Expected 2 latent dimensions for a latent plane. This model has 3"),
         (["plot", "{odd}", "posterior_contours"], "This model has 3"),
-        (["plot", "{odd}", "latent_scatter"], "Expected labels to colour the latent space by"),
         (["complete", "nowhere"], "config.json"),
         (["complete", "{run}", "--observed", "mask.png"], "Expected a mask of 28 x 28 pixels. mask.png has 5 x 4"),
         (["complete", "{run}", "--observed", "nowhere.png"], "Could not read nowhere.png"),

@@ -57,7 +57,7 @@ def test_images_at_places_count_from_the_start_of_the_slice(load):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_images_at_places_of_a_folder_are_those_of_the_archive(load, folder, kind, streaming):
     arguments = {"train": "train[15:]", "binarize": kind, "batch_size": 20}
-    of_folder = kvae.data.load(folder, **arguments, streaming=streaming)
+    of_folder = kvae.data.load(folder, order="source", **arguments, streaming=streaming)
     for part, places in (("train", [30, 2]), ("test", [19, 0, 7])):
         np.testing.assert_array_equal(of_folder.images_at(part, places), load(**arguments).images_at(part, places))
 
@@ -67,14 +67,14 @@ def test_images_at_places_of_a_folder_are_those_of_the_archive(load, folder, kin
 )
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_place_out_of_range_is_refused(folder, streaming, places, received):
-    data = kvae.data.load(folder, batch_size=20, streaming=streaming)
+    data = kvae.data.load(folder, order="source", batch_size=20, streaming=streaming)
     with pytest.raises(UserError, match=f"places of train images between 0 and 49. Received {received}"):
         data.images_at("train", places)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_no_place_is_refused(folder, streaming):
-    data = kvae.data.load(folder, batch_size=20, streaming=streaming)
+    data = kvae.data.load(folder, order="source", batch_size=20, streaming=streaming)
     with pytest.raises(UserError, match="at least one place of a train image"):
         data.images_at("train", [])
 
@@ -101,7 +101,7 @@ def pets(tmp_path_factory) -> str:
 
 @pytest.fixture(params=[False, True], ids=["memory", "stream"])
 def named(request, pets):
-    return kvae.data.load(pets, batch_size=4, train="train[2:]", streaming=request.param)
+    return kvae.data.load(pets, order="source", batch_size=4, train="train[2:]", streaming=request.param)
 
 
 @pytest.mark.parametrize("label", [1, "1", np.int64(1), "cow", "COW"])
@@ -132,7 +132,7 @@ def test_a_class_without_a_name_is_found_by_its_number(load):
 
 
 def test_a_class_of_unlabelled_images_is_refused(folder):
-    data = kvae.data.load(folder, batch_size=20)
+    data = kvae.data.load(folder, order="source", batch_size=20)
     with pytest.raises(UserError, match="The test images have none"):
         data.places_of("test", 0)
 
@@ -156,4 +156,4 @@ def test_an_unknown_class_lists_the_names_and_the_nearest(named):
 
 def test_a_class_that_the_slice_lacks_is_unknown(pets):
     with pytest.raises(UserError, match=r"Unknown class of the train images 'dog'.* Expected one of: Cat, cow\."):
-        kvae.data.load(pets, batch_size=4, train="train[:8]").places_of("train", "dog")
+        kvae.data.load(pets, order="source", batch_size=4, train="train[:8]").places_of("train", "dog")
