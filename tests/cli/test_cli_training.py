@@ -57,6 +57,7 @@ def test_evaluate_on_other_data_binarizes_them_the_same_way(call, run, tmp_path)
     assert json.loads(out)["protocol"]["dataset"].startswith("npz:")
 
 
+@pytest.mark.slow
 def test_train_on_other_data_is_named_after_them_and_takes_no_recipe(call, tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "mine.npz", x=rng.integers(0, 256, (60, 6, 6), np.uint8))
@@ -84,6 +85,7 @@ def test_early_stopping_and_the_best_epoch_are_said(call, tmp_path):
     assert values.argmax() + 1 == len(values) - 2
 
 
+@pytest.mark.slow
 def test_grey_pixels_under_a_bernoulli_are_one_line_of_warning(tmp_path):
     result = kvae("train", *SMALL, "--set=data.binarize=none", "--out", tmp_path / "grey")
     assert result.returncode == 0

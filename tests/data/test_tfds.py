@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from slow_cases import slow
 
 import kvae.data
 from kvae.data import open_source
@@ -73,7 +74,7 @@ FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shi
     ("name", "label_names", "first_train", "first_test"),
     [
         ("mnist", tuple("0123456789"), [4, 1, 0, 7, 8, 1, 2, 7], [2, 0, 4, 8, 7, 6, 0, 6]),
-        ("fashion_mnist", FASHION, [2, 1, 8, 4, 1, 9, 2, 2], [4, 4, 9, 7, 5, 1, 0, 5]),
+        *slow(("fashion_mnist", FASHION, [2, 1, 8, 4, 1, 9, 2, 2], [4, 4, 9, 7, 5, 1, 0, 5])),
     ],
 )
 def test_real_datasets_are_whole_and_in_order(real_data, name, label_names, first_train, first_test):

@@ -233,6 +233,7 @@ def test_every_runtime_takes_it(vae, bundle):
         assert not np.allclose(others.means, theirs.means)
 
 
+@pytest.mark.slow
 def test_a_bundle_with_a_condition_verifies(bundle):
     assert [check for check in export.verify(bundle) if check.passed is False] == []
     card = json.loads((bundle / "model_card.json").read_text())

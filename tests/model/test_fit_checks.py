@@ -118,7 +118,7 @@ def collapsed(**options):
 
 
 @pytest.mark.parametrize("as_data", [lambda x: x, as_dataset], ids=["array", "dataset"])
-@pytest.mark.parametrize("options", [{}, {"beta": 100.0}, {"kl": "sampled"}], ids=str)
+@pytest.mark.parametrize("options", [{}, *slow({"beta": 100.0}, {"kl": "sampled"})], ids=str)
 def test_a_collapsed_posterior_warns_once_at_the_end(options, as_data, x):
     with pytest.warns(KvaeWarning, match=r"posterior has collapsed.*LinearWarmup") as caught:
         collapsed(**options).fit(as_data(x), epochs=3, verbose=0)

@@ -183,7 +183,7 @@ def test_evaluation_depends_neither_on_the_path_nor_on_the_batch_size(paths):
         assert result == pytest.approx(results[0], rel=2e-5)  # sums of 40 float32 in another order
 
 
-@pytest.mark.parametrize("case", ["derived dataset", "run_eagerly", "functions run eagerly", "distributed"])
+@pytest.mark.parametrize("case", ["derived dataset", "run_eagerly", *slow("functions run eagerly", "distributed")])
 def test_cases_that_the_fast_path_cannot_serve_take_the_ordinary_path(case, paths):
     dataset, settings = load().train, {}
     if case == "derived dataset":

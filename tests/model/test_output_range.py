@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from slow_cases import slow
 from small_models import SHAPE, compiled, tiny, users_networks
 
 import kvae
@@ -134,7 +135,7 @@ def test_a_likelihood_of_means_takes_a_sigmoid_and_a_relu():
         model(sequential(layers.Activation("relu")), likelihood=Identity()).build((None, *SHAPE))
 
 
-@pytest.mark.parametrize("as_data", [lambda x: x, lambda x: tf.data.Dataset.from_tensor_slices(x).batch(8)])
+@pytest.mark.parametrize("as_data", [lambda x: x, *slow(lambda x: tf.data.Dataset.from_tensor_slices(x).batch(8))])
 @pytest.mark.parametrize("decoder", ["own class", "functional"])
 def test_a_model_that_fit_builds_warns_too(decoder, as_data, x):
     with pytest.warns(KvaeWarning, match="mean of every pixel"):

@@ -122,6 +122,7 @@ def test_images_are_completed_with_them(trained, data):
     assert ("pixel_means" in result) == (name not in ("likelihood", "all"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(figures.KINDS))
 def test_every_kind_of_picture_is_drawn(trained, data, kind, tmp_path):
     _, vae, history, _ = trained
@@ -151,6 +152,7 @@ def test_one_seed_draws_the_same_image_in_litert(trained, bundle):
     assert (apart > 1).mean() < 1e-4
 
 
+@pytest.mark.slow
 def test_the_model_card_says_what_was_exported(trained, bundle):
     name, _, _, _ = trained
     card = bundle[1]

@@ -36,10 +36,10 @@ def test_every_likelihood_learns(likelihood, x):
     "options",
     [
         {},
-        {"jit_compile": True},
+        *slow({"jit_compile": True}),
         {"run_eagerly": True},
         {"steps_per_execution": 3},
-        {"jit_compile": True, "steps_per_execution": 3},
+        *slow({"jit_compile": True, "steps_per_execution": 3}),
     ],
     ids=str,
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from figure_cases import FILES, HISTORY, OPTIONS
 from PIL import Image
+from slow_cases import slow
 
 from kvae.internal.errors import UserError
 from kvae.plotting import figures
@@ -18,10 +19,11 @@ def test_every_kind_of_figure_is_tested():
 # --- every kind
 
 
-RENDERED = [(kind, name) for kind in FILES for name in ("digits", "odd", "colour") if kind != "learning_curves"]
+DIGITS = [(kind, "digits") for kind in FILES]
+OTHERS = [(kind, name) for kind in FILES for name in ("odd", "colour") if kind != "learning_curves"]
 
 
-@pytest.mark.parametrize(("kind", "name"), [*RENDERED, ("learning_curves", "digits")])
+@pytest.mark.parametrize(("kind", "name"), [*DIGITS, *slow(*OTHERS)])
 @pytest.mark.usefixtures("few_contour_points")
 def test_every_kind_leaves_pictures_of_a_sensible_size(subject_of, kind, name, tmp_path):
     paths = figures.draw(kind, subject_of(name), tmp_path)

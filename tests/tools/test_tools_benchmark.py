@@ -109,6 +109,7 @@ def test_what_has_no_elbo_does_not_make_the_rounds_go_on(fake, tmp_path):
     assert len(found["order"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "reason"),
     [

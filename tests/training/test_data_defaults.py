@@ -170,6 +170,7 @@ def pictures(tmp_path):
     return f"images:{tmp_path / 'pictures'}"
 
 
+@pytest.mark.slow
 def test_a_run_states_what_was_chosen_and_keeps_it_when_resumed(pictures, tmp_path, capsys):
     small = {"training.epochs": 1, "training.schedule": "constant", "model.hidden_units": [4]}
     values = values_of(pictures, **small)

@@ -127,6 +127,7 @@ def test_levels_of_the_curve_are_lines_of_one_elbo():
     assert {f"ELBO {-each.pop():g}" for each in sums} <= {text.get_text() for text in axes.texts}
 
 
+@pytest.mark.slow
 def test_runs_that_were_measured_by_different_protocols_are_said_to_be_so(tmp_path):
     values = {**VALUES, "training": {"epochs": 1}}
     sweep = sweeps.Sweep.create(tmp_path / "tests", sweeps.plan(values, ["data.test=test[:20],test[:30]"]))
