@@ -37,7 +37,8 @@ def test_a_quiet_training_prints_the_result_and_no_progress(call, trained):
     arguments = ["train", "--dataset", source_of(trained), *TINY, "--epochs", 1]
     _, loud, _ = call(*arguments, "--out", "loud")
     _, quiet, _ = call(*arguments, "--out", "quiet", "--quiet")
-    assert loud.startswith("epoch 1/1: ELBO ")
+    assert loud.startswith("Chosen for ")
+    assert "\nepoch 1/1: ELBO " in loud
     assert quiet.startswith("┏")
     assert loud[loud.index("┏") : loud.index("loud: ")] == quiet[: quiet.index("quiet: ")]
 
