@@ -74,7 +74,7 @@ def next_commands(output: str) -> list[str]:
     return re.findall(r"^  (\S.*)$", after, re.M)
 
 
-@pytest.mark.slow  # two minutes on two cores
+@pytest.mark.slow  # four to five minutes of one core, half of them for the demo and what it names at its end
 def test_the_commands_of_the_readme_work_one_after_the_other(tmp_path):
     reader = Reader(tmp_path)
     for code in blocks(README, "sh"):
