@@ -1,17 +1,45 @@
 """Package metadata of kvae. Version ranges live here; the tested versions are pinned in constraints.txt."""
 
+import os
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 WITH_TENSORFLOW = "python_version < '3.14'"
+# Where the files of this release can be read, as https://github.com/OWNER/kvae/blob/v0.3.0. Stated when it is built.
+ADDRESS = os.environ.get("KVAE_ADDRESS", "").rstrip("/")
+
+
+def package_page(readme: str, address: str) -> str:
+    """The README for a package page, where relative links and images would lead nowhere.
+
+    With an address, they become absolute. Without one, links become their text, and images are left out.
+    """
+
+    def link(match: re.Match) -> str:
+        text, target = match.groups()
+        if target.startswith("https://"):
+            return match[0]
+        target = f"README.md{target}" if target.startswith("#") else target
+        return f"[{text}]({address}/{target})" if address else text
+
+    parts = re.split(r"(^```.*?^```$)", readme, flags=re.M | re.S)  # every second one is code
+    for index, text in list(enumerate(parts))[::2]:
+        if address:
+            text = re.sub(r'(<img [^>]*src=")(?!https://)', rf"\1{address.replace('/blob/', '/raw/')}/", text)
+        else:
+            text = re.sub(r"^<p><img .*?</p>\n\n", "", text, flags=re.M | re.S)
+        parts[index] = re.sub(r"\[([^\]]+)\]\(([^)]+)\)", link, text)
+    return "".join(parts)
+
 
 setup(
     name="kvae",
     version="0.3.0",
     description="Variational autoencoders with Keras: trained with plain fit, measured honestly, loadable anywhere.",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description=package_page((ROOT / "README.md").read_text(encoding="utf-8"), ADDRESS),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
