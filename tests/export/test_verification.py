@@ -147,7 +147,7 @@ def without_entry(*names: str):
         (lambda card: card["variants"]["float32"].update(bytes=1), "float32 parity", "variants.float32.bytes: it is"),
         (without_entry("variants", "float32", "means_error_greatest"), "float32 parity", "does not state it"),
         (without_entry("tolerances", "float32"), "float32 parity", "does not state it"),
-        (lambda card: card["tolerances"]["float32"].update(means="x"), "float32 parity", "should be a number"),
+        (lambda card: card["tolerances"]["float32"].update(means="x"), "float32 parity", "expected a number"),
         (lambda card: card["model"].update(latent_dim=99), "model", "describes another model"),
         (lambda card: card["reference"].update(seeds=[2**40]), "reference z", ""),
         (lambda card: card["reference"].update(z="x"), "reference z", ""),
