@@ -43,8 +43,8 @@ def pixel_mean_baseline(vae: VAE, x: Any, observed: Any, pixel_mean: Any, count:
     images = check_images(vae, x, observed)
     if not has_pixel_means(vae):
         raise UserError(
-            "Expected a likelihood of pixels in [0, 1] that one mean per pixel determines. Received a model with "
-            "another likelihood."
+            "Expected a likelihood of pixels in [0, 1] that one mean per pixel determines, as the baseline of pixel "
+            "means needs it. Received a model with another likelihood."
         )
     mean = np.asarray(pixel_mean, np.float64)
     if mean.shape != vae.image_shape or not ((mean >= 0) & (mean <= 1)).all():

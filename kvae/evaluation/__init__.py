@@ -1,7 +1,7 @@
-"""Evaluations of a model: means over a whole set with standard errors, in nats per example, and their protocol.
+"""Evaluations of a model: means over a whole set with standard errors, in nats per image, and their protocol.
 
 `EVALUATIONS` is the table of their names. `kvae evaluate` computes them, evaluation.json contains the results, and
-`kvae verify` computes them again. Each draw depends only on the seed, on the index of the example in the set and on the
+`kvae verify` computes them again. Each draw depends only on the seed, on the index of the image in the set and on the
 number of the draw. So a result depends neither on the batch size nor on the size of the chunks of draws.
 """
 

@@ -12,13 +12,13 @@ from kvae.model.vae import VAE
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 
-DRAWS = 8  # draws of z per example for the reconstruction term; the estimate is unbiased for any number of draws
+DRAWS = 8  # draws of z per image for the reconstruction term; the estimate is unbiased for any number of draws
 ACTIVE_VARIANCE = 0.01  # Burda et al. (2016), section 5.2
 NOISE = {1: Stream.TEST_ELBO_BEFORE_0_2, 2: Stream.TEST_ELBO}  # by version; results of kvae 0.1 have version 1
 
 
 class ElboTerms(NamedTuple):
-    """The ELBO of each example and its terms, in nats."""
+    """The ELBO of each image and its terms, in nats."""
 
     elbo: Estimate  # [N]
     reconstruction: Estimate  # [N]
@@ -34,7 +34,7 @@ def elbo(vae: VAE, data: Any, *, draws: int = DRAWS, seed: int = 0, noise: int =
         vae: a built model.
         data: a `tf.data.Dataset` of batches x, or an array `[N, *image]`. For a conditional model, batches (x, y) or
             the arrays (x, y).
-        draws: the number of draws of z per example, at least 1. More draws make the estimate less noisy, not larger.
+        draws: the number of draws of z per image, at least 1. More draws make the estimate less noisy, not larger.
         seed: the seed of the draws.
         noise: the version of the random numbers: 2, or 1 for those of kvae 0.1.
 

@@ -1,4 +1,4 @@
-"""Shared by all evaluations: the batches of a set with the indices of their examples, and means with their errors."""
+"""Shared by all evaluations: the batches of a set with the indices of their images, and means with their errors."""
 
 import math
 from collections.abc import Iterator
@@ -13,24 +13,24 @@ from kvae.model import given_images
 from kvae.model.pixel_check import check_pixels
 from kvae.model.vae import VAE
 
-BATCH = 100  # examples per batch of an array
+BATCH = 100  # images per batch of an array
 
 
 class Estimate(NamedTuple):
-    """A quantity of each example, in nats, and its mean over the set."""
+    """A quantity of each image, in nats, and its mean over the set."""
 
     per_example: np.ndarray  # [N]
 
     @property
     def mean(self) -> float:
-        """The mean over the examples."""
+        """The mean over the images."""
         return float(self.per_example.mean(dtype=np.float64))
 
     @property
     def standard_error(self) -> float | None:
         """The standard error of the mean as an estimate of its expectation: standard deviation / sqrt(N).
 
-        It is None for a single example, whose standard deviation is not known.
+        It is None for a single image, whose standard deviation is not known.
         """
         if len(self.per_example) < 2:
             return None
@@ -54,7 +54,7 @@ def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
             the arrays (x, y).
 
     Yields:
-        x `[B, *image]`, the condition `[B, ...]` or None, and the indices of the examples in the set, `[B]`.
+        x `[B, *image]`, the condition `[B, ...]` or None, and the indices of the images in the set, `[B]`.
 
     Raises:
         UserError: if there are no data, if the images have another shape than the model's or pixels that its
@@ -76,11 +76,11 @@ def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
         yield x, condition, tf.range(start, start + x.shape[0])
         start += x.shape[0]
     if start == 0:
-        raise UserError("Expected at least one example to evaluate. Received none.")
+        raise UserError("Expected at least one image to evaluate. Received none.")
 
 
 def _split(data: Any, image_shape: Any) -> Iterator[Any]:
-    """The batches of a dataset or loader unchanged, or an array x or arrays (x, y) in batches of `BATCH` examples."""
+    """The batches of a dataset or loader unchanged, or an array x or arrays (x, y) in batches of `BATCH` images."""
     arrays = data if isinstance(data, tuple) else (data,)
     arrays = (given_images.as_array(arrays[0], image_shape), *arrays[1:])
     if not isinstance(arrays[0], np.ndarray | tf.Tensor):

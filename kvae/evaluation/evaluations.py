@@ -30,7 +30,7 @@ EVALUATIONS: dict[str, Evaluation] = {
     "log_likelihood": Evaluation(
         log_likelihood,
         {"samples": "importance_samples"},
-        {"log_likelihood": "log_likelihood (bound, K = {importance_samples})"},
+        {"log_likelihood": "bound of log p(x), with {importance_samples} draws of z"},
         slow=True,
     ),
 }
@@ -98,7 +98,7 @@ def evaluate(
         vae: a built model.
         data: the test set, as in `results_of`.
         only: names of evaluations. By default those that are not slow, and `log_likelihood` if `samples` is given.
-        samples: the number of draws of the importance-weighted bound, K.
+        samples: the number of draws of z per image for the importance-weighted bound, K.
         seed: the seed of all draws.
         protocol: the protocol of the data, e.g. `data.info.protocol`, to which that of the evaluations is added.
         verbose: 1 for a progress bar during slow evaluations. 0 by default.
@@ -110,7 +110,7 @@ def evaluate(
 
     Raises:
         UserError: if there is no such evaluation, if there are no data, if the images have another shape than the
-            model's, if a weight of the model is NaN or infinite, or if a result is.
+            model's, or if a weight of the model or a result is NaN or infinite.
     """
     if only is None:
         names = [name for name, each in EVALUATIONS.items() if not each.slow]

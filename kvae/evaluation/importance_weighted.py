@@ -19,7 +19,7 @@ LOG_ZERO = -1e300  # log 0, but finite, because -inf - -inf is not a number
 
 
 def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, verbose: int = 0) -> Estimate:
-    """The importance-weighted lower bound of log p(x), in nats per example.
+    """The importance-weighted lower bound of log p(x), in nats per image.
 
     log 1/K sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x); Burda, Grosse and Salakhutdinov, "Importance Weighted
     Autoencoders" (2016), equation 8. For K = 1 its expectation is the ELBO; for large K it approaches log p(x) from
@@ -29,7 +29,7 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
         vae: a built model.
         data: a `tf.data.Dataset` of batches x, or an array `[N, *image]`. For a conditional model, batches (x, y) or
             the arrays (x, y).
-        samples: the number of draws of z per example, K, at least 1.
+        samples: the number of draws of z per image, K, at least 1.
         seed: the seed of the draws.
         verbose: 1 for a progress bar that counts batches. 0 by default.
 

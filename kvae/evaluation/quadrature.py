@@ -111,7 +111,7 @@ class Integrand(NamedTuple):
 def check_plane(vae: VAE) -> None:
     """Raises `UserError` if the model does not have 2 latent dimensions."""
     if vae.latent_dim != 2:
-        raise UserError(f"Expected 2 latent dimensions for a latent plane. This model has {vae.latent_dim}.")
+        raise UserError(f"Expected a model with 2 latent dimensions, a plane. This model has {vae.latent_dim}.")
 
 
 def _chunks(vae: VAE, z: np.ndarray) -> Iterator[np.ndarray]:

@@ -77,7 +77,7 @@ def bundle(
         json.dumps(facts, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"Expected name, description, metrics and run in the types of JSON. Received others: {error}."
+            f"Expected name, description, metrics and run as values that JSON has. Received another value: {error}."
         ) from error
     replace = folder.exists()
     if vae.image_shape is not None:

@@ -1,7 +1,8 @@
 """Compares what a file states with what was computed again, value by value.
 
 A file and what is expected of it are trees of dictionaries and lists. An expected value is the value itself, or a
-`Judge` that knows how far the stated value may be off. Whatever is stated and not expected is not checked, and said so.
+`Judge` that knows how far the stated value may be from it. A value that is stated but not expected is not checked, and
+its result says so.
 """
 
 import math
@@ -27,7 +28,7 @@ class Exactly(NamedTuple):
 
     def judge(self, stated: Any) -> tuple[bool | None, str]:
         same = stated == self.value and isinstance(stated, bool) == isinstance(self.value, bool)
-        return same, f"it is {_short(self.value)}, stated {_short(stated)}"
+        return same, f"computed {_short(self.value)}, stated {_short(stated)}"
 
 
 class Near(NamedTuple):
@@ -38,13 +39,13 @@ class Near(NamedTuple):
 
     def judge(self, stated: Any) -> tuple[bool | None, str]:
         if not is_number(stated):
-            return False, f"it is {self.value:.6g}, stated {_short(stated)}"
+            return False, f"computed {self.value:.6g}, stated {_short(stated)}"
         within = abs(stated - self.value) <= self.tolerance
-        return within, f"it is {self.value:.6g}, stated {stated:.6g} (tolerance {self.tolerance:.2g})"
+        return within, f"computed {self.value:.6g}, stated {stated:.6g} (tolerance {self.tolerance:.2g})"
 
 
 class Similar(NamedTuple):
-    """A number of which another machine may measure a factor of it, more or less, beside rounding."""
+    """A number that another machine may measure larger or smaller by a factor, apart from rounding."""
 
     value: float
     factor: float
@@ -52,23 +53,24 @@ class Similar(NamedTuple):
 
     def judge(self, stated: Any) -> tuple[bool | None, str]:
         if not is_number(stated):
-            return False, f"it is {self.value:.6g}, stated {_short(stated)}"
-        told = f"it is {self.value:.6g}, stated {stated:.6g}"
+            return False, f"computed {self.value:.6g}, stated {_short(stated)}"
+        told = f"computed {self.value:.6g}, stated {stated:.6g}"
         if self.value > self.factor * stated + self.rounding:
             return False, f"{told}, which is too small"
         return stated <= self.factor * self.value + self.rounding, f"{told}, which is too large"
 
 
 class Usually(NamedTuple):
-    """A value that whoever made the file may have chosen differently."""
+    """A value that the person who made the file may have chosen differently."""
 
     value: Any
     why: str
 
     def judge(self, stated: Any) -> tuple[bool | None, str]:
         if isinstance(self.value, float) and not is_number(stated):
-            return False, f"it should be a number, stated {_short(stated)}"
-        return True if stated == self.value else None, f"{_short(stated)} is not {_short(self.value)}; {self.why}"
+            return False, f"expected a number, stated {_short(stated)}"
+        why = f"usually {_short(self.value)}, stated {_short(stated)}; {self.why}"
+        return True if stated == self.value else None, why
 
 
 class Unknown(NamedTuple):

@@ -23,6 +23,7 @@ SLACK = 1.5
 ROUNDING = 1e-5
 ROUNDING_OF_MEAN = 1e-6  # of the mean of all errors
 FEW = 10  # pixels: so many may differ by rounding alone
+CHOSEN = "the person who exports a model can choose it"
 
 
 class Text:
@@ -33,8 +34,8 @@ class Text:
 
     def judge(self, stated: Any) -> tuple[bool | None, str]:
         if self.version != __version__ and stated != self.value:
-            return None, f"the words are those of kvae {self.version}"
-        return stated == self.value, f"kvae states {str(self.value)[:60]!r}"
+            return None, f"kvae {self.version} wrote it in other words"
+        return stated == self.value, f"this version of kvae writes {str(self.value)[:60]!r}"
 
 
 class Ending:
@@ -116,7 +117,7 @@ def card(
     version = versions.get("kvae") if isinstance(versions, dict) else None
     signatures = statements.signatures(decoded, decoder.condition_shape)
     shape = decoder.condition_shape
-    costs = Ending(statements.COSTS) if version == __version__ else Unknown(f"the words are those of kvae {version}")
+    costs = Ending(statements.COSTS) if version == __version__ else Unknown(f"kvae {version} wrote it in other words")
     facts = {
         "latent_dim": decoder.latent_dim,
         "image_shape": list(decoder.image_shape),
@@ -124,8 +125,8 @@ def card(
     }
     tree = {
         "format": cards.VERSION,
-        "name": Unknown("whoever exports may choose it"),
-        "description": Unknown("whoever exports may choose it"),
+        "name": Unknown(CHOSEN),
+        "description": Unknown(CHOSEN),
         "model": facts if vae is None else statements.model(vae),
         "signatures": {name: Text(text, version) for name, text in signatures.items()},
         "guarantee": Text(statements.guarantee(exact), version),
@@ -162,7 +163,7 @@ def _reference(decoder: Any, exact: bool, conditions: np.ndarray | None, usual: 
         z = [[Near(value, parity.Z_TOLERANCE) for value in row] for row in drawn.tolist()]
     tree = {"seeds": seeds.tolist(), "z": z}
     if conditions is not None:
-        why = "whoever exports may choose the examples of the condition"
+        why = "the person who exports a model can choose the examples of the condition"
         expected = conditions if usual is None else usual
         if usual is None or expected.shape != conditions.shape:
             judges: Any = [Unknown(why)] * conditions.size
@@ -204,7 +205,7 @@ def _variant(
         "means_error_greatest": Similar(report["means_error_greatest"], SLACK, ROUNDING),
         "means_error_mean": Similar(report["means_error_mean"], SLACK, ROUNDING_OF_MEAN),
         "pixels_differing": Similar(report["pixels_differing"], SLACK, few),
-        "pixels_difference_greatest": Usually(greatest, "it is that of a few pixels, which differ by rounding")
+        "pixels_difference_greatest": Usually(greatest, "it is of a few pixels, which differ by rounding")
         if by_rounding
         else Similar(greatest, SLACK, 1),
     }
@@ -225,4 +226,4 @@ def _tolerance(name: str, exact: bool) -> dict[str, Any]:
     if default is None:
         return {}
     tree: dict[str, Any] = {**({} if exact else {"z": parity.Z_TOLERANCE}), **default}
-    return tree | {"means": Usually(float(default["means"]), "whoever exports may choose it")}
+    return tree | {"means": Usually(float(default["means"]), CHOSEN)}

@@ -72,7 +72,7 @@ def elbo_changes(vae: VAE, decoders: Mapping[str, Any], data: Any) -> dict[str, 
             the arrays (x, y).
 
     Returns:
-        For each name, the mean difference over the examples, in nats.
+        For each name, the mean difference over the images, in nats.
 
     Raises:
         UserError: if there are no data, or if they do not fit the model.
@@ -133,7 +133,7 @@ def failures(variant: str, report: Mapping[str, Any], tolerance: Mapping[str, fl
     if not report["z_identical"]:
         z_error = report.get("z_error_greatest", math.inf)
         if not z_error <= tolerance.get("z", 0.0):
-            result.append(f"{variant}: its z are not those of the Keras model, they differ by up to {z_error:.2g}")
+            result.append(f"{variant}: its z differ from those of the Keras model by up to {z_error:.2g}")
     return result
 
 

@@ -91,7 +91,7 @@ def verify(path: str | Path, *, evaluate: bool = True, only: Iterable[str] | Non
         yield _built(run, vae, data)
         yield from _numbers(run, card, vae, data, chosen)
     elif card is not None and card.get("metrics"):
-        yield Check(f"{cards.CARD}: metrics", None, "not computed again, which needs the run and its data")
+        yield Check(f"{cards.CARD}: metrics", None, "not computed again, because this needs the run and its data")
     if run is None and card is not None and card["run"]:
         yield Check(f"{cards.CARD}: run", None, "the run is not here, so the SHA-256 of its files are not checked")
     if folder is not None and card is not None:
@@ -114,7 +114,7 @@ def _built(run: Run, vae: Any, data: Any) -> Check:
         return Check("config.json builds", False, f"its model cannot be built: {error}")
     shapes, saved_shapes = ([tuple(weight.shape) for weight in each.weights] for each in (fresh, vae))
     described, saved = sum(map(np.prod, shapes)), sum(map(np.prod, saved_shapes))
-    detail = f"it describes a model with {described:,} weights, {cards.MODEL} has {saved:,}"
+    detail = f"it describes a model with {described:,} weights; {cards.MODEL} has {saved:,}"
     return Check("config.json builds", shapes == saved_shapes, detail)
 
 
@@ -128,7 +128,7 @@ def _files(folder: Path, stated: dict[str, Any]) -> Iterator[Check]:
             continue
         size = (folder / name).stat().st_size
         if size != facts.get("bytes", size):
-            yield Check(name, False, f"it has {size:,} bytes, stated {facts['bytes']!r}")
+            yield Check(name, False, f"it has {size:,} bytes; the card states {facts['bytes']!r}")
         else:
             yield Check(name, True, f"SHA-256 {facts['sha256'][:12]}...")
 
@@ -156,7 +156,7 @@ def _numbers(
         except UserError as error:
             yield Check("evaluation.json: evaluation", False, str(error))
     else:
-        yield Check("evaluation", False, f"{run.folder} has no evaluation.json; make it: kvae evaluate {run.folder}")
+        yield Check("evaluation", False, f"{run.folder} has no evaluation.json. To make it: kvae evaluate {run.folder}")
     if card is not None and card.get("metrics"):
         claims[cards.CARD] = card["metrics"]
     dataset, measured = training.protocol(data)["dataset"], {}
@@ -170,7 +170,7 @@ def _numbers(
             yield Check(f"{source}: evaluation", False, f"it is not an evaluation of kvae ({error!r})")
             continue
         if evaluated_on != dataset:
-            detail = f"it is of {evaluated_on} and not of the run's {dataset}; to evaluate: kvae evaluate {run.folder}"
+            detail = f"it is of {evaluated_on}, not of the run's {dataset}. To evaluate: kvae evaluate {run.folder}"
             yield Check(f"{source}: evaluation", False, detail)
             continue
         results: dict[str, Any] = {}
@@ -181,7 +181,7 @@ def _numbers(
                 yield Check(f"{source}: {name}", False, str(error))
                 continue
             if described.slow if chosen is None else name not in chosen:
-                yield Check(f"{source}: {name}", None, f"not computed again; to do so: kvae verify --only {name}")
+                yield Check(f"{source}: {name}", None, f"not computed again. To do so: kvae verify --only {name}")
                 continue
             try:
                 options = {option: protocol[key] for option, key in described.options.items()}
@@ -204,7 +204,7 @@ def _further(source: str, kind: str, results: list[Result]) -> Iterator[Check]:
     failed = [result for result in results if result.passed is False]
     held = sum(result.passed is True for result in results)
     if failed or held:
-        detail = _told(failed) if failed else f"{held} further {kind} are as computed again"
+        detail = _told(failed) if failed else f"{held} further {kind} agree with what was computed again"
         yield Check(f"{source}: further {kind}", not failed, detail)
     open_ = [result for result in results if result.passed is None]
     if open_:
@@ -229,7 +229,7 @@ def _agree(source: str, measured: Mapping[str, Any], stated: Mapping[str, Any]) 
     for name, value in measured.items():
         if isinstance(value, Estimate):
             mean = float(stated[name])
-            detail = f"{value.mean:.3f} nats, stated {mean:.3f} (tolerance {TOLERANCE})"
+            detail = f"computed {value.mean:.3f} nats, stated {mean:.3f} (tolerance {TOLERANCE})"
             yield Check(f"{source}: {name}", abs(value.mean - mean) <= TOLERANCE, detail)
 
 
@@ -244,7 +244,7 @@ def _variants(folder: Path, card: dict[str, Any], damaged: list[str], vae: Any, 
     for name in card["variants"]:
         try:
             if not set(damaged).isdisjoint(cards.files_of(card, name)):
-                raise UserError("its files are not those of the card, so they are not opened")
+                raise UserError("its files are not those that the card states, so they are not opened")
             decoder = cards.open_variant(folder, card, name)
         except UserError as error:
             yield Check(f"{name} loads", False, str(error))
@@ -347,12 +347,12 @@ def _parity(name: str, report: dict[str, Any], card: dict[str, Any], results: li
     failures = parity.failures(name, report, tolerance)
     greatest, differing = report["means_error_greatest"], report["pixels_differing"]
     detail = (
-        f"means differ by at most {greatest:.2g}, stated {_given(stated, 'means_error_greatest')} (tolerance "
+        f"the means differ by at most {greatest:.2g}, stated {_given(stated, 'means_error_greatest')} (tolerance "
         f"{tolerance['means']:g}); {differing} of {report['pixels']:,} pixels differ, stated "
         f"{stated.get('pixels_differing')}"
     )
     if "elbo_change" in report and "elbo_change" in stated:
-        detail += f"; ELBO {report['elbo_change']:+.4f} nats, stated {_given(stated, 'elbo_change')}"
+        detail += f"; the ELBO changes by {report['elbo_change']:+.4f} nats, stated {_given(stated, 'elbo_change')}"
         detail += f" (tolerance {tolerance['elbo']:g})"
     if tolerance["means"] > default["means"]:
         detail += f"; this tolerance is larger than the default {default['means']:g}"

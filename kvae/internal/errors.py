@@ -25,11 +25,11 @@ class UserError(ValueError):
 
 
 class KvaeWarning(UserWarning):
-    """Something that a user should know of, and that stops nothing. The command line prints it as one line."""
+    """Something that a user should know, and that stops nothing. The command line prints it as one line."""
 
 
 def stacklevel_of_user() -> int:
-    """The `stacklevel` for a warning of the caller that shall point to the nearest code outside of kvae and Keras."""
+    """The `stacklevel` for a warning of the caller that points to the nearest code outside of kvae and Keras."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in OWN_PACKAGES:
         frame, level = frame.f_back, level + 1
@@ -76,5 +76,5 @@ def check_whole(name: str, value: object, least: int = 1, most: int = MOST) -> i
 def check_seed(name: str, value: object) -> int:
     """`value` as an int; raises `UserError` if it is not a whole number in 0..2^31 - 1."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 0 <= int(value) <= MOST:
-        raise UserError(f"Expected {name} to be a whole number in 0..{MOST}. Received {shown(value)}.")
+        raise UserError(f"Expected {name} to be a whole number from 0 to {MOST}. Received {shown(value)}.")
     return int(value)

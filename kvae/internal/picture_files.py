@@ -71,7 +71,9 @@ def read(path: str | os.PathLike[str], modes: Mapping[str, str]) -> Any:
 
     with _opened(path) as image:
         if image.mode not in modes:
-            raise UserError(f"{os.fspath(path)}: expected 8 bits per channel. Received mode {image.mode}.")
+            raise UserError(
+                f"{os.fspath(path)}: expected 8 bits per channel. Received Pillow's mode {image.mode}. Convert it."
+            )
         turn = _turn(image)
         # libtiff writes to file descriptor 2. What it wrote is dropped if the block ends with a `UserError`.
         chatty = any(tile[0] == "libtiff" for tile in getattr(image, "tile", ()))

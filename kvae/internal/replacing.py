@@ -75,8 +75,8 @@ def check_free(
     if found:
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         raise UserError(
-            f"{str(folder)!r} holds what kvae did not write and what would be lost: {', '.join(found[:SHOWN])}{more}. "
-            "Move it away, or choose another --out."
+            f"{str(folder)!r} has files that kvae did not write and that would be lost: "
+            f"{', '.join(found[:SHOWN])}{more}. Move them to another place, or choose another --out."
         )
 
 
@@ -93,7 +93,7 @@ def _check_place(folder: Path) -> None:
         if Path(place).is_relative_to(real):
             raise UserError(f"Expected a folder to create. {name!r} contains the {kind} folder; name another.")
     if os.path.ismount(real):
-        raise UserError(f"Expected a folder to create. {name!r} is a mount; name a folder within it.")
+        raise UserError(f"Expected a folder to create. {name!r} is a mount point; name a folder within it.")
 
 
 def is_empty(folder: Path) -> bool:

@@ -57,8 +57,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         stated = ""
     if stated is None:
         message = (
-            f"{os.fspath(path)} has no digest, because an earlier version of kvae wrote it. So damage to it would "
-            "not be noticed."
+            f"{os.fspath(path)} has no digest, a checksum of its content, because an earlier version of kvae wrote it. "
+            "It is read, but damage to it would not be noticed."
         )
         warnings.warn(message, KvaeWarning, stacklevel=stacklevel_of_user())
     elif stated != digest_of(content):

@@ -61,7 +61,10 @@ class Assembly(OldNames, Saving, FastFit):
     @beta.setter
     def beta(self, beta: objectives.Beta) -> None:
         if not isinstance(self.objective, objectives.ELBO):
-            raise UserError(f"Expected an ELBO to set its beta. This model has {type(self.objective).__name__}.")
+            raise UserError(
+                "Expected a model with the objective ELBO, because only this one has a beta. This model has "
+                f"{type(self.objective).__name__}. For another objective: vae.objective = kvae.objectives.ELBO(beta)."
+            )
         if objectives.is_number(self.objective.beta) and objectives.is_number(beta):
             self.objective.beta = beta  # type: ignore[assignment]
         else:
@@ -90,7 +93,9 @@ class Assembly(OldNames, Saving, FastFit):
         """
         image_shape: Any = tuple(input_shape[1:])
         if not image_shape or None in image_shape:
-            raise UserError(f"Expected a known image shape, [B, ...]. Received {tuple(input_shape)}.")
+            raise UserError(
+                f"Expected the shape of a batch of images, such as (None, 28, 28, 1). Received {tuple(input_shape)}."
+            )
         shape = self.condition_shape
         condition = None if shape is None else keras.KerasTensor((None, *shape))
         before = layers_of(self)
@@ -194,7 +199,8 @@ class Assembly(OldNames, Saving, FastFit):
         check_process()
         if self.image_shape is None:
             raise UserError(
-                "Expected a model that knows its image shape. Call fit, or build((None, 28, 28, 1)), first."
+                "Expected a model that is built, so that it knows its image shape. Call fit, or "
+                "build((None, 28, 28, 1)), first."
             )
 
     def _check_x(self, x: Array) -> tf.Tensor:

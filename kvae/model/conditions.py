@@ -29,7 +29,7 @@ def check_condition(
         return None
     wanted = f"[{join(('B' if count is None else count, *shape))}]"
     if condition is None:
-        raise UserError(f"Expected a condition {wanted} for this model. Received none.")
+        raise UserError(f"Expected a condition {wanted} for this model. Received none. Pass condition=.")
     try:
         converted = tf.cast(tf.convert_to_tensor(condition), tf.float32)
     except (TypeError, ValueError, tf.errors.OpError):

@@ -256,7 +256,10 @@ class FastFit(Compiling):
         if in_memory is not None and in_memory.fits_on_device:
             return GroupedDataset(in_memory, self.steps_per_execution, steps)
         if in_memory is not None:
-            message = "kvae's fast path is not used, because the images are too large for the device with the model."
+            message = (
+                "The images do not fit into the memory of the device together with the model, so they are copied to it "
+                "batch by batch. The result is the same, but the training takes longer."
+            )
             warnings.warn(message, KvaeWarning, stacklevel=stacklevel_of_user())
         return GroupedDataset(x, self.steps_per_execution, steps)
 

@@ -89,9 +89,10 @@ def after(model: Any, history: Any) -> Any:
     text = _divergence(model, history) if history.history else None
     if text is None and kl and abs(kl[-1]) < COLLAPSED:  # A density that is not normalized can make it negative.
         text = (
-            f"The posterior has collapsed: in the last epoch the KL term was {kl[-1]:.2g} nats, so z tells nothing "
-            "about x and no latent dimension is active. Train longer if this was only the beginning. Else lower "
-            "beta, or let it grow with beta=kvae.objectives.LinearWarmup(1.0, steps), or give the decoder fewer units."
+            f"The posterior has collapsed: in the last epoch the KL term was {kl[-1]:.2g} nats per image, so z tells "
+            "nothing about the image, and the decoder ignores it. If the training was short, train longer. Otherwise "
+            "use a smaller beta, let it grow with beta=kvae.objectives.LinearWarmup(1.0, steps), or give the decoder "
+            "fewer units."
         )
     if text is not None:
         warnings.warn(text, KvaeWarning, stacklevel=stacklevel_of_user())
@@ -106,10 +107,10 @@ def _divergence(model: Any, history: Any) -> str | None:
     if bad is not None or epoch is not None:
         terms = "loss" if bad is None else ", ".join(bad.terms)
         where = ("" if epoch is None else f" in epoch {epoch}") + ("" if bad is None else f" at step {bad.step:,}")
-        found = f"{where}. Not finite since then: {terms}."
+        found = f"{where}. These are NaN or infinite since then: {terms}."
     elif names := finite.not_finite(model.weights):
-        found = f". Not finite: {finite.listed(names)}, although the loss is."
+        found = f". These weights are NaN or infinite, although the loss is finite: {finite.listed(names)}."
     else:
         return None
-    advice = "Try a lower learning rate. keras.callbacks.TerminateOnNaN() stops a training whose loss is not finite."
+    advice = "Try a lower learning rate. keras.callbacks.TerminateOnNaN() stops a training when its loss is not finite."
     return f"The training diverged{found} {advice}"

@@ -37,7 +37,7 @@ def shape_with_channels(shape: Shape, image_shape: Shape | None) -> Shape:
             raise _one_image(shape)
         raise UserError(f"Expected x of shape [B, {_join(image_shape)}]. Received [{_join(shape)}].")
     if len(shape) < 2:
-        raise UserError(f"Expected images [B, ...]. Received shape [{_join(shape)}], which has no image axis.")
+        raise UserError(f"Expected images [B, ...]. Received shape [{_join(shape)}], which has no axes for the pixels.")
     if len(shape) == 3:
         if shape[-1] in CHANNELS:
             raise _one_image(shape)

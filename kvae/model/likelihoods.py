@@ -39,7 +39,7 @@ class Likelihood(parts.Part):
         if "log_prob" in cls.__dict__:
             raise TypeError(
                 f"Expected {cls.__name__} to define log_prob_of_pixels(x, parameters), in nats per pixel, which "
-                "log_prob masks and sums. Received a log_prob of its own."
+                "log_prob of the base class masks and sums. Received a class that defines log_prob itself."
             )
 
     def build(self, image_shape: Shape) -> None:
@@ -151,12 +151,17 @@ class Likelihood(parts.Part):
         """Warns that pixels are not whole numbers, but the support has whole numbers only."""
         if self.binary:
             text = (
-                "Grey pixels under a Bernoulli likelihood: the loss is then a cross entropy, not a log density, and "
-                'gives no bound on log p(x). Binarize the data, or use likelihood="continuous_bernoulli" or "gaussian".'
+                "Grey pixels under a Bernoulli likelihood, which is for pixels that are 0 or 1: the loss is then a "
+                "cross entropy and not a log density. So the ELBO is no bound on log p(x), and cannot be compared with "
+                "that of another likelihood. Binarize the data, or use "
+                'likelihood="continuous_bernoulli" or "gaussian".'
             )
         else:
             name = type(self).__name__
-            text = f"Expected whole numbers as pixels: only these have a density under {name}. Received other numbers."
+            text = (
+                f"Expected whole numbers as pixels: only these have a density under {name}. Received other numbers, so "
+                "the loss is no log density."
+            )
         warnings.warn(text, KvaeWarning, stacklevel=stacklevel + 1)
 
 
@@ -243,7 +248,7 @@ class Gaussian(Likelihood):
     Args:
         variance: a positive number, or `"learned"` for a weight. 1 by default.
         start: the initial value of a learned variance, positive. 0.1 by default. The logarithm of the variance changes
-            by about the learning rate in each step, so a short training needs a start near its end, such as 0.01.
+            by about the learning rate in each step, so a short training needs a start near the end, such as 0.01.
 
     Raises:
         UserError: if `variance` is neither, or if `start` is not positive.

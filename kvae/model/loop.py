@@ -190,7 +190,7 @@ class Steps:
         return self
 
     def __next__(self) -> Any:
-        raise TypeError("Expected Keras to hand this iterator to a step function. Received a call of next().")
+        raise TypeError("Expected Keras to pass this iterator to a step function. Received a call of next().")
 
     def next_logs(self, function: StepFunction) -> Logs:
         """Logs of the group to which the next step belongs. Runs the group at its first step."""

@@ -21,7 +21,7 @@ class BadStep(NamedTuple):
 
 
 class LossWatch:
-    """Remembers the first step since `begin` whose loss was NaN or infinite. -inf is no loss to train with either."""
+    """Remembers the first step since `begin` whose loss was NaN or infinite. -inf counts too."""
 
     def __init__(self) -> None:
         self._names: tuple[str, ...] = ()

@@ -93,7 +93,8 @@ class Prior(parts.Part):
             UserError: by default; only a prior with independent, identically distributed dimensions defines quantiles.
         """
         raise UserError(
-            f"Expected a prior of independent dimensions for its quantiles. Received {type(self).__name__}."
+            "Expected a prior with independent dimensions, because only such a prior has quantiles. Received "
+            f"{type(self).__name__}. Choose evenly spaced points instead."
         )
 
     def bind(self, encode: Any) -> None:

@@ -104,7 +104,10 @@ class VAE(Assembly):
         if encoder is not None and (latent_dim, hidden_units, activation) != (None, None, None):
             raise UserError("Expected either encoder= or latent_dim=, hidden_units= and activation=. Received both.")
         if decoder is not None and output_bias is not None:
-            raise UserError("Expected output_bias= for a mirrored decoder only. Give it to your decoder instead.")
+            raise UserError(
+                "Expected output_bias= without decoder=, because it is for the decoder that kvae makes. Received both. "
+                "Set the bias in your decoder instead."
+            )
         self.seed = sampling.seed_of(seed)
         self.encoder = encoder or self._default_encoder(latent_dim, hidden_units, activation)
         self.decoder: Any = decoder
@@ -436,5 +439,5 @@ def _make_objective(objective: str | objectives.Objective | None, elbo_options: 
     if objective is None:
         return objectives.ELBO(**given)
     if given:
-        raise UserError(f"Expected either objective= or {', '.join(given)}=, which is short for one. Received both.")
+        raise UserError(f"Expected either objective= or {'=, '.join(given)}=, which make an ELBO. Received both.")
     return objectives.get(objective)

@@ -39,7 +39,10 @@ def leave_xla(model: Any, refusal: Exception) -> bool:
     if model._asked_to_compile.get("jit_compile", "auto") != "auto":
         return False
     if not model._xla_refused:
-        text = f"This model runs without XLA, as a graph, because {reason(refusal)}."
+        text = (
+            f"This model runs without XLA, as a graph, because {reason(refusal)}. The result is the same, but it can "
+            "take longer."
+        )
         warnings.warn(text, KvaeWarning, stacklevel=stacklevel_of_user())
     model.__dict__["_xla_refused"] = True
     model.jit_compile = False

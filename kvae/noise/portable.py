@@ -210,7 +210,7 @@ def check_seeds(values: Any) -> np.ndarray:
     least, most = int(received.min()), int(received.max())
     if least < -(2**31) or most >= 2**31:
         wrong = least if least < -(2**31) else most
-        raise UserError(f"Expected seeds in int32, -2147483648..2147483647. Received {wrong}.")
+        raise UserError(f"Expected seeds in int32, from -2147483648 to 2147483647. Received {wrong}.")
     return received.astype(np.int32)
 
 

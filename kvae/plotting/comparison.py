@@ -60,13 +60,13 @@ def elbo_curves(curves: Sequence[Curve]) -> Figure:
     artists = list(axes.lines)
     if axes.collections:
         artists.append(Line2D([], [], linestyle="none", marker="o", markersize=7, mfc="none", mec="black"))
-        names.append("weights that were kept")
+        names.append("epoch whose weights were kept")
     legend(axes, artists, names, most=LONGEST, loc="center left", bbox_to_anchor=(1, 0.5))
     of = f" of the {sets.pop()} images" if len(sets) == 1 else ""
     axes.set(title=f"ELBO{of} by epoch; higher is better", xlabel="epoch", ylabel="nats per image")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if _cut_first_epochs(axes, curves):
-        axes.set_xlabel("epoch (the lowest values, of the first epochs, are cut off)")
+        axes.set_xlabel("epoch (the low values of the first epochs are cut off)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     return figure

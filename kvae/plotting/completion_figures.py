@@ -72,7 +72,7 @@ def _score_lines(log_density: float, effective_samples: float) -> tuple[str, ...
     if np.isnan(log_density):
         return ()
     if effective_samples < LEAST_EFFECTIVE:
-        count = f"{effective_samples:.0f} effective sample{'s' * (round(effective_samples) != 1)}"
+        count = "1 draw of z counts" if round(effective_samples) == 1 else f"{effective_samples:.0f} draws of z count"
         return "unreliable:", f"only {count}"
     return (f"{log_density:.1f}",)
 
@@ -127,8 +127,8 @@ def _caption(posterior: drawing.Window, q: drawing.Ellipse) -> str:
     what = "a mode" if len(modes) == 1 else f"{len(modes)} modes"
     percent = f"{share:.0%}" if share >= 0.01 else "less than 1%"
     return (
-        f"q misses {what} of the true posterior: {percent} of its probability is more than 3 standard deviations of q "
-        "away from q."
+        f"q misses {what} of the true posterior: {percent} of the posterior's probability is more than 3 standard "
+        "deviations of q away from the mean of q."
     )
 
 
@@ -180,5 +180,5 @@ def _ellipse(q: Distribution, index: int) -> drawing.Ellipse:
     """The mean and covariance of q for one image of a batch."""
     covariance = q.covariance
     if covariance is None:
-        raise Unsuitable("Expected a q whose covariance is known, to draw its ellipse. This q has none.")
+        raise Unsuitable("Expected a q with a known covariance, to draw its ellipse. This q has none.")
     return drawing.Ellipse(np.asarray(q.mean)[index], np.asarray(covariance)[index])

@@ -68,7 +68,7 @@ def posterior_contours(picture: ArrayLike, panels: Sequence[ContourPanel], capti
     figure.legend(
         [Line2D([], [], color=COLOURS[0]), Line2D([], [], color=COLOURS[1])],
         ["true posterior p(z | observed)", "its approximation q(z)"],
-        title="contours at 20, 30, …, 90 and 99 % of the maximum of each",
+        title="contours at 20%, 30%, …, 90% and 99% of the maximum of each density",
         loc="outside lower center",
         ncols=2,
         frameon=False,

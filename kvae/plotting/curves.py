@@ -21,8 +21,8 @@ TITLES = {
 def learning_curves(history: Mapping[str, ArrayLike], held_out: str = "validation") -> Figure:
     """The loss and its two terms per epoch, on the training data and, if they were measured, on held-out data.
 
-    A line marks the best epoch of the held-out data. If the axis leaves out the fall of the first epochs, a line below
-    the title says so.
+    A vertical line marks the best epoch of the held-out data. If the axis leaves out the fall of the first epochs, a
+    line below the title says so.
 
     Args:
         history: the columns of history.csv by name: `epoch`, and `loss`, `reconstruction` and `kl` in nats per image,
@@ -36,29 +36,28 @@ def learning_curves(history: Mapping[str, ArrayLike], held_out: str = "validatio
     if epochs.size == 0:
         raise UserError("Expected a history of at least one epoch. Received none.")
     best = best_epoch(history)
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    handles: dict[str, Line2D] = {}
+    figure = Figure(figsize=(12, 3.9), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(1, 3), TITLES.items(), strict=True):
-        axes.plot(epochs, history[name], color=COLOURS[0])
-        names = ["training"]
+        (handles["training"],) = axes.plot(epochs, history[name], color=COLOURS[0])
         curves = [np.asarray(history[name], float)]
         if f"val_{name}" in history:
             values = np.asarray(history[f"val_{name}"], float)
             measured = np.isfinite(values)  # NaN for epochs without an evaluation on the held-out data
             sparse = not measured.all()
             style = {"linestyle": "--", "marker": "o" if sparse else None, "markersize": 3}
-            axes.plot(epochs[measured], values[measured], color=COLOURS[1], **style)
-            names.append(held_out)
+            (handles[held_out],) = axes.plot(epochs[measured], values[measured], color=COLOURS[1], **style)
             curves.append(values)
-        handles: list[Line2D] = list(axes.lines)
         if best is not None:
-            handles.append(axes.axvline(best, color=COLOURS[2], linestyle=":"))
-            names.append(f"best: epoch {best}")
+            why = "highest ELBO" if "val_elbo" in history else "lowest loss"
+            text = f"best epoch: {best}, with the {why} of the {held_out} images"
+            handles[text] = axes.axvline(best, color=COLOURS[2], linestyle=":")
         note = _cut_first_epochs(axes, epochs, curves)
         axes.set_title(f"{title}\n{note}", fontsize=10)
         axes.set(xlabel="epoch", ylabel="nats per image")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
-        legend(axes, handles, names)
+    legend(figure, list(handles.values()), list(handles), most=80, loc="outside lower center", ncols=len(handles))
     return figure
 
 
@@ -88,4 +87,4 @@ def _cut_first_epochs(axes: Any, epochs: np.ndarray, curves: Sequence[np.ndarray
     if not cut.any():
         return ""
     first, last = int(epochs[0]), int(epochs[np.flatnonzero(cut)[-1]])
-    return f"(not shown: epoch {first})" if first == last else f"(not shown in full: epochs {first} to {last})"
+    return f"(epoch {first} is cut off)" if first == last else f"(epochs {first} to {last} are partly cut off)"

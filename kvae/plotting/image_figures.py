@@ -39,11 +39,10 @@ def samples(subject: Subject, *, n: int = 20, seed: int = 0) -> Drawings:
     columns = {"mean": means_at(vae, z)}
     for number, noise in enumerate(noises, start=1):
         columns[f"draw {number}"] = vae.likelihood.sample(vae.decode(z), noise).numpy()
-    strip = {"means": vae.generate_means(10, seed).numpy(), "draws": vae.generate(10, seed).numpy()}
     return {
         "samples": drawing.samples(vae.generate_means(n, seed).numpy(), vae.generate(n, seed).numpy()),
         "samples_grid": drawing.titled_columns(columns),
-        "samples_strip": drawing.sheets(strip, 10),
+        "samples_strip": drawing.samples(vae.generate_means(10, seed).numpy(), vae.generate(10, seed).numpy()),
     }
 
 
@@ -54,7 +53,7 @@ def reconstructions(subject: Subject, *, seed: int = 0) -> Drawings:
 
     - `reconstructions`: 40 test images, above their reconstructions.
     - `reconstructions_draws`: 4 test images, of different classes if they have labels, each with 2 draws of z: in one
-      row the image, the mean and a draw of p(x|z).
+      row the image, the mean and a draw of p(x|z) for one z.
 
     Args:
         subject: with data.
@@ -75,7 +74,7 @@ def reconstructions(subject: Subject, *, seed: int = 0) -> Drawings:
     columns["draw"] = vae.likelihood.sample(parameters, Keyed(seed, Stream.PICTURES, index, 1)).numpy()
     return {
         "reconstructions": drawing.reconstructions(x, clip(vae.reconstruct(x, seed=seed)), originals=originals),
-        "reconstructions_draws": drawing.titled_columns(columns),
+        "reconstructions_draws": drawing.titled_columns(columns, ["z 1", "z 2"] * (len(chosen) // 2)),
     }
 
 

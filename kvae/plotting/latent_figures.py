@@ -24,7 +24,7 @@ def latent_scatter(subject: Subject, *, n: int = 5000) -> Drawings:
         n: the largest number of test images.
     """
     mean, labels = subject.encoded(check_whole("n", n))
-    title = f"posterior means of {len(mean):,} test images, {subject.test_name()}"
+    title = f"where the encoder puts {len(mean):,} test images of {subject.test_name()}: the mean of q(z|x)"
     return {"latent_scatter": drawing.latent_scatter(mean, labels, subject.test().info.label_names, title)}
 
 
@@ -55,12 +55,13 @@ def lattice(
     means = means_at(subject.vae, latent_points.rows(first, second))
     if seamless:
         return {"lattice": drawing.lattice(means)}
-    title = f"mean of p(x|z) at {n} x {n} points z" + ", quantiles of the prior" * quantiles
+    where = ", which are quantiles of the prior" * quantiles
+    title = f"images decoded at {n} x {n} points z{where}: the mean of p(x|z)"
     return {"lattice": drawing.lattice_with_axes(means, first, second, title)}
 
 
 def latent_map(subject: Subject, *, n: int = 20, extent: float | None = None) -> Drawings:
-    """The posterior means of the first 1,000 test images, over the lattice of what their neighbourhood decodes to.
+    """The posterior means of the first 1,000 test images, over a lattice of the images that are decoded around them.
 
     Args:
         subject: with data, and a model of 2 latent dimensions.
@@ -74,8 +75,8 @@ def latent_map(subject: Subject, *, n: int = 20, extent: float | None = None) ->
     means = means_at(subject.vae, latent_points.rows(first, second))
     names = subject.test().info.label_names
     inside = (np.abs(mean - [first.mean(), second.mean()]) <= [np.ptp(first) / 2, np.ptp(second) / 2]).all(axis=1)
-    beyond = "" if inside.all() else f" ({np.sum(~inside):,} beyond the frame)"
-    title = f"{len(mean):,} test images at their posterior means{beyond}, over the mean of p(x|z) at each z"
+    beyond = "" if inside.all() else f" ({np.sum(~inside):,} are outside)"
+    title = f"where the encoder puts {len(mean):,} test images{beyond}, over images decoded at each z"
     return {"map": drawing.scatter_over_lattice(means, first, second, mean, labels, names, title)}
 
 

@@ -104,7 +104,7 @@ def scatter_over_lattice(
     title: str = "",
     seed: int = 0,
 ) -> Figure:
-    """Posterior means over what their neighbourhood decodes to, in one frame: that of the lattice.
+    """Posterior means over the images that the points around them decode to, in the frame of the lattice.
 
     Args:
         means: the decoded means of an evenly spaced lattice, as in `lattice_with_axes`. They are drawn faintly.
@@ -270,7 +270,7 @@ def principal_components(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         UserError: if a point is not finite.
     """
     if not np.isfinite(points).all():
-        raise UserError("Expected finite posterior means to draw. Received NaN or infinity: the model has diverged.")
+        raise UserError("Expected finite posterior means to draw. Received NaN or infinity: the training has diverged.")
     centred = points - points.mean(axis=0, dtype=np.float64)
     variances, axes = np.linalg.eigh(centred.T @ centred / (len(points) - 1))
     axes = axes[:, [-1, -2]]  # the eigenvalues are in ascending order

@@ -24,8 +24,8 @@ def figure(lines: Mapping[str, Sequence[Run]], comparable: bool = True) -> Figur
     """Rate against distortion, with lines of equal ELBO (Alemi et al. 2018, figure 1).
 
     The rate is how many nats the latent variables carry about an image, and the distortion is what is lost
-    nevertheless. Their sum is the negative ELBO. A larger beta pays more for the rate, so that it moves a model to the
-    left.
+    nevertheless. Their sum is the negative ELBO. A larger beta gives the rate a larger weight in the loss, which moves
+    a model to the left.
 
     Args:
         lines: the models by the names of the lines that join them, in order. The name of a single line is not shown.
@@ -43,11 +43,11 @@ def figure(lines: Mapping[str, Sequence[Run]], comparable: bool = True) -> Figur
     axes.margins(0.15)
     _draw_levels(axes)
     axes.set(
-        xlabel="rate: KL term, nats per image",
-        ylabel="distortion: reconstruction error, nats per image",
-        title="Each point is a trained model; dashed lines have one ELBO"
+        xlabel="rate: the KL term, in nats per image",
+        ylabel="distortion: the reconstruction error, in nats per image",
+        title="Each point is a trained model.\nAlong the dashed lines, the ELBO is the same."
         if comparable
-        else "Measured by different protocols: do not compare",
+        else "The models were measured by different protocols:\ndo not compare them.",
     )
     axes.spines[["top", "right"]].set_visible(False)
     return made

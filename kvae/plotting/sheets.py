@@ -24,7 +24,7 @@ def samples(means: ArrayLike, draws: ArrayLike | None = None, columns: int = 10)
         draws: draws of p(x|z), `[N, H, W, C]` in [0, 1], or None to show only the means.
         columns: the number of images per row.
     """
-    parts = {"new images: mean of p(x|z), z drawn from the prior p(z)": means}
+    parts = {"new images: the mean of every pixel, for z drawn from the prior p(z)": means}
     if draws is not None:
         parts["the same z: every pixel drawn from p(x|z)"] = draws
     return sheets(parts, columns)
@@ -44,12 +44,12 @@ def reconstructions(x: ArrayLike, means: ArrayLike, columns: int = 10, originals
     """
     if np.shape(x) != np.shape(means):
         raise UserError(f"Expected as many reconstructions as inputs. Received {np.shape(means)} and {np.shape(x)}.")
-    parts = {"test images x": x}
+    parts = {"test images: the model's input x": x}
     if originals is not None:
         if np.shape(originals) != np.shape(x):
             raise UserError(f"Expected as many originals as inputs. Received {np.shape(originals)} and {np.shape(x)}.")
-        parts = {"test images": originals, "the same, binarized: what the model sees as x": x}
-    return sheets({**parts, "reconstructions: mean of p(x|z), z drawn from q(z|x)": means}, columns)
+        parts = {"test images": originals, "the same images, binarized: the model's input x": x}
+    return sheets({**parts, "reconstructions: the mean of every pixel, for z drawn from q(z|x)": means}, columns)
 
 
 def sheets(parts: Mapping[str, ArrayLike], columns: int) -> Figure:
@@ -76,7 +76,7 @@ def sheets(parts: Mapping[str, ArrayLike], columns: int) -> Figure:
 
 
 def rows(*columns: ArrayLike, gap: int = 2) -> np.ndarray:
-    """One picture with one row per example, for instance its mean and three draws.
+    """One picture with one row per image, for instance its mean and three draws.
 
     Args:
         *columns: the images of each column, `[N, H, W, C]`.
@@ -97,7 +97,7 @@ def rows(*columns: ArrayLike, gap: int = 2) -> np.ndarray:
 def titled_columns(
     columns: Mapping[str, ArrayLike], row_titles: Sequence[str | tuple[str, ...]] = (), row_heading: str = ""
 ) -> Figure:
-    """One row per example as in `rows`, with titles of the columns and, optionally, of the rows.
+    """One row per image as in `rows`, with titles of the columns and, optionally, of the rows.
 
     Args:
         columns: the images of each column, `[N, H, W, C]`, by the title of the column.
@@ -146,7 +146,7 @@ def interpolation(
         last_column = len(columns) - 1
         titles = {
             0: "test image",
-            last_column / 2: "means of p(x|z) on the path between their z",
+            last_column / 2: "images decoded on the path between their z",
             last_column: "test image",
         }
         for column, title in titles.items():
@@ -180,7 +180,7 @@ def completion(
     """
     known = _as_rgb(np.nan_to_num(np.asarray(x, np.float32), nan=0.5))
     shown = {"original": known} if originals is None else {"image": _as_rgb(np.asarray(originals)), "binarized": known}
-    columns = {**shown, "observed": mark_missing(x, observed), "mean over z": _as_rgb(np.asarray(means))}
+    columns = {**shown, "observed": mark_missing(x, observed), "all z: mean": _as_rgb(np.asarray(means))}
     for number, (mean, draw) in enumerate(zip(np.asarray(draw_means), np.asarray(draws), strict=True), start=1):
         columns |= {f"z {number}: mean": _as_rgb(mean), f"z {number}: draw": _as_rgb(draw)}
     return titled_columns(columns, scores, "log p(missing | observed),\nnats per image" if any(scores) else "")

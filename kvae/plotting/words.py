@@ -32,12 +32,12 @@ def words(text: object, most: int = LONGEST) -> str:
     return shortened("".join(letters), most)
 
 
-def legend(axes: Any, artists: Sequence[Any], names: Sequence[object], most: int = LONGEST, **options: Any) -> None:
-    """The legend of some artists, with any names, of which at most `most` characters are shown.
+def legend(owner: Any, artists: Sequence[Any], names: Sequence[object], most: int = LONGEST, **options: Any) -> None:
+    """The legend of axes or of a figure, with any names, of which at most `most` characters are shown.
 
     Matplotlib itself leaves out a name that begins with an underscore.
     """
-    made = axes.legend(artists, [str(number) for number in range(len(artists))], frameon=False, **options)
+    made = owner.legend(artists, [str(number) for number in range(len(artists))], frameon=False, **options)
     for text, name in zip(made.get_texts(), names, strict=True):
         text.set_text(words(name, most))
 

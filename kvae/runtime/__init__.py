@@ -70,10 +70,11 @@ def load(path: str | os.PathLike[str], variant: str | None = None, threads: int 
     if variant is not None and variant not in present and variant not in {**VARIANTS, **card["variants"]}:
         raise unknown("variant", variant, {**VARIANTS, **card["variants"]})
     if folder != path and not cards.is_fresh(path, card):
-        message = f"{folder} is of another model than {path / MODEL}. Make it again: kvae export {path} --overwrite"
+        again = f"Make it again: kvae export {path} --overwrite"
+        message = f"{folder} was made of another model than {path / MODEL}. {again}"
         if variant is not None:
             raise UserError(message)
-        warnings.warn(f"{message}. Until then the Keras model is used.", KvaeWarning, stacklevel=2)
+        warnings.warn(f"{message}. Until then, the Keras model itself is used.", KvaeWarning, stacklevel=2)
         return open_decoder(path / MODEL, threads)
     if not present and variant is None and (path / MODEL).is_file():
         return open_decoder(path / MODEL, threads)

@@ -72,7 +72,7 @@ def check(operators: Tables, codes: Tables) -> None:
     codes.numbers(2, "<i4")
     kinds = np.maximum(codes.numbers(0, "i1"), codes.numbers(3, "<i4"))  # files of old versions have the first alone
     chosen = operators.numbers(CODE, "<u4")
-    require(chosen < len(codes), "an operation is of no kind")
+    require(chosen < len(codes), "an operation has an unknown kind")
     require((kinds >= 0) & (kinds <= LAST_CODE), "it has an unknown operation")
     known = np.full((LAST_CODE + 1, 2), (-1, 0))  # the type of the options, or -1 if it is not known; the fewest inputs
     for number, kind, fewest in OPERATIONS.values():
@@ -88,7 +88,7 @@ def check(operators: Tables, codes: Tables) -> None:
     require(~absent | optional, "an operation lacks an input")
     require((least == 0) | (operators.lengths(OUTPUTS, "<i4") > 0), "an operation has no output")
     flags = operators.lengths(FLAGS)
-    require((flags == 0) | (flags == counts), "an operation has not one flag per input")
+    require((flags == 0) | (flags == counts), "an operation does not have one flag per input")
 
 
 def _check_options(operators: Tables, expected: np.ndarray) -> None:

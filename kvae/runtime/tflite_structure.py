@@ -103,7 +103,7 @@ def _check_tensors(tensors: Tables, sizes: np.ndarray) -> np.ndarray:
     """
     tensors.check_texts(NAME)
     tensors.numbers(HAS_RANK, "u1")
-    require(not tensors.has(SPARSITY, VARIANTS, ELSEWHERE), "a tensor is sparse, or has its values elsewhere")
+    require(not tensors.has(SPARSITY, VARIANTS, ELSEWHERE), "a tensor is sparse, or its values are elsewhere")
     types, buffers = tensors.numbers(TYPE, "i1"), tensors.numbers(BUFFER, "<u4")
     require(np.isin(types, list(BITS)), "a tensor has no known type")
     require(buffers < len(sizes), "a tensor has no buffer")
@@ -138,12 +138,12 @@ def _check_quantization(tensors: Tables, shapes: Ragged) -> None:
     scales, zeros = quantization.vectors(SCALE, "<f4"), quantization.vectors(ZERO, "<i8")
     require(np.isfinite(scales.values) & (scales.values >= 0), "the scale of a tensor is not a positive number")
     counts, counts_of_zeros = (np.bincount(each.owners, minlength=len(quantization)) for each in (scales, zeros))
-    require((counts_of_zeros == counts) | (counts_of_zeros == 0), "a tensor has not one zero point per scale")
+    require((counts_of_zeros == counts) | (counts_of_zeros == 0), "a tensor does not have one zero point per scale")
     ranks = np.bincount(shapes.owners, minlength=len(tensors))
     several, axis = counts > 1, quantization.numbers(AXIS, "<i4")
     require(~several | ((axis >= 0) & (axis < ranks[owners])), "the scales of a tensor have no axis")
     sides = shapes.values[((np.cumsum(ranks) - ranks)[owners] + axis)[several]]
-    require(counts[several] == sides, "a tensor has not one scale per channel")
+    require(counts[several] == sides, "a tensor does not have one scale per channel")
 
 
 def _check_order(operators: Tables, given: np.ndarray, numbers: _Numbers, graph_of: np.ndarray) -> np.ndarray:

@@ -111,7 +111,7 @@ def test_export_without_its_data_says_how_to_export_without_evaluation(call, cop
         (["sample", "{run}", "-n", "0"], "Expected -n to be a whole number of at least 1. Received 0"),
         (["sample", "{run}", "-n", "-1"], "Received -1"),
         (["sample", "{run}", "-n", "1000000"], "Expected at most 10,000 images in one picture. Received -n 1,000,000"),
-        (["sample", "{run}", "--seed", "2147483648"], "--seed to be a whole number in 0..2147483647"),
+        (["sample", "{run}", "--seed", "2147483648"], "--seed to be a whole number from 0 to 2147483647"),
         (["sample", "{run}", "--seed", "-1"], "--seed"),
         (["sample", "{run}", "--variant", "int4"], "Unknown variant 'int4'"),
         (["sample", "{run}", "--variant", "full_int8"], "has no full_int8 decoder. It has: float32, float16, int8"),

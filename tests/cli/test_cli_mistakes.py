@@ -59,7 +59,7 @@ def full(path: Path) -> Path:
         (["plot", "{run}", "lattice", "--extent", "-1"], "a positive, finite extent"),
         (["plot", "{run}", "samples", "--seed", "-1"], "seed"),
         (["plot", "{run}", "lattice", "--format", "gif"], "gif"),
-        (["plot", "{odd}", "lattice"], "Expected 2 latent dimensions for a latent plane. This model has 3"),
+        (["plot", "{odd}", "lattice"], "Expected a model with 2 latent dimensions, a plane. This model has 3"),
         (["plot", "{odd}", "posterior_contours"], "This model has 3"),
         (["complete", "nowhere"], "config.json"),
         (["complete", "{run}", "--observed", "mask.png"], "Expected a mask of 28 x 28 pixels. mask.png has 5 x 4"),

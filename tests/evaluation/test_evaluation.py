@@ -317,7 +317,7 @@ def test_images_of_another_shape_are_refused(model_2d, measure, shape):
     "data", [np.zeros((0, 2, 2, 1)), tf.data.Dataset.from_tensor_slices(np.zeros((0, 2, 2, 1))).batch(4)]
 )
 def test_no_data_is_refused(model_2d, measure, data):
-    with pytest.raises(UserError, match=r"at least one example.*Received none"):
+    with pytest.raises(UserError, match=r"at least one image.*Received none"):
         measure(model_2d[0], data)
 
 

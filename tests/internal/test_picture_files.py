@@ -164,7 +164,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path):
 
 def test_a_mode_that_is_not_asked_for_is_refused(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"a\.png: expected 8 bits per channel\. Received mode I;16"):
+    with pytest.raises(UserError, match=r"a\.png: expected 8 bits per channel\. Received Pillow's mode I;16"):
         picture_files.read(tmp_path / "a.png", GREY)
 
 

@@ -60,7 +60,7 @@ def test_what_systems_and_kvae_make_does_not_count(old, name):
 def test_what_would_be_lost_is_named(old, name):
     (old / name).parent.mkdir(exist_ok=True)
     (old / name).touch()
-    with pytest.raises(UserError, match=rf"did not write and what would be lost: {name}\. Move it away"):
+    with pytest.raises(UserError, match=rf"did not write and that would be lost: {name}\. Move"):
         check(old)
 
 

@@ -45,7 +45,7 @@ def test_the_order_of_keys_does_not_matter(path):
 
 def test_a_file_of_an_earlier_version_is_read_with_a_line(path):
     path.write_text(json.dumps(CONTENT))
-    with pytest.warns(KvaeWarning, match=r"a\.json has no digest, because an earlier version of kvae wrote it"):
+    with pytest.warns(KvaeWarning, match=r"a\.json has no digest.*earlier version of kvae wrote it"):
         assert sealed.read(path) == CONTENT
 
 

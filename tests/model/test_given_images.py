@@ -112,7 +112,7 @@ REFUSED = {
     "a loader of single images": (lambda x: type("L", (), {"__iter__": lambda self: iter(x)})(), "that of one image"),
     "vectors that were never batched": (
         lambda x: tf.data.Dataset.from_tensor_slices(x.reshape(40, -1)),
-        "has no image axis",
+        "has no axes for the pixels",
     ),
     "a number": (lambda x: np.float32(1.0), "single value"),
     "a path": (lambda x: "mnist", "Received str"),

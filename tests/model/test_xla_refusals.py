@@ -88,7 +88,8 @@ def test_every_call_runs_as_a_graph_and_says_so_once(call, operation, x):
         CALLS[call](vae, x)
         CALLS[call](vae, x)
     texts = [str(warning.message) for warning in given if issubclass(warning.category, KvaeWarning)]
-    assert texts == [f"This model runs without XLA, as a graph, because XLA has no {operation} for this device."]
+    (text,) = texts
+    assert f"runs without XLA, as a graph, because XLA has no {operation} for this device." in text
     assert vae.jit_compile is False
 
 

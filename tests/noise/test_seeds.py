@@ -59,7 +59,7 @@ def test_seeds_refuse_what_is_no_number_of_images(n):
 
 @pytest.mark.parametrize("seed", [-1, 2**31, True, 0.0, "0", None])
 def test_seeds_refuse_what_is_no_seed_of_a_set(seed):
-    with pytest.raises(UserError, match=r"Expected seed to be a whole number in 0\.\.2147483647\. Received"):
+    with pytest.raises(UserError, match=r"Expected seed to be a whole number from 0 to 2147483647\. Received"):
         portable.seeds(1, seed)
 
 
@@ -110,5 +110,5 @@ def test_no_seeds_are_refused():
     [([0, 2**31], 2**31), ([-(2**31) - 1, 0], -(2**31) - 1), (np.uint64([2**64 - 1]), 2**64 - 1), ([2**62], 2**62)],
 )
 def test_seeds_outside_int32_are_refused(values, wrong):
-    with pytest.raises(UserError, match=rf"Expected seeds in int32, -2147483648\.\.2147483647\. Received {wrong}\."):
+    with pytest.raises(UserError, match=rf"Expected seeds in int32, from .* to 2147483647\. Received {wrong}\."):
         portable.check_seeds(values)

@@ -37,7 +37,7 @@ def test_sets_that_differ_are_named():
 def test_the_epoch_whose_weights_were_kept_has_a_ring():
     axes = axes_of(curve("a", (-3.0, -1.0, -2.0), kept=2))
     assert axes.collections[0].get_offsets().tolist() == [[2.0, -1.0]]
-    assert legend(axes) == ["a", "weights that were kept"]
+    assert legend(axes) == ["a", "epoch whose weights were kept"]
 
 
 def test_a_cut_of_the_first_epochs_is_said():

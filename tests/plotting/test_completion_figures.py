@@ -47,8 +47,8 @@ def test_completion_says_the_score_of_every_row(tiny):
 @pytest.mark.parametrize(
     ("effective", "lines"),
     [
-        (4.4, "unreliable:\nonly 4 effective samples"),
-        (1.0, "unreliable:\nonly 1 effective sample"),
+        (4.4, "unreliable:\nonly 4 draws of z count"),
+        (1.0, "unreliable:\nonly 1 draw of z counts"),
         (5.0, "-3.0"),
     ],
 )
@@ -73,7 +73,7 @@ def test_completion_rows_of_unknown_pixels_have_no_score(tiny):
 
 @pytest.mark.parametrize("kind", ["completion", "posterior_contours"])
 def test_inference_with_the_options_of_the_article_needs_two_latent_dimensions(subject_of, kind):
-    with pytest.raises(figures.Unsuitable, match="Expected 2 latent dimensions"):
+    with pytest.raises(figures.Unsuitable, match="2 latent dimensions"):
         figures.KINDS[kind](subject_of("tiny", 3), plain=True)
 
 
@@ -202,7 +202,7 @@ def test_a_caption_says_that_q_misses_a_mode(tiny, far, caption):
 def test_contours_are_unsuitable_for_a_q_whose_covariance_is_not_known(tiny):
     found = inferred_as(Gumbel(np.zeros((3, 2), np.float32), np.zeros((3, 2), np.float32)))
     x = tiny.data.images_at("test", [0])[0]
-    with pytest.raises(figures.Unsuitable, match=r"Expected a q whose covariance is known.*This q has none"):
+    with pytest.raises(figures.Unsuitable, match=r"q with a known covariance.*This q has none"):
         figures.contour_panels(tiny.vae, x, np.arange(12).reshape(3, 4, 1) < 6, found)
 
 

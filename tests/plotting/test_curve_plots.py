@@ -13,8 +13,10 @@ from kvae.plotting import colours, drawing
 KEYS = ("loss", "reconstruction", "kl")  # of the three panels of learning curves
 
 
-def legend(axes) -> list[str]:
-    return [text.get_text() for text in axes.get_legend().get_texts()]
+def legend(owner) -> list[str]:
+    """The texts in the legend of axes, or in the one legend of a figure."""
+    (made,) = owner.legends if hasattr(owner, "legends") else [owner.get_legend()]
+    return [text.get_text() for text in made.get_texts()]
 
 
 # --- latent_scatter
@@ -145,14 +147,17 @@ def test_scatter_without_one_label_per_mean_is_refused(scatter, labels, message)
 
 @pytest.mark.parametrize(
     ("history", "expected"),
-    [(LOSSES, ["training"]), (LOSSES | VALIDATION_LOSSES, ["training", "test", "best: epoch 3"])],
+    [
+        (LOSSES, ["training"]),
+        (LOSSES | VALIDATION_LOSSES, ["training", "test", "best epoch: 3, with the lowest loss of the test images"]),
+    ],
     ids=["training", "validation"],
 )
 def test_learning_curves_show_the_loss_and_its_terms(history, expected):
     figure = drawing.learning_curves(history, held_out="test")
+    assert legend(figure) == expected
     for axes, key, word in zip(figure.axes, KEYS, ("loss", "reconstruction error", "KL divergence"), strict=True):
         assert axes.get_title().startswith(word)
-        assert legend(axes) == expected
         columns = [key, f"val_{key}"][: len(expected)]
         assert [list(line.get_ydata()) for line in axes.lines[:2]] == [history[column] for column in columns]
 
@@ -169,10 +174,13 @@ def test_learning_curves_show_the_loss_and_its_terms(history, expected):
     ids=["loss", "elbo wins", "gaps", "only gaps", "no held-out data"],
 )
 def test_the_best_epoch_of_the_held_out_data_is_marked(more, expected):
-    for axes in drawing.learning_curves(LOSSES | more).axes:
+    figure = drawing.learning_curves(LOSSES | more)
+    for axes in figure.axes:
         marked = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"]
         assert marked == ([] if expected is None else [expected])
-        assert (f"best: epoch {expected}" in legend(axes)) == (expected is not None)
+    said = [text for text in legend(figure) if "best epoch" in text]
+    measure = "highest ELBO" if "val_elbo" in more else "lowest loss"
+    assert [(f"best epoch: {expected}," in text, measure in text) for text in said] == [(True, True)] * len(marked)
 
 
 def test_learning_curves_say_which_epochs_are_cut():
@@ -180,7 +188,7 @@ def test_learning_curves_say_which_epochs_are_cut():
     whole = np.tile([1.0, 2.0], 30)
     history = {"epoch": range(1, 61), "loss": loss, "reconstruction": [500.0, *whole[1:]], "kl": whole}
     titles = [axes.get_title().split("\n")[1] for axes in drawing.learning_curves(history).axes]
-    assert titles == ["(not shown in full: epochs 1 to 2)", "(not shown: epoch 1)", ""]
+    assert titles == ["(epochs 1 to 2 are partly cut off)", "(epoch 1 is cut off)", ""]
 
 
 def test_the_fall_of_the_first_epochs_does_not_flatten_the_rest():

@@ -25,7 +25,7 @@ def test_latent_scatter_shows_the_posterior_means_of_n_test_images(digits_2d):
 
 def test_latent_scatter_says_how_many_images_of_which_data(digits_2d):
     (axes,) = figures.latent_scatter(digits_2d)["latent_scatter"].axes
-    assert axes.get_title() == "posterior means of 100 test images, mnist5k"
+    assert "100 test images of mnist5k" in axes.get_title()
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_lattice_is_by_default_of_the_middle_of_the_priors_region(elsewhere, n
 
 
 def test_a_lattice_by_quantiles_is_unsuitable_for_a_prior_without_them(elsewhere):
-    with pytest.raises(figures.Unsuitable, match=r"prior of independent dimensions for its quantiles\. Received Moved"):
+    with pytest.raises(figures.Unsuitable, match=r"prior with independent dimensions.*Received Moved"):
         figures.lattice(elsewhere, quantiles=True)
 
 

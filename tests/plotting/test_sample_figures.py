@@ -92,7 +92,7 @@ def test_images_that_are_not_binarized_are_shown_once(sources):
     vae = kvae.VAE(2, hidden_units=(8,), likelihood="continuous_bernoulli", seed=1)
     vae.build((None, 9, 13, 1))
     drawn = figures.reconstructions(figures.Subject(vae, data))
-    assert texts(drawn["reconstructions"])[0] == "test images x"
+    assert texts(drawn["reconstructions"])[0] == "test images: the model's input x"
     assert len(texts(drawn["reconstructions"])) == 2
     assert texts(drawn["reconstructions_draws"])[:3] == ["image", "mean", "draw"]
 

@@ -206,7 +206,7 @@ def other_input(model):
         (first_input(9999), "a tensor that is not there"),
         (setting(dense, inputs=np.array([0], np.int32)), "too few inputs"),
         (setting(dense, outputs=np.array([], np.int32)), "no output"),
-        (setting(dense, opcodeIndex=99), "of no kind"),
+        (setting(dense, opcodeIndex=99), "an unknown kind"),
         (setting(dense, builtinOptionsType=32, builtinOptions=schema.StridedSliceOptionsT()), "options of another"),
         (setting(lambda model: model.operatorCodes[0], builtinCode=-3, deprecatedBuiltinCode=-3), "unknown operation"),
         (same_result, "same result"),

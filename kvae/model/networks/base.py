@@ -209,7 +209,7 @@ class Encoder(Network):
         if self.built:
             raise UserError(
                 f"Expected an encoder that is not built yet, so that it can return tensors of widths {sizes}. "
-                "Received one that is built."
+                "Received one that is built. Make a new encoder for this model."
             )
         self.sizes = wanted
 
