@@ -85,12 +85,14 @@ def check_output(path: Path, overwrite: bool) -> None:
     """Checks that encodings may be written to a file.
 
     Raises:
-        UserError: if the suffix is neither .npz nor .csv, or if the file exists and `overwrite` is False.
+        UserError: if the suffix is neither .npz nor .csv, or if the file exists and `overwrite` is False, or
+            if it cannot be written.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"Expected a file that ends with .npz or .csv. Received {str(path)!r}.")
     if os.path.lexists(path) and not overwrite:
         raise UserError(f"{str(path)!r} exists. Replace it with overwrite (--overwrite) or choose another file.")
+    files.check_file(path)
 
 
 def save(encodings: Encodings, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
