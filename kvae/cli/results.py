@@ -1,7 +1,6 @@
 """`kvae evaluate`, `kvae plot`, `kvae complete`: numbers and figures of a run."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from kvae.cli.shared import (
     print_evaluation,
     print_protocol,
     print_table,
+    progress,
     quiet_option,
     quiet_tensorflow,
     three_digits,
@@ -66,8 +66,8 @@ def evaluate(
     from kvae.training import results
 
     names = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
-    verbose = int(not (as_json or quiet) and sys.stdout.isatty())
-    result = results.evaluate(trained, dataset, only=names, samples=samples, seed=seed, verbose=verbose)
+    with progress(quiet or as_json) as verbose:
+        result = results.evaluate(trained, dataset, only=names, samples=samples, seed=seed, verbose=verbose)
     if as_json:
         print(json.dumps(result))
     else:

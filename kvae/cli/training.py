@@ -60,7 +60,7 @@ def demo(out: Path | None, quiet: bool, as_json: bool) -> None:
         with stopping.training(out):
             trained = training.train(config, out, overwrite=overwrite, verbose=verbose)
         say(f"   {time.monotonic() - start:.0f} s", "2. Evaluating on the 1,000 test digits")
-        evaluation = results.evaluate(trained, samples=500)
+        evaluation = results.evaluate(trained, samples=500, verbose=verbose)
         print_evaluation(evaluation)
         say("3. Plotting")
         for path in results.draw(trained):

@@ -48,7 +48,7 @@ def evaluate(
         only: names of evaluations. By default those that are not slow, and `log_likelihood` if `samples` is given.
         samples: the number of draws of the importance-weighted bound, K.
         seed: the seed of all draws.
-        verbose: 1 for a progress bar during slow evaluations. 0 by default.
+        verbose: 1 for a progress bar during slow evaluations, 2 for lines. 0 by default.
 
     Returns:
         The result of `kvae.evaluation.evaluate`.

@@ -135,6 +135,14 @@ def test_a_quiet_verification_prints_what_does_not_hold(call, trained, monkeypat
     assert out.count("\n") == 1
 
 
+@pytest.mark.parametrize(("option", "lines"), [([], 1), (["--quiet"], 0), (["--json"], 0)])
+def test_an_evaluation_tells_how_far_it_is_unless_it_is_quiet(call, trained, monkeypatch, option, lines):
+    monkeypatch.setattr("kvae.internal.progress_bars.SECONDS", 0.0)
+    status, out, err = call("evaluate", trained, "--only", "log_likelihood", "--samples", 2, *option)
+    assert status == 0, err
+    assert out.count("bound of log p(x), K = 2: ") == 2 * lines  # 2 batches of 10 images
+
+
 # --- output that cannot be written
 
 
