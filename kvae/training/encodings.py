@@ -29,7 +29,7 @@ class Encodings(NamedTuple):
     """The posteriors of the first images of a split, or of all splits."""
 
     posterior: Encoded
-    index: np.ndarray  # [N], the index of each image in its split
+    places: np.ndarray  # [N], the index of each image in its split
     split: np.ndarray | None  # [N], the name of the split of each image, if all splits were encoded
     labels: np.ndarray | None  # [N]
     label_names: tuple[str, ...] | None
@@ -93,7 +93,7 @@ def encode(
         stated["evaluation_binarization"] = both if split == ALL else of_training
     return Encodings(
         posterior,
-        index=np.concatenate(list(places.values())),
+        places=np.concatenate(list(places.values())),
         split=np.repeat(list(places), [len(index) for index in places.values()]) if split == ALL else None,
         labels=labels,
         label_names=None if labels is None else data.info.label_names,
@@ -157,7 +157,7 @@ def save(encodings: Encodings, path: str | os.PathLike[str], *, overwrite: bool 
     """
     path = Path(path)
     check_output(path, overwrite)
-    columns: dict[str, np.ndarray] = {"index": encodings.index}
+    columns: dict[str, np.ndarray] = {"index": encodings.places}
     if encodings.split is not None:
         columns["split"] = encodings.split
     if encodings.labels is not None:

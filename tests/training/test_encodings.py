@@ -52,10 +52,10 @@ def test_all_splits_are_encoded_one_after_another(run, labelled, tmp_path):
     np.testing.assert_allclose(
         encoded.posterior.mean, np.concatenate([each.posterior.mean for each in apart]), rtol=1e-5, atol=1e-6
     )
-    assert encoded.index.tolist() == [*range(9), *range(4)]
+    assert encoded.places.tolist() == [*range(9), *range(4)]
     assert encoded.labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2, 5, 6, 7, 8]
     assert encoded.protocol["split"] == "all"
-    assert first.index.tolist() == [*range(9), 0, 1]
+    assert first.places.tolist() == [*range(9), 0, 1]
     for name in ("z.npz", "z.csv"):
         encodings.save(encoded, tmp_path / name)
     with np.load(tmp_path / "z.npz") as archive:
