@@ -12,8 +12,9 @@ from kvae.cli.output import say
 from kvae.cli.shared import json_option, print_table
 from kvae.cli.shell import RUN, SAVED_MODELS
 from kvae.cli.usage import PATH, command
-from kvae.internal import quantities
+from kvae.internal import files, quantities
 from kvae.internal.errors import UserError
+from kvae.internal.next_command import kvae_command
 from kvae.internal.visible import shortened, visible
 
 SHOWN = 5  # folders without runs that are named
@@ -41,7 +42,8 @@ def list_(folder: Path, as_json: bool) -> None:
         print(json.dumps({"folder": str(folder), "runs": listed, "not_runs": [path.name for path in others]}))
         return
     if not runs:
-        say(f"No runs in {str(folder)!r}. To train one: kvae demo, or kvae train --recipe NAME")
+        recipe = kvae_command("train", "--recipe", "NAME")
+        say(f"No runs in {str(folder)!r}. To train one: {kvae_command('demo')}, or {recipe}")
     else:
         _print_runs(runs)
         say(*(f"{run.name}: {run.remark}" for run in runs if run.remark))
@@ -108,6 +110,7 @@ def compare(folders: tuple[Path, ...], out: Path, any_protocol: bool, as_json: b
     """
     from kvae.training import comparison
 
+    files.check_folder(out)
     compared = comparison.compare(folders, any_protocol=any_protocol)
     if not as_json:
         _print_comparison(compared)

@@ -9,7 +9,7 @@ import click
 from kvae.cli.output import say
 from kvae.cli.shared import json_option, print_protocol, quiet_tensorflow
 from kvae.cli.shell import RUN, SOURCE
-from kvae.cli.usage import PATH, command
+from kvae.cli.usage import PATH, Choice, command
 from kvae.internal.errors import check_whole
 
 
@@ -24,12 +24,12 @@ from kvae.internal.errors import check_whole
 @click.option("-o", "output", type=PATH, required=True, help="The file to write: FILE.npz or FILE.csv.")
 @click.option(
     "--split",
-    type=click.Choice(("train", "test")),
+    type=Choice(("train", "test", "all")),  # encodings.SPLITS, whose module needs TensorFlow
     default="test",
     show_default=True,
-    help="Which images. A source without a test split has a tenth of its images in test.",
+    help="Which images; all: training, validation and test. A source without a test split has a tenth in test.",
 )
-@click.option("-n", "number", type=int, help="Number of images, the first of the split.  [default: all]")
+@click.option("-n", "number", type=int, help="Number of images, which are the first.  [default: all]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @json_option
 def encode(
@@ -47,7 +47,7 @@ def encode(
     are.  [default: the run's own data]
 
     A .npz file has the arrays index, label, mean, variance, label_names and protocol; a .csv file has the columns
-    index, label, mean_1, mean_2, ..., variance_1, variance_2, ...
+    index, label, mean_1, mean_2, ..., variance_1, variance_2, ... With --split all, both have split as well.
     """
     from kvae.training.runs import Run
 
@@ -79,10 +79,12 @@ def encode(
 def _report(summary: dict[str, Any]) -> None:
     """Prints what was written, and what is not in the file."""
     protocol = summary["protocol"]
-    other = "test" if protocol["split"] == "train" else "train"
+    split = protocol["split"]
+    which = "images" if split == "all" else f"{split} images"
+    others = "" if split == "all" else " (--split all for the other images as well)"
     say(
-        f"{summary['file']}: {summary['images']:,} {protocol['split']} images of {protocol['dataset']}, "
-        f"{summary['latent_dim']} latent dimensions (--split {other} for the other images)"
+        f"{summary['file']}: {summary['images']:,} {which} of {protocol['dataset']}, {summary['latent_dim']} latent "
+        f"dimensions{others}"
     )
     if not summary["labels"]:
         say("Without labels: the images have none.")

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from kvae.cli.output import complain, say
-from kvae.cli.shared import console, json_option, print_table, quiet_tensorflow
+from kvae.cli.output import complain, say, say_next
+from kvae.cli.shared import console, json_option, print_table, quiet_option, quiet_tensorflow
 from kvae.cli.shell import RUN
 from kvae.cli.usage import PATH, command
-from kvae.internal import memory
+from kvae.internal import memory, pictures
 from kvae.internal.errors import UserError, check_seed, check_whole
 
 MOST = 10_000  # the largest number of images in one picture
@@ -47,6 +47,7 @@ MOST = 10_000  # the largest number of images in one picture
     help="Largest permitted error of the means, e.g. int8=0.2; with a larger error the export fails. Repeatable.",
 )
 @click.option("--no-evaluation", is_flag=True, help="Do not measure the change of the test ELBO, which needs the data.")
+@quiet_option
 @json_option
 def export(
     run_folder: Path,
@@ -56,6 +57,7 @@ def export(
     overwrite: bool,
     tolerances: tuple[str, ...],
     no_evaluation: bool,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Export a run as a bundle: SavedModel, .tflite decoders and a model card."""
@@ -88,6 +90,8 @@ def export(
         return
     print_variants(card)
     say(folder)
+    if not quiet:
+        say_next("draw images from the bundle.", ("sample", folder))
 
 
 @command(
@@ -124,6 +128,7 @@ def sample(path: Path, number: int, seed: int, output: Path, means: bool, varian
             "kvae.runtime.load(PATH).sample(seeds)."
         )
     check_seed("--seed", seed)
+    pictures.check_picture_file(output)
     write_samples(path, number, seed, output, means, variant)
     if as_json:
         print(json.dumps({"file": str(output), "images": number, "seed": seed}))
@@ -135,11 +140,13 @@ def sample(path: Path, number: int, seed: int, output: Path, means: bool, varian
 @click.argument("path", type=RUN)
 @click.option("--no-evaluation", is_flag=True, help="Do not check the test ELBO, which needs the data.")
 @click.option("--only", metavar="NAME,...", help="Evaluations to compute again.  [default: all that are not slow]")
+@quiet_option
 @json_option
-def verify(path: Path, no_evaluation: bool, only: str | None, as_json: bool) -> None:
+def verify(path: Path, no_evaluation: bool, only: str | None, quiet: bool, as_json: bool) -> None:
     """Check the claims of a run or a bundle: SHA-256, parity, test ELBO. Exit status 1 if a claim does not hold.
 
     Each line is a claim: "ok" if it holds, "FAIL" if it does not, and "-" if it cannot be computed again.
+    With --quiet only those that do not hold are printed.
 
     PATH: a run, with its bundle if it has one, or a bundle.
     """
@@ -150,7 +157,7 @@ def verify(path: Path, no_evaluation: bool, only: str | None, as_json: bool) -> 
     marks = {True: "ok  ", False: "FAIL", None: "-   "}
     for check in exports.verify(path, evaluate=not no_evaluation, only=None if only is None else _names(only)):
         claims.append(check)
-        if not as_json:
+        if not as_json and (check.passed is False or not quiet):
             say(f"{marks[check.passed]} {check.name}: {check.detail}")
     failed = sum(check.passed is False for check in claims)
     if as_json:

@@ -2,9 +2,11 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from kvae.internal.next_command import kvae_command
 from kvae.internal.visible import visible
 
 _printed: set[str] = set()
@@ -28,6 +30,16 @@ def say(*lines: object) -> None:
     """Prints lines."""
     for line in lines:
         print(visible(line))
+
+
+def say_next(what: str, *commands: Sequence[object]) -> None:
+    """Prints commands of kvae that a user may want to type next, one per line, ready to copy.
+
+    Args:
+        what: what the commands do, as the rest of a sentence that begins with "Next: ".
+        commands: the words of each command after `kvae`.
+    """
+    say(f"Next: {what}", *(f"  {kvae_command(*words)}" for words in commands))
 
 
 def complain(text: object) -> None:

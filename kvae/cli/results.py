@@ -1,7 +1,6 @@
 """`kvae evaluate`, `kvae plot`, `kvae complete`: numbers and figures of a run."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from kvae.cli.shared import (
     print_evaluation,
     print_protocol,
     print_table,
+    progress,
     quiet_option,
     quiet_tensorflow,
     three_digits,
@@ -66,8 +66,8 @@ def evaluate(
     from kvae.training import results
 
     names = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
-    verbose = int(not (as_json or quiet) and sys.stdout.isatty())
-    result = results.evaluate(trained, dataset, only=names, samples=samples, seed=seed, verbose=verbose)
+    with progress(quiet or as_json) as verbose:
+        result = results.evaluate(trained, dataset, only=names, samples=samples, seed=seed, verbose=verbose)
     if as_json:
         print(json.dumps(result))
     else:
@@ -117,9 +117,16 @@ def evaluate(
     help="Format of the files.",
 )
 @click.option("--out", type=PATH, help="Folder of the files.  [default: RUN/plots]")
+@quiet_option
 @json_option
 def plot(
-    run_folder: Path, kinds: tuple[str, ...], suffix: str, out: Path | None, as_json: bool, **options: Any
+    run_folder: Path,
+    kinds: tuple[str, ...],
+    suffix: str,
+    out: Path | None,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Draw figures of a run: the given kinds, or all kinds that suit the run.
 
@@ -155,7 +162,8 @@ def plot(
         print(json.dumps({"files": files, "left_out": left_out}))
         return
     for path in drawn:
-        say(path)
+        if isinstance(path, Path) or not quiet:  # or the kind that was left out, with the reason
+            say(path)
 
 
 @command(
@@ -189,6 +197,7 @@ def plot(
     type=PATH,
     help="Folder of the figures and of complete.json.  [default: RUN/plots]",
 )
+@quiet_option
 @json_option
 def complete(
     run_folder: Path,
@@ -201,6 +210,7 @@ def complete(
     plain: bool,
     exact: bool,
     out: Path | None,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Complete test images from their observed pixels, and compute the score log p(missing | observed)."""
@@ -232,7 +242,7 @@ def complete(
         print(json.dumps(completed.result))
         return
     losses = completed.completion.inferred.losses
-    if plain:
+    if plain and not quiet:
         for step in range(10, losses.shape[1] + 1, 10):
             say(f"step {step:3}: loss {losses.mean(axis=0)[step - 1]:.2f}")
     _report_completion(completed.result, len(losses), float(losses[:, -1].mean()), completed.seconds)

@@ -11,6 +11,7 @@ from kvae.cli.shared import console, json_option, quiet_tensorflow
 from kvae.cli.shell import KEY_WORDS, RECIPE
 from kvae.cli.usage import command
 from kvae.internal.errors import UserError, unknown
+from kvae.internal.next_command import kvae_command
 
 MODEL = "model"  # the section whose parts have options of their own
 
@@ -77,7 +78,7 @@ def _nothing(words: tuple[str, ...], names: list[str]) -> UserError:
     if len(words) == 1:
         nearest = difflib.get_close_matches(words[0], [name.rpartition(".")[2] for name in names], n=3)
         nearest = [name for name in names if name.rpartition(".")[2] in nearest]
-        return unknown("key", words[0], names, nearest, "All keys: kvae keys")
+        return unknown("key", words[0], names, nearest, f"All keys: {kvae_command('keys')}")
     return UserError(f"Expected words that a key or its meaning has. No key has all of: {' '.join(words)}.")
 
 

@@ -27,6 +27,10 @@ SOURCES = {
     "npz:": "a file of NumPy",
     "images:": "a folder of pictures",
 }
+PARTS = {  # the file and the table with the kinds of each part
+    "network": ("model/networks/__init__.py", "NETWORKS"),
+    **{part: (f"model/{part}s.py", f"{part.upper()}S") for part in ("likelihood", "prior", "posterior", "objective")},
+}
 
 
 def _beginning_with(incomplete: str, items: Iterable[tuple[str, str]]) -> list[CompletionItem]:
@@ -74,11 +78,17 @@ class _Setting(click.ParamType):
 
         key, equals, _ = incomplete.partition("=")
         known = {each.name: each for each in keys.of_sections()}
+        part = key.removeprefix("model.").removesuffix(".kind")
+        if equals and part in PARTS:
+            return _beginning_with(incomplete, ((f"{key}={kind}", "") for kind, _ in _names_in(*PARTS[part])))
         if equals:
             values = keys.choices(key) if key in known else []
             return _beginning_with(incomplete, ((f"{key}={value}", "") for value in values))
         items = [(f"{name}={keys.shown_default(each)}", each.meaning) for name, each in known.items()]
         items += [(f"model.{name}=", f"option of model.{part}") for name, (part, _) in SHORT.items()]
+        if incomplete.startswith("model."):  # otherwise the short keys are enough
+            items += [(f"model.{part}.kind=", f"kind of model.{part}") for part in PARTS]
+            items += [(f"{name}=", about) for name, about in _options_of_parts()]
         return _beginning_with(incomplete, items)
 
 
@@ -89,6 +99,16 @@ def _names_in(module: str, table: str) -> list[tuple[str, str]]:
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == table and isinstance(node.value, ast.Dict):
             return [(str(key.value), "") for key in node.value.keys if isinstance(key, ast.Constant)]
     return []
+
+
+def _options_of_parts() -> list[tuple[str, str]]:
+    """The keys `model.PART.OPTION`, each with the kinds of the part that have the option."""
+    from kvae.training.part_tables import OPTIONS
+
+    return [
+        (f"model.{part}.{name}", f"option of {', '.join(kinds)}" if kinds else "option of every kind")
+        for name, (part, kinds) in OPTIONS.items()
+    ]
 
 
 def _binarizations() -> list[tuple[str, str]]:
@@ -107,7 +127,7 @@ def _key_words() -> list[tuple[str, str]]:
     from kvae.training import keys
 
     sections = [(each.name, each.meaning) for each in keys.sections() if each.name]
-    return [*sections, *((key.name, key.meaning) for key in keys.of_sections())]
+    return [*sections, *((key.name, key.meaning) for key in keys.of_sections()), *_options_of_parts()]
 
 
 RUN = _Run()
@@ -117,6 +137,6 @@ RECIPE_OR_FILE = _Words("recipe", _recipes, files=True)
 KEY_WORDS = _Words("word", _key_words)
 PLOT_KIND = _Words("kind", partial(_names_in, "plotting/figures.py", "KINDS"))
 SOURCE = _Words("source", SOURCES.items)
-NETWORK = _Words("network", partial(_names_in, "model/networks/__init__.py", "NETWORKS"))
-LIKELIHOOD = _Words("likelihood", partial(_names_in, "model/likelihoods.py", "LIKELIHOODS"))
+NETWORK = _Words("network", partial(_names_in, *PARTS["network"]))
+LIKELIHOOD = _Words("likelihood", partial(_names_in, *PARTS["likelihood"]))
 BINARIZATION = _Words("binarization", _binarizations)

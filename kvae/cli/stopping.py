@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from kvae.internal.next_command import kvae_command
 from kvae.internal.visible import visible
 
 SIGNALS = [
@@ -104,11 +105,9 @@ def sweep(folder: Path, options: Sequence[str] = ()) -> Iterator[None]:
 
 @contextmanager
 def _continued_by(command: str, folder: Path, file: Path, exists: bool, options: Sequence[str]) -> Iterator[None]:
-    import shlex
-
     _process.file = file
     _process.before = None if exists else _state(file)
-    _process.command = shlex.join(["kvae", command, "--resume", "--out", str(folder), *options])
+    _process.command = kvae_command(command, "--resume", "--out", folder, *options)
     yield
     _process.file = None  # not after an exception, whose message is still to be made
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from kvae.cli import stopping
-from kvae.cli.output import say
+from kvae.cli.output import say, say_next
 from kvae.cli.shared import json_option, print_table, progress, quiet_option, quiet_tensorflow
 from kvae.cli.shell import RECIPE_OR_FILE, SAVED_MODELS, SETTING, SOURCE
 from kvae.cli.usage import PATH, command
@@ -93,6 +93,8 @@ def sweep(
         raise UserError(f"{len(errors)} of {len(made.points)} trainings failed. {name}: {error}")
     if not as_json:
         say(made.folder / "sweep.csv", made.folder / "rate_distortion.png")
+        if not quiet:
+            say_next("compare the models in one table.", ("compare", made.folder, "--out", made.folder / "comparison"))
 
 
 def _print(rows: list[dict[str, Any]], keys: list[str]) -> None:

@@ -9,12 +9,13 @@ import click
 
 from kvae.cli import stopping
 from kvae.cli.exports import print_variants, write_samples
-from kvae.cli.output import say
+from kvae.cli.output import say, say_next
 from kvae.cli.shared import json_option, print_evaluation, progress, quiet_option, quiet_tensorflow
 from kvae.cli.shell import BINARIZATION, LIKELIHOOD, NETWORK, RECIPE_OR_FILE, SAVED_MODELS, SETTING, SOURCE
 from kvae.cli.usage import PATH, Choice, command
 from kvae.internal import user_files
 from kvae.internal.errors import UserError
+from kvae.internal.next_command import kvae_command
 
 KEYS = {  # the keys of a configuration that options are short for
     "dataset": "data.source",
@@ -59,7 +60,7 @@ def demo(out: Path | None, quiet: bool, as_json: bool) -> None:
         with stopping.training(out):
             trained = training.train(config, out, overwrite=overwrite, verbose=verbose)
         say(f"   {time.monotonic() - start:.0f} s", "2. Evaluating on the 1,000 test digits")
-        evaluation = results.evaluate(trained, samples=500)
+        evaluation = results.evaluate(trained, samples=500, verbose=verbose)
         print_evaluation(evaluation)
         say("3. Plotting")
         for path in results.draw(trained):
@@ -75,9 +76,28 @@ def demo(out: Path | None, quiet: bool, as_json: bool) -> None:
         made = {"evaluation": evaluation, "plots": plots, "bundle": str(trained.bundle), "samples": str(samples)}
         print(json.dumps({"run": str(out), "seconds": round(seconds, 1), **made}))
         return
+    say(f"Done in {seconds:.0f} s. The model is {out / 'model.keras'}")
+    if not quiet:
+        _say_what_follows_the_demo(out)
+
+
+def _say_what_follows_the_demo(run: Path) -> None:
+    """Names the pictures to open, and commands for the embedded digits that take seconds."""
+    other = run.parent / f"{run.name}_10d"
+    replace = ["--overwrite"] if other.exists() else []
     say(
-        f"Done in {seconds:.0f} s. The model is {out / 'model.keras'}",
-        f"Next: kvae train --recipe mnist_2d    kvae sample {out} -n 64 -o grid.png",
+        f"Open {run / 'plots' / 'map.png'}: the images that the model makes of each point of the plane, and where it "
+        f"puts the test digits. {run / 'plots' / 'reconstructions.png'} compares digits with what the model makes of "
+        "them.",
+        f"For your own pictures: {kvae_command('train', '--dataset', 'images:FOLDER')}",
+    )
+    say_next(
+        "draw 64 digits; complete a digit of which only the top is seen; train 5 epochs with 10 latent dimensions in "
+        "place of 2, and compare the two models.",
+        ("sample", run, "-n", 64, "-o", "digits.png"),
+        ("complete", run, "--digit", 3, "--observed", "top"),
+        ("train", "--recipe", "digits_2d", "--latent-dim", 10, "--epochs", 5, "--out", other, *replace),
+        ("compare", run, other),
     )
 
 
@@ -215,6 +235,9 @@ def train(
         print_evaluation(trained.evaluation())
         say(*_epochs_in_words(trained))
         say(f"{trained.folder}: trained and evaluated in {seconds:.0f} s")
+        if not quiet:
+            sample = ("sample", trained.folder, "-o", trained.folder / "samples.png")
+            say_next("draw pictures of the run, and images from it.", ("plot", trained.folder), sample)
     else:
         say(f"Trained in {seconds:.0f} s. The chief writes {trained.folder}.")
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from kvae.internal.errors import UserError, unknown
+from kvae.internal.next_command import kvae_command
 
 
 class _Exemplified(click.Command):
@@ -87,4 +88,5 @@ def one_sentence(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption):
         names = [name for parameter in context.command.get_params(context) for name in parameter.opts]
         return str(unknown("option", error.option_name, [name for name in names if name.startswith("-")]))
-    return f"{error.format_message().strip().rstrip('.')}. See {context.command_path} --help."
+    help_ = kvae_command(*context.command_path.split()[1:], "--help")
+    return f"{error.format_message().strip().rstrip('.')}. See {help_}."

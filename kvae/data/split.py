@@ -33,8 +33,8 @@ class Split:
             memory. By default it keeps all.
         check: only for a split that is streamed: a function of (start, stop) that reads these images once and raises
             a `UserError` that names the first damaged one. By default damage is noticed only when an image is needed.
-        reordered: only for a split that is streamed: a function of indices `[N]` that returns the split with its
-            images in this order. None if the order on disk is the only one.
+        reordered: only for a split that is streamed: a function of indices `[M]` that returns the split of these
+            images, in this order. None if it can be read only as it is on disk.
     """
 
     images: np.ndarray | None
@@ -75,11 +75,15 @@ class Split:
 
     def shuffled(self) -> "Split":
         """The whole split in a random order, which depends only on the number of images."""
-        rows = np.random.RandomState(SEED).permutation(self.count)
+        if self.images is None and self.reordered is None:
+            return self
+        return self.rows(np.random.RandomState(SEED).permutation(self.count))
+
+    def rows(self, rows: np.ndarray) -> "Split":
+        """The images with these indices `[M]`, in this order. A stream needs `reordered`."""
         if self.images is None:
-            return self if self.reordered is None else self.reordered(rows)
-        labels = None if self.labels is None else self.labels[rows]
-        return replace(self, images=self.images[rows], labels=labels)
+            return self.reordered(rows)
+        return Split(self.images[rows], None if self.labels is None else self.labels[rows], len(rows), self.image_shape)
 
 
 @dataclass(frozen=True)
@@ -162,24 +166,21 @@ def hold_out(name: str, splits: dict[str, Split], label_names: tuple[str, ...] |
 
     Args:
         name: the name of the source.
-        splits: its splits, among them `train`, which must be in memory.
+        splits: its splits, among them `train`, which must be in memory or a stream that can be reordered.
         label_names: the name of each label, or None.
 
     Raises:
-        UserError: if the split is streamed, or has fewer than 2 images.
+        UserError: if the split is a stream that cannot be reordered, or has fewer than 2 images.
     """
     split = splits["train"]
-    if split.images is None:
+    if split.images is None and split.reordered is None:
         raise UserError(
             f"Expected a test split in {name} for streaming. Found none: divide the files into train and test yourself."
         )
     if split.count < 2:
         raise UserError(f"Expected at least 2 images in {name} to hold some out for testing. Received {split.count}.")
     test = held_out(split.count, split.labels)
-    held = {
-        part: Split.from_arrays(split.images[rows], None if split.labels is None else split.labels[rows])
-        for part, rows in (("train", np.setdiff1d(np.arange(split.count), test)), ("test", test))
-    }
+    held = {"train": split.rows(np.setdiff1d(np.arange(split.count), test)), "test": split.rows(test)}
     note = "no test split in the source: a random tenth of it was held out"
     share = ", with the same share of each label" if _is_stratified(split.count, split.labels) else ""
     shuffled = f"{note}{share}, and all images are in a random order (seed {SEED})"

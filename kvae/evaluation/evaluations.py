@@ -61,7 +61,7 @@ def results_of(name: str, vae: VAE, data: Any, *, verbose: int = 0, **options: A
         vae: a built model.
         data: a `tf.data.Dataset` of batches x, or an array `[N, *image]`. For a conditional model, batches (x, y) or
             the arrays (x, y).
-        verbose: 1 for a progress bar, if the evaluation has one. 0 by default.
+        verbose: 1 for a progress bar, 2 for lines, if the evaluation has them. 0 by default.
         **options: options of the evaluation's function.
 
     Returns:
@@ -101,7 +101,7 @@ def evaluate(
         samples: the number of draws of z per image for the importance-weighted bound, K.
         seed: the seed of all draws.
         protocol: the protocol of the data, e.g. `data.info.protocol`, to which that of the evaluations is added.
-        verbose: 1 for a progress bar during slow evaluations. 0 by default.
+        verbose: 1 for a progress bar during slow evaluations, 2 for lines. 0 by default.
 
     Returns:
         The results by name: the mean of each estimate, with its standard error as `<name>_standard_error`; lists of

@@ -7,7 +7,8 @@ import numpy as np
 
 from kvae.evaluation.estimate import Estimate, batches, count_batches
 from kvae.internal.errors import check_seed, check_whole
-from kvae.internal.tensorflow import keras, tf
+from kvae.internal.progress_bars import counted
+from kvae.internal.tensorflow import tf
 from kvae.model import objectives, sampling
 from kvae.model.compiled_functions import compiled
 from kvae.model.vae import VAE
@@ -31,7 +32,7 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
             the arrays (x, y).
         samples: the number of draws of z per image, K, at least 1.
         seed: the seed of the draws.
-        verbose: 1 for a progress bar that counts batches. 0 by default.
+        verbose: 1 for a bar that counts batches, 2 for a line every ten seconds. 0 by default.
 
     Raises:
         UserError: if an argument is not valid, if there are no data, or if the images have another shape than the
@@ -40,19 +41,18 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
     check_whole("samples", samples)
     check_seed("seed", seed)
     seed_ = tf.constant(seed)
-    progress = keras.utils.Progbar(count_batches(data), unit_name="batch") if verbose else None
     results = []
-    for x, condition, index in batches(vae, data):
-        count = min(max(sampling.images_at_once(vae) // (CACHED * int(x.shape[0])), 1), samples)
-        whole, rest = divmod(samples, count)
-        total = _log_weight_sum(vae, x, condition, index, seed_, tf.constant(0), tf.constant(whole), count).numpy()
-        if rest:
-            first, once = tf.constant(whole * count), tf.constant(1)
-            last = _log_weight_sum(vae, x, condition, index, seed_, first, once, rest).numpy()
-            total = np.logaddexp(total, last)
-        results.append(np.where(total > LOG_ZERO / 2, total - math.log(samples), -np.inf))
-        if progress:
-            progress.add(1)
+    with counted(verbose, f"bound of log p(x), K = {samples}", "batches", count_batches(data)) as one_more:
+        for x, condition, index in batches(vae, data):
+            count = min(max(sampling.images_at_once(vae) // (CACHED * int(x.shape[0])), 1), samples)
+            whole, rest = divmod(samples, count)
+            total = _log_weight_sum(vae, x, condition, index, seed_, tf.constant(0), tf.constant(whole), count).numpy()
+            if rest:
+                first, once = tf.constant(whole * count), tf.constant(1)
+                last = _log_weight_sum(vae, x, condition, index, seed_, first, once, rest).numpy()
+                total = np.logaddexp(total, last)
+            results.append(np.where(total > LOG_ZERO / 2, total - math.log(samples), -np.inf))
+            one_more()
     return Estimate(np.concatenate(results))
 
 

@@ -14,6 +14,7 @@ from kvae.export.claims import Result, compare, is_number
 from kvae.export.derivation import TOLERANCE
 from kvae.internal import sealed
 from kvae.internal.errors import UserError
+from kvae.internal.next_command import kvae_command
 from kvae.runtime import cards
 from kvae.runtime.keras import KerasDecoder
 from kvae.training import build
@@ -156,7 +157,8 @@ def _numbers(
         except UserError as error:
             yield Check("evaluation.json: evaluation", False, str(error))
     else:
-        yield Check("evaluation", False, f"{run.folder} has no evaluation.json. To make it: kvae evaluate {run.folder}")
+        make = kvae_command("evaluate", run.folder)
+        yield Check("evaluation", False, f"{run.folder} has no evaluation.json. To make it: {make}")
     if card is not None and card.get("metrics"):
         claims[cards.CARD] = card["metrics"]
     dataset, measured = training.protocol(data)["dataset"], {}
@@ -170,7 +172,8 @@ def _numbers(
             yield Check(f"{source}: evaluation", False, f"it is not an evaluation of kvae ({error!r})")
             continue
         if evaluated_on != dataset:
-            detail = f"it is of {evaluated_on}, not of the run's {dataset}. To evaluate: kvae evaluate {run.folder}"
+            again = kvae_command("evaluate", run.folder)
+            detail = f"it is of {evaluated_on}, not of the run's {dataset}. To evaluate: {again}"
             yield Check(f"{source}: evaluation", False, detail)
             continue
         results: dict[str, Any] = {}
@@ -181,7 +184,8 @@ def _numbers(
                 yield Check(f"{source}: {name}", False, str(error))
                 continue
             if described.slow if chosen is None else name not in chosen:
-                yield Check(f"{source}: {name}", None, f"not computed again. To do so: kvae verify --only {name}")
+                again = kvae_command("verify", run.folder, "--only", name)
+                yield Check(f"{source}: {name}", None, f"not computed again. To do so: {again}")
                 continue
             try:
                 options = {option: protocol[key] for option, key in described.options.items()}

@@ -77,6 +77,45 @@ def _mode_of(file: Path) -> int | None:
     return stat.S_IMODE(mode)
 
 
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Checks that a file can be written or replaced, before a command computes what shall be in it.
+
+    Raises:
+        WriteError: if the path is that of a folder, if the file is write-protected, or as in `check_folder`.
+    """
+    path = Path(path)
+    with _errors_name(path):
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        _mode_of(target)
+        _check_place(target.parent)
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Checks that files can be written into a folder, which is there or can be made, before a command computes them.
+
+    Raises:
+        WriteError: if it is a file or lies within one, if its name is too long, or if it must not be written to.
+    """
+    path = Path(path)
+    with _errors_name(path):
+        _check_place(path)
+
+
+def _check_place(folder: Path) -> None:
+    """Raises OSError for a folder in which no file can be written."""
+    try:
+        mode = folder.stat().st_mode
+    except FileNotFoundError:
+        if folder.is_symlink() or folder == folder.parent:
+            raise
+        _check_place(folder.parent)
+        return
+    if not stat.S_ISDIR(mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields the path of a temporary file, which replaces the file at `path` if the block ends without an exception.

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kvae.internal.errors import UserError
-from kvae.internal.files import atomic_file
+from kvae.internal.files import atomic_file, check_file
 
 
 def as_images(x: ArrayLike) -> np.ndarray:
@@ -80,6 +80,19 @@ def enlarge(picture: ArrayLike, width: int = 800) -> np.ndarray:
     picture = np.asarray(picture)
     factor = max(1, width // picture.shape[1])
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def check_picture_file(path: str | os.PathLike[str]) -> None:
+    """Checks that `save_picture` can write a picture to a path, before the picture is made.
+
+    Raises:
+        UserError: if the suffix is not that of a format that can be written, or if the file cannot be written.
+    """
+    from PIL import Image
+
+    if Image.registered_extensions().get(os.path.splitext(path)[1].lower()) not in Image.SAVE:
+        raise UserError(f"Could not write {path}. Expected the name of a picture such as samples.png.")
+    check_file(path)
 
 
 def save_picture(path: str | os.PathLike[str], picture: ArrayLike) -> None:

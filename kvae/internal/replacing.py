@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from kvae.internal import partials
+from kvae.internal import files, partials
 from kvae.internal.errors import UserError
 
 JUNK = (".DS_Store", "Thumbs.db", "desktop.ini")  # made by systems, not by people
@@ -57,9 +57,11 @@ def check_free(
     """
     folder = Path(folder)
     if not os.path.lexists(folder):
+        files.check_folder(folder)
         return
     _check_place(folder)
     if is_empty(folder):
+        files.check_folder(folder)
         return
     if not overwrite:
         raise UserError(

@@ -1,13 +1,14 @@
 """A figure of several runs. Like `drawing`, this module knows arrays and no models."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from kvae.internal.errors import UserError
+from kvae.plotting.curves import cut_first_epochs
 from kvae.plotting.drawing import COLOURS
 from kvae.plotting.words import Figure, legend
 
@@ -63,24 +64,10 @@ def elbo_curves(curves: Sequence[Curve]) -> Figure:
         names.append("epoch whose weights were kept")
     legend(axes, artists, names, most=LONGEST, loc="center left", bbox_to_anchor=(1, 0.5))
     of = f" of the {sets.pop()} images" if len(sets) == 1 else ""
-    axes.set(title=f"ELBO{of} by epoch; higher is better", xlabel="epoch", ylabel="nats per image")
+    note = cut_first_epochs(axes, [(curve.epochs, curve.elbo) for curve in curves])
+    title = f"ELBO{of} by epoch; higher is better\n{note}".rstrip()
+    axes.set(title=title, xlabel="epoch", ylabel="nats per image")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if _cut_first_epochs(axes, curves):
-        axes.set_xlabel("epoch (the low values of the first epochs are cut off)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     return figure
-
-
-def _cut_first_epochs(axes: Any, curves: Sequence[Curve]) -> bool:
-    """Limits the axis to the values after the first twentieth of each curve; returns whether any are cut off.
-
-    The ELBO of the first epochs is so low that the differences of the later ones could not be seen.
-    """
-    later = np.concatenate([curve.elbo[len(curve.elbo) // 20 :] for curve in curves])
-    later = later[np.isfinite(later)]
-    if later.size < 2 or np.ptp(later) == 0:
-        return False
-    margin = 0.05 * np.ptp(later)
-    axes.set_ylim(later.min() - margin, later.max() + margin)
-    return bool(np.nanmin(np.concatenate([curve.elbo for curve in curves])) < later.min() - margin)

@@ -40,19 +40,19 @@ def learning_curves(history: Mapping[str, ArrayLike], held_out: str = "validatio
     figure = Figure(figsize=(12, 3.9), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(1, 3), TITLES.items(), strict=True):
         (handles["training"],) = axes.plot(epochs, history[name], color=COLOURS[0])
-        curves = [np.asarray(history[name], float)]
+        curves = [(epochs, np.asarray(history[name], float))]
         if f"val_{name}" in history:
             values = np.asarray(history[f"val_{name}"], float)
             measured = np.isfinite(values)  # NaN for epochs without an evaluation on the held-out data
             sparse = not measured.all()
             style = {"linestyle": "--", "marker": "o" if sparse else None, "markersize": 3}
             (handles[held_out],) = axes.plot(epochs[measured], values[measured], color=COLOURS[1], **style)
-            curves.append(values)
+            curves.append((epochs, values))
         if best is not None:
             why = "highest ELBO" if "val_elbo" in history else "lowest loss"
             text = f"best epoch: {best}, with the {why} of the {held_out} images"
             handles[text] = axes.axvline(best, color=COLOURS[2], linestyle=":")
-        note = _cut_first_epochs(axes, epochs, curves)
+        note = cut_first_epochs(axes, curves)
         axes.set_title(f"{title}\n{note}", fontsize=10)
         axes.set(xlabel="epoch", ylabel="nats per image")
         axes.spines[["top", "right"]].set_visible(False)
@@ -70,21 +70,25 @@ def best_epoch(history: Mapping[str, ArrayLike]) -> int | None:
     return int(np.asarray(history["epoch"])[place])
 
 
-def _cut_first_epochs(axes: Any, epochs: np.ndarray, curves: Sequence[np.ndarray]) -> str:
-    """Limits the axis to the values after the first twentieth, which fall so far that the rest would look flat.
+def cut_first_epochs(axes: Any, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
+    """Limits the axis to the values after the first twentieth of each curve: otherwise these would look flat.
+
+    Args:
+        axes: the axes with the curves.
+        curves: the epochs and the values of each curve, `[E]`.
 
     Returns:
         A line that says which epochs have values outside of the axis, empty if there are none.
     """
-    later = np.concatenate([curve[len(curve) // 20 :] for curve in curves])
+    later = np.concatenate([values[len(values) // 20 :] for _, values in curves])
     later = later[np.isfinite(later)]
     if not later.size or np.ptp(later) == 0:
         return ""
     margin = 0.05 * np.ptp(later)
     low, high = later.min() - margin, later.max() + margin
     axes.set_ylim(low, high)
-    cut = np.any([(curve < low) | (curve > high) for curve in curves], axis=0)
-    if not cut.any():
+    cut = [epochs[(values < low) | (values > high)] for epochs, values in curves]
+    if not any(map(len, cut)):
         return ""
-    first, last = int(epochs[0]), int(epochs[np.flatnonzero(cut)[-1]])
+    first, last = int(min(epochs[0] for epochs, _ in curves)), int(max(epochs[-1] for epochs in cut if len(epochs)))
     return f"(epoch {first} is cut off)" if first == last else f"(epochs {first} to {last} are partly cut off)"

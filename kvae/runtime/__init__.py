@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 from kvae.internal.errors import KvaeWarning, UserError, unknown
+from kvae.internal.next_command import kvae_command
 from kvae.internal.pictures import save_picture, tile
 from kvae.noise.portable import seeds
 from kvae.runtime import cards, formats
@@ -70,11 +71,11 @@ def load(path: str | os.PathLike[str], variant: str | None = None, threads: int 
     if variant is not None and variant not in present and variant not in {**VARIANTS, **card["variants"]}:
         raise unknown("variant", variant, {**VARIANTS, **card["variants"]})
     if folder != path and not cards.is_fresh(path, card):
-        again = f"Make it again: kvae export {path} --overwrite"
-        message = f"{folder} was made of another model than {path / MODEL}. {again}"
+        message = f"{folder} was made of another model than {path / MODEL}."
+        again = f"To make it again: {kvae_command('export', path, '--overwrite')}"
         if variant is not None:
-            raise UserError(message)
-        warnings.warn(f"{message}. Until then, the Keras model itself is used.", KvaeWarning, stacklevel=2)
+            raise UserError(f"{message} {again}")
+        warnings.warn(f"{message} The Keras model itself is used. {again}", KvaeWarning, stacklevel=2)
         return open_decoder(path / MODEL, threads)
     if not present and variant is None and (path / MODEL).is_file():
         return open_decoder(path / MODEL, threads)
@@ -107,10 +108,10 @@ def _load_alone(path: Path, variant: str | None, threads: int | None) -> Decoder
         return open_decoder(path / MODEL, threads)
     if (path / "config.json").is_file() and variant is None:
         raise UserError(
-            f"{str(path)!r} has no {MODEL}: its training has not finished. To finish it: kvae train --resume --out "
-            f"{path}"
+            f"{str(path)!r} has no {MODEL}: its training has not finished. To finish it: "
+            f"{kvae_command('train', '--resume', '--out', path)}"
         )
     raise UserError(
-        f"Expected a bundle, which has a {CARD}. Received {str(path)!r}, which has none. To make a bundle: kvae export "
-        "RUN --out DIR"
+        f"Expected a bundle, which has a {CARD}. Received {str(path)!r}, which has none. To make a bundle: "
+        f"{kvae_command('export', 'RUN', '--out', 'DIR')}"
     )

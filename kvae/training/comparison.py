@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from kvae.internal import files, quantities, reading
 from kvae.internal.errors import UserError
+from kvae.internal.next_command import kvae_command
 from kvae.internal.visible import shortened, shown, visible
 from kvae.training import history, run_list
 from kvae.training.runs import Run
@@ -185,11 +186,11 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 def _without_elbo(run: Run) -> str | None:
     """Why a run cannot be compared and what to do, or None if it can."""
     if not (run.folder / "model.keras").is_file():
-        return f"Its training has not finished. To finish it: kvae train --resume --out {run.folder}"
+        return f"Its training has not finished. To finish it: {kvae_command('train', '--resume', '--out', run.folder)}"
     if not (run.folder / "evaluation.json").is_file():
-        return f"It has no evaluation. To make one: kvae evaluate {run.folder}"
+        return f"It has no evaluation. To make one: {kvae_command('evaluate', run.folder)}"
     if run_list.number(run.evaluation().get("elbo")) is None:
-        return f"Its evaluation has no ELBO. To make one: kvae evaluate {run.folder}"
+        return f"Its evaluation has no ELBO. To make one: {kvae_command('evaluate', run.folder)}"
     return None
 
 

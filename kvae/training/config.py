@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from kvae.internal import reading
 from kvae.internal.errors import MOST, UserError, unknown
+from kvae.internal.next_command import kvae_command
 from kvae.internal.visible import shortened, shown
 from kvae.training.names import check_name
 from kvae.training.part_tables import KINDS, SHORT, plain, with_tables
@@ -408,7 +409,7 @@ def _unknown_key(key: str) -> UserError:
     """The error for a key that does not exist; a key of the same name in another section is the nearest."""
     valid, name = keys(), key.rsplit(".", 1)[-1]
     same_name = [other for other in valid if other.rsplit(".", 1)[-1] == name]
-    return unknown("key", key, valid, same_name, "All keys: kvae keys")
+    return unknown("key", key, valid, same_name, f"All keys: {kvae_command('keys')}")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from kvae.internal import finite
 from kvae.internal.errors import UserError
+from kvae.internal.next_command import kvae_command
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import likelihoods
 from kvae.model.loss_watch import first_bad_step
@@ -108,10 +109,10 @@ class StopAtDivergence(keras.callbacks.Callback):
         latest = checkpoints.latest_checkpoint(self._checkpoints)
         if latest is None:
             return "There is no checkpoint yet, so nothing is lost with --overwrite."
+        resume = kvae_command("train", "--resume", "--out", self._folder)
         return (
-            f"The checkpoint of epoch {int(latest.name.rpartition('-')[2])} is kept. kvae train --resume --out "
-            f"{self._folder} goes on from it, but diverges at the same step again, because a run keeps its settings. "
-            "Other settings need another --out."
+            f"The checkpoint of epoch {int(latest.name.rpartition('-')[2])} is kept. {resume} goes on from it, but "
+            "diverges at the same step again, because a run keeps its settings. Other settings need another --out."
         )
 
 

@@ -4,27 +4,33 @@ import csv
 import io
 import json
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kvae import evaluation
+from kvae.data.pipeline import Data
 from kvae.evaluation import Encoded
 from kvae.internal import files
 from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.training.runs import Run
 from kvae.training.train_resume import load_data, protocol
 
-SPLITS = ("train", "test")
+ALL = "all"
+SPLITS = ("train", "test", ALL)
 SUFFIXES = (".npz", ".csv")
+PARTS = ("train", "validation", "test")
 BATCH = 100  # images per call of the encoder
 
 
 class Encodings(NamedTuple):
-    """The posteriors of the first images of a split."""
+    """The posteriors of the first images of a split, or of all splits."""
 
     posterior: Encoded
+    places: np.ndarray  # [N], the index of each image in its split
+    split: np.ndarray | None  # [N], the name of the split of each image, if all splits were encoded
     labels: np.ndarray | None  # [N]
     label_names: tuple[str, ...] | None
     protocol: dict[str, Any]
@@ -39,13 +45,14 @@ def encode(
         run: a run that has finished.
         dataset: the name of the source, whose images are binarized as the run's data are. By default the run's own data
             are used.
-        split: `train` or `test`. A source without a test split has a tenth of its images in `test`.
-        number: the number of images, which are the first of the split. By default all.
+        split: `train`, `test`, or `all` for the training, validation and test images, in this order. A source without a
+            test split has a tenth of its images in `test`.
+        number: the number of images, which are the first. By default all.
         batch_size: the number of images per call of the encoder. It does not change the result.
 
     Raises:
         UserError: if the training has not finished, if the images cannot be read or have another shape than the
-            model's, or if an argument is not valid.
+            model's, if the model takes a condition and the images have no labels, or if an argument is not valid.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
@@ -68,13 +75,50 @@ def encode(
             f"Expected images of {_shape(vae.image_shape)}, as the run was trained with. Received images of "
             f"{_shape(data.info.image_shape)} in {data.info.source}. Resize them, or choose another run."
         )
-    posterior = evaluation.encode(vae, data.batches(split, number, batch_size))
-    count = len(posterior.mean)
-    labels = data.labels_at(split, np.arange(count)) if data.has_labels(split) else None
-    stated = {**protocol(data), "split": split, "images": count}
-    if split == "train" and "evaluation_binarization" in stated:
-        stated["evaluation_binarization"] = f"drawn once, seed {config.seed}"
-    return Encodings(posterior, labels, data.info.label_names if labels is not None else None, stated)
+    parts = [part for part in PARTS if data.info.sizes[part]] if split == ALL else [split]
+    places = _places(data, parts, number)
+    labels = None
+    if all(map(data.has_labels, places)):
+        labels = np.concatenate([data.labels_at(part, index) for part, index in places.items()])
+    elif vae.condition_shape is not None:
+        raise UserError(
+            "Expected images with labels, which are the condition of this model. Received images without labels. "
+            "Choose another source."
+        )
+    posterior = evaluation.encode(vae, _batches(data, places, batch_size, labels=vae.condition_shape is not None))
+    stated = {**protocol(data), "split": split, "images": len(posterior.mean)}
+    if "evaluation_binarization" in stated and split != "test":
+        of_training = f"drawn once, seed {config.seed}"
+        both = f"{of_training}, for the training images, and {stated['evaluation_binarization']}, for the others"
+        stated["evaluation_binarization"] = both if split == ALL else of_training
+    return Encodings(
+        posterior,
+        places=np.concatenate(list(places.values())),
+        split=np.repeat(list(places), [len(index) for index in places.values()]) if split == ALL else None,
+        labels=labels,
+        label_names=None if labels is None else data.info.label_names,
+        protocol=stated,
+    )
+
+
+def _places(data: Data, parts: Sequence[str], number: int | None) -> dict[str, np.ndarray]:
+    """The indices of the first images of some splits, by split."""
+    places, left = {}, sum(data.info.sizes.values()) if number is None else number
+    for part in parts:
+        count = min(left, data.info.sizes[part])
+        if count:
+            places[part] = np.arange(count)
+        left -= count
+    return places
+
+
+def _batches(data: Data, places: dict[str, np.ndarray], batch_size: int, *, labels: bool) -> Iterator[Any]:
+    """Batches x of images, or (x, label) for a model whose condition is the label."""
+    for part, index in places.items():
+        start = 0
+        for x in data.batches(part, len(index), batch_size):
+            yield (x, data.labels_at(part, index[start : start + len(x)])) if labels else x
+            start += len(x)
 
 
 def _shape(shape: Any) -> str:
@@ -85,12 +129,14 @@ def check_output(path: Path, overwrite: bool) -> None:
     """Checks that encodings may be written to a file.
 
     Raises:
-        UserError: if the suffix is neither .npz nor .csv, or if the file exists and `overwrite` is False.
+        UserError: if the suffix is neither .npz nor .csv, or if the file exists and `overwrite` is False, or
+            if it cannot be written.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"Expected a file that ends with .npz or .csv. Received {str(path)!r}.")
     if os.path.lexists(path) and not overwrite:
         raise UserError(f"{str(path)!r} exists. Replace it with overwrite (--overwrite) or choose another file.")
+    files.check_file(path)
 
 
 def save(encodings: Encodings, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -99,7 +145,7 @@ def save(encodings: Encodings, path: str | os.PathLike[str], *, overwrite: bool 
     A .npz file has the arrays `index` [N], `mean` [N, D], `variance` [N, D] if it is known, `label` [N] and
     `label_names` if there are any, and the text `protocol`, which is JSON. A .csv file has the columns `index`, `label`
     if there are labels, `mean_1` to `mean_D`, and `variance_1` to `variance_D` if the variance is known. The index of
-    an image counts from 0 within its split.
+    an image counts from 0 within its split. If all splits were encoded, both have the name of the `split` as well.
 
     Args:
         encodings: what `encode` returned.
@@ -111,7 +157,9 @@ def save(encodings: Encodings, path: str | os.PathLike[str], *, overwrite: bool 
     """
     path = Path(path)
     check_output(path, overwrite)
-    columns: dict[str, np.ndarray] = {"index": np.arange(len(encodings.posterior.mean))}
+    columns: dict[str, np.ndarray] = {"index": encodings.places}
+    if encodings.split is not None:
+        columns["split"] = encodings.split
     if encodings.labels is not None:
         columns["label"] = encodings.labels
     columns["mean"] = encodings.posterior.mean

@@ -9,6 +9,7 @@ import numpy as np
 
 from kvae.internal import files, reading
 from kvae.internal.errors import UserError, first_line
+from kvae.internal.next_command import kvae_command
 
 NEEDED = ("epoch", "loss", "elbo", "reconstruction", "kl")  # the columns of every history
 
@@ -60,5 +61,6 @@ def read(path: Path) -> dict[str, np.ndarray]:
     missing = [name for name in (NEEDED if rows else NEEDED[:1]) if name not in columns]
     if missing or not np.array_equal(columns["epoch"], np.arange(1, len(rows) + 1)):
         reason = f"it has no column {missing[0]}" if missing else "its epochs are not 1, 2, 3, ..."
-        raise UserError(f"{path} is not the history.csv of a run: {reason}. To write it again: kvae train --resume")
+        again = kvae_command("train", "--resume", "--out", path.parent)
+        raise UserError(f"{path} is not the history.csv of a run: {reason}. To write it again: {again}")
     return columns if rows else {}

@@ -30,6 +30,10 @@ SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "kl": ("objective", ("elbo",)),
 }
 
+# All options of the parts that kvae has, as in `SHORT`: what a shell completes without the classes of the parts, which
+# import TensorFlow.
+OPTIONS = {**SHORT, "start": ("likelihood", ("gaussian",))}
+
 
 def with_tables(model: dict[str, Any], of_version_0_2: bool = False) -> dict[str, Any]:
     """The section [model] with a table for each part, to which the short keys are moved.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from kvae.internal.progress_bars import bar
 from kvae.internal.tensorflow import keras
 
 LARGEST = 1e7  # a greater number is written with an exponent, so that a line stays short
@@ -23,8 +24,8 @@ def shown(verbose: int, epochs: int, steps: int, held_out: str, begun: int = 0) 
         begun: the number of epochs that were trained before.
     """
     if verbose == 1:
-        with _bar() as bar:
-            yield [Bar(bar, epochs, steps, held_out, begun)]
+        with bar("epoch {task.fields[epoch]} of {task.fields[epochs]}", "{task.fields[elbo]}") as bars:
+            yield [Bar(bars, epochs, steps, held_out, begun)]
     else:
         yield [Lines(epochs, held_out)] if verbose == 2 else []
 
@@ -88,20 +89,6 @@ class Bar(keras.callbacks.Callback):
                 self._elbo[name] = plain(logs[key])
         elbo = ", ".join(f"{name} {value}" for name, value in self._elbo.items())
         self.bar.update(self._task, completed=(epoch + 1) * self.steps, elbo=f"ELBO: {elbo}")
-
-
-def _bar() -> Any:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn("epoch {task.fields[epoch]} of {task.fields[epochs]}", markup=False),
-        BarColumn(),
-        TextColumn("left", markup=False),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[elbo]}", markup=False),
-        refresh_per_second=4,
-        speed_estimate_period=600,  # seconds; epochs take as long as those before
-    )
 
 
 def plain(value: Any) -> str:

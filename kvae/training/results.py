@@ -48,7 +48,7 @@ def evaluate(
         only: names of evaluations. By default those that are not slow, and `log_likelihood` if `samples` is given.
         samples: the number of draws of the importance-weighted bound, K.
         seed: the seed of all draws.
-        verbose: 1 for a progress bar during slow evaluations. 0 by default.
+        verbose: 1 for a progress bar during slow evaluations, 2 for lines. 0 by default.
 
     Returns:
         The result of `kvae.evaluation.evaluate`.
@@ -57,6 +57,7 @@ def evaluate(
         UserError: if the training has not finished, if the data cannot be loaded or do not fit the model, if there is
             no such evaluation, or if the run is trained further in the meantime.
     """
+    files.check_folder(run.folder)
     digest, vae, config = run.model_digest(), run.load_model(), run.config
     if dataset is not None:  # batches of 1 are possible for sets of any size
         changes = {"source": dataset, "train": "train", "validation": None, "test": "test", "batch_size": 1}
@@ -97,13 +98,15 @@ def draw(
         UserError: if a kind is unknown, or if a kind that was given does not suit the run.
     """
     figures.check_kinds(kinds)
+    folder = folder or run.plots
+    files.check_folder(folder)
     kinds, subject = tuple(kinds), subject_of(run)
     for kind in kinds or figures.KINDS:
         name, given = figures.parse(kind)
         accepted = {option: value for option, value in options.items() if option in figures.options_of(name)}
         chosen = {**plot_options(run.config, name), **given, **accepted}
         try:
-            yield from figures.draw(name, subject, folder or run.plots, suffix=suffix, **chosen)
+            yield from figures.draw(name, subject, folder, suffix=suffix, **chosen)
         except figures.Unsuitable as error:
             if kinds:
                 raise
@@ -162,6 +165,8 @@ def complete(
         check_whole("number", number)
     if index is not None and (digit is not None or number is not None):
         raise UserError("Expected either index=, or digit= and number=. Received index= together with one of these.")
+    folder = folder or run.plots
+    files.check_folder(folder)
     subject = subject_of(run)
     vae, data = subject.vae, subject.test()
     if index is not None:
@@ -195,7 +200,6 @@ def complete(
         "seed": seed,
         "units": "nats per image",
     }
-    folder = folder or run.plots
     drawings = {
         "complete": figures.completion_rows(x[:10], completed.head(10), subject.originals(x[:10], indices[:10]))
     }

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from kvae.internal import locks, partials, replacing
 from kvae.internal.errors import KvaeWarning, UserError, first_line
+from kvae.internal.next_command import kvae_command
 from kvae.runtime.cards import CARD
 from kvae.training import history
 from kvae.training.runs import Run
@@ -41,11 +42,11 @@ class RunFacts(NamedTuple):
         if self.state == "damaged":
             return f"{self.reason}."
         if self.state == "not evaluated":
-            return f"It has no evaluation. To make one: kvae evaluate {self.folder}"
+            return f"It has no evaluation. To make one: {kvae_command('evaluate', self.folder)}"
         place = f"at epoch {self.epochs} of {self.planned_epochs}"
         if self.state == "training":
             return f"Training now, {place}, by {self.reason}."
-        return f"Interrupted {place}. To continue: kvae train --resume --out {self.folder}"
+        return f"Interrupted {place}. To continue: {kvae_command('train', '--resume', '--out', self.folder)}"
 
 
 def find(folder: str | os.PathLike[str], levels: int = LEVELS) -> tuple[list[Path], list[Path]]:

@@ -26,6 +26,7 @@ import numpy as np
 from kvae import __version__
 from kvae.internal import files, finite, locks, partials, replacing, sealed
 from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user
+from kvae.internal.next_command import kvae_command
 from kvae.internal.visible import shown
 from kvae.runtime import cards
 from kvae.runtime.keras import load_model
@@ -220,7 +221,8 @@ class Run:
     def _model_file(self) -> Path:
         path = self.folder / "model.keras"
         if not path.is_file():
-            hint = f" To finish it: kvae train --resume --out {self.folder}" if self.checkpoints.is_dir() else ""
+            finish = kvae_command("train", "--resume", "--out", self.folder)
+            hint = f" To finish it: {finish}" if self.checkpoints.is_dir() else ""
             raise UserError(f"{str(self.folder)!r} has no model.keras: its training has not finished.{hint}")
         return path
 
@@ -254,7 +256,8 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     wrong = [name for name, value in numbers.items() if not _is_measured(value)]
     if not isinstance(content.get("protocol"), dict) or wrong:
         reason = f"{shown(wrong[0])} has no numbers" if wrong else "it has no protocol"
-        raise UserError(f"{path} is not an evaluation of kvae: {reason}. Evaluate again: kvae evaluate RUN")
+        again = kvae_command("evaluate", path.parent)
+        raise UserError(f"{path} is not an evaluation of kvae: {reason}. Evaluate again: {again}")
     return content
 
 
@@ -282,6 +285,7 @@ def check_free(folder: str | Path, overwrite: bool) -> None:
     if not folder.exists():
         partials.recover(folder.parent)
     if folder.is_dir() and replacing.is_empty(folder):
+        files.check_folder(folder)
         return
     or_else = "Continue the run with --resume. "
     replacing.check_free(folder, overwrite, noun="a run", strangers=strangers, or_else=or_else)

@@ -15,7 +15,7 @@ from kvae.data.sources import READERS
 from kvae.model.likelihoods import LIKELIHOODS
 from kvae.model.networks import NETWORKS
 from kvae.plotting import figures
-from kvae.training import config
+from kvae.training import build, config, keys
 
 
 def completed(*words: str) -> list[str]:
@@ -69,6 +69,21 @@ def test_keys_are_completed_with_their_defaults_and_values_with_their_choices():
     assert completed("train", "--set", "model.hid") == ["model.hidden_units="]
     assert completed("train", "--set", "data.binarize=st") == ["data.binarize=stochastic"]
     assert {text.partition("=")[0] for text in completed("train", "--set", "")} == set(config.keys())
+
+
+def test_options_of_parts_are_completed_and_are_those_that_there_are():
+    for part in ("network", "likelihood", "prior", "posterior", "objective"):
+        options = {key.name for key in keys.of_parts() if key.section == f"model.{part}"}
+        expected = {f"model.{part}.kind", *options}
+        assert {text.rstrip("=") for text in completed("train", "--set", f"model.{part}.")} == expected
+        assert set(completed("keys", f"model.{part}.")) == expected - {f"model.{part}.kind"}
+    assert completed("train", "--set", "model.likelihood.st") == ["model.likelihood.start="]
+
+
+@pytest.mark.parametrize("part", build.TABLES)
+def test_kinds_of_parts_are_completed_and_are_those_that_there_are(part):
+    for key in (f"model.{part}", f"model.{part}.kind"):
+        assert completed("train", "--set", f"{key}=") == [f"{key}={kind}" for kind in build.TABLES[part][0]]
 
 
 def test_sections_and_keys_are_completed():

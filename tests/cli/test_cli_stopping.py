@@ -199,7 +199,7 @@ def test_a_process_is_stopped_while_it_trains_and_says_how_to_go_on(name, tmp_pa
     process.send_signal(getattr(signal, name))
     _, err = process.communicate()
     assert (err, process.returncode) == (
-        f"Interrupted. To continue: kvae train --resume --out {folder}\n",
+        f"Interrupted. To continue: {sys.executable} -P -m kvae train --resume --out {folder}\n",
         STATUS[name],
     )
     assert not list(folder.rglob(".partial-*"))

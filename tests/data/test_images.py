@@ -65,10 +65,22 @@ def test_streamed_pictures_keep_their_labels(tmp_path):
     assert splits["test"].labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_streaming_pictures_needs_a_test_folder(tmp_path):
-    save_pictures(tmp_path / "train", greys())
-    with pytest.raises(UserError, match=r"test split in images:.* for streaming"):
-        open_source(f"images:{tmp_path}", streaming=True)
+@pytest.mark.parametrize("order", ["source", "shuffled"])
+@pytest.mark.parametrize("folders", [("cats", "dogs"), ("train/cats", "train/dogs"), ("",)])
+def test_a_stream_holds_out_the_pictures_that_are_held_out_in_memory(tmp_path, folders, order):
+    for number, folder in enumerate(folders):
+        save_pictures(tmp_path / folder, np.roll(greys(20), number))
+    memory, stream = (
+        kvae.data.load(f"images:{tmp_path}", binarize="stochastic", batch_size=4, order=order, streaming=streaming)
+        for streaming in (False, True)
+    )
+    assert stream.streams
+    assert stream.info == memory.info
+    for part in ("train", "test"):
+        (x, labels), (expected, expected_labels) = stream.examples(part), memory.examples(part)
+        np.testing.assert_array_equal(x, expected)
+        np.testing.assert_array_equal(labels, expected_labels)
+        assert (labels is None) == (folders == ("",))
 
 
 def spoil_nothing(folder: Path) -> None:

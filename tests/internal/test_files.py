@@ -11,8 +11,11 @@ import pytest
 
 from kvae.internal.errors import UserError
 from kvae.internal.files import (
+    WriteError,
     atomic_file,
     atomic_folder,
+    check_file,
+    check_folder,
     digest,
     read_json,
     write_json,
@@ -351,3 +354,39 @@ def test_a_digest_is_that_of_the_standard(tmp_path):
 def test_a_digest_of_what_is_no_file_is_an_os_error(tmp_path):
     with pytest.raises(OSError, match="No such file"):
         digest(tmp_path / "missing")
+
+
+# --- checks before anything is written
+
+
+@pytest.mark.parametrize("place", ["file", "file/within", "folder/file/within", "x" * 300, "loop/within"])
+@pytest.mark.parametrize("check", [check_file, check_folder])
+def test_a_place_that_cannot_be_written_is_found_before(tmp_path, check, place):
+    (tmp_path / "folder").mkdir()
+    for name in ("file", "folder/file"):
+        (tmp_path / name).touch()
+    (tmp_path / "loop").symlink_to("loop")
+    path = tmp_path / place / ("x.png" if check is check_file else "")
+    with pytest.raises(WriteError, match="Could not write"):
+        check(path)
+
+
+def test_a_folder_is_no_file_to_write(tmp_path):
+    with pytest.raises(WriteError, match="Is a directory"):
+        check_file(tmp_path)
+
+
+def test_a_folder_without_permission_is_found_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
+    for check in (check_file, check_folder):
+        with pytest.raises(WriteError, match="Permission denied"):
+            check(tmp_path / "new" / "further")
+
+
+def test_a_place_that_can_be_written_passes_and_stays_as_it_is(tmp_path):
+    (tmp_path / "old").write_text("old")
+    for path in (tmp_path / "old", tmp_path / "new", tmp_path / "folder" / "new"):
+        check_file(path)
+    check_folder(tmp_path)
+    check_folder(tmp_path / "a" / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]

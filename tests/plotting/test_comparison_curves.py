@@ -44,8 +44,11 @@ def test_a_cut_of_the_first_epochs_is_said():
     falls = [-1000.0, *np.linspace(-20, -10, 39)]
     axes = axes_of(curve("a", falls))
     assert axes.get_ylim()[0] > -30
-    assert "cut off" in axes.get_xlabel()
-    assert axes_of(curve()).get_xlabel() == "epoch"
+    assert axes.get_title().splitlines()[1:] == ["(epoch 1 is cut off)"]
+    other = curve("b", [-30.0, *np.linspace(-20, -10, 9)])  # shorter, with a fall that can be shown
+    assert axes_of(curve("a", [-500.0, *falls]), other).get_title().splitlines()[1:] == [
+        "(epochs 1 to 2 are partly cut off)"
+    ]
 
 
 def test_forty_runs_can_be_told_apart_and_more_are_refused():

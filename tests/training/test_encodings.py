@@ -3,9 +3,12 @@
 import csv
 import json
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+import kvae
 from kvae.internal.errors import UserError
 from kvae.training import encodings
 from kvae.training.runs import Run
@@ -41,6 +44,44 @@ def test_split_and_number_choose_the_images_and_batches_do_not_matter(run, label
     assert len(whole.posterior.mean) == 9
     assert first.labels.tolist() == [0, 1, 2, 0, 1]
     np.testing.assert_allclose(first.posterior.mean, whole.posterior.mean[:5], rtol=1e-5, atol=1e-6)
+
+
+def test_all_splits_are_encoded_one_after_another(run, labelled, tmp_path):
+    encoded, first = (encodings.encode(run, labelled, split="all", number=number) for number in (None, 11))
+    apart = [encodings.encode(run, labelled, split=split) for split in ("train", "test")]
+    np.testing.assert_allclose(
+        encoded.posterior.mean, np.concatenate([each.posterior.mean for each in apart]), rtol=1e-5, atol=1e-6
+    )
+    assert encoded.places.tolist() == [*range(9), *range(4)]
+    assert encoded.labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2, 5, 6, 7, 8]
+    assert encoded.protocol["split"] == "all"
+    assert first.places.tolist() == [*range(9), 0, 1]
+    for name in ("z.npz", "z.csv"):
+        encodings.save(encoded, tmp_path / name)
+    with np.load(tmp_path / "z.npz") as archive:
+        assert archive["split"].tolist() == ["train"] * 9 + ["test"] * 4
+    assert (tmp_path / "z.csv").read_text().splitlines()[10].startswith("0,test,5,")
+
+
+class OfLabel(keras.layers.Layer):
+    def call(self, x, condition):
+        mean = tf.repeat(condition[:, None], 2, axis=1)
+        return mean, tf.zeros_like(mean)
+
+
+class ToImages(keras.layers.Layer):
+    def call(self, z, condition):
+        return tf.zeros((tf.shape(z)[0], 6, 5, 1))
+
+
+def test_the_labels_are_the_condition_of_a_model_that_takes_one(run, labelled, monkeypatch):
+    vae = kvae.VAE(encoder=OfLabel(), decoder=ToImages(), condition_shape=(), seed=0)
+    vae.build((None, 6, 5, 1))
+    monkeypatch.setattr(Run, "load_model", lambda _: vae)
+    encoded = encodings.encode(run, labelled, split="all", batch_size=4)
+    np.testing.assert_array_equal(encoded.posterior.mean, np.repeat(encoded.labels[:, None], 2, axis=1))
+    with pytest.raises(UserError, match="Expected images with labels"):
+        encodings.encode(run)
 
 
 def test_the_default_are_the_run_s_own_test_images_which_have_no_labels(run, tmp_path):

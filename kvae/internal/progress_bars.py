@@ -1,0 +1,59 @@
+"""The bar in a terminal for what takes long, and in other output a line now and then."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SECONDS = 10.0  # between two lines
+
+
+def bar(before: str, after: str) -> Any:
+    """The bars of `rich`, in the form of kvae.
+
+    Args:
+        before: the text before a bar, in which `{task}` is its task.
+        after: the text after it.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn(before, markup=False),
+        BarColumn(),
+        TextColumn("left", markup=False),
+        TimeRemainingColumn(compact=True),
+        TextColumn(after, markup=False),
+        refresh_per_second=4,
+        speed_estimate_period=600,  # seconds; what follows takes as long as what was before
+    )
+
+
+@contextmanager
+def counted(verbose: int, what: str, unit: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """Shows how far a computation in the block is.
+
+    Args:
+        verbose: 0 for nothing, 1 for a bar in a terminal, 2 for a line every `SECONDS` seconds.
+        what: what is computed.
+        unit: what is counted, in the plural.
+        total: the number of them, or None if it is not known.
+
+    Yields:
+        A function to call when one more is done.
+    """
+    of = f" of {total}" if total is not None else ""
+    if verbose == 1:
+        with bar("{task.description}", f"{{task.completed}}{of} {unit}") as bars:
+            task = bars.add_task(what, total=total)
+            yield lambda: bars.advance(task)
+        return
+    done, last = 0, time.monotonic()
+
+    def advance() -> None:
+        nonlocal done, last
+        done += 1
+        if verbose == 2 and time.monotonic() - last >= SECONDS:
+            last = time.monotonic()
+            print(f"{what}: {done}{of} {unit}", flush=True)
+
+    yield advance
