@@ -18,7 +18,7 @@ class BuildWithPretrained(build_py):
 
     def _pretrained(self) -> dict[Path, Path]:
         """The files to copy, each with its place in the package."""
-        copied = {}
+        copied = {Path("saved_models", "README.md"): Path("kvae", "pretrained", "README.md")}  # whose data they learned
         for model in PRETRAINED:
             bundle = Path("saved_models", model, "bundle")
             names = (*REQUIRED, *(name for name in OPTIONAL if (ROOT / bundle / name).is_file()))

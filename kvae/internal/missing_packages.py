@@ -49,7 +49,7 @@ def explained(error: ModuleNotFoundError) -> ModuleNotFoundError | MissingPackag
         )
     if name in TRAINING or name in TENSORFLOW:
         return MissingPackage(
-            f"This needs the full installation of kvae, with TensorFlow and Keras. The package "
-            f"{(TRAINING | TENSORFLOW)[name]} is missing. Install the rest: pip install kvae. {REST}"
+            f"This needs the full installation of kvae: the package {(TRAINING | TENSORFLOW)[name]} is missing. Install "
+            f"the rest: pip install kvae. {REST}"
         )
     return error
