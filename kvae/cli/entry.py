@@ -80,11 +80,11 @@ def _invoke(command: "click.Command", arguments: list[str], name: str) -> int:
 
 def _explained(error: BaseException) -> tuple[str, int]:
     """The line to print for an error, and the exit status."""
-    from kvae.internal.missing_packages import MissingPackage, explained
+    from kvae.internal.missing_packages import MissingPackageError, explained
 
     if isinstance(error, ModuleNotFoundError):
         error = explained(error)
-    if isinstance(error, MissingPackage):  # it may be click
+    if isinstance(error, MissingPackageError):  # it may be click
         return str(error), 2
     import click
 

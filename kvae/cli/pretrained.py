@@ -29,7 +29,8 @@ def pretrained(as_json: bool) -> None:
     for each in listed:
         say(f"{each['name']:{width}}  {each['description']}")
         say(*(f"{'':{width}}  {line}" for line in _facts(each)))
-    say(f'To draw images: kvae sample {listed[0]["name"]}    in Python: kvae.load("{listed[0]["name"]}").sample([0, 1])')
+    first = listed[0]["name"]
+    say(f'To draw images: kvae sample {first}    in Python: kvae.load("{first}").sample([0, 1])')
 
 
 def _facts(model: dict[str, Any]) -> tuple[str, str]:
@@ -38,8 +39,9 @@ def _facts(model: dict[str, Any]) -> tuple[str, str]:
     sizes = ", ".join(f"{name} {quantities.size(each['bytes'])}" for name, each in model["variants"].items())
     return (
         f"test ELBO {model['elbo']:.2f} ± {model['elbo_standard_error']:.2f} nats per image; {sizes}",
-        f"protocol: {protocol['dataset']}, {protocol['examples']:,} test images, {protocol['binarization']} binarization "
-        f"({protocol['evaluation_binarization']}), {protocol['elbo_draws']} draws of z (seed {protocol['seed']})",
+        f"protocol: {protocol['dataset']}, {protocol['examples']:,} test images, {protocol['binarization']} "
+        f"binarization ({protocol['evaluation_binarization']}), "
+        f"{protocol['elbo_draws']} draws of z (seed {protocol['seed']})",
     )
 
 

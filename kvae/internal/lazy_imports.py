@@ -24,10 +24,10 @@ def lazy(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], 
         try:
             imported = importlib.import_module(module)
         except ModuleNotFoundError as error:
-            from kvae.internal.missing_packages import MissingPackage, explained
+            from kvae.internal.missing_packages import MissingPackageError, explained
 
             reason = explained(error)
-            if isinstance(reason, MissingPackage):
+            if isinstance(reason, MissingPackageError):
                 raise reason from error
             raise
         return getattr(imported, attribute) if attribute else imported

@@ -32,24 +32,26 @@ FIRST_WITHOUT_TENSORFLOW = (3, 14)
 REST = "kvae sample, kvae pretrained and kvae.load work without it."
 
 
-class MissingPackage(UserError, ImportError):
+class MissingPackageError(UserError, ImportError):
     """A package that kvae needs for what it was asked is not installed."""
 
 
-def explained(error: ModuleNotFoundError) -> ModuleNotFoundError | MissingPackage:
+def explained(error: ModuleNotFoundError) -> ModuleNotFoundError | MissingPackageError:
     """The error for a package of kvae that is not installed, which says what to install; any other error as it is."""
     name = error.name or ""
     if name in RUNTIME:
         package = RUNTIME[name]
-        return MissingPackage(f"This needs the package {package}, which is missing. Install it: pip install {package}")
+        return MissingPackageError(
+            f"This needs the package {package}, which is missing. Install it: pip install {package}"
+        )
     if name in TENSORFLOW and sys.version_info >= FIRST_WITHOUT_TENSORFLOW:
-        return MissingPackage(
+        return MissingPackageError(
             "This needs TensorFlow and Keras, which have no release for Python "
             f"{sys.version_info.major}.{sys.version_info.minor}. Install kvae under Python 3.11, 3.12 or 3.13. {REST}"
         )
     if name in TRAINING or name in TENSORFLOW:
-        return MissingPackage(
-            f"This needs the full installation of kvae: the package {(TRAINING | TENSORFLOW)[name]} is missing. Install "
-            f"the rest: pip install kvae. {REST}"
+        return MissingPackageError(
+            f"This needs the full installation of kvae: the package {(TRAINING | TENSORFLOW)[name]} is missing. "
+            f"Install the rest: pip install kvae. {REST}"
         )
     return error

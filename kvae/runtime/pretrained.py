@@ -56,8 +56,8 @@ def does_not_exist(path: Path) -> UserError:
     hint = f" Did you mean the pretrained model {near[0]!r}?" if near else ""
     if len(path.parts) == 1 and names:
         hint += (
-            f" Pretrained models: {', '.join(names)}. To make one of your own: kvae train --recipe NAME --out RUN, then "
-            "kvae export RUN"
+            f" Pretrained models: {', '.join(names)}. To make one of your own: kvae train --recipe NAME --out RUN, "
+            "then kvae export RUN"
         )
     return UserError(
         "Expected a bundle, a run with a bundle, a .tflite file or the name of a pretrained model. Received "
@@ -92,6 +92,6 @@ def check_variant(folder: Path, card: dict[str, Any], variant: str) -> None:
     here = installed(folder, card)
     if variant not in here:
         raise UserError(
-            f"Expected a variant of {folder.name} that is installed: {', '.join(here)}. Received {variant}, which is only in the "
-            f"repository of kvae, in saved_models/{folder.name}/bundle."
+            f"Expected a variant of {folder.name} that is installed: {', '.join(here)}. Received {variant}, which "
+            f"is only in the repository of kvae, in saved_models/{folder.name}/bundle."
         )

@@ -13,7 +13,7 @@ import kvae
 from kvae.cli.commands import main
 from kvae.internal import missing_packages
 from kvae.internal.errors import UserError
-from kvae.internal.missing_packages import RUNTIME, TENSORFLOW, TRAINING, MissingPackage, explained
+from kvae.internal.missing_packages import RUNTIME, TENSORFLOW, TRAINING, MissingPackageError, explained
 
 ROOT = Path(__file__).parents[2]
 WITHOUT_TENSORFLOW = {"sample", "pretrained"}  # the commands that the runtime alone can run
@@ -102,7 +102,7 @@ def test_public_names_say_what_they_need(tmp_path):
     said = dict(zip(kvae.__all__, results, strict=True))
     assert {name for name, text in said.items() if text == ""} >= {"load", "runtime", "noise", "UserError"}
     for name in ("VAE", "priors", "data", "evaluation", "completion", "export"):
-        assert said[name].startswith("MissingPackage: This needs the full installation of kvae: the package keras")
+        assert said[name].startswith("MissingPackageError: This needs the full installation of kvae: the package keras")
 
 
 @pytest.mark.parametrize("package", ["click", "ai_edge_litert", "PIL", "numpy"])
@@ -128,8 +128,8 @@ def test_other_missing_modules_stay_as_they_are(name):
 
 
 def test_a_missing_package_is_a_mistake_of_the_user_and_an_import_error():
-    assert issubclass(MissingPackage, UserError)
-    assert issubclass(MissingPackage, ImportError)
+    assert issubclass(MissingPackageError, UserError)
+    assert issubclass(MissingPackageError, ImportError)
 
 
 def test_every_requirement_is_known_and_those_of_tensorflow_are_those_with_a_marker():

@@ -1,4 +1,4 @@
-"""A machine without TensorFlow: a fresh environment with the wheel of kvae, which draws the pictures of this machine."""
+"""A machine without TensorFlow: a fresh environment with the wheel of kvae, which draws the same pictures."""
 
 import json
 import os

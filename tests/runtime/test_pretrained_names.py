@@ -65,15 +65,15 @@ def test_a_path_wins_over_a_name(kind, installed, tmp_path):
         assert kvae.load("mnist_2d").path == Path("mnist_2d/bundle/decoder.tflite")
     else:
         path.touch() if kind == "file" else path.symlink_to("nowhere")
-        with pytest.raises(UserError, match="^mnist_2d is not a|Received 'mnist_2d', which does"):
+        with pytest.raises(UserError, match=r"^mnist_2d is not a|Received 'mnist_2d', which does"):
             kvae.load("mnist_2d")
 
 
 @pytest.mark.usefixtures("installed")
 def test_a_variant_that_is_not_installed_is_refused_with_those_that_are():
-    with pytest.raises(UserError, match=r"installed: float32, int8\. Received float16, which is only in the repository"):
+    with pytest.raises(UserError, match=r"installed: float32, int8\. Received float16, which is only in"):
         kvae.load("mnist_2d", "float16")
-    with pytest.raises(UserError, match="Unknown variant 'int9'. Did you mean 'int8'"):
+    with pytest.raises(UserError, match=r"Unknown variant 'int9'\. Did you mean 'int8'"):
         kvae.load("mnist_2d", "int9")
 
 
