@@ -72,6 +72,7 @@ setup(
         "rich>=13.9,<16",
     ],
     extras_require={
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.17"],
         "tensorboard": ["tensorboard>=2.18"],
         "test": [
             "pytest>=8.3",
@@ -79,7 +80,7 @@ setup(
             "hypothesis>=6.120",
             "scipy>=1.14",
             "mpmath>=1.3",
-            "kvae[tensorboard]",
+            "kvae[onnx,tensorboard]",
         ],
         "dev": ["ruff>=0.9", "mypy>=1.14", "kvae[test]"],
     },

@@ -29,7 +29,7 @@ MOST = 10_000  # the largest number of images in one picture
     "--formats",
     default="savedmodel,tflite",
     show_default=True,
-    help="Any of savedmodel, savedmodel_decoder (without the encoder) and tflite, separated by commas.",
+    help="Any of savedmodel, savedmodel_decoder (without the encoder), tflite and onnx, separated by commas.",
 )
 @click.option(
     "--variants",
@@ -115,8 +115,9 @@ def export(
 def sample(path: Path, number: int, seed: int, output: Path, means: bool, variant: str | None, as_json: bool) -> None:
     """Draw images from the prior: the means of p(x|z) and, below them, draws at the same z.
 
-    PATH: a run, a bundle, the folder of a SavedModel, a .tflite file, or a name that `kvae pretrained` lists. With the
-    same seed, all forms of one model draw the same images. If there is a .tflite file, TensorFlow is not loaded.
+    PATH: a run, a bundle, the folder of a SavedModel, a .tflite or .onnx file, or a name that `kvae pretrained` lists.
+    With the same seed, all forms of one model draw the same images. If there is a .tflite file, TensorFlow is not
+    loaded.
     """
     check_whole("-n", number)
     if number > MOST:
