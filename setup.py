@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 WITH_TENSORFLOW = "python_version < '3.14'"
@@ -35,6 +36,36 @@ def package_page(readme: str, address: str) -> str:
     return "".join(parts)
 
 
+# As in kvae/runtime/pretrained.py, which this file cannot import.
+PRETRAINED = ("mnist_2d", "fashion_2d", "mnist_10d")
+REQUIRED = ("model_card.json", "decoder.tflite", "decoder_int8.tflite")
+OPTIONAL = ("README.md", "preview.png", "web/index.html")
+
+
+class BuildWithPretrained(build_py):
+    """Copies the pretrained models into the package. An editable install reads them in saved_models."""
+
+    def _pretrained(self) -> dict[Path, Path]:
+        """The files to copy, each with its place in the package."""
+        copied = {Path("saved_models", "README.md"): Path("kvae", "pretrained", "README.md")}  # whose data they learned
+        for model in PRETRAINED:
+            bundle = Path("saved_models", model, "bundle")
+            names = (*REQUIRED, *(name for name in OPTIONAL if (ROOT / bundle / name).is_file()))
+            copied.update({bundle / name: Path("kvae", "pretrained", model, name) for name in names})
+        return copied
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            for source, place in self._pretrained().items():
+                self.mkpath(str(Path(self.build_lib, place).parent))
+                self.copy_file(str(source), str(Path(self.build_lib, place)))
+
+    def get_source_files(self) -> list[str]:
+        """What a source distribution must have."""
+        return [*super().get_source_files(), *map(str, self._pretrained())]
+
+
 setup(
     name="kvae",
     version="0.3.0",
@@ -43,6 +74,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
+    cmdclass={"build_py": BuildWithPretrained},
     packages=find_packages(include=["kvae", "kvae.*"]),
     package_data={
         "kvae": ["py.typed"],
@@ -69,6 +101,7 @@ setup(
         "rich>=13.9,<16",
     ],
     extras_require={
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.17"],
         "tensorboard": ["tensorboard>=2.18"],
         "test": [
             "pytest>=8.3",
@@ -76,7 +109,7 @@ setup(
             "hypothesis>=6.120",
             "scipy>=1.14",
             "mpmath>=1.3",
-            "kvae[tensorboard]",
+            "kvae[onnx,tensorboard]",
         ],
         "dev": ["ruff>=0.9", "mypy>=1.14", "kvae[test]"],
     },

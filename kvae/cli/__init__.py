@@ -10,6 +10,7 @@ _MODULES = (
     "entry",
     "exports",
     "output",
+    "pretrained",
     "results",
     "settings",
     "shared",

@@ -3,7 +3,7 @@
 import click
 
 from kvae import __version__
-from kvae.cli import comparing, encoding, exports, results, settings, sweeping, training
+from kvae.cli import comparing, encoding, exports, pretrained, results, settings, sweeping, training
 from kvae.cli.shared import import_option
 from kvae.cli.usage import Group
 
@@ -27,8 +27,9 @@ for _command in (
     *results.COMMANDS,
     *encoding.COMMANDS,
     *exports.COMMANDS,
+    *pretrained.COMMANDS,
 ):
     # These open no model or data of a user.
-    if _command not in (training.demo, *settings.COMMANDS, *comparing.COMMANDS):
+    if _command not in (training.demo, *settings.COMMANDS, *comparing.COMMANDS, *pretrained.COMMANDS):
         _command.params.append(import_option())
     main.add_command(_command)

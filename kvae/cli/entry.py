@@ -80,6 +80,12 @@ def _invoke(command: "click.Command", arguments: list[str], name: str) -> int:
 
 def _explained(error: BaseException) -> tuple[str, int]:
     """The line to print for an error, and the exit status."""
+    from kvae.internal.missing_packages import MissingPackageError, explained
+
+    if isinstance(error, ModuleNotFoundError):
+        error = explained(error)
+    if isinstance(error, MissingPackageError):  # it may be click
+        return str(error), 2
     import click
 
     from kvae.cli import usage

@@ -10,7 +10,7 @@ import click
 
 from kvae.cli.output import complain, say, say_next
 from kvae.cli.shared import console, json_option, print_table, quiet_option, quiet_tensorflow
-from kvae.cli.shell import RUN
+from kvae.cli.shell import RUN, RUN_OR_NAME
 from kvae.cli.usage import PATH, command
 from kvae.internal import memory, pictures
 from kvae.internal.errors import UserError, check_seed, check_whole
@@ -29,7 +29,7 @@ MOST = 10_000  # the largest number of images in one picture
     "--formats",
     default="savedmodel,tflite",
     show_default=True,
-    help="Any of savedmodel, savedmodel_decoder (without the encoder) and tflite, separated by commas.",
+    help="Any of savedmodel, savedmodel_decoder (without the encoder), tflite and onnx, separated by commas.",
 )
 @click.option(
     "--variants",
@@ -96,12 +96,13 @@ def export(
 
 @command(
     examples=(
+        "kvae sample mnist_2d",
         "kvae sample saved_models/demo",
         "kvae sample saved_models/demo -n 64 --seed 3 --means -o grid.png",
         "kvae sample saved_models/demo/bundle/decoder.tflite -o device.png",
     )
 )
-@click.argument("path", type=RUN)
+@click.argument("path", type=RUN_OR_NAME)
 @click.option("-n", "number", type=int, default=10, show_default=True, help="Number of images.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the images.")
 @click.option(
@@ -118,8 +119,9 @@ def export(
 def sample(path: Path, number: int, seed: int, output: Path, means: bool, variant: str | None, as_json: bool) -> None:
     """Draw images from the prior: the means of p(x|z) and, below them, draws at the same z.
 
-    PATH: a run, a bundle, the folder of a SavedModel, or a .tflite file. With the same seed, all of them draw the same
-    images. If there is a .tflite file, TensorFlow is not loaded.
+    PATH: a run, a bundle, the folder of a SavedModel, a .tflite or .onnx file, or a name that `kvae pretrained` lists.
+    With the same seed, all forms of one model draw the same images. If there is a .tflite file, TensorFlow is not
+    loaded.
     """
     check_whole("-n", number)
     if number > MOST:
@@ -137,7 +139,7 @@ def sample(path: Path, number: int, seed: int, output: Path, means: bool, varian
 
 
 @command(examples=("kvae verify saved_models/demo", "kvae verify saved_models/demo/bundle --no-evaluation --json"))
-@click.argument("path", type=RUN)
+@click.argument("path", type=RUN_OR_NAME)
 @click.option("--no-evaluation", is_flag=True, help="Do not check the test ELBO, which needs the data.")
 @click.option("--only", metavar="NAME,...", help="Evaluations to compute again.  [default: all that are not slow]")
 @quiet_option
@@ -148,7 +150,7 @@ def verify(path: Path, no_evaluation: bool, only: str | None, quiet: bool, as_js
     Each line is a claim: "ok" if it holds, "FAIL" if it does not, and "-" if it cannot be computed again.
     With --quiet only those that do not hold are printed.
 
-    PATH: a run, with its bundle if it has one, or a bundle.
+    PATH: a run, with its bundle if it has one, a bundle, or a name that `kvae pretrained` lists.
     """
     quiet_tensorflow()
     from kvae import export as exports

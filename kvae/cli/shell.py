@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 
 import kvae
 from kvae.cli.usage import AnyPath
+from kvae.runtime import pretrained
 
 SAVED_MODELS = Path("saved_models")
 SOURCES = {
@@ -65,6 +66,15 @@ class _Run(AnyPath):
         runs = sorted(str(file.parent) for folder in folders for file in folder.glob("*/config.json"))
         found = _beginning_with(incomplete, ((run, "") for run in runs))
         return found or [CompletionItem(incomplete, type="file")]
+
+
+class _RunOrName(_Run):
+    """A run, as above, or a pretrained model by name."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        names = _beginning_with(incomplete, ((name, "pretrained") for name in pretrained.folders()))
+        runs = [item for item in super().shell_complete(ctx, param, incomplete) if not (names and item.type == "file")]
+        return [*runs, *names]
 
 
 class _Setting(click.ParamType):
@@ -131,6 +141,7 @@ def _key_words() -> list[tuple[str, str]]:
 
 
 RUN = _Run()
+RUN_OR_NAME = _RunOrName()
 SETTING = _Setting()
 RECIPE = _Words("recipe", _recipes)
 RECIPE_OR_FILE = _Words("recipe", _recipes, files=True)

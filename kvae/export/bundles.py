@@ -4,6 +4,7 @@ bundle/
   saved_model/           all endpoints, for any batch size
   saved_model_decoder/   only decode and sample; on request
   decoder.tflite         float32; likewise decoder_float16.tflite and decoder_int8.tflite
+  decoder.onnx           for ONNX Runtime; on request
   model_card.json        a description of the model, its metrics, the parity report and the SHA-256 of each file
   sample.py              a stand-alone script that needs only numpy and ai-edge-litert
 """
@@ -48,8 +49,8 @@ def bundle(
     Args:
         vae: a built model.
         folder: the folder of the bundle.
-        formats: names of formats: `savedmodel`, `savedmodel_decoder` (without the encoder's weights), `tflite`, or
-            `module:name` for a format in an imported file.
+        formats: names of formats: `savedmodel`, `savedmodel_decoder` (without the encoder's weights), `tflite`,
+            `onnx`, or `module:name` for a format in an imported file.
         variants: the variants of the .tflite files: `float32`, `float16`, `int8`, `full_int8`.
         test: the test images for the change of the ELBO, a `tf.data.Dataset` of batches or an array `[N, *image]`. For
             a conditional model, batches (x, y) or the arrays (x, y). By default the change is not measured.

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kvae import runtime
-from kvae.export import litert, savedmodel
+from kvae.export import litert, onnx, savedmodel
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
 
@@ -34,6 +34,7 @@ FORMATS: dict[str, Format] = {
         ("saved_model_decoder",),
     ),
     "tflite": Format(runtime.FORMATS["tflite"], litert.write, litert.TOLERANCES, default=litert.DEFAULT_VARIANTS),
+    "onnx": Format(runtime.FORMATS["onnx"], onnx.write, onnx.TOLERANCES, default=("onnx",)),
 }
 DEFAULT_FORMATS = ("savedmodel", "tflite")
 

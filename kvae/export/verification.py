@@ -15,7 +15,7 @@ from kvae.export.derivation import TOLERANCE
 from kvae.internal import sealed
 from kvae.internal.errors import UserError
 from kvae.internal.next_command import kvae_command
-from kvae.runtime import cards
+from kvae.runtime import cards, pretrained
 from kvae.runtime.keras import KerasDecoder
 from kvae.training import build
 from kvae.training.runs import Run
@@ -54,7 +54,7 @@ def verify(path: str | Path, *, evaluate: bool = True, only: Iterable[str] | Non
         UserError: if the folder is neither a run nor a bundle, if the data cannot be loaded, or if there is no such
             evaluation.
     """
-    path = Path(path)
+    path = pretrained.find(Path(path))
     chosen = None if only is None else {name: evaluations.find(name) for name in only}
     is_run, folder = (path / "config.json").is_file(), cards.find_bundle(path)
     if folder is None and not is_run:
@@ -65,7 +65,7 @@ def verify(path: str | Path, *, evaluate: bool = True, only: Iterable[str] | Non
     damaged: list[str] = []
     if folder is not None and card is not None:
         checks = list(_files(folder, card["files"]))
-        damaged = [check.name for check in checks if not check.passed]
+        damaged = [check.name for check in checks if check.passed is False]
         yield from checks
         yield from _listed(folder, card)
     run = vae = test = None
@@ -122,6 +122,9 @@ def _built(run: Run, vae: Any, data: Any) -> Check:
 def _files(folder: Path, stated: dict[str, Any]) -> Iterator[Check]:
     """Checks that each file that a card lists has the stated SHA-256, and the stated size if there is one."""
     for name, facts in stated.items():
+        if pretrained.is_left_out(folder, name):
+            yield Check(name, None, "not installed with kvae, so it is not checked")
+            continue
         try:
             cards.check_file(folder, name, facts)
         except UserError as error:
@@ -245,7 +248,8 @@ def _variants(folder: Path, card: dict[str, Any], damaged: list[str], vae: Any, 
         yield Check("model", False, detail)
         return
     decoders: dict[str, Any] = {}
-    for name in card["variants"]:
+    left_out = set(cards.present(card)) - set(pretrained.installed(folder, card))
+    for name in (each for each in card["variants"] if each not in left_out):
         try:
             if not set(damaged).isdisjoint(cards.files_of(card, name)):
                 raise UserError("its files are not those that the card states, so they are not opened")

@@ -21,7 +21,15 @@ def lazy(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], 
         if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, _, attribute = names[name].partition(":")
-        imported = importlib.import_module(module)
+        try:
+            imported = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            from kvae.internal.missing_packages import MissingPackageError, explained
+
+            reason = explained(error)
+            if isinstance(reason, MissingPackageError):
+                raise reason from error
+            raise
         return getattr(imported, attribute) if attribute else imported
 
     return get, lambda: sorted({*vars(sys.modules[package]), *names})

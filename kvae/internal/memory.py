@@ -3,6 +3,8 @@
 The estimates count only what must be in memory at one time, so nothing that fits is refused.
 """
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,11 +20,20 @@ LARGEST_GPU = 512 * 10**9
 CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
+def _of_machine() -> int:
+    """The memory of this machine in bytes. Without psutil, which the runtime alone does not need, as POSIX tells it."""
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        if not hasattr(os, "sysconf"):  # Windows
+            return sys.maxsize
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return psutil.virtual_memory().total
+
+
 def available() -> int:
     """The memory of this machine, or of the container that this process is in, in bytes."""
-    import psutil
-
-    limits = [psutil.virtual_memory().total]
+    limits = [_of_machine()]
     for file in CONTAINER_LIMITS:
         try:
             limits.append(int(file.read_text()))

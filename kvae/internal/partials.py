@@ -49,10 +49,12 @@ def _is_abandoned(path: Path) -> bool:
     if match is None:
         return False
     written = path.lstat().st_mtime
-    if match["machine"] != _machine():  # another machine, whose processes are not known here
+    try:
+        import psutil
+    except ModuleNotFoundError:  # the runtime alone does not need it
+        psutil = None
+    if psutil is None or match["machine"] != _machine():  # processes that are not known here
         return time.time() - written > DAY
-    import psutil
-
     try:
         started = psutil.Process(int(match["process"])).create_time()
     except (psutil.NoSuchProcess, OverflowError):

@@ -1,9 +1,9 @@
 """TensorFlow and Keras. They are imported only here, where the backend of Keras is checked."""
 
 import os
-import sys
 
 from kvae.internal.errors import UserError
+from kvae.internal.missing_packages import explained
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides messages at start-up; warnings and errors are still printed
 
@@ -16,11 +16,7 @@ def _import() -> tuple:
     except ModuleNotFoundError as error:
         if error.name not in ("keras", "tensorflow"):
             raise
-        raise ImportError(
-            f"kvae trains, evaluates and exports with TensorFlow and Keras. {error.name} is not installed for Python "
-            f"{sys.version_info.major}.{sys.version_info.minor}. Install kvae under Python 3.11, 3.12 or 3.13. "
-            "Exported decoders run without it: kvae.load, kvae.runtime."
-        ) from error
+        raise explained(error) from error
 
     if keras.backend.backend() != "tensorflow":
         raise ImportError(

@@ -1,6 +1,6 @@
 """Use of exported decoders. With a .tflite decoder it needs NumPy and ai-edge-litert, but not TensorFlow.
 
-    decoder = kvae.runtime.load("saved_models/mnist_2d")
+    decoder = kvae.runtime.load("mnist_2d")
     images, means, z = decoder.sample(kvae.runtime.seeds(64, seed=1))
 
 Importing this package loads neither TensorFlow nor Keras. Each format of a decoder is one file and a line in
@@ -15,7 +15,7 @@ from kvae.internal.errors import KvaeWarning, UserError, unknown
 from kvae.internal.next_command import kvae_command
 from kvae.internal.pictures import save_picture, tile
 from kvae.noise.portable import seeds
-from kvae.runtime import cards, formats
+from kvae.runtime import cards, formats, pretrained
 from kvae.runtime.cards import CARD, MODEL
 from kvae.runtime.decoder import Decoded, Decoder, Sample
 from kvae.runtime.formats import FORMATS, Format, open_decoder
@@ -48,7 +48,8 @@ def load(path: str | os.PathLike[str], variant: str | None = None, threads: int 
     damaged one can crash LiteRT. Weights that are damaged and still give finite means are noticed only by a card.
 
     Args:
-        path: the file or folder, e.g. `saved_models/mnist_2d`, `bundle`, `decoder_int8.tflite` or `saved_model`.
+        path: the file or folder, e.g. `saved_models/mine`, `bundle`, `decoder_int8.tflite` or `saved_model`; or the
+            name of a pretrained model, e.g. `mnist_2d`. A path that exists wins over a name.
         variant: the variant of a bundle's decoder: `float32`, `float16`, `int8`, `full_int8`, `saved_model`, ... By
             default the first one that the bundle has.
         threads: the number of threads of the runtime. By default the runtime decides.
@@ -62,7 +63,7 @@ def load(path: str | os.PathLike[str], variant: str | None = None, threads: int 
     Warns:
         KvaeWarning: if the run was trained further after its bundle was made. Its Keras model is then opened.
     """
-    path = Path(path)
+    path = pretrained.find(Path(path))
     folder = cards.find_bundle(path)
     if folder is None:
         return _load_alone(path, variant, threads)
@@ -82,6 +83,7 @@ def load(path: str | os.PathLike[str], variant: str | None = None, threads: int 
     chosen = next(iter(present), "float32") if variant is None else variant
     if chosen not in present:
         raise UserError(f"{str(folder)!r} has no {chosen} decoder. It has: {', '.join(present) or 'none'}.")
+    pretrained.check_variant(folder, card, chosen)
     for name in cards.files_of(card, chosen):
         cards.check_file(folder, name, card["files"][name])
     return cards.open_variant(folder, card, chosen, threads)
@@ -92,9 +94,7 @@ def _load_alone(path: Path, variant: str | None, threads: int | None) -> Decoder
     if variant is not None and variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
     if not path.exists():
-        raise UserError(
-            f"Expected a bundle, a run with a bundle, or a .tflite file. Received {str(path)!r}, which does not exist."
-        )
+        raise pretrained.does_not_exist(path)
     found = next((each for each in FORMATS.values() if each.holds(path)), None)
     if found is not None:
         if variant is not None:

@@ -1,13 +1,18 @@
 """Modules of kvae that run in a process of their own: one that may crash, or whose memory is measured."""
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 from kvae.internal.errors import UserError
+
+TRIAL = 60.0  # seconds for a trial: opening a decoder, and drawing and decoding three images
+_tried: set[str] = set()  # the SHA-256 of the files that passed a trial in this process
 
 
 def can_start() -> bool:
@@ -56,6 +61,32 @@ def run_module(module: str, arguments: list[str], seconds: float | None = None) 
     if done.returncode != 0:
         raise UserError(_reason(done))
     return done.stdout
+
+
+def try_decoder(path: Path, content: bytes) -> None:
+    """Opens a decoder in a new process, and draws and decodes images there.
+
+    A file that passed once is not tried again by this process. An application that is one executable file cannot start
+    Python, and leaves the trial out.
+
+    Args:
+        path: the path of the file.
+        content: its content.
+
+    Raises:
+        UserError: if the process fails, crashes or takes longer than 60 seconds.
+    """
+    digest = hashlib.sha256(content).hexdigest()
+    if digest in _tried or not can_start():
+        return
+    try:
+        run_module("kvae.runtime.trial", [str(path)], TRIAL)
+    except UserError as error:
+        told = str(error)  # by the decoder, with the path, unless the process ended in another way
+        if str(path) not in told:
+            told = f"{path} is damaged or cannot be used. It was tried in another process: {told}."
+        raise UserError(told) from error
+    _tried.add(digest)
 
 
 def _reason(done: subprocess.CompletedProcess) -> str:

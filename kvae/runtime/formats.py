@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
-from kvae.runtime import keras, litert, savedmodel
+from kvae.runtime import keras, litert, onnx, savedmodel
 from kvae.runtime.decoder import Decoder
 
 
@@ -24,6 +24,7 @@ class Format(NamedTuple):
 # `kvae.load` opens the first of these formats that a bundle has.
 FORMATS: dict[str, Format] = {
     "tflite": Format(litert.VARIANTS, litert.holds, litert.LiteRTDecoder, litert.try_file),
+    "onnx": Format(onnx.VARIANTS, onnx.holds, onnx.OnnxDecoder, onnx.try_file),
     "savedmodel": Format(savedmodel.VARIANTS, savedmodel.holds, savedmodel.SavedModelDecoder),
     "keras": Format({}, keras.holds, keras.open_file),
 }

@@ -1,6 +1,5 @@
 """LiteRT: a decoder in a .tflite file, which ai-edge-litert runs without TensorFlow."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ from kvae.runtime.flatbuffer import StructureError
 
 MAGIC = b"TFL3"  # bytes 4 to 7 of every .tflite file
 LARGEST = 2**31 - 1  # bytes of a file; offsets within a flatbuffer are not larger
-TRIAL = 60.0  # seconds for a trial: opening a decoder, and drawing and decoding three images
 VARIANTS = {  # for each variant, its file in a bundle
     "float32": "decoder.tflite",
     "float16": "decoder_float16.tflite",
@@ -27,12 +25,9 @@ VARIANTS = {  # for each variant, its file in a bundle
 }
 
 
-_tried: set[str] = set()  # the SHA-256 of the files that passed a trial in this process
-
-
 def holds(path: Path) -> bool:
     """Whether a path is taken for a .tflite file, as every file is that has no other format."""
-    return path.is_file() and path.suffix not in (".keras", ".h5")
+    return path.is_file() and path.suffix not in (".keras", ".h5", ".onnx")
 
 
 class LiteRTDecoder(Decoder):
@@ -145,14 +140,4 @@ def try_file(path: Path) -> None:
         UserError: if the structure of the file is not valid, or if the process fails, crashes or takes longer than 60
             seconds.
     """
-    digest = hashlib.sha256(_content(path)).hexdigest()
-    if digest in _tried or not children.can_start():
-        return
-    try:
-        children.run_module("kvae.runtime.trial", [str(path)], TRIAL)
-    except UserError as error:
-        told = str(error)  # by LiteRTDecoder, with the path, unless the process ended in another way
-        if str(path) not in told:
-            told = f"{path} is damaged or cannot be used. It was tried in another process: {told}."
-        raise UserError(told) from error
-    _tried.add(digest)
+    children.try_decoder(path, _content(path))

@@ -28,7 +28,7 @@ from kvae.internal import files, finite, locks, partials, replacing, sealed
 from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user
 from kvae.internal.next_command import kvae_command
 from kvae.internal.visible import shown
-from kvae.runtime import cards
+from kvae.runtime import cards, pretrained
 from kvae.runtime.keras import load_model
 from kvae.training import history
 from kvae.training.config import RunConfig, of_run
@@ -101,6 +101,7 @@ class Run:
         if not (folder / "config.json").is_file():
             raise UserError(
                 f"Expected the folder of a run, with a config.json. Received {str(folder)!r}, which is not one."
+                f"{pretrained.has_no_run(folder)}"
             )
         values = files.read_json(folder / "config.json")
         facts = {key: value for key, value in values.items() if key != "config"} if isinstance(values, dict) else {}

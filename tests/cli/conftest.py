@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiny_runs
 from command_line import SMALL, kvae
-from exports import quick_parity
+from exports import FORMATS, quick_parity
 
 from kvae import export
 from kvae.training.runs import Run
@@ -34,7 +34,7 @@ def exported(tiny_run, tmp_path_factory) -> Path:
     folder = Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("bundled") / "run"))
     run = Run.open(folder)
     with quick_parity():
-        export.bundle_of_run(run, formats=export.FORMATS, test=export.test_images(run))
+        export.bundle_of_run(run, formats=FORMATS, test=export.test_images(run))
     return folder
 
 

@@ -15,6 +15,7 @@ from kvae.data.sources import READERS
 from kvae.model.likelihoods import LIKELIHOODS
 from kvae.model.networks import NETWORKS
 from kvae.plotting import figures
+from kvae.runtime import pretrained
 from kvae.training import build, config, keys
 
 
@@ -47,9 +48,15 @@ def test_recipes_are_completed(words):
 @pytest.mark.parametrize("command", ["evaluate", "plot", "complete", "export", "sample", "verify"])
 @pytest.mark.usefixtures("runs")
 def test_runs_are_completed(command):
-    assert completed(command, "") == ["saved_models/first", "saved_models/second"]
+    names = list(pretrained.NAMES) if command in ("sample", "verify") else []
+    assert completed(command, "") == ["saved_models/first", "saved_models/second", *names]
     assert completed(command, "saved_models/f") == ["saved_models/first"]
     assert completed(command, "mine/") == ["mine/third"]
+
+
+@pytest.mark.parametrize("command", ["sample", "verify"])
+def test_pretrained_models_are_completed(command):
+    assert completed(command, "mn") == ["mnist_2d", "mnist_10d"]
 
 
 @pytest.mark.usefixtures("runs")

@@ -16,7 +16,7 @@ from kvae.training import config
 COMMANDS: dict[str, Any] = {"kvae": main, **{f"kvae {name}": command for name, command in main.commands.items()}}
 EXAMPLES = [(name, line) for name, command in COMMANDS.items() for line in command.examples]
 # Examples that take a second or less in a process that has TensorFlow; `make test-slow` runs all of them.
-QUICK = re.compile(r"kvae (recipes|keys|list|compare|train --help|sample (?!.*bundle)|plot .* lattice -n)")
+QUICK = re.compile(r"kvae (recipes|keys|list|compare|pretrained|train --help|sample (?!.*bundle)|plot .* lattice -n)")
 MARKED = [pytest.param(line, marks=[] if QUICK.match(line) else pytest.mark.slow, id=line) for _, line in EXAMPLES]
 
 

@@ -1,5 +1,6 @@
 """What cannot fit into the memory of the machine is refused before it is computed; what can is not."""
 
+import sys
 from functools import cache
 
 import numpy as np
@@ -19,6 +20,12 @@ from kvae.training.config import RunConfig
 @pytest.fixture(autouse=True)
 def small_machine(monkeypatch) -> None:
     monkeypatch.setattr(memory, "available", lambda: 16 * 10**9)
+
+
+def test_the_memory_of_a_machine_is_known_without_psutil(monkeypatch):
+    known = memory._of_machine()
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert memory._of_machine() == known
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -57,6 +58,14 @@ def test_all_else_stays(tmp_path, name, written):
     left(tmp_path, name, written)
     recover(tmp_path, nested=True)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_without_psutil_what_was_left_is_removed_after_a_day(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    left(tmp_path, f".partial-{kills.DEAD}-{MACHINE}-{TOKEN}-old", LONG_AGO)
+    recent = left(tmp_path, f".partial-{kills.DEAD}-{MACHINE}-{TOKEN}-new")
+    recover(tmp_path)
+    assert list(tmp_path.iterdir()) == [recent]
 
 
 def test_folders_within_are_searched_on_request(tmp_path):

@@ -274,7 +274,7 @@ def test_a_small_file_does_not_name_one_table_a_million_times(bundled, monkeypat
 @pytest.fixture
 def alone(bundled, tmp_path, monkeypatch):
     """A decoder without a card, which was not tried yet."""
-    monkeypatch.setattr(litert, "_tried", set())
+    monkeypatch.setattr(children, "_tried", set())
     path = tmp_path / "alone.tflite"
     path.write_bytes((bundled / "decoder.tflite").read_bytes())
     return path
@@ -285,12 +285,12 @@ def test_a_file_without_a_card_is_tried_once(alone, monkeypatch):
     monkeypatch.setattr(children, "run_module", lambda *arguments: tried.append(arguments))
     runtime.load(alone)
     runtime.load(alone)
-    assert tried == [("kvae.runtime.trial", [str(alone)], litert.TRIAL)]
+    assert tried == [("kvae.runtime.trial", [str(alone)], children.TRIAL)]
 
 
 def test_a_trial_of_an_intact_file_passes(alone):
     litert.try_file(alone)
-    assert len(litert._tried) == 1
+    assert len(children._tried) == 1
 
 
 @pytest.mark.parametrize("frozen", [True, False])

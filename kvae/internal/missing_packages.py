@@ -1,0 +1,57 @@
+"""What is said where a package is missing: kvae was installed without TensorFlow, or for a Python that has none."""
+
+import sys
+
+from kvae.internal.errors import UserError
+
+# The packages of kvae by the names that are imported, each with its name for pip.
+RUNTIME = {  # what drawing images with a .tflite decoder needs
+    "ai_edge_litert": "ai-edge-litert",
+    "click": "click",
+    "numpy": "numpy",
+    "PIL": "pillow",
+}
+TRAINING = {  # what the other commands need
+    "filelock": "filelock",
+    "flatbuffers": "flatbuffers",
+    "matplotlib": "matplotlib",
+    "psutil": "psutil",
+    "pyarrow": "pyarrow",
+    "pydantic": "pydantic",
+    "pydantic_core": "pydantic",
+    "rich": "rich",
+}
+TENSORFLOW = {  # what has no release for the newest Python
+    "h5py": "h5py",
+    "importlib_resources": "importlib_resources",
+    "keras": "keras",
+    "tensorflow": "tensorflow",
+    "tensorflow_datasets": "tensorflow-datasets",
+}
+FIRST_WITHOUT_TENSORFLOW = (3, 14)
+REST = "kvae sample, kvae pretrained and kvae.load work without it."
+
+
+class MissingPackageError(UserError, ImportError):
+    """A package that kvae needs for what it was asked is not installed."""
+
+
+def explained(error: ModuleNotFoundError) -> ModuleNotFoundError | MissingPackageError:
+    """The error for a package of kvae that is not installed, which says what to install; any other error as it is."""
+    name = error.name or ""
+    if name in RUNTIME:
+        package = RUNTIME[name]
+        return MissingPackageError(
+            f"This needs the package {package}, which is missing. Install it: pip install {package}"
+        )
+    if name in TENSORFLOW and sys.version_info >= FIRST_WITHOUT_TENSORFLOW:
+        return MissingPackageError(
+            "This needs TensorFlow and Keras, which have no release for Python "
+            f"{sys.version_info.major}.{sys.version_info.minor}. Install kvae under Python 3.11, 3.12 or 3.13. {REST}"
+        )
+    if name in TRAINING or name in TENSORFLOW:
+        return MissingPackageError(
+            f"This needs the full installation of kvae: the package {(TRAINING | TENSORFLOW)[name]} is missing. "
+            f"Install the rest: pip install kvae. {REST}"
+        )
+    return error
