@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from kvae.cli.output import complain, say
-from kvae.cli.shared import console, json_option, print_table, quiet_tensorflow
+from kvae.cli.shared import heading, json_option, print_table, quiet_tensorflow
 from kvae.cli.shell import RUN
 from kvae.cli.usage import PATH, command
-from kvae.internal import memory
+from kvae.internal import memory, quantities
 from kvae.internal.errors import UserError, check_seed, check_whole
 
 MOST = 10_000  # the largest number of images in one picture
@@ -44,7 +44,8 @@ MOST = 10_000  # the largest number of images in one picture
     "tolerances",
     metavar="VARIANT=ERROR",
     multiple=True,
-    help="Largest permitted error of the means, e.g. int8=0.2; with a larger error the export fails. Repeatable.",
+    help="Largest permitted error of the means, e.g. int8=0.2; with a larger error the export fails. Can be given "
+    "several times.",
 )
 @click.option("--no-evaluation", is_flag=True, help="Do not measure the change of the test ELBO, which needs the data.")
 @json_option
@@ -58,7 +59,7 @@ def export(
     no_evaluation: bool,
     as_json: bool,
 ) -> None:
-    """Export a run as a bundle: SavedModel, .tflite decoders and a model card."""
+    """Export a run as a bundle, a folder with a SavedModel, .tflite decoders and a model card."""
     from kvae.training.runs import Run
 
     limits = _tolerances(tolerances)
@@ -108,11 +109,11 @@ def export(
     show_default=True,
     help="File of the picture.",
 )
-@click.option("--means", is_flag=True, help="Show only the grey means and no draws.")
+@click.option("--means", is_flag=True, help="Show only the means, which are grey, and no draws.")
 @click.option("--variant", help="Decoder of a bundle: float32, float16, int8 or full_int8.  [default: float32]")
 @json_option
 def sample(path: Path, number: int, seed: int, output: Path, means: bool, variant: str | None, as_json: bool) -> None:
-    """Draw images from the prior: the means of p(x|z) and, below them, draws at the same z.
+    """Draw new images, each from a random z: the means of p(x|z) and, below them, draws from it.
 
     PATH: a run, a bundle, the folder of a SavedModel, or a .tflite file. With the same seed, all of them draw the same
     images. If there is a .tflite file, TensorFlow is not loaded.
@@ -137,7 +138,10 @@ def sample(path: Path, number: int, seed: int, output: Path, means: bool, varian
 @click.option("--only", metavar="NAME,...", help="Evaluations to compute again.  [default: all that are not slow]")
 @json_option
 def verify(path: Path, no_evaluation: bool, only: str | None, as_json: bool) -> None:
-    """Check the claims of a run or a bundle: SHA-256, parity, test ELBO. Exit status 1 if a claim does not hold.
+    """Check what a run or a bundle claims. The exit status is 1 if a claim does not hold.
+
+    The claims are the SHA-256 of each file, the parity, which is the agreement of the exported decoders with the Keras
+    model, and the ELBO of the test images.
 
     Each line is a claim: "ok" if it holds, "FAIL" if it does not, and "-" if it cannot be computed again.
 
@@ -160,7 +164,7 @@ def verify(path: Path, no_evaluation: bool, only: str | None, as_json: bool) -> 
         sys.exit(1)
     if not as_json:
         unchecked = any(check.passed is None for check in claims)
-        say(f"{path}: all claims hold" + (", except for those not checked (-)" if unchecked else ""))
+        say(f"{path}: all claims hold" + (" that can be checked; - marks the others" if unchecked else ""))
 
 
 COMMANDS = (export, sample, verify)
@@ -171,30 +175,40 @@ def print_variants(card: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(title=None)
-    for title in ("variant", "bytes", "error of means", "mean", "pixels", "ELBO", "us, 1", "us, 64", "load, s", "MB"):
-        table.add_column(title, justify="left" if title == "variant" else "right")
+    pixels = next(iter(card["variants"].values()))["pixels"]
+    for title in (
+        "variant",
+        "size",
+        "largest error of means",
+        "mean error of means",
+        "pixels that differ",
+        "change of the ELBO, nats",
+        "ms for 1 image",
+        "ms for 64 images",
+        "start, s",
+        "peak memory, MB",
+    ):
+        table.add_column(heading(title), justify="left" if title == "variant" else "right")
     for name, report in card["variants"].items():
         change = report.get("elbo_change")
-        one, two = report["latency_us"]["1 threads"], report["latency_us"]["2 threads"]
-        memory = report["peak_memory_mb"]
+        microseconds, megabytes = report["latency_us"]["1 threads"], report["peak_memory_mb"]
         table.add_row(
             name,
-            f"{report['bytes']:,}",
+            quantities.size(report["bytes"]),
             f"{report['means_error_greatest']:.1e}",
             f"{report['means_error_mean']:.1e}",
             f"{report['pixels_differing']:,}",
             "" if change is None else f"{change:+.4f}",
-            f"{one['1']:.0f} / {two['1']:.0f}",
-            f"{one['64']:.0f} / {two['64']:.0f}",
+            f"{microseconds['1'] / 1000:.2f}",
+            f"{microseconds['64'] / 1000:.2f}",
             f"{report['load_seconds']:.2f}",
-            "" if memory is None else f"{memory:.0f}",
+            "" if megabytes is None else f"{megabytes:.0f}",
         )
-    print_table(table, 120)
-    pixels = next(iter(card["variants"].values()))["pixels"]
-    console(120).print(
-        f"Errors: {card['protocol']['parity']}; pixels: number that differ, of {pixels:,}; us: with 1 / 2 threads; "
-        f"load: from the start of the process; MB: its peak memory. Costs: {card['protocol']['costs']}",
-        soft_wrap=True,
+    print_table(table)
+    say(
+        f"Errors: {card['protocol']['parity']}. There are {pixels:,} pixels.",
+        f"Times and memory: with 1 thread on {card['protocol']['costs'].partition(';')[0]}; the start is that of a new "
+        "process.",
     )
 
 
