@@ -25,7 +25,9 @@ LONGEST = 30  # characters of a dataset in a table, which may be a path
 @click.argument("folder", metavar="[DIR]", type=PATH, default=SAVED_MODELS)
 @json_option
 def list_(folder: Path, as_json: bool) -> None:
-    """List the runs in a folder and their state: finished, training now, interrupted, not evaluated, or damaged.
+    """List the runs in a folder and their state.
+
+    The state is finished, training, interrupted, not evaluated or damaged.
 
     The ELBO is that of the last `kvae evaluate`, in nats per image (1 nat = 1.44 bits), with its standard error.
 
@@ -116,10 +118,12 @@ def _elbo(run: Any) -> str:
 @click.option("--any-protocol", is_flag=True, help="Rank the runs even if their numbers were measured differently.")
 @json_option
 def compare(folders: tuple[Path, ...], out: Path, any_protocol: bool, as_json: bool) -> None:
-    """Compare evaluated runs: a table with the best run first, and a figure of the ELBO after each epoch.
+    """Compare evaluated runs in a table and a figure.
+
+    The best run is the first in the table. The figure shows the ELBO of each run after each epoch.
 
     RUN: a run, or a folder of runs. The numbers are those that `kvae evaluate` has written; nothing is computed again.
-    Runs that were measured by different protocols (dataset, split, binarization, samples, seed) are marked, but not
+    Runs that were measured by different protocols (dataset, split, binarization, samples, seed) are marked and not
     ranked.
     """
     from kvae.training import comparison

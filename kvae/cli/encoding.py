@@ -41,7 +41,9 @@ def encode(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Encode images: write the mean and variance of q(z|x), the distribution of z, for each image of any source.
+    """Write the mean and variance of q(z|x) for each image.
+
+    q(z|x) is the distribution of z for one image, which the encoder predicts.
 
     SOURCE: mnist5k, a TFDS dataset, idx:DIR, csv:FILE, npz:FILE or images:DIR, whose images are binarized as the run's
     own are.  [default: the run's own data]

@@ -59,7 +59,10 @@ def export(
     no_evaluation: bool,
     as_json: bool,
 ) -> None:
-    """Export a run as a bundle, a folder with a SavedModel, .tflite decoders and a model card."""
+    """Export a run as SavedModel and .tflite decoders.
+
+    They are written into a bundle, a folder with a model card and a script that draws images.
+    """
     from kvae.training.runs import Run
 
     limits = _tolerances(tolerances)
@@ -113,7 +116,9 @@ def export(
 @click.option("--variant", help="Decoder of a bundle: float32, float16, int8 or full_int8.  [default: float32]")
 @json_option
 def sample(path: Path, number: int, seed: int, output: Path, means: bool, variant: str | None, as_json: bool) -> None:
-    """Draw new images, each from a random z: the means of p(x|z) and, below them, draws from it.
+    """Draw new images with a trained model.
+
+    The picture shows the means of p(x|z) for random z and, below them, images that are drawn from p(x|z).
 
     PATH: a run, a bundle, the folder of a SavedModel, or a .tflite file. With the same seed, all of them draw the same
     images. If there is a .tflite file, TensorFlow is not loaded.
@@ -135,15 +140,16 @@ def sample(path: Path, number: int, seed: int, output: Path, means: bool, varian
 @command(examples=("kvae verify saved_models/demo", "kvae verify saved_models/demo/bundle --no-evaluation --json"))
 @click.argument("path", type=RUN)
 @click.option("--no-evaluation", is_flag=True, help="Do not check the test ELBO, which needs the data.")
-@click.option("--only", metavar="NAME,...", help="Evaluations to compute again.  [default: all that are not slow]")
+@click.option("--only", metavar="NAME,...", help="Evaluations to compute again.  [default: all but log_likelihood]")
 @json_option
 def verify(path: Path, no_evaluation: bool, only: str | None, as_json: bool) -> None:
-    """Check what a run or a bundle claims. The exit status is 1 if a claim does not hold.
+    """Check what a run or a bundle claims.
 
     The claims are the SHA-256 of each file, the parity, which is the agreement of the exported decoders with the Keras
     model, and the ELBO of the test images.
 
-    Each line is a claim: "ok" if it holds, "FAIL" if it does not, and "-" if it cannot be computed again.
+    Each line is a claim: "ok" if it holds, "FAIL" if it does not, and "-" if it cannot be computed again. The
+    exit status is 1 if a claim does not hold.
 
     PATH: a run, with its bundle if it has one, or a bundle.
     """

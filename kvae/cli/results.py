@@ -55,7 +55,7 @@ def evaluate(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Compute the ELBO of the test images and its terms, with standard errors.
+    """Compute the ELBO of the test images, with standard errors.
 
     The ELBO is minus the sum of the reconstruction error and the KL term. It is a lower bound of log p(x), so a higher
     value is better. log_likelihood is a closer lower bound, by importance sampling. All are means per image in nats:
@@ -137,7 +137,9 @@ def evaluate(
 def plot(
     run_folder: Path, kinds: tuple[str, ...], suffix: str, out: Path | None, as_json: bool, **options: Any
 ) -> None:
-    """Draw figures of a run: the given kinds, or all kinds that are possible for the run.
+    """Draw figures of a run.
+
+    Without KIND, all kinds are drawn that are possible for the run.
 
     KIND: samples, reconstructions, latent_scatter, lattice, map, interpolation, learning_curves, completion,
     posterior_contours.
@@ -230,10 +232,10 @@ def complete(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Complete test images from their observed pixels, and score this.
+    """Complete test images from some of their pixels.
 
-    The score is log p(missing | observed), the log-probability of the true missing pixels, in nats per image; a higher
-    score is better. 1 nat = 1.44 bits.
+    The result is scored by log p(missing | observed), the log-probability of the true missing pixels, in nats per
+    image; a higher score is better. 1 nat = 1.44 bits.
     """
     from kvae.training.runs import Run
 

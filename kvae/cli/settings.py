@@ -19,7 +19,10 @@ MODEL = "model"  # the section whose parts have options of their own
 @click.argument("name", required=False, type=RECIPE)
 @json_option
 def recipes(name: str | None, as_json: bool) -> None:
-    """List the recipes of kvae, or print one: its TOML, ready to copy and change."""
+    """List the recipes of kvae, or print one of them.
+
+    A recipe is the settings of a training as TOML, ready to copy and change.
+    """
     from kvae.training import config
     from kvae.training.config import RunConfig, load_values
 
@@ -42,7 +45,7 @@ def recipes(name: str | None, as_json: bool) -> None:
 @click.argument("words", nargs=-1, metavar="[SECTION] [WORD ...]", type=KEY_WORDS)
 @json_option
 def keys(words: tuple[str, ...], as_json: bool) -> None:
-    """List the keys of a configuration: their types, defaults and meanings.
+    """List all settings: keys, types, defaults and meanings.
 
     A key is set in a recipe, or with --set KEY=VALUE. SECTION is one of data, model and training. With WORDs, only
     the keys are listed that have all of them in their name or meaning. A part of the model, such as model.network, has

@@ -49,7 +49,10 @@ def sweep(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Train a grid of settings, and draw the rate-distortion curve: KL term against reconstruction error."""
+    """Train one model for each combination of settings.
+
+    At the end, the rate-distortion curve is drawn: the KL term of each model against its reconstruction error.
+    """
     if resume and (recipe is not None or dataset is not None or settings or out is None):
         raise UserError("Expected --resume with --out FOLDER and nothing else, because a sweep keeps its settings.")
     quiet_tensorflow()

@@ -41,7 +41,10 @@ KEYS = {  # the keys of a configuration that options are short for
 @quiet_option
 @json_option
 def demo(out: Path | None, quiet: bool, as_json: bool) -> None:
-    """Train, evaluate, plot, export and sample with the 5,000 handwritten digits that are part of kvae."""
+    """Train, evaluate, plot, export and sample on 5,000 digits.
+
+    The handwritten digits are part of kvae, so that nothing is downloaded.
+    """
     from kvae.training.config import RunConfig, load_values
     from kvae.training.runs import check_free
 

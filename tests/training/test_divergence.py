@@ -109,16 +109,19 @@ DIVERGING = {
     "one step per call": ({"learning_rate": 1e30, "steps_per_execution": 1}, r"in epoch 1 at step 2\. NaN or infinite"),
     "L2": (
         {"model": {"decoder_l2": 1e38}},
-        r"in epoch 1 at step 1\. NaN or infinite: loss\. .* a lower model\.decoder_l2 \(1e\+38\), because .*finite, but not "
+        r"in epoch 1 at step 1\. "
+        r"NaN or infinite: loss\. .* a lower model\.decoder_l2 \(1e\+38\), because .*finite, but not "
         r"the penalty that is added\.$",
     ),
     "beta": (
         {"model": {"beta": 3e38}},
-        r"in epoch 1 at step 1\. NaN or infinite: loss\. .* a lower model\.beta \(3e\+38\), because .* KL term times beta",
+        r"in epoch 1 at step 1\. "
+        r"NaN or infinite: loss\. .* a lower model\.beta \(3e\+38\), because .* KL term times beta",
     ),
     "learned variance": (
         {"model": {"likelihood": LEARNED}, "extra": [Collapses()], "steps_per_execution": 1},
-        r"in epoch 2 at step 7\. NaN or infinite: loss, reconstruction, kl\. The checkpoint of epoch 1 is kept\. .* a fixed "
+        r"in epoch 2 at step 7\. "
+        r"NaN or infinite: loss, reconstruction, kl\. The checkpoint of epoch 1 is kept\. .* a fixed "
         r"model\.variance such as 0\.1, because the learned variance had fallen to 9e-27; a lower .*rate",
     ),
     "weights alone, first epoch": (
@@ -127,13 +130,15 @@ DIVERGING = {
     ),
     "weights alone": (
         {"extra": [Spoils(2, np.inf)]},
-        r"in epoch 2 at its end\. NaN or infinite: \S*bias, although the loss was finite\. The checkpoint of epoch 1 is kept\. "
+        r"in epoch 2 at its end\. "
+        r"NaN or infinite: \S*bias, although the loss was finite\. The checkpoint of epoch 1 is kept\. "
         r"kvae train --resume --out \S*run goes on from it",
     ),
     "weights, with early stopping": (
         {"extra": [Spoils(2, np.nan)], "early_stopping": 1}
         | {"data": {"train": "train[:15]", "validation": "train[15:]", "batch_size": 4}},
-        r"in epoch 2 at its end\. NaN or infinite: \S*bias, although the loss was finite\. The checkpoint of epoch 1 is kept\. ",
+        r"in epoch 2 at its end\. "
+        r"NaN or infinite: \S*bias, although the loss was finite\. The checkpoint of epoch 1 is kept\. ",
     ),
 }
 
