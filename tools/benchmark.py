@@ -193,37 +193,56 @@ def names_option(flag: str, kind: str, choices: Iterable[str], text: str) -> Any
 @click.command(help=__doc__)
 @names_option("--sizes", "size", SIZES, "Sizes to measure.")
 @names_option("--contenders", "contender", CONTENDERS, "Contenders to measure.")
-@names_option("--growth", "curve", GROWTH, "Curves of images/s to measure.")
-@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True, help="Timed epochs per size.")
+@names_option("--growth", "curve", GROWTH, "Settings against which the images per second are measured and drawn.")
+@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True, help="Number of timed epochs per size.")
 @click.option(
-    "--growth-rounds", type=click.IntRange(1), default=3, show_default=True, help="Timed epochs per point of a curve."
+    "--growth-rounds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Number of timed epochs per point of a curve.",
 )
 @click.option(
     "--growth-images",
     type=click.IntRange(1),
     default=10_000,
     show_default=True,
-    help="Images per epoch at the points of a curve.",
+    help="Number of images per epoch at the points of a curve.",
 )
-@click.option("--time-to-elbo/--no-time-to-elbo", default=True, show_default=True, help="Evaluate after each epoch.")
 @click.option(
-    "--epochs", type=click.IntRange(1), default=20, show_default=True, help="Largest number of epochs to the ELBO."
+    "--time-to-elbo/--no-time-to-elbo",
+    default=True,
+    show_default=True,
+    help="Measure the time to the ELBO of each size.",
+)
+@click.option(
+    "--epochs", type=click.IntRange(1), default=20, show_default=True, help="Largest number of epochs until that ELBO."
 )
 @click.option(
     "--dataset", default="mnist", show_default=True, help="Data with 28 x 28 images, as kvae.data.load takes them."
 )
 @click.option("--images", type=click.IntRange(1), help="Largest number of training images and of test images.")
 @click.option(
-    "--timeout", type=click.FloatRange(1), default=900.0, show_default=True, help="Longest time for an answer, seconds."
+    "--timeout",
+    type=click.FloatRange(1),
+    default=900.0,
+    show_default=True,
+    help="Seconds after which a process that does not answer is ended.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of weights, order and noise.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of the weights, the order of the images and the noise.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=ROOT / "docs" / "performance",
-    help="Folder of the results.",
+    help="Folder of the results.  [default: docs/performance]",
 )
-@click.option("--install", "installing", is_flag=True, help="Only make the contenders' environments.")
+@click.option("--install", "installing", is_flag=True, help="Only make the virtual environments of the contenders.")
 def main(
     sizes: tuple[str, ...],
     contenders: tuple[str, ...],

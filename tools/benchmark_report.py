@@ -86,8 +86,8 @@ def table(name: str, size: dict[str, Any]) -> Table:
     )
     rows = Table(title=title, title_justify="left", caption_justify="left")
     rows.add_column("contender", no_wrap=True)
-    speed = ("images/s", "quartiles", "of limit", "of kvae", "start-up s", "peak MB")
-    for column in (*speed, f"s to {threshold:g} nats", "with start-up", "epochs"):
+    speed = ("images/s", "quartiles", "part of the limit", "part of kvae", "start-up, s", "peak memory, MB")
+    for column in (*speed, f"training to {threshold:g} nats, s", "the same with start-up, s", "epochs"):
         rows.add_column(column, justify="right")
     for contender, result in size["results"].items():
         if result["status"] != "measured":

@@ -78,10 +78,14 @@ FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.argument("after", metavar="AFTER", type=FOLDER)
 @click.argument("path", metavar="SHEET.png", type=click.Path(path_type=Path))
 @click.option(
-    "--width", default=440, show_default=True, type=click.IntRange(50, 4000), help="Width of a column, pixels."
+    "--width", default=440, show_default=True, type=click.IntRange(50, 4000), help="Width of a column in pixels."
 )
 @click.option(
-    "--height", default=330, show_default=True, type=click.IntRange(50, 4000), help="Height of a picture at most."
+    "--height",
+    default=330,
+    show_default=True,
+    type=click.IntRange(50, 4000),
+    help="Largest height of a picture in pixels.",
 )
 def main(before: Path, after: Path, path: Path, width: int, height: int) -> None:
     picture = sheet(before, after, width, height).quantize(method=Image.Quantize.MAXCOVERAGE)  # a third of the bytes

@@ -139,12 +139,22 @@ def fuzz(
 
 
 @click.command(help=__doc__)
-@click.option("--inputs", default=2000, show_default=True, type=click.IntRange(1), help="Inputs per reader.")
-@click.option("--reader", "names", multiple=True, metavar="NAME", help="Only this reader; repeatable.")
-@click.option("--seed", default=0, show_default=True, type=int)
-@click.option("--first", default=0, show_default=True, type=click.IntRange(0), help="Number of the first input.")
-@click.option("--jobs", default=2, show_default=True, type=click.IntRange(1), help="Processes.")
-@click.option("--out", default="fuzz_faults", show_default=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--inputs", default=2000, show_default=True, type=click.IntRange(1), help="Number of inputs per reader.")
+@click.option(
+    "--reader", "names", multiple=True, metavar="NAME", help="Test only this reader. Can be given several times."
+)
+@click.option("--seed", default=0, show_default=True, type=int, help="Seed of the changes.")
+@click.option(
+    "--first", default=0, show_default=True, type=click.IntRange(0), help="Number of the first input, from 0."
+)
+@click.option("--jobs", default=2, show_default=True, type=click.IntRange(1), help="Number of processes.")
+@click.option(
+    "--out",
+    default="fuzz_faults",
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the inputs with a fault.",
+)
 def main(inputs: int, names: tuple[str, ...], seed: int, first: int, jobs: int, out: Path) -> None:
     from fuzzing.readers import READERS
 

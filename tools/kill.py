@@ -219,9 +219,11 @@ class Killer:
 
 @click.command()
 @click.option("--kills", type=click.IntRange(min=1), default=100, show_default=True, help="Number of kills.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of their moments.")
-@click.option("--only", type=click.Choice(COMMANDS), help="The command to kill.  [default: all in turn]")
-@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Commands at a time.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of the moments at which commands are killed."
+)
+@click.option("--only", type=click.Choice(COMMANDS), help="Kill only this command.  [default: all in turn]")
+@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Number of commands at a time.")
 def main(kills: int, seed: int, only: str | None, jobs: int) -> None:
     """Kill commands of kvae at random moments, and check that nothing is lost or half-written."""
     folder = Path(tempfile.mkdtemp(prefix="kvae-kill-"))

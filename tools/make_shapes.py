@@ -110,14 +110,20 @@ def _size(text: str) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the folder of the pictures")
-    parser.add_argument("--number", type=int, default=1200, help="number of pictures (1200)")
-    parser.add_argument("--size", type=_size, default=(64, 48), metavar="WxH", help="size in pixels, from 8x8 (64x48)")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="the folder of the pictures, new or empty")
+    parser.add_argument("--number", type=int, default=1200, help="the number of pictures; 1200 by default")
+    parser.add_argument(
+        "--size", type=_size, default=(64, 48), metavar="WxH", help="the size in pixels, at least 8x8; 64x48 by default"
+    )
     kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument("--grey", dest="mode", action="store_const", const="L", help="grey pictures")
-    kinds.add_argument("--binary", dest="mode", action="store_const", const="1", help="black and white pictures")
-    parser.add_argument("--classes", action="store_true", help="a sub-folder for each kind of shape")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers (0)")
+    kinds.add_argument(
+        "--grey", dest="mode", action="store_const", const="L", help="make grey pictures instead of colour"
+    )
+    kinds.add_argument("--binary", dest="mode", action="store_const", const="1", help="make black and white pictures")
+    parser.add_argument(
+        "--classes", action="store_true", help="put each kind of shape into a sub-folder, which is then a class"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="the seed of all random numbers; 0 by default")
     given = parser.parse_args()
     if given.folder.is_dir() and any(given.folder.iterdir()):
         parser.error(f"expected a new or an empty folder. Received {str(given.folder)!r}, which has files.")

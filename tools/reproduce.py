@@ -411,7 +411,7 @@ def page(results: list[dict[str, Any]], quick: bool) -> str:
 
 @click.command(help=__doc__)
 @click.argument("recipes", nargs=-1)
-@click.option("--quick", is_flag=True, help="Two epochs on the embedded digits.")
+@click.option("--quick", is_flag=True, help="Train for two epochs on the digits that are part of kvae.")
 @click.option(
     "--runs", type=click.Path(path_type=Path), help="Folder of the runs.  [default: saved_models/reproduction]"
 )

@@ -1,6 +1,7 @@
 """`kvae list` and `kvae compare`: what runs there are, and which is better. Neither imports TensorFlow."""
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from kvae.cli.output import say
-from kvae.cli.shared import json_option, print_table
+from kvae.cli.shared import console, heading, json_option, print_table
 from kvae.cli.shell import RUN, SAVED_MODELS
 from kvae.cli.usage import PATH, command
 from kvae.internal import files, quantities
@@ -18,18 +19,20 @@ from kvae.internal.next_command import kvae_command
 from kvae.internal.visible import shortened, visible
 
 SHOWN = 5  # folders without runs that are named
-LONGEST = 40  # characters of a dataset in a table, which may be a path
+LONGEST = 30  # characters of a dataset in a table, which may be a path
 
 
 @command("list", examples=("kvae list", "kvae list saved_models --json"))
 @click.argument("folder", metavar="[DIR]", type=PATH, default=SAVED_MODELS)
 @json_option
 def list_(folder: Path, as_json: bool) -> None:
-    """List the runs in a folder and their state: finished, training now, interrupted, or damaged.
+    """List the runs in a folder and their state.
 
-    The ELBO is that of `kvae evaluate`, in nats per image, with its standard error.
+    The state is finished, training, interrupted, not evaluated or damaged.
 
-    DIR: the folder, whose own folders may hold runs as well.  [default: saved_models]
+    The ELBO is that of the last `kvae evaluate`, in nats per image (1 nat = 1.44 bits), with its standard error.
+
+    DIR: the folder. The folders in it are searched as well.  [default: saved_models]
     """
     from kvae.training import run_list
 
@@ -43,29 +46,29 @@ def list_(folder: Path, as_json: bool) -> None:
         return
     if not runs:
         recipe = kvae_command("train", "--recipe", "NAME")
-        say(f"No runs in {str(folder)!r}. To train one: {kvae_command('demo')}, or {recipe}")
+        say(f"There are no runs in {str(folder)!r}. To train one: {kvae_command('demo')}, or {recipe}")
     else:
         _print_runs(runs)
         say(*(f"{run.name}: {run.remark}" for run in runs if run.remark))
     if others:
         more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
-        say(f"Not runs: {', '.join(path.name for path in others[:SHOWN])}{more}")
+        say(f"These folders are not runs: {', '.join(path.name for path in others[:SHOWN])}{more}")
 
 
 def _print_runs(runs: list[Any]) -> None:
     """Prints runs as a table in a terminal, and otherwise as one aligned line per run."""
-    headings = ("run", "state", "dataset", "recipe", "epochs", "ELBO", "size", "bundle", "changed")
+    headings = ("run", "state", "dataset", "recipe", "epochs", "ELBO in nats", "size", "exported", "changed")
     rows = [
         (
             run.name,
             run.state,
             shortened(run.dataset or "", LONGEST),
             run.recipe or "",
-            "" if run.epochs is None else f"{run.epochs} of {run.planned_epochs}",
+            _epochs(run),
             _elbo(run),
             quantities.size(run.bytes),
             "yes" if run.bundle else "no",
-            "" if run.changed is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed)),
+            _when(run.changed),
         )
         for run in runs
     ]
@@ -73,8 +76,8 @@ def _print_runs(runs: list[Any]) -> None:
         from rich.table import Table
 
         table = Table(title=None)
-        for heading in headings:
-            table.add_column(heading, justify="right" if heading in ("epochs", "ELBO", "size") else "left")
+        for title in headings:
+            table.add_column(title, justify="right" if title in ("epochs", "ELBO in nats", "size") else "left")
         for row in rows:
             table.add_row(*row)
         print_table(table)
@@ -83,6 +86,20 @@ def _print_runs(runs: list[Any]) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         say("  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _when(seconds: float | None) -> str:
+    """The time of a day that is today, otherwise the date."""
+    if seconds is None:
+        return ""
+    then, now = time.localtime(seconds), time.localtime()
+    return time.strftime("today %H:%M" if then[:3] == now[:3] else "%Y-%m-%d", then)
+
+
+def _epochs(run: Any) -> str:
+    if run.epochs is None:
+        return ""
+    return str(run.epochs) if run.epochs == run.planned_epochs else f"{run.epochs} of {run.planned_epochs}"
 
 
 def _elbo(run: Any) -> str:
@@ -103,10 +120,13 @@ def _elbo(run: Any) -> str:
 @click.option("--any-protocol", is_flag=True, help="Rank the runs even if their numbers were measured differently.")
 @json_option
 def compare(folders: tuple[Path, ...], out: Path, any_protocol: bool, as_json: bool) -> None:
-    """Compare evaluated runs: a table, the best first, and their ELBO by epoch in one figure.
+    """Compare evaluated runs in a table and a figure.
 
-    RUN: a run, or a folder of runs. The numbers are those of `kvae evaluate`. Nothing is computed again. Runs whose
-    protocols differ (dataset, split, binarization, samples, seed) are marked, and not ranked.
+    The best run is the first in the table. The figure shows the ELBO of each run after each epoch.
+
+    RUN: a run, or a folder of runs. The numbers are those that `kvae evaluate` has written; nothing is computed again.
+    Runs that were measured by different protocols (dataset, split, binarization, samples, seed) are marked and not
+    ranked.
     """
     from kvae.training import comparison
 
@@ -116,8 +136,8 @@ def compare(folders: tuple[Path, ...], out: Path, any_protocol: bool, as_json: b
         _print_comparison(compared)
     if not compared.ranked:
         raise UserError(
-            f"Expected runs that were evaluated by the same protocol. These differ: {compared.differences()}. Compare "
-            "those with the same letter, or rank all of them with --any-protocol."
+            f"Expected runs that were measured by the same protocol. These differ: {compared.differences()}. Compare "
+            "only runs with the same letter in the column protocol, or rank all of them with --any-protocol."
         )
     written = [str(path) for path in comparison.save(compared, out)]
     if as_json:
@@ -127,20 +147,38 @@ def compare(folders: tuple[Path, ...], out: Path, any_protocol: bool, as_json: b
         say(*written)
 
 
+def _comparison_table(headings: list[str], rows: list[list[str]], lines: int) -> Any:
+    """A table of runs, in which an estimate and its standard error stand in one line or in two."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from kvae.training.comparison import ESTIMATES
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for title in headings:
+        table.add_column(heading(title, 6), justify="left" if title in ("run", "protocol") else "right", no_wrap=True)
+    for row in rows:
+        cells = zip(headings, row, strict=True)
+        table.add_row(
+            *(
+                Text(re.sub(" (?=[±(])", "\n", text)) if lines > 1 and title in ESTIMATES else text
+                for title, text in cells
+            )
+        )
+    return table
+
+
 def _print_comparison(compared: Any) -> None:
     """Prints a comparison as a table, with what belongs to it."""
-    from rich.table import Table
-
     from kvae.training import comparison
 
     headings, rows = comparison.cells(compared)
-    table = Table(title=None)
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("run", "protocol") else "right")
-    for row in rows:
-        table.add_row(*row)
-    print_table(table, 160)
-    say(comparison.KEY, *compared.notes())
+    table = _comparison_table(headings, rows, lines=1)
+    if console().measure(table, options=console().options.update(max_width=1000)).maximum > console().width:
+        table = _comparison_table(headings, rows, lines=2)
+    print_table(table)
+    say(comparison.key(compared), *compared.notes())
     for letter, protocol in comparison.protocols(compared).items():
         say(f"Protocol{f' {letter}' if compared.differing else ''}: {protocol}")
 

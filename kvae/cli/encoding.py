@@ -27,9 +27,10 @@ from kvae.internal.errors import check_whole
     type=Choice(("train", "test", "all")),  # encodings.SPLITS, whose module needs TensorFlow
     default="test",
     show_default=True,
-    help="Which images; all: training, validation and test. A source without a test split has a tenth in test.",
+    help="The images to encode; all: training, validation and test images. If a source has no test split, a random "
+    "tenth of its images is the test split.",
 )
-@click.option("-n", "number", type=int, help="Number of images, which are the first.  [default: all]")
+@click.option("-n", "number", type=int, help="Number of images to encode, from the start of the split.  [default: all]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @json_option
 def encode(
@@ -41,13 +42,16 @@ def encode(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Write the means and variances of q(z|x), and the labels, of the images of any source.
+    """Write the mean and variance of q(z|x) for each image.
+
+    q(z|x) is the distribution of z for one image, which the encoder predicts.
 
     SOURCE: mnist5k, a TFDS dataset, idx:DIR, csv:FILE, npz:FILE or images:DIR, whose images are binarized as the run's
-    are.  [default: the run's own data]
+    own are.  [default: the run's own data]
 
-    A .npz file has the arrays index, label, mean, variance, label_names and protocol; a .csv file has the columns
-    index, label, mean_1, mean_2, ..., variance_1, variance_2, ... With --split all, both have split as well.
+    Labels are written as well, if there are any. A .npz file has the arrays index, label, mean, variance, label_names
+    and protocol; a .csv file has the columns index, label, mean_1, mean_2, ..., variance_1, variance_2, ...
+    With --split all, both have split as well.
     """
     from kvae.training.runs import Run
 
@@ -87,11 +91,11 @@ def _report(summary: dict[str, Any]) -> None:
         f"dimensions{others}"
     )
     if not summary["labels"]:
-        say("Without labels: the images have none.")
+        say("The file has no labels, because the images have none.")
     if summary["mean_draws"] is not None:
-        say(f"Each mean is that of {summary['mean_draws']} draws, because this posterior has no formula for it.")
+        say(f"Each mean is the average of {summary['mean_draws']} draws, because this posterior has no formula for it.")
     if not summary["variance"]:
-        say("Without variances: this posterior does not state them.")
+        say("The file has no variances, because this posterior has no formula for them.")
     print_protocol({name: value for name, value in protocol.items() if name not in ("train", "validation", "test")})
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from kvae.cli.output import complain, say, say_next
-from kvae.cli.shared import console, json_option, print_table, quiet_option, quiet_tensorflow
+from kvae.cli.shared import heading, json_option, print_table, quiet_option, quiet_tensorflow
 from kvae.cli.shell import RUN, RUN_OR_NAME
 from kvae.cli.usage import PATH, command
-from kvae.internal import memory, pictures
+from kvae.internal import memory, pictures, quantities
 from kvae.internal.errors import UserError, check_seed, check_whole
 
 MOST = 10_000  # the largest number of images in one picture
@@ -44,7 +44,8 @@ MOST = 10_000  # the largest number of images in one picture
     "tolerances",
     metavar="VARIANT=ERROR",
     multiple=True,
-    help="Largest permitted error of the means, e.g. int8=0.2; with a larger error the export fails. Repeatable.",
+    help="Largest permitted error of the means, e.g. int8=0.2; with a larger error the export fails. Can be given "
+    "several times.",
 )
 @click.option("--no-evaluation", is_flag=True, help="Do not measure the change of the test ELBO, which needs the data.")
 @quiet_option
@@ -60,7 +61,10 @@ def export(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Export a run as a bundle: SavedModel, .tflite decoders and a model card."""
+    """Export a run as SavedModel and .tflite decoders.
+
+    They are written into a bundle, a folder with a model card and a script that draws images.
+    """
     from kvae.training.runs import Run
 
     limits = _tolerances(tolerances)
@@ -113,11 +117,13 @@ def export(
     show_default=True,
     help="File of the picture.",
 )
-@click.option("--means", is_flag=True, help="Show only the grey means and no draws.")
+@click.option("--means", is_flag=True, help="Show only the means, which are grey, and no draws.")
 @click.option("--variant", help="Decoder of a bundle: float32, float16, int8 or full_int8.  [default: float32]")
 @json_option
 def sample(path: Path, number: int, seed: int, output: Path, means: bool, variant: str | None, as_json: bool) -> None:
-    """Draw images from the prior: the means of p(x|z) and, below them, draws at the same z.
+    """Draw new images with a trained model.
+
+    The picture shows the means of p(x|z) for random z and, below them, images that are drawn from p(x|z).
 
     PATH: a run, a bundle, the folder of a SavedModel, a .tflite or .onnx file, or a name that `kvae pretrained` lists.
     With the same seed, all forms of one model draw the same images. If there is a .tflite file, TensorFlow is not
@@ -141,14 +147,17 @@ def sample(path: Path, number: int, seed: int, output: Path, means: bool, varian
 @command(examples=("kvae verify saved_models/demo", "kvae verify saved_models/demo/bundle --no-evaluation --json"))
 @click.argument("path", type=RUN_OR_NAME)
 @click.option("--no-evaluation", is_flag=True, help="Do not check the test ELBO, which needs the data.")
-@click.option("--only", metavar="NAME,...", help="Evaluations to compute again.  [default: all that are not slow]")
+@click.option("--only", metavar="NAME,...", help="Evaluations to compute again.  [default: all but log_likelihood]")
 @quiet_option
 @json_option
 def verify(path: Path, no_evaluation: bool, only: str | None, quiet: bool, as_json: bool) -> None:
-    """Check the claims of a run or a bundle: SHA-256, parity, test ELBO. Exit status 1 if a claim does not hold.
+    """Check what a run or a bundle claims.
 
-    Each line is a claim: "ok" if it holds, "FAIL" if it does not, and "-" if it cannot be computed again.
-    With --quiet only those that do not hold are printed.
+    The claims are the SHA-256 of each file, the parity, which is the agreement of the exported decoders with the Keras
+    model, and the ELBO of the test images.
+
+    Each line is a claim: "ok" if it holds, "FAIL" if it does not, and "-" if it cannot be computed again. The
+    exit status is 1 if a claim does not hold. With --quiet, only the claims that do not hold are printed.
 
     PATH: a run, with its bundle if it has one, a bundle, or a name that `kvae pretrained` lists.
     """
@@ -169,7 +178,7 @@ def verify(path: Path, no_evaluation: bool, only: str | None, quiet: bool, as_js
         sys.exit(1)
     if not as_json:
         unchecked = any(check.passed is None for check in claims)
-        say(f"{path}: all claims hold" + (", except for those not checked (-)" if unchecked else ""))
+        say(f"{path}: all claims hold" + (" that can be checked; - marks the others" if unchecked else ""))
 
 
 COMMANDS = (export, sample, verify)
@@ -180,30 +189,40 @@ def print_variants(card: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(title=None)
-    for title in ("variant", "bytes", "error of means", "mean", "pixels", "ELBO", "us, 1", "us, 64", "load, s", "MB"):
-        table.add_column(title, justify="left" if title == "variant" else "right")
+    pixels = next(iter(card["variants"].values()))["pixels"]
+    for title in (
+        "variant",
+        "size",
+        "largest error of means",
+        "mean error of means",
+        "pixels that differ",
+        "change of the ELBO, nats",
+        "ms for 1 image",
+        "ms for 64 images",
+        "start, s",
+        "peak memory, MB",
+    ):
+        table.add_column(heading(title), justify="left" if title == "variant" else "right")
     for name, report in card["variants"].items():
         change = report.get("elbo_change")
-        one, two = report["latency_us"]["1 threads"], report["latency_us"]["2 threads"]
-        memory = report["peak_memory_mb"]
+        microseconds, megabytes = report["latency_us"]["1 threads"], report["peak_memory_mb"]
         table.add_row(
             name,
-            f"{report['bytes']:,}",
+            quantities.size(report["bytes"]),
             f"{report['means_error_greatest']:.1e}",
             f"{report['means_error_mean']:.1e}",
             f"{report['pixels_differing']:,}",
             "" if change is None else f"{change:+.4f}",
-            f"{one['1']:.0f} / {two['1']:.0f}",
-            f"{one['64']:.0f} / {two['64']:.0f}",
+            f"{microseconds['1'] / 1000:.2f}",
+            f"{microseconds['64'] / 1000:.2f}",
             f"{report['load_seconds']:.2f}",
-            "" if memory is None else f"{memory:.0f}",
+            "" if megabytes is None else f"{megabytes:.0f}",
         )
-    print_table(table, 120)
-    pixels = next(iter(card["variants"].values()))["pixels"]
-    console(120).print(
-        f"Errors: {card['protocol']['parity']}; pixels: number that differ, of {pixels:,}; us: with 1 / 2 threads; "
-        f"load: from the start of the process; MB: its peak memory. Costs: {card['protocol']['costs']}",
-        soft_wrap=True,
+    print_table(table)
+    say(
+        f"Errors: {card['protocol']['parity']}. There are {pixels:,} pixels.",
+        f"Times and memory: with 1 thread on {card['protocol']['costs'].partition(';')[0]}; the start is that of a new "
+        "process.",
     )
 
 

@@ -35,15 +35,15 @@ from kvae.internal.errors import UserError, check_seed, check_whole
     "--dataset",
     metavar="SOURCE",
     type=SOURCE,
-    help="Other data than the run's own. They are binarized in the same way.",
+    help="Evaluate on these data and not on the run's own. They are binarized in the same way.",
 )
 @click.option(
     "--only",
     metavar="NAME,...",
-    help="Evaluations to compute: elbo, log_likelihood.  [default: all that are not slow]",
+    help="Evaluations to compute: elbo, log_likelihood.  [default: elbo; with --samples both]",
 )
-@click.option("--samples", metavar="K", type=int, help="Add the importance-weighted bound of log p(x) with K samples.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all draws.")
+@click.option("--samples", metavar="K", type=int, help="Add log_likelihood with K draws of z per image.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random draws.")
 @quiet_option
 @json_option
 def evaluate(
@@ -55,7 +55,12 @@ def evaluate(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Compute the test ELBO and its terms, with standard errors."""
+    """Compute the ELBO of the test images, with standard errors.
+
+    The ELBO is minus the sum of the reconstruction error and the KL term. It is a lower bound of log p(x), so a higher
+    value is better. log_likelihood is a closer lower bound, by importance sampling. All are means per image in nats:
+    units of log-likelihood with the natural logarithm; 1 nat = 1.44 bits.
+    """
     from kvae.training.runs import Run
 
     check_seed("--seed", seed)
@@ -85,29 +90,40 @@ def evaluate(
 @click.argument("run_folder", metavar="RUN", type=RUN)
 @click.argument("kinds", metavar="[KIND ...]", nargs=-1, type=PLOT_KIND)
 @click.option("-n", type=int, help="samples, latent_scatter: number of images; lattice, map: images per side.")
-@click.option("--seed", type=int, help="Seed of all draws.  [default: 0]")
+@click.option("--seed", type=int, help="Seed of all random draws.  [default: 0]")
 @click.option(
     "--extent",
     type=float,
-    help="lattice, map: covers the square [-extent, extent]^2.  [default: the encoded test images]",
+    help="lattice, map: show the square from -EXTENT to EXTENT in both dimensions.  [default: around the encoded test "
+    "images]",
 )
-@click.option("--quantiles", is_flag=True, default=None, help="lattice: points at quantiles of the standard normal.")
-@click.option("--seamless", is_flag=True, default=None, help="lattice: the images alone, without axes and gaps.")
 @click.option(
-    "--pair", "pairs", metavar="A,B", multiple=True, help="interpolation: from class A to class B; repeatable."
+    "--quantiles", is_flag=True, default=None, help="lattice: place points at quantiles of the normal distribution."
 )
-@click.option("--between", metavar="I,J", multiple=True, help="interpolation: from test image I to J; repeatable.")
+@click.option("--seamless", is_flag=True, default=None, help="lattice: draw the images alone, without axes and gaps.")
+@click.option(
+    "--pair",
+    "pairs",
+    metavar="A,B",
+    multiple=True,
+    help="interpolation: from class A to class B. Can be given several times.",
+)
+@click.option(
+    "--between", metavar="I,J", multiple=True, help="interpolation: from test image I to J. Can be given several times."
+)
 @click.option("--steps", type=int, help="interpolation: images per path, including both ends.  [default: 10]")
-@click.option("--spherical", is_flag=True, default=None, help="interpolation: along great circles.")
-@click.option("--observed", metavar="MASK", help="completion, posterior_contours: as in `kvae complete`.")
+@click.option("--spherical", is_flag=True, default=None, help="interpolation: along great circles, not straight lines.")
+@click.option(
+    "--observed", metavar="MASK", help="completion, posterior_contours: the observed pixels, as in `kvae complete`."
+)
 @click.option(
     "--index",
     "places",
     type=int,
     multiple=True,
-    help="completion, posterior_contours: index of a test image; repeatable.",
+    help="completion, posterior_contours: index of a test image, from 0. Can be given several times.",
 )
-@click.option("--plain", is_flag=True, default=None, help="completion, posterior_contours: the article's inference.")
+@click.option("--plain", is_flag=True, default=None, help="completion, posterior_contours: as in `kvae complete`.")
 @click.option(
     "--format",
     "suffix",
@@ -128,7 +144,9 @@ def plot(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Draw figures of a run: the given kinds, or all kinds that suit the run.
+    """Draw figures of a run.
+
+    Without KIND, all kinds are drawn that are possible for the run.
 
     KIND: samples, reconstructions, latent_scatter, lattice, map, interpolation, learning_curves, completion,
     posterior_contours.
@@ -142,13 +160,15 @@ def plot(
     quiet_tensorflow()
     from kvae.plotting import figures
     from kvae.training import results
+    from kvae.training.wording import NOT_DRAWN
 
     figures.check_kinds(kinds)
     for name in given:
         if not any(name in figures.options_of(figures.parse(kind)[0]) for kind in kinds or figures.KINDS):
             owners = [kind for kind in figures.KINDS if name in figures.options_of(kind)]
             raise UserError(
-                f"Expected an option of {', '.join(kinds)}. Received an option that belongs to {', '.join(owners)}."
+                f"Expected an option of {', '.join(kinds)}. Received an option of {', '.join(owners)}. Name one of "
+                "these kinds too, or leave the option out."
             )
     drawn = results.draw(trained, kinds, f".{suffix}", folder=out, **given)
     if as_json:
@@ -157,7 +177,7 @@ def plot(
             if isinstance(each, Path):
                 files.append(str(each))
             else:
-                kind, _, reason = each.partition(": left out. ")
+                kind, _, reason = each.partition(NOT_DRAWN)
                 left_out[kind] = reason
         print(json.dumps({"files": files, "left_out": left_out}))
         return
@@ -179,18 +199,27 @@ def plot(
     metavar="MASK",
     default="top",
     show_default=True,
-    help="Observed pixels: top, bottom, left, right, random, random:FRACTION, or a picture that is white at them.",
+    help="Observed pixels: top, bottom, left, right, random, random:FRACTION, or a picture that is white at these "
+    "pixels.",
 )
-@click.option("--digit", metavar="CLASS", help="The first test image of a class, by number or name; with -n, more.")
-@click.option("--index", type=int, help="Index of one test image, counted from 0.")
+@click.option(
+    "--digit",
+    metavar="CLASS",
+    help="Complete the first test image of this class, a number or a name; with -n, the first images.",
+)
+@click.option("--index", type=int, help="Complete the test image with this index, counted from 0.")
 @click.option("-n", "number", type=int, help="Number of test images.  [default: 100, or 1 with --digit]")
 @click.option("--samples", metavar="K", type=int, default=500, show_default=True, help="Draws of z per image.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
-@click.option("--plain", is_flag=True, help="The article's inference: 200 plain gradient steps from (2, -2).")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random draws.")
+@click.option(
+    "--plain",
+    is_flag=True,
+    help="Infer z as in the article of the recipe article_2d: 200 plain gradient steps from z = (2, -2).",
+)
 @click.option(
     "--exact",
     is_flag=True,
-    help="Add the score by quadrature (for 2 latent dimensions; half a second per image).",
+    help="Add the exact score, by numerical integration over z (2 latent dimensions; half a second per image).",
 )
 @click.option(
     "--out",
@@ -213,7 +242,11 @@ def complete(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Complete test images from their observed pixels, and compute the score log p(missing | observed)."""
+    """Complete test images from some of their pixels.
+
+    The result is scored by log p(missing | observed), the log-probability of the true missing pixels, in nats per
+    image; a higher score is better. 1 nat = 1.44 bits.
+    """
     from kvae.training.runs import Run
 
     check_seed("--seed", seed)
@@ -221,7 +254,7 @@ def complete(
     if number is not None:
         check_whole("-n", number)
     if index is not None and (digit is not None or number is not None):
-        raise UserError("Expected either --index, or --digit and -n. Received --index together with one of these.")
+        raise UserError("Expected either --index, or --digit and -n. Received --index together with one of the others.")
     trained = Run.open(run_folder)
     quiet_tensorflow()
     from kvae.training import results
@@ -257,31 +290,32 @@ def _report_completion(result: dict[str, Any], images: int, loss: float, seconds
     from kvae.completion.scoring import LEAST_EFFECTIVE
 
     table = Table(title=None)
-    table.add_column("log p(missing | observed), nats per image")
-    table.add_column("mean", justify="right")
+    table.add_column("log p(missing | observed)")
+    table.add_column("mean, nats per image", justify="right")
     table.add_column("standard error", justify="right")
     names = {
         "kvae": "kvae, importance sampling",
-        "quadrature": "kvae, exact by quadrature",
-        "zero_filled": "baseline: encoding the image with zeros",
-        "pixel_means": "baseline: independent pixel means",
+        "quadrature": "kvae, numerical integration (exact)",
+        "zero_filled": "baseline: encode with 0 for missing pixels",
+        "pixel_means": "baseline: mean of each training pixel",
     }
     for name, title in names.items():
         if name in result:
             table.add_row(title, f"{result[name]['mean']:.3f}", three_digits(result[name]["standard_error"]))
     print_table(table)
     scores = result["kvae"]
-    console().print(
-        f"loss of the inference {loss:.2f} nats, {result['converged']} of {images} converged; Monte-Carlo standard "
-        f"error per image {scores['monte_carlo_standard_error']:.3f} nats; median of effective samples "
-        f"{scores['effective_samples']:.0f}; inference and prediction {seconds:.1f} s",
-        soft_wrap=True,
+    say(
+        f"Inference of z: the loss is {loss:.2f} nats per image; {result['converged']} of {images} images converged; "
+        f"inference and prediction took {seconds:.1f} s.",
+        "Importance sampling: the Monte-Carlo standard error is "
+        f"{scores['monte_carlo_standard_error']:.3f} nats per image; {scores['effective_samples']:.0f} of the "
+        f"{result['protocol']['latent_samples']} draws of z count (effective sample size, median over the images).",
     )
     if scores["unreliable"]:
         console().print(
             f"Warning: the score of {scores['unreliable']} of {images} images is unreliable, because fewer than "
-            f"{LEAST_EFFECTIVE} of the {result['protocol']['latent_samples']} draws of z count for it. Use more "
-            "--samples, or --exact with 2 latent dimensions.",
+            f"{LEAST_EFFECTIVE} draws of z count for it. Use --samples with more than "
+            f"{result['protocol']['latent_samples']}, or --exact if there are 2 latent dimensions.",
             soft_wrap=True,
         )
     print_protocol(result["protocol"])

@@ -20,7 +20,10 @@ MODEL = "model"  # the section whose parts have options of their own
 @click.argument("name", required=False, type=RECIPE)
 @json_option
 def recipes(name: str | None, as_json: bool) -> None:
-    """List the recipes of kvae, or print one: its TOML, ready to copy and change."""
+    """List the recipes of kvae, or print one of them.
+
+    A recipe is the settings of a training as TOML, ready to copy and change.
+    """
     from kvae.training import config
     from kvae.training.config import RunConfig, load_values
 
@@ -43,10 +46,11 @@ def recipes(name: str | None, as_json: bool) -> None:
 @click.argument("words", nargs=-1, metavar="[SECTION] [WORD ...]", type=KEY_WORDS)
 @json_option
 def keys(words: tuple[str, ...], as_json: bool) -> None:
-    """List the keys of a configuration: their types, defaults and meanings.
+    """List all settings: keys, types, defaults and meanings.
 
-    A key is set in a recipe, or with --set KEY=VALUE. SECTION is one of data, model and training. Each WORD occurs in
-    the key or in its meaning. The options of a part of the model depend on its kind.
+    A key is set in a recipe, or with --set KEY=VALUE. SECTION is one of data, model and training. With WORDs, only
+    the keys are listed that have all of them in their name or meaning. A part of the model, such as model.network, has
+    options of its own, which depend on its kind.
     """
     from kvae.training import keys as keys_
 
@@ -78,8 +82,10 @@ def _nothing(words: tuple[str, ...], names: list[str]) -> UserError:
     if len(words) == 1:
         nearest = difflib.get_close_matches(words[0], [name.rpartition(".")[2] for name in names], n=3)
         nearest = [name for name in names if name.rpartition(".")[2] in nearest]
-        return unknown("key", words[0], names, nearest, f"All keys: {kvae_command('keys')}")
-    return UserError(f"Expected words that a key or its meaning has. No key has all of: {' '.join(words)}.")
+        return unknown("key", words[0], names, nearest, f"To list all keys: {kvae_command('keys')}")
+    return UserError(
+        f"Expected words that stand in the name or the meaning of a key. No key has all of: {' '.join(words)}."
+    )
 
 
 def _print_section(section: Any, keys: list[Any]) -> None:
@@ -91,11 +97,11 @@ def _print_section(section: Any, keys: list[Any]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(keys), pad_edge=False)
     table.add_column("key", no_wrap=True)
     table.add_column("default")
-    table.add_column("type", max_width=24)
+    table.add_column("type", max_width=16)
     table.add_column("meaning", ratio=1)
     for key in keys:
         table.add_row(f"  {key.name}", shown_default(key), key.type, key.meaning)
-    out = console(120)
+    out = console()
     heading = f"[{section.name}]  " if section.name else ""
     heading += f'kind = "{section.kind}": ' if section.kind else ""
     out.print(heading + section.meaning, soft_wrap=True)

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 import click
 
 from kvae.cli import stopping
+from kvae.cli.output import say
 from kvae.cli.usage import PATH
 from kvae.internal import user_files
 from kvae.internal.quiet_output import silenced
 from kvae.internal.visible import visible
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 quiet_option = click.option("--quiet", is_flag=True, help="Print no progress, only the result.")
 
 
@@ -42,7 +44,8 @@ def import_option() -> click.Option:
         multiple=True,
         expose_value=False,
         callback=run_files,
-        help="Import a Python file with your own parts, which recipes name as MODULE:CLASS; repeatable.",
+        help="Import a Python file with your own classes, which settings name as MODULE:CLASS. Can be given several "
+        "times.",
     )
 
 
@@ -65,28 +68,31 @@ def print_evaluation(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     from kvae.evaluation.evaluations import labels
+    from kvae.training import wording
 
     protocol = dict(result["protocol"])
-    names = labels(protocol)
+    names = {**wording.RESULTS, **labels(protocol)}
     table = Table(title=None)
-    table.add_column("nats per example")
-    table.add_column("mean", justify="right")
+    table.add_column("result")
+    table.add_column("mean, nats per image", justify="right")
     table.add_column("standard error", justify="right")
     for name, value in result.items():
         error = result.get(f"{name}_standard_error", ())
         if isinstance(value, list) and isinstance(error, list) and 1 <= len(value) <= 10:
             for dimension, (mean, standard_error) in enumerate(zip(value, error, strict=True), start=1):
-                title = name.replace("_per_dimension", f" of z{dimension}")
-                table.add_row(f"  {title}", f"{mean:.3f}", three_digits(standard_error))
+                title = names.get(name, name.removesuffix("_per_dimension"))
+                table.add_row(f"  {title} of z{dimension}", f"{mean:.3f}", three_digits(standard_error))
         elif isinstance(value, float) and not isinstance(error, tuple | list):
             table.add_row(names.get(name, name), f"{value:.3f}", three_digits(error))
     print_table(table)
+    if {"elbo", "reconstruction", "kl"} <= result.keys():
+        say(wording.HOW_THE_ELBO_IS_MADE)
     if "active_units" in result:
         protocol["active_units"] = f"{result['active_units']} of {result['latent_dim']}"
     print_protocol({name: value for name, value in protocol.items() if name != "evaluations"})
 
 
-def console(width: int = 110) -> Any:
+def console(width: int = 100) -> Any:
     """A console of `rich`, which has the given width if the output is not a terminal, and takes no text as markup."""
     from rich.console import Console
 
@@ -100,15 +106,24 @@ def console(width: int = 110) -> Any:
     return Literal(width=None if sys.stdout.isatty() else width, highlight=False, markup=False, emoji=False)
 
 
-def print_table(table: Any, width: int = 110) -> None:
+def print_table(table: Any) -> None:
     """Prints a table of `rich`."""
-    console(width).print(table)
+    console().print(table)
 
 
 def print_protocol(protocol: dict[str, Any]) -> None:
     """Prints a protocol as an indented list."""
-    lines = [f"  {name.replace('_', ' ')}: {value}" for name, value in protocol.items() if value is not None]
-    console().print("protocol:", *lines, sep="\n", soft_wrap=True)
+    from kvae.training import wording
+
+    lines = [f"  {name}: {value}" for name, value in wording.of_protocol(protocol).items()]
+    console().print("protocol, which says how the numbers were measured:", *lines, sep="\n", soft_wrap=True)
+
+
+def heading(words: str, width: int = 8) -> Any:
+    """The heading of a narrow column, in several lines if it has several words."""
+    from rich.text import Text
+
+    return Text("\n".join(textwrap.wrap(words, width, break_long_words=False)))
 
 
 def three_digits(value: float | None) -> str:

@@ -8,7 +8,7 @@ import click
 
 from kvae.cli import stopping
 from kvae.cli.output import say, say_next
-from kvae.cli.shared import json_option, print_table, progress, quiet_option, quiet_tensorflow
+from kvae.cli.shared import heading, json_option, print_table, progress, quiet_option, quiet_tensorflow
 from kvae.cli.shell import RECIPE_OR_FILE, SAVED_MODELS, SETTING, SOURCE
 from kvae.cli.usage import PATH, command
 from kvae.internal import user_files
@@ -27,14 +27,14 @@ from kvae.internal.errors import UserError
     type=RECIPE_OR_FILE,
     help="The recipe of all trainings.  [default: digits_2d]",
 )
-@click.option("--dataset", metavar="SOURCE", type=SOURCE, help="The data, instead of those of the recipe.")
+@click.option("--dataset", metavar="SOURCE", type=SOURCE, help="Train on these data and not on those of the recipe.")
 @click.option(
     "--set",
     "settings",
     metavar="KEY=VALUE[,VALUE...]",
     type=SETTING,
     multiple=True,
-    help="Values of a key that `kvae keys` lists. All combinations are trained; repeatable.",
+    help="Values of a key that `kvae keys` lists. All combinations are trained. Can be given several times.",
 )
 @click.option("--out", type=PATH, help="Folder of the sweep.  [default: saved_models/<name of the recipe>_sweep]")
 @click.option("--resume", is_flag=True, help="Continue a sweep that was interrupted: give --out and no other option.")
@@ -49,9 +49,12 @@ def sweep(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Train a grid of settings, and draw the rate-distortion curve of the models."""
+    """Train one model for each combination of settings.
+
+    At the end, the rate-distortion curve is drawn: the KL term of each model against its reconstruction error.
+    """
     if resume and (recipe is not None or dataset is not None or settings or out is None):
-        raise UserError("Expected --resume with --out FOLDER alone: a sweep keeps its settings.")
+        raise UserError("Expected --resume with --out FOLDER and nothing else, because a sweep keeps its settings.")
     quiet_tensorflow()
     from kvae.training import data_defaults, sweeps
     from kvae.training.config import RunConfig, load_values
@@ -90,7 +93,7 @@ def sweep(
         _print(rows, list(made.points[0].settings))
     if errors:
         name, error = next(iter(errors.items()))
-        raise UserError(f"{len(errors)} of {len(made.points)} trainings failed. {name}: {error}")
+        raise UserError(f"{len(errors)} of {len(made.points)} trainings failed. The first of these is {name}: {error}")
     if not as_json:
         say(made.folder / "sweep.csv", made.folder / "rate_distortion.png")
         if not quiet:
@@ -105,8 +108,9 @@ def _print(rows: list[dict[str, Any]], keys: list[str]) -> None:
     from kvae.training.sweeps import short_names
 
     table = Table()
-    for title in (*short_names(keys).values(), "ELBO", "standard error", "reconstruction", "KL", "active", "epochs"):
-        table.add_column(title, justify="right")
+    titles = ("ELBO", "standard error", "reconstruction error", "KL term", "active latent dimensions", "epochs")
+    for title in (*short_names(keys).values(), *titles):
+        table.add_column(heading(title), justify="right")
     for row in rows:
         table.add_row(
             *(str(row[key]) for key in keys),
@@ -115,6 +119,7 @@ def _print(rows: list[dict[str, Any]], keys: list[str]) -> None:
             str(row["epochs"]),
         )
     print_table(table)
+    say("The ELBO, its terms and its standard error are in nats per image, on the test images; 1 nat = 1.44 bits.")
 
 
 COMMANDS = (sweep,)

@@ -42,7 +42,10 @@ KEYS = {  # the keys of a configuration that options are short for
 @quiet_option
 @json_option
 def demo(out: Path | None, quiet: bool, as_json: bool) -> None:
-    """Train, evaluate, plot, export and sample with the digits that kvae contains."""
+    """Train, evaluate, plot, export and sample on 5,000 digits.
+
+    The handwritten digits are part of kvae, so that nothing is downloaded.
+    """
     from kvae.training.config import RunConfig, load_values
     from kvae.training.runs import check_free
 
@@ -115,7 +118,7 @@ def _say_what_follows_the_demo(run: Path) -> None:
     "--recipe",
     metavar="NAME|FILE.toml",
     type=RECIPE_OR_FILE,
-    help="A recipe of kvae, as `kvae recipes` lists them, or a file.",
+    help="The settings: a recipe that `kvae recipes` lists, or a file of your own.",
 )
 @click.option(
     "--dataset",
@@ -129,7 +132,8 @@ def _say_what_follows_the_demo(run: Path) -> None:
 @click.option(
     "--distribute",
     type=Choice(("mirrored", "multiworker")),  # distribution.KINDS, whose module takes 0.2 s to import
-    help="Train on all devices of this machine, or on the workers in TF_CONFIG; then call this on each of them.",
+    help="mirrored: train on all devices of this machine. multiworker: train on all machines in TF_CONFIG; run this "
+    "command on each of them.",
 )
 @click.option(
     "--set",
@@ -137,12 +141,13 @@ def _say_what_follows_the_demo(run: Path) -> None:
     metavar="KEY=VALUE",
     type=SETTING,
     multiple=True,
-    help="Any key that `kvae keys` lists, e.g. model.beta=1.5; repeatable. The options below are for the commonest.",
+    help="Set any key that `kvae keys` lists, e.g. model.beta=1.5. Can be given several times. The options below are "
+    "short for the commonest keys.",
 )
 @click.option("--epochs", type=int, help="Number of epochs (training.epochs).")
 @click.option("--batch-size", type=int, help="Images per batch (data.batch_size).")
 @click.option("--latent-dim", type=int, help="Number of latent dimensions (model.latent_dim).")
-@click.option("--beta", type=float, help="Weight of the KL term (model.beta).")
+@click.option("--beta", type=float, help="Weight of the KL term in the loss (model.beta).")
 @click.option("--seed", type=int, help="Seed of all random numbers of the training (seed).")
 @click.option("--learning-rate", type=float, help="Learning rate (training.learning_rate).")
 @click.option("--network", metavar="KIND", type=NETWORK, help="Encoder and decoder: mlp or conv (model.network).")
@@ -162,8 +167,8 @@ def _say_what_follows_the_demo(run: Path) -> None:
     "--early-stopping",
     metavar="EPOCHS",
     type=int,
-    help="Stop after so many epochs without a better ELBO of the validation images (training.early_stopping), which "
-    "needs data.validation.",
+    help="Stop after this number of epochs without a better ELBO of the validation images (training.early_stopping). "
+    "It needs data.validation.",
 )
 @click.option(
     "--tensorboard",
@@ -187,7 +192,7 @@ def train(
 ) -> None:
     """Train a model and write its run folder.
 
-    Without --recipe and --dataset, the recipe digits_2d is used: a model of digits that kvae contains.
+    Without --recipe and --dataset, the recipe digits_2d is used, which trains on the digits that are part of kvae.
     """
     from kvae.training import distribution
     from kvae.training.config import RunConfig, collected, load_values, override, parse_setting
@@ -198,7 +203,7 @@ def train(
     given = [(_as_typed(name, value), KEYS[name], value) for name, value in short.items() if value is not None]
     given += [(f"--set {text}", *parse_setting(text)) for text in settings]
     if resume and overwrite:
-        raise UserError("Expected --resume or --overwrite. Received both.")
+        raise UserError("Expected --resume or --overwrite. Received both. Leave one of them out.")
     if recipe is not None:
         values = load_values(recipe)
     elif resume:
@@ -239,7 +244,7 @@ def train(
             sample = ("sample", trained.folder, "-o", trained.folder / "samples.png")
             say_next("draw pictures of the run, and images from it.", ("plot", trained.folder), sample)
     else:
-        say(f"Trained in {seconds:.0f} s. The chief writes {trained.folder}.")
+        say(f"Trained in {seconds:.0f} s. The chief worker writes {trained.folder}.")
 
 
 def _epochs_in_words(run: Any) -> list[str]:
@@ -257,7 +262,8 @@ def _epochs_in_words(run: Any) -> list[str]:
         if best == epochs:
             return []
         return [
-            f"trained {epochs} epochs; the validation ELBO was best after epoch {best}, see training.early_stopping"
+            f"trained {epochs} epochs; the validation ELBO was best after epoch {best}. To keep the weights of the "
+            "best epoch: --early-stopping EPOCHS"
         ]
     ended = "stopped after" if epochs < training.epochs else "trained"
     return [f"{ended} {epochs} of {training.epochs} epochs; weights of epoch {best} kept"]

@@ -42,8 +42,8 @@ def load(
         threshold: grey value in [0, 1) above which a pixel becomes 1, for `binarize="threshold"`.
         batch_size: number of images per batch; under a `tf.distribute` strategy, over all replicas together.
         drop_remainder: whether to leave out the last batch of each training epoch if it is not full.
-        streaming: whether to read the images from disk batch by batch instead of into memory; only for TFDS datasets
-            and `images:DIR`.
+        streaming: whether to read the images from disk batch by batch instead of into memory. Only TFDS datasets and
+            `images:DIR` can do so.
         seed: seed for the order and the stochastic binarization of the training data, which differ in every epoch.
         evaluation_seed: seed for the binarization of validation and test data.
         order: `shuffled`: if the order of the images means nothing, they are put into a random order before slices are

@@ -172,9 +172,9 @@ class Data:
         return self._splits["train"].images is None
 
     def images_at(self, part: str, places: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The images at given places of a split, as the model sees them; binarized as in `examples`.
+        """The images of a split with given indices, as the model sees them; binarized as in `examples`.
 
-        If the images stream from disk, all images up to the last of the places are read.
+        If the images stream from disk, all images up to the largest index are read.
 
         Args:
             part: `train`, `validation` or `test`.
@@ -184,14 +184,14 @@ class Data:
             x `[N, H, W, C]` float32.
 
         Raises:
-            UserError: if the split does not exist, no place is given, or a place is outside of the split.
+            UserError: if the split does not exist, no index is given, or an index is outside of the split.
         """
         split = self._split(part)
         if not len(places):
-            raise UserError(f"Expected at least one place of a {part} image. Received none.")
+            raise UserError(f"Expected at least one index of a {part} image. Received none.")
         wrong = [place for place in places if not 0 <= place < split.count]
         if wrong:
-            raise UserError(f"Expected places of {part} images between 0 and {split.count - 1}. Received {wrong[0]}.")
+            raise UserError(f"Expected indices of {part} images from 0 to {split.count - 1}. Received {wrong[0]}.")
         index = np.asarray(places, np.int64)
         if split.images is None:
             return self.examples(part, int(index.max()) + 1)[0][index]
@@ -202,7 +202,7 @@ class Data:
         return self._split(part).labels is not None
 
     def originals_at(self, part: str, places: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The images at given places of a split before they are binarized: their grey values or colours.
+        """The images of a split with given indices before they are binarized: their grey values or colours.
 
         Args:
             part: `train`, `validation` or `test`.
@@ -219,7 +219,7 @@ class Data:
         return unchanged.images_at(part, places)
 
     def labels_at(self, part: str, places: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The labels `[N]` of the images at given places of a split.
+        """The labels `[N]` of the images of a split with given indices.
 
         Args:
             part: `train`, `validation` or `test`.
@@ -230,16 +230,16 @@ class Data:
         """
         labels = self._split(part).labels
         if labels is None:
-            raise UserError(f"Expected {part} images with labels. These have none.")
+            raise UserError(f"Expected {part} images with labels. These images have none.")
         return labels[np.asarray(places, np.int64)]
 
     def places_of(self, part: str, label: int | str, count: int = 1) -> np.ndarray:
-        """The places in a split, from 0, of the first images of a class.
+        """The indices in a split, from 0, of the first images of a class.
 
         Args:
             part: `train`, `validation` or `test`.
             label: number of the class, or its name if the classes have names.
-            count: greatest number of places to return.
+            count: largest number of indices to return.
 
         Raises:
             UserError: if the split does not exist, has no labels, or has no image of this class.
@@ -262,7 +262,7 @@ class Data:
         if labels is None:
             raise UserError(
                 f"Expected labels, to find the images of a class. The {part} images have none. Choose images by their "
-                "place."
+                "index (--index)."
             )
         names = self.info.label_names or ()
         present = {str(number): int(number) for number in np.unique(labels)}

@@ -175,7 +175,8 @@ def hold_out(name: str, splits: dict[str, Split], label_names: tuple[str, ...] |
     split = splits["train"]
     if split.images is None and split.reordered is None:
         raise UserError(
-            f"Expected a test split in {name} for streaming. Found none: divide the files into train and test yourself."
+            f"Expected a test split in {name} for streaming. Received none. Divide the files into train and test "
+            "yourself."
         )
     if split.count < 2:
         raise UserError(f"Expected at least 2 images in {name} to hold some out for testing. Received {split.count}.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kvae.internal.errors import UserError
+from kvae.internal.next_command import kvae_command
 from kvae.runtime import cards
 
 NAMES = ("mnist_2d", "fashion_2d", "mnist_10d")
@@ -70,8 +71,8 @@ def has_no_run(path: Path) -> str:
     if str(path) not in folders():
         return ""
     return (
-        f" The pretrained model {path} is a decoder, for kvae sample and kvae.load. To make its run: kvae train "
-        f"--recipe {path}"
+        f"The pretrained model {path} is a decoder, for kvae sample and kvae.load. To make its run: "
+        f"{kvae_command('train', '--recipe', path)}"
     )
 
 

@@ -7,7 +7,7 @@ shows how far it is, `divergence.py` ends a training that diverges, `outcome.py`
 `distribution.py` supports several devices. `sweeps.py` trains a grid of settings. `runs.py` reads and writes the files
 of a run, `history.py` its history.csv, and `results.py` evaluates a finished run, completes its test images and draws
 its figures; `encodings.py` encodes images with it. `run_list.py` finds runs and their state, and `comparison.py`
-compares them.
+compares them; `wording.py` has the words of their tables.
 """
 
 from kvae.internal.lazy_imports import lazy
@@ -33,6 +33,7 @@ _MODULES = (
     "runs",
     "sweeps",
     "train_resume",
+    "wording",
 )
 __getattr__, __dir__ = lazy(
     __name__,

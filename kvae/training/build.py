@@ -27,9 +27,9 @@ NOT_OPTIONS |= {"changed_layers"}  # of a saved network
 # The options that every network has, with their defaults.
 NETWORK_DEFAULTS: dict[str, Any] = {"output_bias": "zero", "encoder_l2": 0.0, "decoder_l2": 0.0}
 NETWORK_MEANINGS = {
-    "output_bias": 'First values of the decoder\'s last biases: "zero", or "data" for the logits of the mean image.',
-    "encoder_l2": "Weight of the squared weights of the encoder in the loss.",
-    "decoder_l2": "Weight of the squared weights of the decoder in the loss.",
+    "output_bias": 'Initial biases of the decoder\'s last layer: "zero", or "data" to begin with the mean image.',
+    "encoder_l2": "L2 penalty of the encoder: this number times the sum of its squared weights is added to the loss.",
+    "decoder_l2": "L2 penalty of the decoder: this number times the sum of its squared weights is added to the loss.",
 }
 SLOTS = {"adam": 2, "adamw": 2, "adamax": 2, "rmsprop": 1, "sgd": 0}  # numbers that an optimizer stores per weight
 OUTPUT_BIASES = ("zero", "data")

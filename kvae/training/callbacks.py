@@ -14,6 +14,7 @@ from kvae.internal.tensorflow import keras, tf
 from kvae.model import sampling
 from kvae.plotting import figures
 from kvae.training import history
+from kvae.training.wording import NOT_DRAWN
 
 
 class DataEpoch(keras.callbacks.Callback):
@@ -92,12 +93,12 @@ class BatchLoss(keras.callbacks.Callback):
     """Prints the loss of a random training batch at regular times, without the penalties on weights.
 
     With the default objective it is the beta-weighted negative ELBO. The first value is printed after the first batch,
-    or after the first `steps_per_execution` batches. The choice of the examples depends only on the model's seed and
+    or after the first `steps_per_execution` batches. The choice of the images depends only on the model's seed and
     its number of steps.
 
     Args:
-        data: the data of the training. If they are streamed, the examples are chosen from the first 1,000.
-        batch_size: the number of examples per batch.
+        data: the data of the training. If they are streamed, the images are chosen from the first 1,000.
+        batch_size: the number of images per batch.
         seconds: the minimum time between two values, in seconds.
     """
 
@@ -117,7 +118,7 @@ class BatchLoss(keras.callbacks.Callback):
             return
         step = int(np.asarray(self.model.steps))
         value = float(self.losses(np.random.default_rng([self.model.seed, step])).mean())
-        print(f"epoch {self._epoch + 1}, step {step}: loss of a random training batch {value:.2f} nats")
+        print(f"epoch {self._epoch + 1}, step {step}: loss of a random training batch {value:.2f} nats per image")
         self._printed_at = time.monotonic()
 
     def losses(self, rng: np.random.Generator) -> np.ndarray:
@@ -178,4 +179,4 @@ class Plots(keras.callbacks.Callback):
                 figures.draw(kind, subject, self.folder, label=label)
             except UserError as error:
                 self.kinds.remove(kind)
-                print(f"{kind}: left out. {error}")
+                print(f"{kind}{NOT_DRAWN}{error}")

@@ -18,14 +18,22 @@ from kvae.internal import files, quantities, reading
 from kvae.internal.errors import UserError
 from kvae.internal.next_command import kvae_command
 from kvae.internal.visible import shortened, shown, visible
-from kvae.training import history, run_list
+from kvae.training import history, run_list, wording
 from kvae.training.runs import Run
 
-HEADINGS = ("run", "protocol", "ELBO", "difference", "bound", "KL", "active units", "epochs", "time", "weights", "size")
-KEY = (
-    "In nats per image, with standard errors: the ELBO, its difference from that of the best run (*), the bound of log "
-    "p(x) with K samples, and the KL term."
+HEADINGS = (
+    "run",
+    "protocol",
+    "ELBO",
+    "difference from best",
+    "bound of log p(x)",
+    "KL term",
+    "active latent dimensions",
+    "epochs",
+    "training time",
+    "model file",
 )
+ESTIMATES = ("ELBO", "difference from best", "bound of log p(x)")  # columns of numbers with a standard error
 TABLE, PAGE, CURVES = "comparison.csv", "comparison.md", "elbo_curves.png"
 # What a protocol states about the model and its training, and not about the measurement. `noise` is the version of the
 # random numbers, and `kl` the way of computing the KL term: both change the estimate only by its error.
@@ -102,17 +110,18 @@ class Comparison(NamedTuple):
             if self.close:
                 names = ", ".join(self.close)
                 lines.append(
-                    f"Within two standard errors of the best ({self.runs[0].name}), so not clearly worse: {names}."
+                    f"Not clearly worse than {self.runs[0].name}, because the difference is at most two standard "
+                    f"errors: {names}."
                 )
             elif all(self.difference(run)[1] is not None for run in self.runs[1:]):  # type: ignore[index]
-                lines.append(f"{self.runs[0].name} is the best by more than two standard errors.")
+                lines.append(f"{self.runs[0].name} is better than all others by more than two standard errors.")
             lines.append(
-                "The standard errors of differences are unpaired: they treat the images of both runs as independent. "
-                "On the same images, the error of a paired difference is usually smaller; it is not known here."
+                "The standard error of a difference is unpaired: it is computed as if each run had been measured on "
+                "other images. For the same images it is usually smaller, which these files do not tell."
             )
         if self.ranked and self.differing:
-            lines.append(f"The protocols differ, so these ranks may mean nothing: {self.differences()}.")
-        return lines + [f"{name}: left out. {reason}" for name, reason in self.left_out.items()]
+            lines.append(f"The protocols differ, so this order may mean nothing: {self.differences()}.")
+        return lines + [f"{name} is not compared. {reason}" for name, reason in self.left_out.items()]
 
     def differences(self) -> str:
         """The keys that differ, each with its values and the runs that have them."""
@@ -122,7 +131,7 @@ class Comparison(NamedTuple):
             for run, value in zip(self.runs, values, strict=True):
                 names.setdefault("none" if value is None else shown(value, 60), []).append(run.name)
             texts = [f"{value} for {_few(having)}" for value, having in names.items()]
-            parts.append(f"{key} ({'; '.join(texts)})")
+            parts.append(f"{wording.in_words(key)} ({'; '.join(texts)})")
         return ", ".join(parts)
 
 
@@ -312,7 +321,6 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
                 "" if run.active_units is None else f"{run.active_units} of {run.latent_dim}",
                 f"{run.epochs} of {run.planned_epochs}" if stopped else str(run.epochs or ""),
                 "" if run.training_seconds is None else quantities.duration(run.training_seconds),
-                "" if run.parameters is None else f"{run.parameters:,}",
                 quantities.size(run.bytes),
             ]
         )
@@ -324,6 +332,14 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     if comparison.differing:
         kept.insert(1, HEADINGS.index("protocol"))
     return [HEADINGS[column] for column in kept], [[row[column] for column in kept] for row in table]
+
+
+def key(comparison: Comparison) -> str:
+    """Sentences that explain the table."""
+    text = "The ELBO, the bound and the KL term are in nats per image, ± the standard error; 1 nat = 1.44 bits."
+    if any(run.log_likelihood is not None for run in comparison.runs):
+        text += " K is the number of draws of z per image for the bound."
+    return f"{text} * is the best run." if comparison.ranked and len(comparison.runs) > 1 else text
 
 
 def _with_error(value: float | None, error: float | None) -> str:
@@ -383,7 +399,7 @@ def _as_markdown(comparison: Comparison, curves: bool) -> str:
     headings, table = cells(comparison)
     lines = ["# Comparison of runs", "", _row(headings), _row([":--", *["--:"] * (len(headings) - 1)])]
     lines += [_row([_escaped(cell) for cell in row]) for row in table]
-    lines += ["", KEY, ""]
+    lines += ["", key(comparison), ""]
     lines += [f"- {_escaped(note)}" for note in comparison.notes()]
     lines += ["", "## Protocol", ""]
     for letter, protocol in protocols(comparison).items():
@@ -398,11 +414,8 @@ def protocols(comparison: Comparison) -> dict[str, str]:
     """What the measurements of each letter have in common, as a line."""
     result: dict[str, str] = {}
     for run, letter in zip(comparison.runs, comparison.letters, strict=True):
-        facts = [
-            f"{key}: {shortened(str(value), 100)}"
-            for key, value in run.protocol.items()
-            if key not in OF_THE_MODEL and value is not None
-        ]
+        measured = {key: value for key, value in run.protocol.items() if key not in OF_THE_MODEL}
+        facts = [f"{words}: {shortened(str(value), 100)}" for words, value in wording.of_protocol(measured).items()]
         result.setdefault(letter, "; ".join(facts))
     return result
 

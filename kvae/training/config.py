@@ -54,26 +54,28 @@ class DataConfig(_Section):
     source: Annotated[str, AfterValidator(_no_null)] = "mnist5k"
     """The data: mnist5k, a TFDS dataset such as mnist, idx:DIR, csv:FILE, npz:FILE or images:DIR."""
     train: str = "train"
-    """The images for training: a split or a slice of one, e.g. train[:90%]."""
+    """The images for training: a split, or a slice of a split, e.g. train[:90%]."""
     validation: str | None = None
     """The images that are evaluated during training, e.g. train[90%:]; none by default."""
     test: str = "test"
     """The images of the final evaluation."""
     binarize: Literal["threshold", "stochastic", "fixed", "none"] = "threshold"
-    """How grey pixels become 0 or 1: above a threshold, or drawn with their grey value as the probability, anew in
-    every epoch (stochastic) or once (fixed). With none they stay grey."""
+    """How grey pixels become 0 or 1. threshold: 1 if they are above data.threshold; stochastic: at random, with the
+    grey value as the probability of 1, drawn again in every epoch; fixed: at random, but drawn only once; none: they
+    stay grey."""
     threshold: Real = Field(0.5, ge=0, lt=1)
-    """The grey value above which a pixel is 1, for binarize = "threshold"."""
+    """The grey value above which a pixel is 1, if data.binarize is threshold."""
     batch_size: Whole = 100
-    """The number of images per batch."""
+    """The number of images in a batch."""
     drop_remainder: bool = False
     """Whether to leave out the last batch of an epoch if it is not full."""
     streaming: bool = False
-    """Whether to read the images from disk in batches, for sets that do not fit into memory."""
+    """Whether to read the images from disk in batches, for datasets that do not fit into memory."""
     evaluation_seed: Seed = 0
     """The seed with which validation and test images are binarized."""
     order: Literal["shuffled", "source"] = "shuffled"
-    """The order of images whose order is no part of the dataset, such as the pictures of a folder."""
+    """shuffled: images whose order means nothing, such as the pictures of a folder, are put into a random order, which
+    is the same in every run; source: all images keep the order of the files."""
 
 
 class PartConfig(BaseModel):
@@ -103,15 +105,15 @@ class ModelConfig(_Section):
     """The size of the latent space and the parts of the model, as in `kvae.VAE`."""
 
     latent_dim: Whole = 2
-    """The number of latent dimensions."""
+    """The number of latent dimensions, the length of z."""
     network: PartConfig = PartConfig(kind=KINDS["network"])
-    """The kind of the encoder and of the decoder, which mirrors it."""
+    """The kind of the encoder and of the decoder, which has the same layers in reverse."""
     likelihood: PartConfig = PartConfig(kind=KINDS["likelihood"])
-    """The kind of p(x|z), which says how the pixels of an image vary around its mean."""
+    """The kind of p(x|z): how the pixels of an image vary around the mean that the decoder predicts from z."""
     prior: PartConfig = PartConfig(kind=KINDS["prior"])
-    """The kind of p(z), from which new images are drawn."""
+    """The kind of p(z): how z is distributed before an image is seen. New images begin with a draw from it."""
     posterior: PartConfig = PartConfig(kind=KINDS["posterior"])
-    """The kind of q(z|x), which the encoder predicts."""
+    """The kind of q(z|x): how z is distributed for one image. The encoder predicts its parameters."""
     objective: PartConfig = PartConfig(kind=KINDS["objective"])
     """The kind of the loss that training minimises."""
 
@@ -135,21 +137,22 @@ class TrainingConfig(_Section):
     final_learning_rate: Real = Field(0.0, ge=0)
     """The learning rate at the end of the schedule."""
     warmup_epochs: Real = Field(0.0, ge=0)
-    """The epochs in which the learning rate grows from 0; at most half of the training."""
+    """The number of epochs at the start in which the learning rate grows from 0; at most half of all epochs."""
     beta_warmup_epochs: Real = Field(0.0, ge=0)
-    """The epochs in which beta, the weight of the KL term, grows from 0."""
+    """The number of epochs at the start in which beta, the weight of the KL term, grows from 0 to its value."""
     early_stopping: Whole | None = None
-    """The number of epochs without a better ELBO of the validation images after which training stops."""
+    """Training stops after this number of epochs without a better ELBO of the validation images, and keeps the best
+    weights. By default it does not stop early."""
     monitor_test: bool = False
     """Whether to show the ELBO of the test images during training if there are no validation images."""
     monitor_every: Whole = 1
     """The number of epochs between two evaluations of the validation or test images."""
     show_batch_seconds: Annotated[Real, Field(ge=0)] | None = None
-    """The seconds between two printed losses of a random training batch; none are printed by default."""
+    """The seconds between two printed losses of a random training batch. By default none are printed."""
     plots: tuple[str, ...] = ()
-    """The kinds of figures to draw, as in `kvae plot`, also with options: `lattice(n=50)`."""
+    """The kinds of figures to draw, as in `kvae plot`. A kind can have options: `lattice(n=50)`."""
     plots_every: Whole | None = None
-    """The number of epochs between two drawings; by default figures are drawn only at the end."""
+    """The number of epochs between two drawings of the figures. By default they are drawn only at the end."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     """The precision of the networks; all densities are computed in float32."""
     jit_compile: bool | Literal["auto"] = "auto"
@@ -184,7 +187,9 @@ class RunConfig(_Section):
                 "data.validation='train[90%:]'; stopping on the test set would make its ELBO too good"
             )
         if training.early_stopping is not None and training.monitor_every > 1:
-            raise ValueError("training.early_stopping needs training.monitor_every=1, a val_elbo after every epoch")
+            raise ValueError(
+                "training.early_stopping needs training.monitor_every=1, so that the ELBO is measured after every epoch"
+            )
         if training.schedule == "exponential" and training.final_learning_rate == 0:
             raise ValueError("training.schedule='exponential' needs training.final_learning_rate above 0")
         if training.final_learning_rate > 0 and training.schedule == "constant":
@@ -409,7 +414,7 @@ def _unknown_key(key: str) -> UserError:
     """The error for a key that does not exist; a key of the same name in another section is the nearest."""
     valid, name = keys(), key.rsplit(".", 1)[-1]
     same_name = [other for other in valid if other.rsplit(".", 1)[-1] == name]
-    return unknown("key", key, valid, same_name, f"All keys: {kvae_command('keys')}")
+    return unknown("key", key, valid, same_name, f"To list all keys: {kvae_command('keys')}")
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

@@ -57,8 +57,8 @@ def workers() -> Workers:
     addresses = getattr(result.cluster, result.task.type)
     if result.task.index >= len(addresses):
         raise UserError(
-            f"Expected a task among the {len(addresses)} of type {result.task.type} in TF_CONFIG. "
-            f"Received index {result.task.index}."
+            f"Expected a task index in TF_CONFIG below {len(addresses)}, the number of addresses of type "
+            f"{result.task.type}. Received {result.task.index}."
         )
     return result
 

@@ -88,7 +88,7 @@ class StopAtDivergence(keras.callbacks.Callback):
         names = self._not_finite()
         if names:
             step = int(np.asarray(self.model.steps))
-            self._stop("at its end", f"{finite.listed(names)}, although the loss was", step, ())
+            self._stop("at its end", f"{finite.listed(names)}, although the loss was finite", step, ())
         self._losses.append(float((logs or {}).get("loss", math.nan)))
 
     def _not_finite(self) -> list[str]:
@@ -100,7 +100,7 @@ class StopAtDivergence(keras.callbacks.Callback):
         variances = [value for each in self._log_variances if np.isfinite(value := np.exp(each))]
         seen = Seen(step, terms, before, self._losses, float(variances[-1]) if variances else None)
         raise UserError(
-            f"The training diverged in epoch {self._epoch} {when}. Not finite: {what}. {self._kept()} "
+            f"The training diverged in epoch {self._epoch} {when}. NaN or infinite: {what}. {self._kept()} "
             f"What to try: {'; '.join(advice(self._config, seen))}."
         )
 
@@ -108,7 +108,7 @@ class StopAtDivergence(keras.callbacks.Callback):
         """What remains of the training, and how to go on from it."""
         latest = checkpoints.latest_checkpoint(self._checkpoints)
         if latest is None:
-            return "There is no checkpoint yet, so nothing is lost with --overwrite."
+            return "There is no checkpoint yet, so train again with --overwrite."
         resume = kvae_command("train", "--resume", "--out", self._folder)
         return (
             f"The checkpoint of epoch {int(latest.name.rpartition('-')[2])} is kept. {resume} goes on from it, but "
@@ -127,7 +127,9 @@ def advice(config: RunConfig, seen: Seen) -> list[str]:
     if seen.step > 1 or not seen.terms:
         return [*found, _rate(config, seen)]
     # No step had changed a weight, so the learning rate is not the cause.
-    return found or ["other initial weights, because the loss was not finite before the first of them had changed"]
+    return found or [
+        "another seed, for other initial weights, because the loss was not finite before the first step changed them"
+    ]
 
 
 def _penalties(config: RunConfig, seen: Seen) -> str | None:

@@ -72,7 +72,7 @@ def encode(
     data = load_data(config)
     if tuple(data.info.image_shape) != tuple(vae.image_shape):
         raise UserError(
-            f"Expected images of {_shape(vae.image_shape)}, as the run was trained with. Received images of "
+            f"Expected images of {_shape(vae.image_shape)}, like those that the run was trained on. Received images of "
             f"{_shape(data.info.image_shape)} in {data.info.source}. Resize them, or choose another run."
         )
     parts = [part for part in PARTS if data.info.sizes[part]] if split == ALL else [split]
@@ -135,7 +135,7 @@ def check_output(path: Path, overwrite: bool) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"Expected a file that ends with .npz or .csv. Received {str(path)!r}.")
     if os.path.lexists(path) and not overwrite:
-        raise UserError(f"{str(path)!r} exists. Replace it with overwrite (--overwrite) or choose another file.")
+        raise UserError(f"{str(path)!r} exists. Replace it with overwrite (--overwrite), or choose another file.")
     files.check_file(path)
 
 

@@ -76,7 +76,7 @@ def of_parts() -> Iterator[Key]:
             for name, default in {**build.options_of(cls), **common}.items():
                 meaning = build.NETWORK_MEANINGS[name] if name in common else _argument(cls, name)
                 if name in SHORT:
-                    meaning += f" Short: model.{name}."
+                    meaning += f" Short key: model.{name}."
                 type_ = TYPES.get(type(default), "text")
                 yield Key(f"model.{part}", kind, f"model.{part}.{name}", type_, default, meaning)
 

@@ -48,7 +48,7 @@ class Lines(keras.callbacks.Callback):
         self._start = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        numbers = {"ELBO": "elbo", self.held_out: "val_elbo", "loss": "loss", "KL": "kl"}
+        numbers = {"ELBO": "elbo", f"{self.held_out} ELBO": "val_elbo", "loss": "loss", "KL": "kl"}
         shown = [f"{name} {plain(logs[key])}" for name, key in numbers.items() if key in (logs or {})]
         count = f"epoch {epoch + 1:{len(str(self.epochs))}}/{self.epochs}: "
         print(count + ", ".join([*shown, f"{time.monotonic() - self._start:.1f} s"]), flush=True)

@@ -17,6 +17,7 @@ from kvae.plotting.figures import Subject
 from kvae.training.config import RunConfig
 from kvae.training.runs import Run
 from kvae.training.train_resume import load_data, protocol
+from kvae.training.wording import NOT_DRAWN
 
 
 def subject_of(run: Run) -> Subject:
@@ -110,7 +111,7 @@ def draw(
         except figures.Unsuitable as error:
             if kinds:
                 raise
-            yield f"{kind}: left out. {error}"
+            yield f"{kind}{NOT_DRAWN}{error}"
 
 
 def plot_options(config: RunConfig, kind: str) -> dict[str, Any]:
@@ -164,7 +165,9 @@ def complete(
     if number is not None:
         check_whole("number", number)
     if index is not None and (digit is not None or number is not None):
-        raise UserError("Expected either index=, or digit= and number=. Received index= together with one of these.")
+        raise UserError(
+            "Expected either index=, or digit= and number=. Received index= together with one of the others."
+        )
     folder = folder or run.plots
     files.check_folder(folder)
     subject = subject_of(run)

@@ -99,9 +99,12 @@ class Run:
         folder = Path(folder)
         partials.recover(folder.parent)  # a process that replaced the run may have been killed in between
         if not (folder / "config.json").is_file():
+            reason = (
+                "has no config.json" if folder.is_dir() else "is no folder" if folder.exists() else "does not exist"
+            )
             raise UserError(
-                f"Expected the folder of a run, with a config.json. Received {str(folder)!r}, which is not one."
-                f"{pretrained.has_no_run(folder)}"
+                f"Expected the folder of a run. {str(folder)!r} is not a run folder: it {reason}. "
+                + (pretrained.has_no_run(folder) or f"To list the runs: {kvae_command('list')}")
             )
         values = files.read_json(folder / "config.json")
         facts = {key: value for key, value in values.items() if key != "config"} if isinstance(values, dict) else {}
@@ -212,7 +215,7 @@ class Run:
         return vae
 
     def evaluation(self) -> dict[str, Any]:
-        """The content of evaluation.json; raises `UserError` if it is missing, damaged or no evaluation."""
+        """The content of evaluation.json; raises `UserError` if it is missing, damaged or not an evaluation."""
         return read_evaluation(self.folder / "evaluation.json")
 
     def model_digest(self) -> str:
@@ -250,7 +253,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     """Reads an evaluation that kvae wrote.
 
     Raises:
-        UserError: if the file cannot be read, is damaged, or is no evaluation.
+        UserError: if the file cannot be read, is damaged, or is not an evaluation.
     """
     content = sealed.read(path)
     numbers = {name: value for name, value in content.items() if name != "protocol"}

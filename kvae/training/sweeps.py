@@ -63,7 +63,9 @@ class Sweep:
         """
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{str(folder)!r} exists. Continue a sweep with --resume, or choose another --out.")
+            raise UserError(
+                f"{str(folder)!r} exists. To continue a sweep there: --resume. For a new one choose another --out."
+            )
         points = [point._replace(config=with_absolute_source(point.config)) for point in points]
         stated = [{**point._asdict(), "config": point.config.to_dict()} for point in points]
         sealed.write(folder / "sweep.json", {"points": stated})
@@ -78,9 +80,7 @@ class Sweep:
         """
         folder = Path(folder)
         if not (folder / "sweep.json").is_file():
-            raise UserError(
-                f"Expected the folder of a sweep, with a sweep.json. Received {str(folder)!r}, which is not one."
-            )
+            raise UserError(f"Expected the folder of a sweep. {str(folder)!r} is not a sweep: it has no sweep.json.")
         stated: Any = sealed.read(folder / "sweep.json").get("points")
         try:
             points = [

@@ -147,6 +147,8 @@ def _resume(run: Run, received: RunConfig | None, options: _Options) -> Run:
         expected = f"Expected {run.folder / 'config.json'} with the settings with which the training began."
         _accepted(begun, saved, expected, "Restore them.")
     config = saved
+    if received is not None:  # the words about a recipe are no setting, and another version may have other ones
+        received = received.model_copy(update={"description": saved.description})
     if received is not None and "order" not in received.data.model_fields_set:  # that of an earlier version is another
         ordered = received.data.model_copy(update={"order": saved.data.order})
         received = received.model_copy(update={"data": ordered})
@@ -159,7 +161,8 @@ def _resume(run: Run, received: RunConfig | None, options: _Options) -> Run:
         raise UserError(f"{str(run.folder)!r} has no checkpoint to continue from. Train again with another --out.")
     if state is not None and state.epochs > config.training.epochs:
         raise UserError(
-            f"Expected at least the {state.epochs} epochs that are trained. Received {config.training.epochs}."
+            f"Expected at least {state.epochs} epochs, because the run has finished so many. Received "
+            f"{config.training.epochs}."
         )
     trained = state is None or state.stopped or state.epochs == config.training.epochs
     if run.finished and trained and not longer:
@@ -299,7 +302,7 @@ def _call_fit(session: _Session, stopping: callbacks.EarlyStopping | None) -> No
     except tf.errors.OpError as error:
         if distribution.lost_worker(session.vae.distribute_strategy, error):
             raise UserError(
-                f"Another worker has ended. Start all of them again with --resume --out {session.run.folder}."
+                f"Another worker has ended. Start all workers again with --resume --out {session.run.folder}."
             ) from error
         data.check()  # names the file, if a file was damaged since the start
         if config.data.streaming and isinstance(error, tf.errors.InvalidArgumentError):

@@ -1,6 +1,7 @@
 """`kvae list` and `kvae compare`: what they print, their exit status, and that they do not need TensorFlow."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -34,12 +35,13 @@ def test_list_prints_one_line_per_run_and_what_to_do(call, runs):
     status, out, err = call("list", runs)
     assert (status, err) == (0, "")
     heading, better, worse, remark, others = out.splitlines()
-    assert heading.split() == ["run", "state", "dataset", "recipe", "epochs", "ELBO", "size", "bundle", "changed"]
+    assert heading.split("  ")[0] == "run"
+    assert "ELBO in nats" in heading
     assert better.split()[:2] == ["better", "interrupted"]
     assert worse.split()[:2] == ["group/worse", "finished"]
     assert "-12.00 ± 0.30" in worse
     assert remark.endswith(f"kvae train --resume --out {runs / 'better'}")
-    assert others == "Not runs: notes"
+    assert others.endswith("not runs: notes")
 
 
 def test_list_as_json_has_every_run(call, runs):
@@ -62,7 +64,7 @@ def test_list_in_a_terminal_is_a_table(call, runs, monkeypatch):
 def test_list_without_any_run_says_how_to_make_one(call, tmp_path):
     status, out, _ = call("list")
     assert status == 0
-    assert out.startswith("No runs in 'saved_models'. To train one: kvae demo")
+    assert "no runs in 'saved_models'. To train one: kvae demo" in out
     status, _, err = call("list", "nothing")
     assert status == 2
     assert err.count("\n") == 1
@@ -97,8 +99,8 @@ def test_compare_refuses_to_rank_other_protocols_and_names_the_keys(call, runs, 
     with_other_protocol(runs / "better")
     status, out, err = call("compare", runs)
     assert status == 2
-    assert "│ better      │ A " in out
-    assert "│ group/worse │ B " in out
+    assert re.search(r"^ better +A ", out, re.MULTILINE)
+    assert re.search(r"^ group/worse +B ", out, re.MULTILINE)
     assert err.count("\n") == 1
     assert "These differ: dataset ('other' for better;" in err
     assert "--any-protocol" in err
@@ -113,7 +115,7 @@ def test_compare_names_the_command_for_a_run_without_an_evaluation(call, runs):
     (runs / "better" / "evaluation.json").unlink()
     status, out, _ = call("compare", runs)
     assert status == 0
-    assert f"better: left out. It has no evaluation. To make one: kvae evaluate {runs / 'better'}" in out
+    assert f"better is not compared. It has no evaluation. To make one: kvae evaluate {runs / 'better'}" in out
 
 
 def test_neither_command_imports_tensorflow(runs, tmp_path):

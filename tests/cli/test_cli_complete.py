@@ -48,8 +48,8 @@ def test_complete_prints_scores_beside_both_baselines_with_the_protocol(call, ru
     status, out, _ = call("complete", run, "-n", 3, *FEW)
     assert status == 0
     for words in (
-        "log p(missing | observed), nats per image", "standard error", "kvae, importance sampling",
-        "baseline: encoding the image with zeros", "baseline: independent pixel means", "of 3 converged",
+        "log p(missing | observed)", "mean, nats per image", "standard error", "kvae, importance sampling",
+        "baseline: encode with 0", "baseline: mean of each training pixel", "of 3 images converged",
         "dataset: mnist5k", "test images: the first 3", "observed: top", "inference: 100 Adam steps",
         "latent samples: 20",
     ):  # fmt: skip

@@ -54,7 +54,7 @@ def test_plot_writes_into_another_folder_and_says_so_in_json(call, trained):
 
 def test_plot_tells_in_json_what_it_left_out(call, trained, monkeypatch):
     monkeypatch.setattr(
-        "kvae.training.results.draw", lambda *_, **__: iter([Path("a.png"), "lattice: left out. Expected: 2."])
+        "kvae.training.results.draw", lambda *_, **__: iter([Path("a.png"), "lattice: not drawn. Expected: 2."])
     )
     assert json.loads(call("plot", trained, "--json")[1]) == {
         "files": ["a.png"],
@@ -92,8 +92,25 @@ def test_export_prints_the_model_card_as_json(call, trained):
 
 
 def test_a_protocol_is_an_indented_list_without_what_is_missing(capsys):
-    shared.print_protocol({"dataset": "mnist5k", "validation": None, "elbo_draws": 8})
-    assert capsys.readouterr().out == "protocol:\n  dataset: mnist5k\n  elbo draws: 8\n"
+    shared.print_protocol({"dataset": "mnist5k", "validation": None, "my_own": 8})
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.startswith("protocol")
+    assert lines == ["  dataset: mnist5k", "  my own: 8"]
+
+
+def test_a_protocol_speaks_of_images_also_if_its_file_speaks_of_examples(capsys):
+    shared.print_protocol({"examples": 60, "units": "nats per example"})
+    assert capsys.readouterr().out.splitlines()[1:] == ["  number of images: 60", "  units: nats per image"]
+
+
+def test_an_evaluation_has_its_terms_in_words_and_says_how_they_belong_together(capsys):
+    terms = {"elbo": -3.0, "reconstruction": 2.0, "kl": 1.0, "own": 4.0}
+    shared.print_evaluation({**terms, **{f"{name}_standard_error": 0.1 for name in terms}, "protocol": {}})
+    out = capsys.readouterr().out
+    assert all(words in out for words in ("│ ELBO ", "│ reconstruction error ", "│ KL term ", "│ own "))
+    assert "ELBO = -(reconstruction error + KL term)" in out
+    shared.print_evaluation({"own": -3.0, "own_standard_error": 0.1, "protocol": {}})
+    assert "ELBO" not in capsys.readouterr().out
 
 
 # --- options of train that are short for a key

@@ -24,10 +24,10 @@ def test_plot_draws_every_kind(call, run):
 def test_plot_leaves_out_what_does_not_suit_and_says_why(call, odd):
     status, out, _ = call("plot", odd)
     assert status == 0
-    reasons = dict(line.split(": left out. ") for line in out.splitlines() if ": left out. " in line)
+    reasons = dict(line.split(": not drawn. ") for line in out.splitlines() if ": not drawn. " in line)
     assert set(reasons) == {"lattice", "map", "posterior_contours"}
     assert reasons["lattice"] == "Expected a model with 2 latent dimensions, a plane. This model has 3."
-    assert {Path(line).name for line in out.splitlines() if ": left out. " not in line} == {
+    assert {Path(line).name for line in out.splitlines() if ": not drawn. " not in line} == {
         "samples.png", "samples_grid.png", "samples_strip.png", "reconstructions.png", "reconstructions_draws.png",
         "latent_scatter.png", "interpolation.png", "learning_curves.png", "completion.png",
     }  # fmt: skip

@@ -68,14 +68,14 @@ def test_images_at_places_of_a_folder_are_those_of_the_archive(load, folder, kin
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_place_out_of_range_is_refused(folder, streaming, places, received):
     data = kvae.data.load(folder, order="source", batch_size=20, streaming=streaming)
-    with pytest.raises(UserError, match=f"places of train images between 0 and 49. Received {received}"):
+    with pytest.raises(UserError, match=f"indices of train images from 0 to 49. Received {received}"):
         data.images_at("train", places)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_no_place_is_refused(folder, streaming):
     data = kvae.data.load(folder, order="source", batch_size=20, streaming=streaming)
-    with pytest.raises(UserError, match="at least one place of a train image"):
+    with pytest.raises(UserError, match="at least one index of a train image"):
         data.images_at("train", [])
 
 

@@ -41,9 +41,9 @@ def test_held_out_labels_belong_to_their_images(tmp_path):
 
 
 BAD_IDX = {
-    "truncated data": (lambda good: good[:-1], "truncated"),
-    "truncated header": (lambda good: good[:10], "truncated"),
-    "trailing bytes": (lambda good: good + b"\0", "left over"),
+    "truncated data": (lambda good: good[:-1], "too short"),
+    "truncated header": (lambda good: good[:10], "too short"),
+    "trailing bytes": (lambda good: good + b"\0", "too long"),
     "wrong magic": (lambda good: b"PK" + good[2:], "two zero bytes"),
     "empty file": (lambda good: b"", "two zero bytes"),
     "floats": (lambda good: idx_bytes(greys(), kind=13), "type 13"),

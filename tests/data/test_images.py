@@ -103,7 +103,7 @@ def spoil_depth(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (spoil_nothing, "No picture in"),
+        (spoil_nothing, "Expected pictures in"),
         (spoil_size, "000.png is 4 x 4 L, zzz.png is 5 x 5 L"),
         (spoil_file, r"Could not read .*zzz\.png"),
         (spoil_text, r"Could not read .*zzz\.png"),
@@ -153,7 +153,9 @@ def test_hidden_files_and_folders_are_no_images_and_no_classes_and_are_counted(t
             save_pictures(tmp_path / part / label, greys(3))
         write(tmp_path / part / name)
         write(tmp_path / part / "cats" / name)
-    with pytest.warns(KvaeWarning, match=rf"^Left out of images:.*: hidden files or folders: 4, such as '{name[:5]}"):
+    with pytest.warns(
+        KvaeWarning, match=rf"^images:.* these are not used: hidden files or folders \(4, such as '{name[:5]}"
+    ):
         source = open_source(f"images:{tmp_path}", streaming)
     assert source.label_names == ("cats", "dogs")
     assert {part: split.count for part, split in source.splits.items()} == {"train": 6, "test": 6}
@@ -174,7 +176,7 @@ def test_other_files_and_links_to_folders_are_left_out_and_counted(tmp_path):
     (tmp_path / "data" / "a" / "broken.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / "data" / "a" / "itself.png").symlink_to("itself.png")
     (tmp_path / "data" / "a" / "up").symlink_to(tmp_path / "data")
-    left_out = r"links to folders: 1, such as 'up'; files that are no pictures: 5, such as 'README.txt'\."
+    left_out = r"links to folders \(1, such as 'up'\); files that are not pictures \(5, such as 'README.txt'\)\."
     with pytest.warns(KvaeWarning, match=left_out):
         source = open_source(f"images:{tmp_path / 'data'}")
     assert (source.label_names, source.splits["train"].count + source.splits["test"].count) == (("a",), 3)
@@ -247,7 +249,7 @@ UNSTREAMED = {
     "GIF": ("GIF", "P", {}, "GIF of mode P"),
     "TIFF": ("TIFF", "L", {}, "TIFF of mode L"),
     "WebP": ("WEBP", "RGB", {}, "WEBP of mode RGB"),
-    "turned": ("JPEG", "RGB", {"exif": TURNED}, "JPEG of mode RGB, turned by its EXIF data"),
+    "turned": ("JPEG", "RGB", {"exif": TURNED}, "JPEG of mode RGB, rotated by its EXIF data"),
 }
 
 

@@ -151,7 +151,7 @@ def test_batch_losses_are_printed_at_most_every_so_many_seconds(small, capsys, m
         callback.model.steps.assign(step)
         callback.on_train_batch_end((step - 1) % 4)
     lines = capsys.readouterr().out.splitlines()
-    expected = r"epoch (\d), step (\d): loss of a random training batch \d+\.\d\d nats"
+    expected = r"epoch (\d), step (\d): loss of a random training batch \d+\.\d\d nats per image"
     found = [tuple(map(int, re.fullmatch(expected, line).groups())) for line in lines]
     assert found == [(1 if step <= 4 else 2, step) for step in steps]
 
@@ -315,6 +315,6 @@ def test_a_plot_that_does_not_suit_is_left_out_with_a_line_and_training_goes_on(
     drawing = attached(callbacks.Plots(small, tmp_path, ["lattice", "samples"], every=1), latent_dim=3)
     after(drawing, {}, {})
     lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.startswith("lattice: left out.") and "This model has 3" in line] == lines
+    assert [line for line in lines if line.startswith("lattice: not drawn.") and "This model has 3" in line] == lines
     assert len(lines) == 1
     assert (tmp_path / "samples_epoch_0002.png").is_file()

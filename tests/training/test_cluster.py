@@ -33,7 +33,7 @@ def tf_config(addresses, index, kind="worker"):
         ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}', "task.type"),
         (tf_config(WORKERS, 2), "Received index 2"),
         (tf_config(WORKERS, -1), "task.index"),
-        (tf_config(WORKERS, 0, kind="chief"), "among the 0 of type worker"),
+        (tf_config(WORKERS, 0, kind="chief"), "below 0, the number of addresses of type worker"),
     ],
 )
 def test_an_invalid_tf_config_is_explained(text, said, monkeypatch):
@@ -219,7 +219,7 @@ def test_a_killed_worker_ends_the_training_which_resume_takes_up(alone, tmp_path
         chief.kill()
         other.kill()
     assert chief.returncode == 2, errors[-3000:]
-    assert f"Start all of them again with --resume --out {run}" in errors
+    assert f"Start all workers again with --resume --out {run}" in errors
     assert len(history.read(run / "history.csv")["epoch"]) < 6
 
     ended(both("--resume"))

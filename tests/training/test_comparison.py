@@ -10,7 +10,7 @@ from PIL import Image
 
 from kvae.internal import files, sealed
 from kvae.internal.errors import UserError
-from kvae.training import comparison
+from kvae.training import comparison, wording
 from kvae.training.runs import Run
 
 
@@ -38,7 +38,7 @@ def test_runs_of_one_protocol_are_ranked_by_their_elbo(make):
     assert compared.ranked
     assert names(compared) == ["high", "middle", "low"]
     assert [row["rank"] for row in comparison.rows(compared)] == [1, 2, 3]
-    assert "high is the best by more than two standard errors." in compared.notes()
+    assert "high is better than all others by more than two standard errors." in compared.notes()
 
 
 def test_a_difference_has_the_standard_error_of_independent_sets(make):
@@ -54,14 +54,14 @@ def test_a_run_within_two_standard_errors_is_named(make, elbo, close):
     """The standard error of the difference is 0.5, from 0.3 and 0.4."""
     compared = comparison.compare([make("a", -8.0, 0.3), make("b", elbo, 0.4)])
     assert compared.close == close
-    assert any("not clearly worse: b." in note for note in compared.notes()) == bool(close)
+    assert any("Not clearly worse than a" in note and note.endswith(": b.") for note in compared.notes()) == bool(close)
     assert any("unpaired" in note for note in compared.notes())
 
 
 def test_a_run_without_a_standard_error_is_neither_close_nor_clearly_worse(make):
     compared = comparison.compare([make("a", -8.0, 0.3), make("b", -8.1, None)])
     assert compared.close == []
-    assert not any("is the best by" in note for note in compared.notes())
+    assert not any("better than all others" in note for note in compared.notes())
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_another_protocol_is_marked_and_not_ranked(make, key):
     assert list(compared.differing) == [key]
     assert compared.letters == ["A", "B", "A"]
     assert names(compared) == ["a", "b", "c"]
-    assert f"{key} (" in compared.differences()
+    assert f"{wording.in_words(key)} (" in compared.differences()
     assert "'other' for b" in compared.differences()
     assert [row["rank"] for row in comparison.rows(compared)] == [None] * 3
 
@@ -83,7 +83,7 @@ def test_other_protocols_are_ranked_on_demand_with_a_warning(make):
     compared = comparison.compare(folders, any_protocol=True)
     assert names(compared) == ["b", "a"]
     assert compared.letters == ["A", "B"]
-    assert any("these ranks may mean nothing: dataset" in note for note in compared.notes())
+    assert any("may mean nothing: dataset" in note for note in compared.notes())
 
 
 @pytest.mark.parametrize("key", ["train", "validation", "prior", "posterior", "kl", "noise", "evaluations"])

@@ -99,38 +99,46 @@ def spiky(monkeypatch):
 DIVERGING = {
     "rate": (
         {"learning_rate": 1e30},
-        r"in epoch 1 at step 2\. Not finite: loss, reconstruction, kl\. There is no checkpoint yet.* What to try: "
+        r"in epoch 1 at step 2\. NaN or infinite: loss, reconstruction, kl\. There is no checkpoint yet.* What to try: "
         r"a lower training\.learning_rate \(1e\+30\)\.$",
     ),
-    "rate of another optimizer": ({"learning_rate": 1e30, "optimizer": "sgd"}, r"in epoch 1 at step 2\. Not finite"),
-    "one step per call": ({"learning_rate": 1e30, "steps_per_execution": 1}, r"in epoch 1 at step 2\. Not finite"),
+    "rate of another optimizer": (
+        {"learning_rate": 1e30, "optimizer": "sgd"},
+        r"in epoch 1 at step 2\. NaN or infinite",
+    ),
+    "one step per call": ({"learning_rate": 1e30, "steps_per_execution": 1}, r"in epoch 1 at step 2\. NaN or infinite"),
     "L2": (
         {"model": {"decoder_l2": 1e38}},
-        r"in epoch 1 at step 1\. Not finite: loss\. .* a lower model\.decoder_l2 \(1e\+38\), because .*finite, but not "
+        r"in epoch 1 at step 1\. "
+        r"NaN or infinite: loss\. .* a lower model\.decoder_l2 \(1e\+38\), because .*finite, but not "
         r"the penalty that is added\.$",
     ),
     "beta": (
         {"model": {"beta": 3e38}},
-        r"in epoch 1 at step 1\. Not finite: loss\. .* a lower model\.beta \(3e\+38\), because .* KL term times beta",
+        r"in epoch 1 at step 1\. "
+        r"NaN or infinite: loss\. .* a lower model\.beta \(3e\+38\), because .* KL term times beta",
     ),
     "learned variance": (
         {"model": {"likelihood": LEARNED}, "extra": [Collapses()], "steps_per_execution": 1},
-        r"in epoch 2 at step 7\. Not finite: loss, reconstruction, kl\. The checkpoint of epoch 1 is kept\. .* a fixed "
+        r"in epoch 2 at step 7\. "
+        r"NaN or infinite: loss, reconstruction, kl\. The checkpoint of epoch 1 is kept\. .* a fixed "
         r"model\.variance such as 0\.1, because the learned variance had fallen to 9e-27; a lower .*rate",
     ),
     "weights alone, first epoch": (
         {"extra": [Spoils(1, np.inf)]},
-        r"in epoch 1 at its end\. Not finite: \S*bias, although the loss was\. There is no checkpoint yet",
+        r"in epoch 1 at its end\. NaN or infinite: \S*bias, although the loss was finite\. There is no checkpoint yet",
     ),
     "weights alone": (
         {"extra": [Spoils(2, np.inf)]},
-        r"in epoch 2 at its end\. Not finite: \S*bias, although the loss was\. The checkpoint of epoch 1 is kept\. "
+        r"in epoch 2 at its end\. "
+        r"NaN or infinite: \S*bias, although the loss was finite\. The checkpoint of epoch 1 is kept\. "
         r"kvae train --resume --out \S*run goes on from it",
     ),
     "weights, with early stopping": (
         {"extra": [Spoils(2, np.nan)], "early_stopping": 1}
         | {"data": {"train": "train[:15]", "validation": "train[15:]", "batch_size": 4}},
-        r"in epoch 2 at its end\. Not finite: \S*bias, although the loss was\. The checkpoint of epoch 1 is kept\. ",
+        r"in epoch 2 at its end\. "
+        r"NaN or infinite: \S*bias, although the loss was finite\. The checkpoint of epoch 1 is kept\. ",
     ),
 }
 
@@ -156,7 +164,9 @@ def assert_matches(text, pattern):
 
 
 def test_the_step_within_a_group_is_exact_and_a_resume_comes_to_it_again(make, spiky):
-    message = r"The training diverged in epoch 2 at step 7\. Not finite: loss, spike\. The checkpoint of epoch 1 is"
+    message = (
+        r"The training diverged in epoch 2 at step 7\. NaN or infinite: loss, spike\. The checkpoint of epoch 1 is"
+    )
     assert_matches(make(), message)
     assert_matches(make(training.resume), message)
 

@@ -119,7 +119,7 @@ def test_npz_and_csv_have_the_same_numbers(run, labelled, tmp_path):
 def test_an_existing_file_is_replaced_only_on_demand(run, labelled, tmp_path):
     encoded = encodings.encode(run, labelled)
     (tmp_path / "z.csv").write_text("mine")
-    with pytest.raises(UserError, match=r"exists\. Replace it with overwrite"):
+    with pytest.raises(UserError, match=r"exists\. Replace it with --overwrite"):
         encodings.save(encoded, tmp_path / "z.csv")
     assert (tmp_path / "z.csv").read_text() == "mine"
     encodings.save(encoded, tmp_path / "z.csv", overwrite=True)

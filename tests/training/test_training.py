@@ -196,6 +196,13 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
     assert contents(training.resume(run.folder, verbose=0)) == before
 
 
+def test_a_run_resumes_although_its_recipe_is_described_in_other_words(tmp_path):
+    trained = training.train(config(training={"epochs": 1}, description="As it was."), tmp_path / "run", verbose=0)
+    resumed = training.resume(trained.folder, config(training={"epochs": 2}, description="As it is."), verbose=0)
+    assert len(resumed.history()["epoch"]) == 2
+    assert Run.open(resumed.folder).config.description == "As it was."
+
+
 def test_resuming_with_other_settings_names_what_differs(tmp_path):
     training.train(config(), tmp_path / "run", verbose=0)
     with pytest.raises(UserError, match=r"model\.objective\.beta"):

@@ -38,7 +38,7 @@ def read_idx(path: str | Path) -> np.ndarray:
         content = reading.decompressed(content, header + expected, path)
     received = len(content) - header
     if expected != received:
-        fault = "is truncated" if received < expected else "has bytes left over at the end"
+        fault = "is too short" if received < expected else "is too long"
         raise UserError(
             f"{path} {fault}: expected {expected} bytes of data for the shape {shape} in its header. "
             f"Received {received}."
@@ -58,7 +58,7 @@ def _shape(path: Path, start: bytes) -> tuple[tuple[int, ...], int]:
         )
     header = 4 + 4 * axes
     if len(start) < header:
-        raise UserError(f"{path} is truncated: expected a header of {header} bytes, received {len(start)} bytes.")
+        raise UserError(f"{path} is too short: expected a header of {header} bytes, received {len(start)} bytes.")
     shape = tuple(int.from_bytes(start[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes))
     if 0 in shape:
         raise UserError(f"{path} contains no image: the shape in its header is {shape}.")

@@ -60,14 +60,14 @@ def _refuse_unreadable(error: OSError) -> None:
 
 def _tell_left_out(directory: str, listings: Sequence[_Listing]) -> None:
     """Warns, in one line, of what is in the folders and is not used."""
-    kinds = {"hidden": "hidden files or folders", "links": "links to folders", "others": "files that are no pictures"}
+    kinds = {"hidden": "hidden files or folders", "links": "links to folders", "others": "files that are not pictures"}
     parts = []
     for kind, words in kinds.items():
         paths = [path for listing in listings for path in getattr(listing, kind)]
         if paths:
-            parts.append(f"{words}: {len(paths)}, such as {paths[0].name!r}")
+            parts.append(f"{words} ({len(paths)}, such as {paths[0].name!r})")
     if parts:
-        message = f"Left out of images:{directory}: {'; '.join(parts)}."
+        message = f"images:{directory}: these are not used: {'; '.join(parts)}."
         warnings.warn(message, KvaeWarning, stacklevel=stacklevel_of_user())
 
 
@@ -116,9 +116,9 @@ def _streamed(folder: Path, paths: list[Path], names: tuple[str, ...]) -> Split:
     for path in paths:
         header = picture_files.header(path)
         if header.turned or header.mode not in STREAMABLE.get(header.format, ()):
-            kind = f"{header.format} of mode {header.mode}" + (", turned by its EXIF data" if header.turned else "")
+            kind = f"{header.format} of mode {header.mode}" + (", rotated by its EXIF data" if header.turned else "")
             raise UserError(
-                f"Expected PNG, JPEG or 24-bit BMP pictures that are not turned, for streaming. {path.name} is {kind}. "
+                f"Expected PNG, JPEG or 24-bit BMP pictures without a rotation, for streaming. {path.name} is {kind}. "
                 "Convert it first, or read the pictures without streaming."
             )
         _check_same(paths[0], path, (first.size, first.mode), (header.size, COLOUR_MODES[header.mode]))
@@ -192,7 +192,7 @@ def read(directory: str, streaming: bool = False) -> Source:
     listed = {part: listing.pictures for part, listing in listings.items()}
     for part, paths in listed.items():
         if not paths:
-            raise UserError(f"No picture in {str(folders[part])!r}. Expected files such as .png or .jpg.")
+            raise UserError(f"Expected pictures in {str(folders[part])!r}, such as .png or .jpg files. Found none.")
     names = _label_names(folders["train"], listed["train"])
     splits = {}
     for part, split_folder in folders.items():

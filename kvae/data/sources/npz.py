@@ -79,7 +79,7 @@ def _bytes(path: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
     if expected != received or any(axis < 0 for axis in shape):
         raise UserError(
             f"Could not read {path}: {member.filename} should have {expected} bytes for the shape {shape} in its "
-            f"header, and has {received}. Expected an .npz archive of arrays."
+            f"header, but has {received}. Expected an .npz archive of arrays."
         )
     # What is held out is copied, and pixels that are no bytes are compared with their rounded values.
     return 2 * expected if dtype == np.uint8 else 3 * expected

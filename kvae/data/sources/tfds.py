@@ -66,7 +66,7 @@ def _unknown(name: str) -> UserError:
         near = difflib.get_close_matches(name, ["mnist5k", *tfds.list_builders(with_community_datasets=False)], n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UserError(
-        f"Unknown dataset {name!r}.{hint} Expected mnist5k (embedded), a name of TensorFlow Datasets, "
+        f"Unknown dataset {name!r}.{hint} Expected mnist5k (part of kvae), a name of TensorFlow Datasets, "
         "idx:DIR, csv:FILE, npz:FILE or images:DIR."
     )
 
@@ -82,7 +82,7 @@ def _prepare(builder: Any) -> None:
         return
     if not _reachable(builder):
         raise _no_download(builder, "no network")
-    print(f"Downloading {builder.name} (the embedded mnist5k needs no network) ...", file=sys.stderr)
+    print(f"Downloading {builder.name} (mnist5k, which is part of kvae, needs no download) ...", file=sys.stderr)
     try:
         builder.download_and_prepare()
     except Exception as error:  # of requests, urllib, the file system or TFDS itself

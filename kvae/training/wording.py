@@ -1,0 +1,45 @@
+"""The words that tables and lists use for the names in JSON files, which stay as they are."""
+
+from collections.abc import Mapping
+from typing import Any
+
+RESULTS = {  # of an evaluation
+    "elbo": "ELBO",
+    "reconstruction": "reconstruction error",
+    "kl": "KL term",
+    "kl_per_dimension": "KL term",
+}
+HOW_THE_ELBO_IS_MADE = "ELBO = -(reconstruction error + KL term); higher is better. 1 nat = 1.44 bits."
+PROTOCOL = {
+    "train": "training images",
+    "validation": "validation images",
+    "test": "test images",
+    "evaluation_binarization": "binarization of the test images",
+    "split": "measured on the split",
+    "examples": "number of images",
+    "images": "number of images",
+    "kl": "KL term",
+    "elbo_draws": "draws of z per image, for the ELBO",
+    "importance_samples": "draws of z per image, for the bound of log p(x)",
+    "latent_samples": "draws of z per image",
+    "test_images": "images",
+    "observed": "observed pixels",
+    "noise": "version of the random numbers",
+    "active_units": "active latent dimensions",
+}
+NOT_DRAWN = ": not drawn. "  # between the kind of a figure and the reason
+UNITS = {"nats per example": "nats per image"}
+
+
+def of_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """A protocol for people: its values, without those that are None, by the words for its keys."""
+    return {
+        in_words(key): UNITS.get(value, value) if key == "units" else value
+        for key, value in protocol.items()
+        if value is not None
+    }
+
+
+def in_words(key: str) -> str:
+    """The words for a key of a protocol."""
+    return PROTOCOL.get(key, key.replace("_", " "))
