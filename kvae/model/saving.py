@@ -126,7 +126,7 @@ def _may_replace(path: Path) -> bool:
             pass
     except EOFError as error:
         raise UserError(
-            f"{path} exists. With overwrite=False, kvae asks in the terminal whether to replace it, and there is no "
-            "terminal. Choose another name, or pass overwrite=True."
+            f"With overwrite=False, kvae asks in the terminal whether to replace {path}, and there is no terminal. "
+            "Choose another name, or pass overwrite=True."
         ) from error
     return answer == "y"

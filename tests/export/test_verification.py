@@ -144,11 +144,7 @@ def without_entry(*names: str):
         (lambda card: card.update(variants={}), "variants", "lists none"),
         (without_entry("run", "model.keras"), "run", "does not state the SHA-256 of model.keras"),
         (overstate, "float32 parity", "too small"),
-        (
-            lambda card: card["variants"]["float32"].update(bytes=1),
-            "float32 parity",
-            "variants.float32.bytes: computed",
-        ),
+        (lambda card: card["variants"]["float32"].update(bytes=1), "float32 parity", "float32.bytes: computed"),
         (without_entry("variants", "float32", "means_error_greatest"), "float32 parity", "does not state it"),
         (without_entry("tolerances", "float32"), "float32 parity", "does not state it"),
         (lambda card: card["tolerances"]["float32"].update(means="x"), "float32 parity", "expected a number"),
