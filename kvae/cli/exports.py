@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kvae.cli.output import complain, say, say_next
+from kvae.cli.output import complain, say
 from kvae.cli.shared import console, json_option, print_table, quiet_option, quiet_tensorflow
 from kvae.cli.shell import RUN
 from kvae.cli.usage import PATH, command
@@ -60,7 +60,10 @@ def export(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Export a run as a bundle: SavedModel, .tflite decoders and a model card."""
+    """Export a run as a bundle: SavedModel, .tflite decoders and a model card.
+
+    With --quiet only the folder of the bundle is printed.
+    """
     from kvae.training.runs import Run
 
     limits = _tolerances(tolerances)
@@ -88,10 +91,9 @@ def export(
     if as_json:
         print(json.dumps({"bundle": str(folder), "model_card": card}))
         return
-    print_variants(card)
-    say(folder)
     if not quiet:
-        say_next("draw images from the bundle.", ("sample", folder))
+        print_variants(card)
+    say(folder)
 
 
 @command(
