@@ -16,7 +16,7 @@ from kvae.cli.commands import main
 HISTORY = ROOT / "CHANGELOG.md"  # which names commands of earlier versions too
 COMMANDS = [(page, line) for page in PAGES for code in blocks(page, "sh", "bash") for line in commands(code)]
 # The pages whose Python runs here, block by block; test_extending.py and test_keras_page.py run that of two more.
-RUN_HERE = ["README.md", "docs/COMPLETION.md", "docs/DEVICES.md", "docs/MODELS.md"]
+RUN_HERE = ["README.md", "docs/COMPLETION.md", "docs/DEVICES.md", "docs/INSTALL.md", "docs/MODELS.md"]
 RUN_ELSEWHERE = ["docs/EXTENDING.md", "docs/KERAS.md"]
 PYTHON = [(page, code) for page in PAGES for code in blocks(page, "python")]
 RUN = [(name_of(page), code) for page, code in PYTHON if name_of(page) in RUN_HERE]

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kvae.cli.output import complain, say, say_next
+from kvae.cli.output import complain, say
 from kvae.cli.shared import heading, json_option, print_table, quiet_option, quiet_tensorflow
 from kvae.cli.shell import RUN, RUN_OR_NAME
 from kvae.cli.usage import PATH, command
@@ -63,7 +63,8 @@ def export(
 ) -> None:
     """Export a run as SavedModel and .tflite decoders.
 
-    They are written into a bundle, a folder with a model card and a script that draws images.
+    They are written into a bundle, a folder with a model card and a script that draws images. With --quiet, only this
+    folder is printed.
     """
     from kvae.training.runs import Run
 
@@ -92,10 +93,9 @@ def export(
     if as_json:
         print(json.dumps({"bundle": str(folder), "model_card": card}))
         return
-    print_variants(card)
-    say(folder)
     if not quiet:
-        say_next("draw images from the bundle.", ("sample", folder))
+        print_variants(card)
+    say(folder)
 
 
 @command(

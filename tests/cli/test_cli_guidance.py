@@ -57,14 +57,13 @@ def quick(monkeypatch, trained) -> None:
     monkeypatch.setattr("kvae.export.test_images", lambda *_: None)
     monkeypatch.setattr("kvae.export.bundle_of_run", lambda *_, **__: {})
     for module in ("exports", "training"):
-        monkeypatch.setattr(f"kvae.cli.{module}.print_variants", lambda card: None)
+        monkeypatch.setattr(f"kvae.cli.{module}.print_variants", lambda card: print("the report"))
     monkeypatch.setattr("kvae.cli.training.write_samples", lambda *_, **__: None)
 
 
 ARGUMENTS: dict[str, list[Any]] = {
     "demo": ["demo", "--out", "my demo"],
     "train": ["train", "--out", "my run"],
-    "export": ["export", "saved_models/a run", "--no-evaluation"],
 }
 
 
@@ -112,6 +111,13 @@ def test_the_next_commands_after_a_training_run(call, without_xla):
 def test_a_quiet_plot_prints_only_its_files(call):
     assert call("plot", "saved_models/a run")[1] == "a.png\nmap: left out. Why.\n"
     assert call("plot", "saved_models/a run", "--quiet")[1] == "a.png\n"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_quiet_export_prints_only_the_folder(call):
+    arguments = ["export", "saved_models/a run", "--no-evaluation", "--out", "bundle"]
+    assert call(*arguments)[1] == "the report\nbundle\n"
+    assert call(*arguments, "--quiet")[1] == "bundle\n"
 
 
 def test_a_quiet_completion_prints_no_steps(call, trained, monkeypatch):
