@@ -50,8 +50,8 @@ def test_complete_prints_scores_beside_both_baselines_with_the_protocol(call, ru
     for words in (
         "log p(missing | observed)", "mean, nats per image", "standard error", "kvae, importance sampling",
         "baseline: encode with 0", "baseline: mean of each training pixel", "of 3 images converged",
-        "dataset: mnist5k", "test images: the first 3", "observed: top", "inference: 100 Adam steps",
-        "latent samples: 20",
+        "dataset: mnist5k", "images: the first 3", "observed pixels: top", "inference: 100 Adam steps",
+        "draws of z per image: 20",
     ):  # fmt: skip
         assert words in out
     assert "quadrature" not in out
