@@ -110,7 +110,7 @@ def export(
     help="File of the picture.",
 )
 @click.option("--means", is_flag=True, help="Show only the grey means and no draws.")
-@click.option("--variant", help="Decoder of a bundle: float32, float16, int8 or full_int8.  [default: float32]")
+@click.option("--variant", help="Decoder of a bundle: float32, float16, int8, full_int8 or onnx.  [default: float32]")
 @json_option
 def sample(path: Path, number: int, seed: int, output: Path, means: bool, variant: str | None, as_json: bool) -> None:
     """Draw images from the prior: the means of p(x|z) and, below them, draws at the same z.
