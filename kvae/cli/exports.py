@@ -118,7 +118,7 @@ def export(
     help="File of the picture.",
 )
 @click.option("--means", is_flag=True, help="Show only the means, which are grey, and no draws.")
-@click.option("--variant", help="Decoder of a bundle: float32, float16, int8 or full_int8.  [default: float32]")
+@click.option("--variant", help="Decoder of a bundle: float32, float16, int8, full_int8 or onnx.  [default: float32]")
 @json_option
 def sample(path: Path, number: int, seed: int, output: Path, means: bool, variant: str | None, as_json: bool) -> None:
     """Draw new images with a trained model.

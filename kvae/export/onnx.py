@@ -55,7 +55,8 @@ def convert(vae: VAE) -> bytes:
         UserError: as for `write`.
     """
     onnx, _ = _packages()
-    graph, known = onnx.GraphProto(name="kvae"), {}
+    graph = onnx.GraphProto(name="kvae")
+    known: dict[bytes, str] = {}
     with silenced(), without_tensorflow_reports():
         module, _ = endpoints.traced(vae, endpoints.DECODER)
         for name in endpoints.DECODER:

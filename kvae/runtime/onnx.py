@@ -48,11 +48,12 @@ class OnnxDecoder(Decoder):
         if threads is not None:
             options.intra_op_num_threads = check_whole("threads", threads)
         content = reading.read_bytes(path, LARGEST)
-        with silenced(), self._errors():
+        with silenced(), _errors_of(path):
             self._session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             inputs = {each.name: each.shape for each in self._session.get_overridable_initializers()}
-            self._outputs = [each.name for each in self._session.get_outputs()]
-            self._check_names(set(inputs) | {each.name for each in self._session.get_inputs()})
+            outputs = [each.name for each in self._session.get_outputs()]
+            _check_names(path, set(inputs) | {each.name for each in self._session.get_inputs()}, outputs)
+            self._outputs = {name: [each for each in outputs if each.startswith(f"{name}_")] for name in NAMES}
             self.latent_dim = int(inputs["decode_z"][1])
             if "decode_condition" in inputs:
                 self.condition_shape = tuple(map(int, inputs["decode_condition"][1:]))
@@ -63,40 +64,47 @@ class OnnxDecoder(Decoder):
             self.image_shape = tuple(drawn["images"].shape[1:])
             self.check_outputs(drawn, 1)
 
-    def _check_names(self, inputs: set[str]) -> None:
-        """Raises `UserError` if the file is not one that kvae exported."""
-        outputs = {f"{name}_{each}" for name, (_, several) in NAMES.items() for each in several}
-        parameters = [name for name in ("decode_logits", "decode_parameters") if name in self._outputs]
-        conditions = inputs & {"decode_condition", "sample_condition"}
-        if (
-            inputs - conditions != {f"{name}_{each}" for name, (each, _) in NAMES.items()}
-            or len(conditions) == 1
-            or set(self._outputs) != outputs | set(parameters)
-            or len(parameters) != 1
-        ):
-            raise UserError(
-                f"Expected an .onnx file that kvae exported, with the inputs decode_z and sample_seed. Received "
-                f"{self.path} with the inputs {', '.join(sorted(inputs)) or 'none'}."
-            )
-
     def run(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
-        outputs = [each for each in self._outputs if each.startswith(f"{name}_")]
-        with self._errors():
+        outputs = self._outputs[name]
+        try:
             values = self._session.run(outputs, {f"{name}_{key}": value for key, value in inputs.items()})
+        except Exception as error:
+            raise _damaged(self.path, error) from error
         return {key.removeprefix(f"{name}_"): value for key, value in zip(outputs, values, strict=True)}
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turns errors of ONNX Runtime, which have many types where a file is damaged, into a `UserError`."""
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(
-                f"{self.path} is damaged, or needs operations or memory that ONNX Runtime does not have: "
-                f"{first_line(error)}"
-            ) from error
+
+def _check_names(path: Path, inputs: set[str], outputs: list[str]) -> None:
+    """Raises `UserError` if a file is not one that kvae exported."""
+    expected = {f"{name}_{each}" for name, (_, several) in NAMES.items() for each in several}
+    parameters = {"decode_logits", "decode_parameters"} & set(outputs)
+    conditions = {"decode_condition", "sample_condition"} & inputs
+    if (
+        inputs - conditions != {f"{name}_{each}" for name, (each, _) in NAMES.items()}
+        or len(conditions) == 1
+        or set(outputs) != expected | parameters
+        or len(parameters) != 1
+    ):
+        raise UserError(
+            f"Expected an .onnx file that kvae exported, with the inputs decode_z and sample_seed. Received {path} "
+            f"with the inputs {', '.join(sorted(inputs)) or 'none'}."
+        )
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Turns errors of ONNX Runtime, which have many types where a file is damaged, into a `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path | None, error: Exception) -> UserError:
+    return UserError(
+        f"{path} is damaged, or needs operations or memory that ONNX Runtime does not have: {first_line(error)}"
+    )
 
 
 def _runtime() -> Any:
