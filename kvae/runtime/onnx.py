@@ -45,6 +45,8 @@ class OnnxDecoder(Decoder):
         runtime = _runtime()
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # errors only
+        # An .onnx file may name other files for its weights. None can be in this folder, so that none is read.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         if threads is not None:
             options.intra_op_num_threads = check_whole("threads", threads)
         content = reading.read_bytes(path, LARGEST)

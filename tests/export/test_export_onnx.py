@@ -161,3 +161,21 @@ def test_another_onnx_model_is_refused(tmp_path):
     save(model, tmp_path / "other.onnx")
     with pytest.raises(UserError, match=r"with the inputs decode_z and sample_seed\. Received .*with the inputs a"):
         runtime.open_decoder(tmp_path / "other.onnx")
+
+
+@pytest.mark.parametrize("place", ["weights.bin", "../weights.bin", "{tmp_path}/weights.bin"])
+def test_a_file_that_names_another_for_its_weights_is_refused(place, made, tmp_path, monkeypatch):
+    import onnx
+
+    model = onnx.load(made[1] / "decoder.onnx")
+    weights = max(model.graph.initializer, key=lambda each: len(each.raw_data))
+    (tmp_path / "within").mkdir()
+    for folder in (tmp_path, tmp_path / "within"):
+        (folder / "weights.bin").write_bytes(weights.raw_data)
+    weights.ClearField("raw_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=place.format(tmp_path=tmp_path))
+    (tmp_path / "within" / "decoder.onnx").write_bytes(model.SerializeToString())
+    monkeypatch.chdir(tmp_path / "within")
+    with pytest.raises(UserError, match="External data path"):
+        runtime.open_decoder("decoder.onnx")
