@@ -17,7 +17,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["kvae", "kvae.*"]),
     package_data={
-        "kvae": ["py.typed"],
+        "kvae": ["py.typed", "web/*"],
         "kvae.data": ["mnist5k.npz", "mnist5k.md"],
         "kvae.training": ["recipes/*.toml"],
     },
@@ -48,6 +48,7 @@ setup(
             "hypothesis>=6.120",
             "scipy>=1.14",
             "mpmath>=1.3",
+            "playwright>=1.45",  # drives Chromium, which the tests of the web page skip without
             "kvae[tensorboard]",
         ],
         "dev": ["ruff>=0.9", "mypy>=1.14", "kvae[test]"],

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
-from kvae.runtime import keras, litert, savedmodel
+from kvae.runtime import keras, litert, savedmodel, web
 from kvae.runtime.decoder import Decoder
 
 
@@ -25,6 +25,7 @@ class Format(NamedTuple):
 FORMATS: dict[str, Format] = {
     "tflite": Format(litert.VARIANTS, litert.holds, litert.LiteRTDecoder, litert.try_file),
     "savedmodel": Format(savedmodel.VARIANTS, savedmodel.holds, savedmodel.SavedModelDecoder),
+    "web": Format(web.VARIANTS, web.holds, web.WebDecoder),
     "keras": Format({}, keras.holds, keras.open_file),
 }
 

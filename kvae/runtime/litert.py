@@ -32,7 +32,7 @@ _tried: set[str] = set()  # the SHA-256 of the files that passed a trial in this
 
 def holds(path: Path) -> bool:
     """Whether a path is taken for a .tflite file, as every file is that has no other format."""
-    return path.is_file() and path.suffix not in (".keras", ".h5")
+    return path.is_file() and path.suffix not in (".keras", ".h5", ".html")
 
 
 class LiteRTDecoder(Decoder):
