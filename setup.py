@@ -77,7 +77,7 @@ setup(
     cmdclass={"build_py": BuildWithPretrained},
     packages=find_packages(include=["kvae", "kvae.*"]),
     package_data={
-        "kvae": ["py.typed"],
+        "kvae": ["py.typed", "web/*"],
         "kvae.data": ["mnist5k.npz", "mnist5k.md"],
         "kvae.training": ["recipes/*.toml"],
     },
@@ -109,6 +109,7 @@ setup(
             "hypothesis>=6.120",
             "scipy>=1.14",
             "mpmath>=1.3",
+            "playwright>=1.45",  # drives Chromium, which the tests of the web page skip without
             "kvae[onnx,tensorboard]",
         ],
         "dev": ["ruff>=0.9", "mypy>=1.14", "kvae[test]"],

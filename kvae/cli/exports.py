@@ -27,15 +27,15 @@ MOST = 10_000  # the largest number of images in one picture
 @click.argument("run_folder", metavar="RUN", type=RUN)
 @click.option(
     "--formats",
-    default="savedmodel,tflite",
-    show_default=True,
-    help="Any of savedmodel, savedmodel_decoder (without the encoder), tflite and onnx, separated by commas.",
+    help="Any of savedmodel, savedmodel_decoder (without the encoder), tflite, onnx and web, separated by commas.  "
+    "[default: savedmodel, tflite, and web if the web page knows the layers of the decoder]",
 )
 @click.option(
     "--variants",
     default="float32,float16,int8",
     show_default=True,
-    help="Variants of the .tflite decoder: any of float32, float16, int8 (dynamic range) and full_int8.",
+    help="Variants of the .tflite decoder: any of float32, float16, int8 (dynamic range) and full_int8; and of "
+    "the web page: web_int8 and web_float32.",
 )
 @click.option("--out", type=PATH, help="Folder of the bundle.  [default: RUN/bundle]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
@@ -52,7 +52,7 @@ MOST = 10_000  # the largest number of images in one picture
 @json_option
 def export(
     run_folder: Path,
-    formats: str,
+    formats: str | None,
     variants: str,
     out: Path | None,
     overwrite: bool,
@@ -74,19 +74,20 @@ def export(
     from kvae import export as exports
 
     folder = trained.bundle if out is None else out
-    exports.check_options(folder, _names(formats), _names(variants), limits, overwrite)
-    test = None
+    chosen = None if formats is None else _names(formats)
+    exports.check_options(folder, chosen, _names(variants), limits, overwrite)
+    data = None
     if not no_evaluation:
         try:
-            test = exports.test_images(trained)
+            data = exports.data_of(trained)
         except UserError as error:
             raise UserError(f"{error} To export without the data, use --no-evaluation.") from error
     card = exports.bundle_of_run(
         trained,
         folder,
-        formats=_names(formats),
+        data=data,
+        formats=chosen,
         variants=_names(variants),
-        test=test,
         tolerances=limits,
         overwrite=overwrite,
     )

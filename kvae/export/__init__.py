@@ -4,7 +4,7 @@
 each decoder with the Keras model, and `verification.py` checks the claims of a run or a bundle.
 """
 
-from kvae.export.bundles import bundle, bundle_of_run, check_options, test_images
+from kvae.export.bundles import bundle, bundle_of_run, check_options, data_of, test_images
 from kvae.export.endpoints import DECODER, ENDPOINTS
 from kvae.export.formats import DEFAULT_FORMATS, FORMATS, Format
 from kvae.export.litert import DEFAULT_VARIANTS, convert, operators
@@ -28,6 +28,7 @@ __all__ = [
     "bundle_of_run",
     "check_options",
     "convert",
+    "data_of",
     "operators",
     "saved_model",
     "test_images",

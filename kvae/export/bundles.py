@@ -7,6 +7,7 @@ bundle/
   decoder.onnx           for ONNX Runtime; on request
   model_card.json        a description of the model, its metrics, the parity report and the SHA-256 of each file
   sample.py              a stand-alone script that needs only numpy and ai-edge-litert
+  web/index.html         a web page with int8 weights, which needs no network; index_float32.html on request
 """
 
 import json
@@ -16,16 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from kvae import runtime, training
+from kvae.data import Data
 from kvae.export import endpoints, litert, parity, statements
-from kvae.export.formats import DEFAULT_FORMATS, Plan, find, plan, write
+from kvae.export.formats import Plan, find, plan, possible, write
+from kvae.export.web import POINTS, About
 from kvae.internal import files, replacing, sealed
 from kvae.internal.errors import UserError
 from kvae.model.vae import VAE
+from kvae.plotting.subject import Subject
 from kvae.runtime import cards
 from kvae.runtime.keras import KerasDecoder
 from kvae.training import runs
 from kvae.training.runs import Run
 
+DIGITS = ("mnist5k", "mnist")  # sources whose pictures were centred and scaled as MNIST
 RUN_FILES = ("config.json", cards.MODEL)  # the files of a run whose SHA-256 the card contains
 
 
@@ -33,7 +38,7 @@ def bundle(
     vae: VAE,
     folder: str | os.PathLike[str],
     *,
-    formats: Iterable[str] = DEFAULT_FORMATS,
+    formats: Iterable[str] | None = None,
     variants: Iterable[str] = litert.DEFAULT_VARIANTS,
     test: Any = None,
     tolerances: Mapping[str, float] | None = None,
@@ -43,6 +48,7 @@ def bundle(
     metrics: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
     conditions: Any = None,
+    about: About | None = None,
 ) -> dict[str, Any]:
     """Writes a bundle: either all of it, or nothing if there is an error.
 
@@ -50,8 +56,10 @@ def bundle(
         vae: a built model.
         folder: the folder of the bundle.
         formats: names of formats: `savedmodel`, `savedmodel_decoder` (without the encoder's weights), `tflite`,
-            `onnx`, or `module:name` for a format in an imported file.
-        variants: the variants of the .tflite files: `float32`, `float16`, `int8`, `full_int8`.
+            `onnx`, `web`, or `module:name` for a format in an imported file. By default `savedmodel`, `tflite`, and
+            `web` if the web page knows the layers of the decoder.
+        variants: the variants of the .tflite files: `float32`, `float16`, `int8`, `full_int8`; and of the web page:
+            `web_int8` and `web_float32`.
         test: the test images for the change of the ELBO, a `tf.data.Dataset` of batches or an array `[N, *image]`. For
             a conditional model, batches (x, y) or the arrays (x, y). By default the change is not measured.
         tolerances: for each variant, the largest permitted error of the means, in (0, 1], in place of that in
@@ -63,6 +71,7 @@ def bundle(
         run: the files of the model's run with their SHA-256, for the model card.
         conditions: for a conditional model, examples `[M, ...]`. At most 100 of them are used to compare the variants
             and are written to the model card. By default those of `test`.
+        about: what the web page says of the model, e.g. the encoded test images. By default its name and description.
 
     Returns:
         The model card.
@@ -82,11 +91,12 @@ def bundle(
         ) from error
     replace = folder.exists()
     if vae.image_shape is not None:
+        plans = possible(vae, plans, by_default=formats is None)
         conditions = endpoints.conditions_of(vae, conditions, test)
     if not vae.prior.exact:
         plans = [plan._replace(tolerance={"z": parity.Z_TOLERANCE, **plan.tolerance}) for plan in plans]
     with files.atomic_folder(folder, overwrite=replace) as partial:
-        write(vae, partial, plans, conditions)
+        write(vae, partial, plans, conditions, about or About(name, description))
         card = {
             **_card(vae, facts, conditions),
             "variants": _report(vae, partial, plans, test, conditions),
@@ -117,12 +127,16 @@ def check_options(
     return plans
 
 
-def bundle_of_run(run: Run, folder: str | os.PathLike[str] | None = None, **options: Any) -> dict[str, Any]:
+def bundle_of_run(
+    run: Run, folder: str | os.PathLike[str] | None = None, *, data: Data | None = None, **options: Any
+) -> dict[str, Any]:
     """Writes the bundle of a run, with the run's evaluation in the model card.
 
     Args:
         run: a run that has finished.
         folder: the folder of the bundle. By default `bundle` in the folder of the run.
+        data: the data of the run, whose encoded test images the web page shows, and which are `test` if that is not
+            given. By default the page shows none.
         **options: further arguments of `bundle`.
 
     Returns:
@@ -134,6 +148,8 @@ def bundle_of_run(run: Run, folder: str | os.PathLike[str] | None = None, **opti
     present = [name for name in RUN_FILES if (run.folder / name).is_file()]
     digests = {name: {"sha256": files.digest(run.folder / name)} for name in present}  # of the model that is loaded
     vae = run.load_model()
+    if data is not None:
+        options = {"test": data.test, **options}
     return bundle(
         vae,
         run.bundle if folder is None else folder,
@@ -142,6 +158,7 @@ def bundle_of_run(run: Run, folder: str | os.PathLike[str] | None = None, **opti
         description=run.config.description,
         metrics=run.evaluation() if run.finished else None,
         run=digests,
+        about=_about(run, vae, data),
     )
 
 
@@ -151,7 +168,30 @@ def test_images(run: Run) -> Any:
     Raises:
         UserError: if the data cannot be loaded.
     """
-    return training.load_data(run.config).test
+    return data_of(run).test
+
+
+def data_of(run: Run) -> Data:
+    """The data of a run, for the argument `data` of `bundle_of_run`.
+
+    Raises:
+        UserError: if the data cannot be loaded.
+    """
+    return training.load_data(run.config)
+
+
+def _about(run: Run, vae: VAE, data: Data | None) -> About:
+    """What the web page says of the model of a run."""
+    about = About(
+        run.config.name,
+        run.config.description,
+        kl_per_dimension=run.evaluation().get("kl_per_dimension") if run.finished else None,
+        digits=run.config.data.source in DIGITS,
+    )
+    if data is None or vae.latent_dim != 2 or vae.condition_shape is not None:
+        return about
+    means, labels = Subject(vae, data).encoded(POINTS)
+    return about._replace(means=means, labels=labels, label_names=data.info.label_names)
 
 
 def _report(vae: VAE, folder: Path, plans: Iterable[Plan], test: Any, conditions: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kvae import runtime
-from kvae.export import litert, onnx, savedmodel
+from kvae.export import litert, onnx, savedmodel, web
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
 
@@ -21,6 +21,8 @@ class Format(NamedTuple):
     # a variant whose z are not bit for bit those of the Keras model.
     tolerances: Mapping[str, Tolerance]
     default: tuple[str, ...]  # the variants that are written if none is named
+    check: Callable[[Any], None] | None = None  # (vae): raises `UserError` if the format cannot hold this model
+    tells: bool = False  # whether `write` takes `about`, a `kvae.export.web.About`
 
 
 FORMATS: dict[str, Format] = {
@@ -35,8 +37,9 @@ FORMATS: dict[str, Format] = {
     ),
     "tflite": Format(runtime.FORMATS["tflite"], litert.write, litert.TOLERANCES, default=litert.DEFAULT_VARIANTS),
     "onnx": Format(runtime.FORMATS["onnx"], onnx.write, onnx.TOLERANCES, default=("onnx",)),
+    "web": Format(runtime.FORMATS["web"], web.write, web.TOLERANCES, ("web_int8",), web.check, tells=True),
 }
-DEFAULT_FORMATS = ("savedmodel", "tflite")
+DEFAULT_FORMATS = ("savedmodel", "tflite", "web")  # without those that cannot hold the model
 
 
 def find(name: str) -> Format:
@@ -71,14 +74,14 @@ def plan(formats: Any, variants: Any, tolerances: Mapping[str, float] | None) ->
     """The variants that an export writes, each with its file and its tolerance.
 
     Args:
-        formats: names of formats.
+        formats: names of formats, or None for `DEFAULT_FORMATS`.
         variants: names of variants. A format that has none of them writes its default variants.
         tolerances: for each variant, the largest permitted error of the means, in place of that of the format.
 
     Raises:
         UserError: if a name is unknown, or a tolerance is not in (0, 1].
     """
-    chosen = {name: find(name) for name in _names("format", formats, FORMATS)}
+    chosen = {name: find(name) for name in _names("format", DEFAULT_FORMATS if formats is None else formats, FORMATS)}
     valid = list(dict.fromkeys(name for each in (*FORMATS.values(), *chosen.values()) for name in each.tolerances))
     names = _names("variant", variants, valid)
     for variant in names:
@@ -119,7 +122,31 @@ def _check_tolerances(tolerances: Any, valid: Iterable[str]) -> None:
             raise UserError(f"Expected a tolerance in (0, 1] for the means of {variant}. Received {value!r}.")
 
 
-def write(vae: Any, folder: Path, plans: Iterable[Plan], conditions: Any) -> None:
+def possible(vae: Any, plans: Iterable[Plan], *, by_default: bool) -> list[Plan]:
+    """The variants that can hold a model.
+
+    Args:
+        vae: a built model.
+        plans: variants, as `plan` returned them.
+        by_default: whether nobody asked for their formats, so that those that cannot hold the model are left out.
+
+    Raises:
+        UserError: if a format cannot hold the model, and somebody asked for it.
+    """
+    plans = list(plans)
+    for name in {entry.format for entry in plans}:
+        check = find(name).check
+        try:
+            if check is not None:
+                check(vae)
+        except UserError:
+            if not by_default:
+                raise
+            plans = [entry for entry in plans if entry.format != name]
+    return plans
+
+
+def write(vae: Any, folder: Path, plans: Iterable[Plan], conditions: Any, about: web.About | None = None) -> None:
     """Writes the variants into a folder.
 
     Args:
@@ -127,9 +154,11 @@ def write(vae: Any, folder: Path, plans: Iterable[Plan], conditions: Any) -> Non
         folder: the folder of the bundle.
         plans: the variants, as `plan` returned them.
         conditions: examples of the condition `[M, ...]` for a conditional model; else None.
+        about: what a format for people says of the model.
     """
     by_format: dict[str, list[str]] = {}
     for entry in plans:
         by_format.setdefault(entry.format, []).append(entry.variant)
     for name, variants in by_format.items():
-        find(name).write(vae, folder, variants, conditions)
+        format_ = find(name)
+        format_.write(vae, folder, variants, conditions, **({"about": about} if format_.tells else {}))

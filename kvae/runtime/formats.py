@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
-from kvae.runtime import keras, litert, onnx, savedmodel
+from kvae.runtime import keras, litert, onnx, savedmodel, web
 from kvae.runtime.decoder import Decoder
 
 
@@ -26,6 +26,7 @@ FORMATS: dict[str, Format] = {
     "tflite": Format(litert.VARIANTS, litert.holds, litert.LiteRTDecoder, litert.try_file),
     "onnx": Format(onnx.VARIANTS, onnx.holds, onnx.OnnxDecoder, onnx.try_file),
     "savedmodel": Format(savedmodel.VARIANTS, savedmodel.holds, savedmodel.SavedModelDecoder),
+    "web": Format(web.VARIANTS, web.holds, web.WebDecoder),
     "keras": Format({}, keras.holds, keras.open_file),
 }
 

@@ -27,7 +27,7 @@ VARIANTS = {  # for each variant, its file in a bundle
 
 def holds(path: Path) -> bool:
     """Whether a path is taken for a .tflite file, as every file is that has no other format."""
-    return path.is_file() and path.suffix not in (".keras", ".h5", ".onnx")
+    return path.is_file() and path.suffix not in (".keras", ".h5", ".onnx", ".html")
 
 
 class LiteRTDecoder(Decoder):

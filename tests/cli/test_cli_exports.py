@@ -27,7 +27,7 @@ def test_export_writes_a_bundle_into_the_run_and_prints_the_report(call, tiny_ru
     assert out.splitlines()[-1] == str(folder / "bundle")
     assert {path.name for path in (folder / "bundle").iterdir()} == {
         "saved_model", "decoder.tflite", "decoder_float16.tflite", "decoder_int8.tflite", "model_card.json",
-        "sample.py",
+        "sample.py", "web",
     }  # fmt: skip
     card = json.loads((folder / "bundle" / "model_card.json").read_text())
     for name, report in card["variants"].items():

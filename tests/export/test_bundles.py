@@ -104,7 +104,6 @@ def test_an_elbo_that_changes_too_much_in_either_direction_fails(change, fails):
         ({"formats": ["tflite"], "variants": ["int4"]}, "Unknown variant 'int4'"),
         ({"formats": ["tflite"], "variants": []}, "Expected a list of at least one variant"),
         ({"formats": "tflite"}, "Expected a list of at least one format .* Received 'tflite'"),
-        ({"formats": None}, "Expected a list of at least one format"),
         ({"formats": ["savedmodel"], "variants": ["int4"]}, "Unknown variant 'int4'"),
         ({"tolerances": ["int8"]}, "Expected tolerances by variant"),
         ({"metrics": {"elbo": float("nan")}}, "as values that JSON has"),

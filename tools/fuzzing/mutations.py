@@ -212,6 +212,17 @@ def inside_gzip(mutation: Mutation) -> Mutation:
     return change
 
 
+def inside_page(mutation: Mutation) -> Mutation:
+    """A change of the description of the model in a web page."""
+
+    def change(generator: random.Random, content: bytes) -> bytes:
+        before, mark, rest = content.partition(b'id="model">')
+        description, end, after = rest.partition(b"</script>")
+        return before + mark + mutation(generator, description) + end + after
+
+    return change
+
+
 def inside_zip(mutations: dict[str, Mutation]) -> Mutation:
     """A change of a member of a zip archive, by the end of its name, or of its name, or without it."""
 

@@ -245,6 +245,18 @@ def _try_tflite(folder: Path) -> None:
     _check_decoder(kvae.runtime.load(folder / "decoder.tflite"))
 
 
+def _make_page(folder: Path) -> None:
+    from kvae.export import web
+
+    (folder / "index.html").write_text(web.page(_model(), "web_int8", web.About()), encoding="utf-8")
+
+
+def _read_page(folder: Path) -> None:
+    import kvae.runtime
+
+    _check_decoder(kvae.runtime.load(folder / "index.html"))
+
+
 def _check_decoder(decoder: Any) -> None:
     import kvae.runtime
 
@@ -328,6 +340,18 @@ READERS: dict[str, Reader] = {
         [change.flip, change.number, change.some_bytes],
         share=0.05,  # a file whose structure is sound is tried in a process of its own
         processes=True,
+    ),
+    ".html": Reader(
+        _make_page,
+        ["index.html"],
+        _read_page,
+        [
+            change.inside_page(change.tree),
+            change.inside_page(change.tree),
+            change.inside_page(change.text),
+            change.text,
+        ],
+        share=0.5,
     ),
     ".keras": Reader(_make_keras, ["model.keras"], _read_keras, [KERAS, KERAS, KERAS, change.some_bytes], share=0.1),
 }

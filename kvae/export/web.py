@@ -1,0 +1,178 @@
+"""The web page: one HTML file with a decoder, its weights and the code that runs it, which needs no network.
+
+The code is in `kvae/web`: `runtime.js` computes, `worker.js` answers the page's questions in a worker, `page.js` shows,
+and `page.html` and `style.css` are what one sees. The content security policy of the page permits these scripts and
+styles by their hash, and nothing else.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kvae.export.web_network import Arrays, layers_of, network, unknown_layers
+from kvae.internal.errors import UserError
+from kvae.model import likelihoods, sampling
+from kvae.model.priors import StandardNormal
+from kvae.model.vae import VAE
+from kvae.noise import portable
+from kvae.runtime.web import LIKELIHOODS, VARIANTS, VERSION
+
+TOLERANCES = {"web_int8": {"means": 0.1, "elbo": 1.0}, "web_float32": {"means": 1e-4, "elbo": 0.01}}
+CALIBRATION = 4096  # latent points for examples of the layers' inputs, with seed 1, as for the .tflite file
+POINTS = 5000  # encoded images in the plane, at most
+MARGIN = 1.15  # of the side of the plane that is shown, beside the encoded images in it
+STEPS = 2**16 - 1  # of a coordinate of an encoded image
+
+
+class About(NamedTuple):
+    """What a page says of its model, beside the decoder."""
+
+    name: str | None = None
+    description: str | None = None
+    means: np.ndarray | None = None  # [N, D], posterior means of test images
+    labels: np.ndarray | None = None  # [N], their classes; -1 for an image without a label
+    label_names: tuple[str, ...] | None = None
+    kl_per_dimension: list[float] | None = None  # [D] nats, by which the dimensions are ordered
+    digits: bool = False  # whether the data were centred and scaled as MNIST
+
+
+def unknown(vae: VAE) -> list[str]:
+    """What the page cannot compute or show of a model, in words; nothing if it can have a page."""
+    found = unknown_layers(vae.decoder)
+    if type(vae.prior) is not StandardNormal:
+        found.append(f"the prior {type(vae.prior).__name__}")
+    if likelihoods.LIKELIHOODS.get(_likelihood(vae)) is not type(vae.likelihood) or _likelihood(vae) not in LIKELIHOODS:
+        found.append(f"the likelihood {type(vae.likelihood).__name__}")
+    shape: tuple[int, ...] = vae.image_shape or ()
+    if not (len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))):
+        found.append(f"images of shape {shape}")
+    if vae.condition_shape is not None:
+        found.append("a condition")
+    return found
+
+
+def check(vae: VAE) -> None:
+    """Raises `UserError` if the page does not know a layer of the decoder, or another part of the model."""
+    found = unknown(vae)
+    if found:
+        raise UserError(
+            f"Expected a model that the web page knows: kvae's own decoders, or a keras.Sequential of dense, "
+            f"convolutional and similar layers. Received {', '.join(found)}. Nothing was written. Leave web out of "
+            "--formats."
+        )
+
+
+def write(vae: VAE, folder: Path, variants: Iterable[str], conditions: Any = None, about: About | None = None) -> None:
+    """Writes the pages of a bundle.
+
+    Args:
+        vae: a built model.
+        folder: the folder of the bundle.
+        variants: names in `kvae.runtime.web.VARIANTS`: the type of the weights.
+        conditions: not used; the page knows no conditional models.
+        about: what the page says of the model.
+
+    Raises:
+        UserError: as in `check`.
+    """
+    check(vae)
+    for variant in variants:
+        path = folder / VARIANTS[variant]
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(page(vae, variant, about or About()), encoding="utf-8")
+
+
+def page(vae: VAE, variant: str, about: About) -> str:
+    """The page as HTML. Arguments as in `write`."""
+    arrays = Arrays()
+    z = sampling.draw_z(vae, CALIBRATION, 1).numpy()
+    log_variance = getattr(vae.likelihood, "log_variance", None)
+    facts = {
+        "format": VERSION,
+        "name": about.name,
+        "description": about.description,
+        "latent_dim": vae.latent_dim,
+        "image_shape": list(vae.image_shape),
+        "weights": variant.removeprefix("web_"),
+        "likelihood": {
+            "name": _likelihood(vae),
+            "binary": vae.likelihood.binary,
+            **({} if log_variance is None else {"variance": float(np.exp(np.float64(log_variance)))}),
+        },
+        "quantiles": arrays.add(portable._QUANTILES, "int32"),
+        "decoder": network(layers_of(vae.decoder) or [], z, arrays, int8=variant == "web_int8"),
+        "order": _order(vae.latent_dim, about.kl_per_dimension),
+        "kl_per_dimension": about.kl_per_dimension,
+        "digits": about.digits,
+        **_plane(vae, about, arrays),
+    }
+    return assembled(facts, arrays.content())
+
+
+def assembled(facts: dict[str, Any], arrays: bytes) -> str:
+    """A page from its template, with a policy that permits its own script and style by their hashes, and a worker."""
+    # "<" could end the script element; in JSON it can be written in another way.
+    description = json.dumps(facts, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    parts = {
+        "engine": "\n" + _asset("runtime.js") + _asset("worker.js"),
+        "page": "\n" + _asset("page.js"),
+        "style": "\n" + _asset("style.css"),
+    }
+    hashes = {name: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for name, text in parts.items()}
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{hashes['page']}'; style-src 'sha256-{hashes['style']}'; "
+        "worker-src blob:; base-uri 'none'; form-action 'none'"
+    )
+    values = {**parts, "policy": policy, "model": description, "arrays": base64.b64encode(arrays).decode()}
+    pieces = _asset("page.html").split("%%")  # text, name, text, name, ..., text
+    return "".join(values[piece] if index % 2 else piece for index, piece in enumerate(pieces))
+
+
+def _asset(name: str) -> str:
+    return (resources.files("kvae") / "web" / name).read_text(encoding="utf-8")
+
+
+def _likelihood(vae: VAE) -> str:
+    return likelihoods.name_of(vae.likelihood)
+
+
+def _order(latent_dim: int, kl: list[float] | None) -> list[int]:
+    """The dimensions in the order of their sliders: the largest KL term first, if it is known."""
+    return list(range(latent_dim)) if kl is None else np.argsort(-np.asarray(kl), kind="stable").tolist()
+
+
+def _plane(vae: VAE, about: About, arrays: Arrays) -> dict[str, Any]:
+    """The square of the latent plane that is shown, and the encoded images in it, for models of 2 dimensions."""
+    if vae.latent_dim != 2:
+        return {}
+    means = about.means
+    if means is None or not np.isfinite(means).all() or not np.ptp(means, axis=0).any():
+        return {"plane": {"low": [-3.0, -3.0], "high": [3.0, 3.0]}}
+    means = np.asarray(means[:POINTS], np.float64)
+    ends = np.percentile(means, [1, 99], axis=0)
+    centre, half = ends.mean(axis=0), MARGIN * np.ptp(ends, axis=0).max() / 2
+    low, high = centre - half, centre + half
+    inside = ((means >= low) & (means <= high)).all(axis=1)
+    places = np.rint((means[inside] - low) / (2 * half) * STEPS)
+    plane = {"low": low.tolist(), "high": high.tolist(), "points": arrays.add(places, "uint16")}
+    if about.labels is not None:
+        labels = np.asarray(about.labels[:POINTS])[inside]
+        known, numbers = np.unique(labels, return_inverse=True)
+        if len(known) <= 2**8:
+            names = about.label_names or ()
+            plane["labels"] = arrays.add(numbers, "uint8")
+            plane["classes"] = [_class(label, names) for label in known.tolist()]
+    return {"plane": plane}
+
+
+def _class(label: int, names: tuple[str, ...]) -> str:
+    """The name of a class, for people."""
+    if label < 0:
+        return "without a class"
+    return names[label] if label < len(names) else str(label)

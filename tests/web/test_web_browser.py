@@ -1,0 +1,250 @@
+"""The page in a real browser: headless Chromium, which opens the file as a person would.
+
+The tests are skipped where there is no playwright or no Chromium; `.ci/run` installs both.
+"""
+
+import base64
+import io
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from web_pages import MODELS, expected_samples, write_page
+
+from kvae.internal.pictures import as_bytes
+from kvae.noise import portable
+from kvae.runtime.web import WebDecoder
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = os.environ.get("KVAE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.slow,  # the start of a browser, and some thousand decodes in it
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
+]
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The page of each model, written when it is first asked for; the plane has encoded images of two classes."""
+    made = {}
+
+    def file(name, variant="web_int8"):
+        if (name, variant) not in made:
+            vae = MODELS[name]()
+            means = np.random.default_rng(0).normal(size=(300, vae.latent_dim))
+            about = {"means": means, "labels": (means[:, 0] > 0).astype(int), "label_names": ("<b>left</b>", "right")}
+            about |= {"kl_per_dimension": [0.5, 2.0, 1.0]} if vae.latent_dim == 3 else {}
+            folder = tmp_path_factory.mktemp(name)
+            made[name, variant] = write_page(vae, folder, variant, name="<i>model</i>", **about)
+        return made[name, variant]
+
+    return file
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens a page and returns it when it is ready. Whatever the browser complains about fails the test."""
+    contexts, complaints, requests = [], [], []
+
+    def visit(path, **options):
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.add_init_script(
+            "addEventListener('securitypolicyviolation', (event) => console.error(event.violatedDirective))"
+        )
+        page.goto(path.as_uri())
+        page.wait_for_selector("body[data-ready]")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert {url.split(":")[0] for url in requests} <= {"file", "blob"}  # the page itself, its worker and its downloads
+
+
+def asked(page, count, seed):
+    """z and draws of seeds, as the worker of the page makes them."""
+    result = page.evaluate(
+        """async ([count, seed]) => {
+          const samples = [];
+          await ask("sampleAll", { count, seed }, ({ parts }) => samples.push(...parts));
+          const joined = (name) => new Blob(samples.map((each) => each[name]));
+          const base64 = async (blob) => {
+            const reader = new FileReader();
+            return new Promise((resolve) => {
+              reader.onload = () => resolve(reader.result.split(",")[1]);
+              reader.readAsDataURL(blob);
+            });
+          };
+          return [await base64(joined("z")), await base64(joined("draw"))];
+        }""",
+        [count, seed],
+    )
+    z, draws = (base64.b64decode(text) for text in result)
+    return np.frombuffer(z, "<f4").reshape(count, -1), np.frombuffer(draws, np.uint8).reshape(count, -1)
+
+
+def picture(page, selector):
+    """The bytes of a canvas, `[H, W, 3]`."""
+    url = page.evaluate("(selector) => document.querySelector(selector).toDataURL()", selector)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB"))
+
+
+def chosen(page):
+    """The chosen numbers."""
+    return np.array(page.evaluate("z"))
+
+
+@pytest.mark.parametrize(("name", "variant"), [("large", "web_int8"), ("large", "web_float32"), ("conv", "web_int8")])
+def test_the_images_of_10000_seeds_are_those_of_numpy(visit, files, name, variant):
+    path = files(name, variant)
+    z, draws = asked(visit(path), 10_000, 7)
+    expected = expected_samples(path, 10_000, 7)
+    assert np.array_equal(z, expected.z)
+    # A uniform number is between two means that differ by rounding, about 1e-6, once in a million pixels.
+    assert (draws != expected.images.reshape(draws.shape)).sum() <= 1 + 5e-6 * draws.size
+
+
+def test_the_sheet_is_the_picture_of_kvae_sample_and_can_be_saved(visit, files, tmp_path):
+    path = files("mlp", "web_float32")
+    page = visit(path)
+    page.fill("#seed", "11")
+    page.fill("#count", "13")
+    page.click("text=Make them")
+    page.wait_for_selector("text=13 pictures of seed 11.")
+    sheet = WebDecoder(path).sample(portable.seeds(13, 11)).sheet()
+    assert np.abs(picture(page, "#sheet").astype(int) - sheet).max() <= 1  # a grey between two levels
+    with page.expect_download() as download:
+        page.click("text=Save as PNG")
+    download.value.save_as(tmp_path / "samples.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "samples.png").convert("RGB")), picture(page, "#sheet"))
+
+
+def test_dragging_and_the_arrow_keys_decode_where_they_go(visit, files):
+    path = files("mlp")
+    page, decoder = visit(path), WebDecoder(path)
+    low, high = (np.array(page.evaluate(f"plane.{side}")) for side in ("low", "high"))
+
+    def check():
+        page.wait_for_timeout(400)
+        expected = as_bytes(decoder.decode(chosen(page)[None]).means[0])
+        assert np.abs(picture(page, "#image").astype(int) - expected).max() <= 1
+        return chosen(page)
+
+    box = page.locator("#plane").bounding_box()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"], steps=5)
+    page.mouse.up()
+    dragged = check()
+    np.testing.assert_allclose(dragged, low + np.array([0.75, 0.75]) * (high - low), atol=0.02 * (high - low)[0])
+    assert "test pictures are of class" in page.inner_text("#where") or "no test picture" in page.inner_text("#where")
+    page.focus("#plane")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Shift+ArrowDown")
+    moved = check()
+    np.testing.assert_allclose(moved - dragged, [-0.01 * (high - low)[0], -0.05 * (high - low)[1]], atol=1e-9)
+    page.focus("#slider-0")
+    page.keyboard.press("ArrowRight")
+    assert check()[0] > moved[0]
+
+
+def test_names_of_models_and_classes_are_text(visit, files):
+    page = visit(files("mlp"))
+    assert page.inner_text("h1") == page.title() == "<i>model</i>"
+    assert page.locator("#classes button").all_inner_texts() == ["<b>left</b>", "right"]
+    assert page.locator("i, b").count() == 0
+
+
+def test_a_class_can_be_shown_alone(visit, files):
+    page = visit(files("mlp"))
+    both = picture(page, "#plane")
+    page.click("#classes button >> nth=1")
+    page.wait_for_timeout(200)
+    assert page.get_attribute("#classes button >> nth=1", "aria-pressed") == "true"
+    one = picture(page, "#plane")
+    middle = int(page.evaluate('toScreen([0, 0], $("plane").width)[0]'))
+    assert (both[:, : middle - 20] != one[:, : middle - 20]).any()
+    assert np.array_equal(both[:, middle + 20 :], one[:, middle + 20 :])
+
+
+def test_a_model_of_more_dimensions_has_sliders_in_the_order_of_kl_and_no_plane(visit, files):
+    path = files("colour")
+    page = visit(path)
+    assert page.locator("#plane").is_hidden()
+    assert page.locator("#sliders label").all_inner_texts()[0].startswith("z₂")
+    page.focus("#slider-2")
+    page.keyboard.press("End")
+    page.wait_for_timeout(300)
+    assert chosen(page).tolist() == [0, 0, 3.5]
+    expected = as_bytes(WebDecoder(path).decode([[0, 0, 3.5]]).means[0])
+    assert np.abs(picture(page, "#image").astype(int) - expected).max() <= 1
+
+
+def test_a_picture_turns_into_another(visit, files):
+    path = files("flat")
+    page = visit(path)
+    page.fill("#to", "4")
+    page.press("#to", "Tab")
+    page.focus("#way")
+    page.keyboard.press("End")
+    z = expected_samples(path, 10).z
+    np.testing.assert_allclose(chosen(page), z[3])
+    page.keyboard.press("Home")
+    np.testing.assert_allclose(chosen(page), z[0])
+    page.click("text=Play")
+    page.wait_for_timeout(500)
+    assert not np.allclose(chosen(page), z[0])
+    page.click("text=Stop")
+
+
+@pytest.mark.parametrize("name", ["mlp", "colour"])
+def test_nothing_is_wider_than_a_phone_and_touch_moves_the_ring(visit, files, name):
+    page = visit(files(name), **PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.click("summary")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    if name == "mlp":
+        page.tap("#plane", position={"x": 20, "y": 100})
+        assert chosen(page)[0] < 0
+    for target in page.locator("button:visible, summary").all():
+        assert target.bounding_box()["height"] >= 24  # WCAG 2.2, target size
+
+
+def test_the_page_is_dark_where_the_reader_prefers_that(visit, files):
+    light, dark = (visit(files("mlp"), color_scheme=scheme) for scheme in ("light", "dark"))
+    brightness = [picture(page, "#plane").mean() for page in (light, dark)]
+    assert brightness[0] > 180
+    assert brightness[1] < 90
+
+
+def test_less_motion_is_moved_where_the_reader_prefers_that(visit, files):
+    page = visit(files("mlp"), reduced_motion="reduce")
+    page.click("text=Play")
+    page.wait_for_timeout(300)
+    steps = page.evaluate("""async () => {
+      const seen = new Set();
+      const end = performance.now() + 1500;
+      while (performance.now() < end) {
+        seen.add(String(z));
+        await new Promise((resume) => setTimeout(resume, 20));
+      }
+      return seen.size;
+    }""")
+    assert 1 <= steps <= 3  # one a second
