@@ -160,7 +160,7 @@ def test_a_run_that_trained_on_since_its_bundle_was_made_is_refused(bundle, tmp_
     run = tmp_path / "run"
     shutil.copytree(bundle, run / "bundle")
     (run / "model.keras").write_bytes(b"another model")
-    with pytest.raises(UserError, match=r"made of another model than .*model\.keras\. Make it again"):
+    with pytest.raises(UserError, match=r"made of another model than .*model\.keras\. To make it again"):
         runtime.load(run, "float32")
     digest = hashlib.sha256(b"another model").hexdigest()
     edited(run / "bundle", run={"model.keras": {"sha256": digest}})
