@@ -1,8 +1,7 @@
 """The web page: one HTML file with a decoder, its weights and the code that runs it, which needs no network.
 
-The code is in `kvae/web`: `runtime.js` computes, `worker.js` answers the page's questions in a worker, `page.js` shows,
-and `page.html` and `style.css` are what one sees. The content security policy of the page permits these scripts and
-styles by their hash, and nothing else.
+The code is in `kvae/web`; docs/WEB.md lists its files. The content security policy of the page permits its script and
+its style by their hash, and nothing else.
 """
 
 import base64
@@ -27,6 +26,8 @@ TOLERANCES = {"web_int8": {"means": 0.1, "elbo": 1.0}, "web_float32": {"means": 
 CALIBRATION = 4096  # latent points for examples of the layers' inputs, with seed 1, as for the .tflite file
 POINTS = 5000  # encoded images in the plane, at most
 MARGIN = 1.15  # of the side of the plane that is shown, beside the encoded images in it
+ENGINE = ("runtime.js", "inference.js", "worker.js")  # the script of the worker
+PAGE = ("page.js", "plane.js", "samples.js", "completion.js", "start.js")  # the script of the page
 STEPS = 2**16 - 1  # of a coordinate of an encoded image
 
 
@@ -120,8 +121,8 @@ def assembled(facts: dict[str, Any], arrays: bytes) -> str:
     # "<" could end the script element; in JSON it can be written in another way.
     description = json.dumps(facts, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     parts = {
-        "engine": "\n" + _asset("runtime.js") + _asset("worker.js"),
-        "page": "\n" + _asset("page.js"),
+        "engine": "\n" + "".join(map(_asset, ENGINE)),
+        "page": "\n" + "".join(map(_asset, PAGE)),
         "style": "\n" + _asset("style.css"),
     }
     hashes = {name: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for name, text in parts.items()}

@@ -1,11 +1,6 @@
 
 // --- The worker: it answers one question after another, and lets others in between the parts of a long answer
 
-let model;
-const SLICE = 25; // milliseconds of work between two looks at the inbox
-
-const pause = () => new Promise((resume) => setTimeout(resume));
-
 // Calls work(i) for i below count; after every slice, tells the parts that are new and whether to go on.
 async function inSlices(count, work, tell) {
   let parts = [], first = 0, start = performance.now();
@@ -28,6 +23,11 @@ const ANSWERS = {
     const array = (facts) => facts && arrayOf(model.quantiles.buffer, facts);
     return plane && { points: array(plane.points), labels: array(plane.labels) };
   },
+
+  complete: (values, tell) => complete(values, tell).catch((error) => {
+    if (!(error instanceof Stale)) throw error;
+    return null;
+  }),
 
   decode: ({ z }) => Uint8Array.from(decode(model, z).means, byteOf),
 

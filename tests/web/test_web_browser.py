@@ -7,6 +7,7 @@ import base64
 import io
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,12 @@ def picture(page, selector):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB"))
 
 
+def box_of(page, selector):
+    """Where an element is on the screen, to which it is scrolled."""
+    page.locator(selector).scroll_into_view_if_needed()
+    return page.locator(selector).bounding_box()
+
+
 def chosen(page):
     """The chosen numbers."""
     return np.array(page.evaluate("z"))
@@ -147,7 +154,7 @@ def test_dragging_and_the_arrow_keys_decode_where_they_go(visit, files):
         assert np.abs(picture(page, "#image").astype(int) - expected).max() <= 1
         return chosen(page)
 
-    box = page.locator("#plane").bounding_box()
+    box = box_of(page, "#plane")
     page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
     page.mouse.down()
     page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"], steps=5)
@@ -208,22 +215,22 @@ def test_a_picture_turns_into_another(visit, files):
     np.testing.assert_allclose(chosen(page), z[3])
     page.keyboard.press("Home")
     np.testing.assert_allclose(chosen(page), z[0])
-    page.click("text=Play")
+    page.click("#play")
     page.wait_for_timeout(500)
     assert not np.allclose(chosen(page), z[0])
-    page.click("text=Stop")
+    page.click("#play")
 
 
 @pytest.mark.parametrize("name", ["mlp", "colour"])
 def test_nothing_is_wider_than_a_phone_and_touch_moves_the_ring(visit, files, name):
     page = visit(files(name), **PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    page.click("summary")
+    page.click("summary >> nth=0")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     if name == "mlp":
         page.tap("#plane", position={"x": 20, "y": 100})
         assert chosen(page)[0] < 0
-    for target in page.locator("button:visible, summary").all():
+    for target in page.locator("button:visible, summary:visible").all():
         assert target.bounding_box()["height"] >= 24  # WCAG 2.2, target size
 
 
@@ -236,7 +243,7 @@ def test_the_page_is_dark_where_the_reader_prefers_that(visit, files):
 
 def test_less_motion_is_moved_where_the_reader_prefers_that(visit, files):
     page = visit(files("mlp"), reduced_motion="reduce")
-    page.click("text=Play")
+    page.click("#play")
     page.wait_for_timeout(300)
     steps = page.evaluate("""async () => {
       const seen = new Set();
@@ -248,3 +255,115 @@ def test_less_motion_is_moved_where_the_reader_prefers_that(visit, files):
       return seen.size;
     }""")
     assert 1 <= steps <= 3  # one a second
+
+
+def test_a_path_is_drawn_and_followed(visit, files):
+    page = visit(files("mlp"))
+    page.check("#path-mode")
+    box = box_of(page, "#plane")
+    page.mouse.move(box["x"] + 20, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 200, box["y"] + 20, steps=4)
+    page.mouse.up()
+    page.focus("#plane")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    path = np.array(page.evaluate("path"))
+    assert len(path) >= 4
+    assert path[-1][1] < path[-2][1]
+    np.testing.assert_allclose(page.evaluate("onThePath(0)"), path[0])
+    np.testing.assert_allclose(page.evaluate("onThePath(1)"), path[-1])
+    page.click("text=Play the path")
+    page.wait_for_timeout(600)
+    assert not np.allclose(chosen(page), path[-1])
+    page.click("#path-play")
+    page.click("text=Clear the path")
+    assert page.is_disabled("#path-play")
+
+
+def completed(page):
+    """What the page found for the picture and the mask that were set last."""
+    page.wait_for_selector('#complete-status:has-text("log p(visible)")')
+    page.wait_for_timeout(600)
+    page.wait_for_selector('#complete-status:has-text("log p(visible)")')
+    return page.evaluate("JSON.parse(document.body.dataset.completed)")
+
+
+def test_what_is_drawn_and_hidden_is_completed_as_numpy_completes_it(visit, files):
+    path = files("mlp", "web_float32")
+    page = visit(path)
+    page.click("#clear")
+    box = box_of(page, "#pad")
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.1 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.9 * box["height"], steps=10)
+    page.mouse.up()
+    page.click("[data-hide=left]")
+    answer = completed(page)
+    image = np.array(page.evaluate("Array.from(image)"))
+    assert set(image) == {0, 1}  # the likelihood is Bernoulli
+    assert image.reshape(6, 5)[:, 2].sum() >= 4
+    shown = np.ones((6, 5), bool)
+    shown[:, :3] = False
+    side = np.linspace(-8, 8, 161)
+    z = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    logits = WebDecoder(path).decode(z).logits.reshape(len(z), 30).astype(float)
+    pixels = image * logits - np.logaddexp(0, logits)
+    log_prior = -0.5 * (z**2).sum(1) - np.log(2 * np.pi) + 2 * np.log(side[1] - side[0])
+    observed = np.logaddexp.reduce(log_prior + (pixels * shown.ravel()).sum(1))
+    whole = np.logaddexp.reduce(log_prior + pixels.sum(1))
+    assert answer["log"] == pytest.approx(observed, abs=0.01)
+    assert answer["score"] == pytest.approx(whole - observed, abs=0.01)
+    assert f"{answer['log']:.2f}".replace("-", "−") in page.inner_text("#complete-status")
+    page.click("[data-hide=nothing]")
+    assert completed(page)["score"] is None
+
+
+def test_keys_draw_and_hide(visit, files):
+    page = visit(files("mlp"))
+    page.click("#clear")
+    page.focus("#pad")
+    page.keyboard.press(" ")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press(" ")
+    drawn = np.array(page.evaluate("Array.from(image)"))
+    assert drawn.sum() > 0
+    page.focus("#seen")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press(" ")
+    page.keyboard.press("ArrowDown")
+    hidden = np.array(page.evaluate("Array.from(hiddenPixels)")).reshape(6, 5)
+    assert hidden[:2, 1].tolist() == [1, 1]
+    assert hidden.sum() == 2
+
+
+def test_a_picture_is_loaded_and_fitted_as_mnist(visit, files, tmp_path):
+    picture = np.full((90, 60), 255, np.uint8)
+    picture[10:50, 5:15] = 0  # dark on white, in a corner
+    Image.fromarray(picture).save(tmp_path / "bar.png")
+    page = visit(files("large"))
+    page.set_input_files("#file", tmp_path / "bar.png")
+    page.check("#invert")
+    page.evaluate('$("fit").checked = true')
+    page.evaluate("prepare()")
+    page.wait_for_timeout(300)
+    image = np.array(page.evaluate("Array.from(image)")).reshape(16, 16)
+    rows, columns = np.nonzero(image)
+    assert abs(rows.mean() - 7.5) <= 1  # its centre of mass is in the middle
+    assert abs(columns.mean() - 7.5) <= 1
+    assert 10 <= np.ptp(rows) + 1 <= 13  # 20 of 28 pixels long, here of 16
+    (tmp_path / "no.png").write_bytes(b"no picture")
+    page.set_input_files("#file", tmp_path / "no.png")
+    page.wait_for_selector("text=cannot read no.png")
+
+
+@pytest.mark.skipif("KVAE_AXE" not in os.environ, reason="KVAE_AXE does not name the axe.min.js of npm's axe-core")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["mlp", "colour"])
+def test_axe_finds_no_violation(visit, files, name, scheme):
+    page = visit(files(name), color_scheme=scheme)
+    for summary in page.locator("summary:visible").all():
+        summary.click()
+    page.evaluate(Path(os.environ["KVAE_AXE"]).read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run()")["violations"]
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found] == []

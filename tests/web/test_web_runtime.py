@@ -1,40 +1,17 @@
 """The JavaScript of the page in Node, without a browser: the numbers of seeds and the layers of networks."""
 
 import base64
-import json
-import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
+from node import NODE, javascript
 from web_pages import MODELS, write_page
 
 from kvae.noise import portable
 from kvae.noise.streams import Stream
 from kvae.runtime.web import WebDecoder
 
-ASSETS = Path(__file__).parents[2] / "kvae" / "web"
-NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="Node is not installed; the same is tested in the browser")
-
-# Reads a page, calls a function of the runtime and prints arrays in base64.
-PROGRAM = """
-const fs = require("fs");
-const text = fs.readFileSync(process.argv[2], "utf8");
-const part = (id) => text.split(`id="${id}">`)[1].split("</script>")[0];
-const model = openModel(JSON.parse(part("model")), part("arrays"));
-const shown = (array) => Buffer.from(array.buffer, array.byteOffset, array.byteLength).toString("base64");
-"""
-
-
-def javascript(folder: Path, page: Path, code: str):
-    """What JavaScript prints as JSON; `model` is the one of the page."""
-    program = folder / "program.js"
-    program.write_text((ASSETS / "runtime.js").read_text() + PROGRAM + code)
-    done = subprocess.run([NODE, program, page], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def decoded(text: str, kind: str) -> np.ndarray:

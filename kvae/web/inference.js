@@ -1,0 +1,201 @@
+
+// --- The posterior in the latent plane: exact up to the width of a grid, which is refined where the mass is
+//
+// For every likelihood of kvae, log p(x|z) of a pixel is x eta(z) + c(z) + h(x). So a point of the plane is decoded
+// once; for another image or another mask, only a sum over its observed pixels is new.
+
+let model; // the one of the page, when it is open
+const SLICE = 25; // milliseconds of work between two looks at the inbox
+const pause = () => new Promise((resume) => setTimeout(resume));
+
+const SIGMOID = ACTIVATIONS.sigmoid;
+const NATURAL = {
+  bernoulli: (l) => [l, -softplus(l)],
+  continuous_bernoulli: (l) => [l, logNormalizer(l) - softplus(l)],
+  gaussian(l, { variance }) {
+    const mean = SIGMOID(l);
+    return [mean / variance, -(mean ** 2) / (2 * variance) - 0.5 * Math.log(2 * Math.PI * variance)];
+  },
+  squared_error(l) {
+    const mean = SIGMOID(l);
+    return [mean, -(mean ** 2) / 2];
+  },
+};
+const OF_X = { // h(x)
+  gaussian: (x, { variance }) => -(x ** 2) / (2 * variance),
+  squared_error: (x) => -(x ** 2) / 2,
+};
+const MEAN_OF_ETA = { // E[x|z]
+  bernoulli: SIGMOID,
+  continuous_bernoulli: LIKELIHOODS.continuous_bernoulli.mean,
+  gaussian: (eta, { variance }) => eta * variance,
+  squared_error: (eta) => eta,
+};
+
+// The logarithm of the constant of the continuous Bernoulli, l / tanh(l / 2).
+function logNormalizer(l) {
+  return Math.abs(l) < 0.01 ? Math.log(2) + l ** 2 / 12 : Math.log(l / Math.tanh(l / 2));
+}
+
+// A latent point with what the likelihood needs of it.
+function openPoint(z) {
+  const { parameters } = decode(model, z);
+  const eta = new Float32Array(model.pixels), c = new Float32Array(model.pixels);
+  const natural = NATURAL[model.likelihood.name];
+  for (let p = 0; p < model.pixels; p++) [eta[p], c[p]] = natural(parameters[p], model.likelihood);
+  return { z, eta, c, logPrior: z.reduce((sum, value) => sum - (value ** 2 + Math.log(2 * Math.PI)) / 2, 0) };
+}
+
+// log p(x, z) for the pixels whose indices are given, without h(x), which all points share.
+function logJoint({ eta, c, logPrior }, x, pixels) {
+  let sum = logPrior;
+  for (let i = 0; i < pixels.length; i++) {
+    const p = pixels[i];
+    sum += x[p] * eta[p] + c[p];
+  }
+  return sum;
+}
+
+function sharedTerm(x, pixels) {
+  const term = OF_X[model.likelihood.name];
+  return term ? pixels.reduce((sum, p) => sum + term(x[p], model.likelihood), 0) : 0;
+}
+
+const REACH = 7; // the first grid covers [-7, 7]^2, outside of which the prior has 5e-12 of its mass
+const FINEST = 5; // halvings of the distance between its points, at most
+const EDGE = 20; // nats below its maximum that the integrand must be at the edge, or the grid grows
+const ACTIVE = 18; // nats below its maximum down to which the integrand is looked at more closely
+const AGREED = 4e-3; // nats: two grids agree; the error of the finer one is then far smaller
+const MEMORY = 2 ** 27; // bytes for points that are kept
+
+const kept = new Map(); // points by their place on the finest grid
+const keyOf = (i, j) => (i + 2 ** 15) * 2 ** 16 + j + 2 ** 15;
+
+// Points per side of the first grid, so that it fits into half of the memory.
+const firstSide = () => (65 ** 2 * 8 * model.pixels <= MEMORY / 2 ? 65 : 33);
+
+// The integral of p(x, z) over z for some pixels, and the points with their weights, which sum to 1.
+async function posterior(x, pixels, { stale, progress }) {
+  const unit = (2 * REACH) / (firstSide() - 1) / 2 ** FINEST;
+  const shared = sharedTerm(x, pixels);
+  if (kept.size * 8 * model.pixels > MEMORY) kept.clear();
+  let step = 2 ** FINEST, half = ((firstSide() - 1) / 2) * step;
+  const values = new Map(); // log p(x, z) by place
+  let greatest = -Infinity, start = performance.now();
+
+  // Evaluates the places that are new, in slices.
+  async function evaluate(places) {
+    for (let n = 0; n < places.length; n++) {
+      const [i, j] = places[n], key = keyOf(i, j);
+      if (values.has(key)) continue;
+      let point = kept.get(key);
+      if (!point) kept.set(key, (point = openPoint([i * unit, j * unit])));
+      const value = logJoint(point, x, pixels);
+      values.set(key, { i, j, point, value });
+      greatest = Math.max(greatest, value);
+      if (performance.now() - start > SLICE) {
+        progress((n + 1) / places.length);
+        await pause();
+        if (stale()) throw new Stale();
+        start = performance.now();
+      }
+    }
+  }
+
+  const square = () => {
+    const places = [];
+    for (let i = -half; i <= half; i += step) for (let j = -half; j <= half; j += step) places.push([i, j]);
+    return places;
+  };
+  const logIntegral = (nodes, width) =>
+    shared + greatest + Math.log(nodes.reduce((sum, { value }) => sum + Math.exp(value - greatest), 0)) + 2 * Math.log(width * unit);
+  const atEdge = ({ i, j, value }) => Math.max(Math.abs(i), Math.abs(j)) === half && value > greatest - EDGE;
+
+  await evaluate(square());
+  while ([...values.values()].some(atEdge) && half * unit < 4 * REACH) {
+    half *= 2;
+    await evaluate(square());
+  }
+  let nodes = [...values.values()];
+  let log = logIntegral(nodes, step);
+  let error = Math.abs(log - logIntegral(nodes.filter(({ i, j }) => i % (2 * step) === 0 && j % (2 * step) === 0), 2 * step));
+  while (error > AGREED && step > 1) {
+    const next = step / 2, places = new Map();
+    for (const { i, j, value } of nodes) {
+      if (value < greatest - ACTIVE) continue;
+      for (const di of [-next, 0, next]) for (const dj of [-next, 0, next]) places.set(keyOf(i + di, j + dj), [i + di, j + dj]);
+    }
+    await evaluate([...places.values()]);
+    step = next;
+    nodes = [...places.keys()].map((key) => values.get(key));
+    const finer = logIntegral(nodes, step);
+    error = Math.abs(finer - log);
+    log = finer;
+  }
+  const total = log - shared - 2 * Math.log(step * unit);
+  return {
+    log, error, width: step * unit,
+    nodes: nodes.map(({ point, value }) => ({ point, weight: Math.exp(value - total) })),
+  };
+}
+
+class Stale extends Error {} // a newer question has come
+
+// --- Completion: what the observed pixels of an image say about the hidden ones
+
+const DRAWS = 4;
+
+// E[x | observed] over weighted points; the observed pixels keep their values.
+function completedMean(nodes, x, hidden) {
+  const sums = new Float64Array(model.pixels);
+  const mean = MEAN_OF_ETA[model.likelihood.name];
+  for (const { point, weight } of nodes) {
+    if (weight < 1e-6) continue;
+    for (const p of hidden) sums[p] += weight * mean(point.eta[p], model.likelihood);
+  }
+  const image = Float32Array.from(x);
+  for (const p of hidden) image[p] = sums[p];
+  return image;
+}
+
+// A completion: the mean of p(x|z) at a point z that is drawn by weight, and a draw of x there.
+function completionDraw(nodes, x, hidden, seed) {
+  const total = nodes.reduce((sum, { weight }) => sum + weight, 0);
+  let left = uniforms(seed, LATENT, 1)[0] * total, k = 0;
+  while (k < nodes.length - 1 && left >= nodes[k].weight) left -= nodes[k++].weight;
+  const { z } = nodes[k].point;
+  const { parameters, means } = decode(model, z);
+  const { draw, noise } = LIKELIHOODS[model.likelihood.name];
+  const numbers = noise(seed, PIXELS, model.pixels, model.quantiles);
+  const mean = Uint8Array.from(x, byteOf), drawn = mean.slice();
+  for (const p of hidden) {
+    mean[p] = byteOf(means[p]);
+    drawn[p] = byteOf(draw(parameters[p], means[p], numbers[p], model.likelihood));
+  }
+  return { z, mean, drawn };
+}
+
+let newestCompletion = 0;
+
+// Answers in parts: the progress, then what follows from the observed pixels, then log p(hidden | observed).
+async function complete({ x, shown, seed }, tell) {
+  const mine = ++newestCompletion;
+  const control = { stale: () => mine !== newestCompletion, progress: (done) => tell({ done }) };
+  const all = Array.from(shown.keys());
+  const observed = all.filter((p) => shown[p]), hidden = all.filter((p) => !shown[p]);
+  const { log, error, width, nodes } = await posterior(x, observed, control);
+  const moment = (f) => nodes.reduce((sum, { point, weight }) => sum + weight * f(point.z), 0);
+  const centre = [0, 1].map((d) => moment((z) => z[d]));
+  const greatest = nodes.reduce((most, { weight }) => Math.max(most, weight), 0);
+  const cells = nodes.filter(({ weight }) => weight > 1e-3 * greatest);
+  tell({
+    log, error, width, centre,
+    deviations: [0, 1].map((d) => Math.sqrt(Math.max(moment((z) => (z[d] - centre[d]) ** 2), 0))),
+    cells: cells.map(({ point, weight }) => [...point.z, weight / greatest]),
+    mean: Uint8Array.from(completedMean(nodes, x, hidden), byteOf),
+    draws: Array.from(seedsOf(DRAWS, seed), (each) => completionDraw(nodes, x, hidden, each)),
+  });
+  if (hidden.length === 0) return { score: null, points: kept.size };
+  const whole = await posterior(x, all, control);
+  return { score: whole.log - log, scoreError: whole.error + error, points: kept.size };
+}

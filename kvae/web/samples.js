@@ -1,0 +1,45 @@
+
+// --- Pictures from a seed, and from one of them to another
+
+let samples = [];
+
+const makeSamples = newest(async ({ seed, count }) => {
+  const made = [];
+  $("save").disabled = true;
+  await ask("sampleAll", { seed, count }, ({ parts, done }) => {
+    made.push(...parts);
+    $("samples-status").textContent = done < 1 ? `${made.length} of ${count} pictures` : "";
+  });
+  samples = made;
+  showSheet();
+  $("save").disabled = false;
+  $("samples-status").textContent = `${count === 1 ? "One picture" : `${count} pictures`} of seed ${seed}.`;
+  $("from").max = $("to").max = count;
+  if (Number($("to").value) > count) $("to").value = count;
+  if (Number($("from").value) > count) $("from").value = 1;
+  morph(true);
+});
+
+function showSheet() {
+  paintSheet($("sheet"), samples.map(({ means }) => means), $("draws").checked && samples.map(({ draw }) => draw));
+}
+
+const STRIP = 10; // pictures on the way, of which the first and the last are the two ends
+
+// The point at a part of the way, from 0 to 1, on a straight line.
+function onTheWay(part) {
+  const ends = ["from", "to"].map((id) => samples[Math.min(Math.max(Number($(id).value), 1), samples.length) - 1].z);
+  return Array.from(ends[0], (value, d) => value + part * (ends[1][d] - value));
+}
+
+const morph = newest(async () => {
+  const way = Array.from({ length: STRIP }, (_, i) => onTheWay(i / (STRIP - 1)));
+  const images = [];
+  await ask("decodeAll", { points: way }, ({ parts }) => images.push(...parts));
+  paintSheet($("strip"), images);
+});
+
+function goTo(part) {
+  $("way").value = part;
+  choose(onTheWay(part));
+}

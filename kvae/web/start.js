@@ -1,0 +1,45 @@
+
+// --- Start
+
+function fill() {
+  document.title = $("name").textContent = model.name || "A decoder of kvae";
+  $("description").textContent = model.description || "";
+  document.querySelector('[data-fill="numbers"]').textContent = D === 1 ? "one number" : `${D} numbers`;
+  $("rounded-weights").hidden = model.weights !== "int8";
+  $("facts").textContent = `Latent size ${D}, images of ${width} × ${height} pixels, weights in ${model.weights}.`;
+}
+
+function listen() {
+  $("random").addEventListener("click", async () => {
+    const seed = crypto.getRandomValues(new Uint32Array(1))[0] >>> 1;
+    await ask("sampleAll", { seed, count: 1 }, ({ parts }) => choose(Array.from(parts[0].z)));
+  });
+  $("centre").addEventListener("click", () => choose(new Array(D).fill(0)));
+  $("sample-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    makeSamples({ seed: Number($("seed").value), count: Number($("count").value) });
+  });
+  $("draws").addEventListener("change", showSheet);
+  $("save").addEventListener("click", () => save($("sheet"), "samples.png"));
+  $("morph-form").addEventListener("submit", (event) => event.preventDefault());
+  for (const id of ["from", "to"]) $(id).addEventListener("change", () => morph(true));
+  $("way").addEventListener("input", () => goTo(Number($("way").value)));
+  $("play").addEventListener("click", playerOf($("play"), "Play", goTo).toggle);
+}
+
+async function start() {
+  fill();
+  const arrays = await ask("open", { description: model, base64: $("arrays").textContent });
+  listen();
+  choose(z);
+  await makeSamples({ seed: 0, count: 10 });
+  if (plane) {
+    await openPlane(arrays);
+    openCompletion();
+  }
+  document.body.dataset.ready = "yes"; // for tests
+}
+
+start().catch((error) => {
+  $("description").textContent = `This page could not start: ${error.message}`;
+});
