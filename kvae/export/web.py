@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae.export.web_network import Arrays, layers_of, network, unknown_layers
+from kvae.export.web_network import Arrays, encoder, layers_of, network, unknown_layers
 from kvae.internal.errors import UserError
 from kvae.model import likelihoods, sampling
+from kvae.model.posteriors import DiagonalGaussian
 from kvae.model.priors import StandardNormal
 from kvae.model.vae import VAE
 from kvae.noise import portable
@@ -24,10 +25,11 @@ from kvae.runtime.web import LIKELIHOODS, VARIANTS, VERSION
 
 TOLERANCES = {"web_int8": {"means": 0.1, "elbo": 1.0}, "web_float32": {"means": 1e-4, "elbo": 0.01}}
 CALIBRATION = 4096  # latent points for examples of the layers' inputs, with seed 1, as for the .tflite file
+IMAGES = 1024  # draws of the model, as examples of the encoder's inputs
 POINTS = 5000  # encoded images in the plane, at most
 MARGIN = 1.15  # of the side of the plane that is shown, beside the encoded images in it
-ENGINE = ("runtime.js", "inference.js", "worker.js")  # the script of the worker
-PAGE = ("page.js", "plane.js", "samples.js", "completion.js", "start.js")  # the script of the page
+ENGINE = ("runtime.js", "inference.js", "sampling.js", "completion.js", "worker.js")  # the script of the worker
+PAGE = ("page.js", "plane.js", "samples.js", "masking.js", "start.js")  # the script of the page
 STEPS = 2**16 - 1  # of a coordinate of an encoded image
 
 
@@ -108,6 +110,7 @@ def page(vae: VAE, variant: str, about: About) -> str:
         },
         "quantiles": arrays.add(portable._QUANTILES, "int32"),
         "decoder": network(layers_of(vae.decoder) or [], z, arrays, int8=variant == "web_int8"),
+        **_encoder(vae, arrays, int8=variant == "web_int8"),
         "order": _order(vae.latent_dim, about.kl_per_dimension),
         "kl_per_dimension": about.kl_per_dimension,
         "digits": about.digits,
@@ -141,6 +144,14 @@ def _asset(name: str) -> str:
 
 def _likelihood(vae: VAE) -> str:
     return likelihoods.name_of(vae.likelihood)
+
+
+def _encoder(vae: VAE, arrays: Arrays, int8: bool) -> dict[str, Any]:
+    """The encoder, which the page needs for completions if it cannot integrate over a plane, and if it knows it."""
+    if vae.latent_dim == 2 or type(vae.posterior) is not DiagonalGaussian:
+        return {}
+    found = encoder(vae.encoder, np.asarray(vae.generate(IMAGES, seed=1)), arrays, int8)
+    return {} if found is None else {"encoder": found}
 
 
 def _order(latent_dim: int, kl: list[float] | None) -> list[int]:

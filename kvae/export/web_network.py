@@ -8,7 +8,7 @@ import numpy as np
 
 from kvae.export import quantization
 from kvae.internal.tensorflow import keras
-from kvae.model.networks import ConvDecoder, MLPDecoder
+from kvae.model.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from kvae.runtime import plain_network
 
 SKIPPED = (keras.layers.InputLayer, keras.layers.Dropout, keras.layers.GaussianNoise)  # they do nothing after training
@@ -52,6 +52,29 @@ def layers_of(network: Any) -> list[Any] | None:
     if type(network) is keras.Sequential:
         return list(_flat(network))
     return None
+
+
+def encoder_layers(network: Any) -> list[Any] | None:
+    """The layers of one of kvae's encoders up to its two heads, or None if it is another or has other heads."""
+    if type(network) not in (MLPEncoder, ConvEncoder) or network.sizes is not None:
+        return None
+    if type(network) is MLPEncoder:
+        layers = [network.flatten, *network.hidden]
+    else:
+        layers = [*network.convolutions, network.flatten, network.dense]
+    return None if any(map(_unknown, [*layers, network.mean_head, network.scale_head])) else layers
+
+
+def encoder(network_: Any, x: np.ndarray, arrays: Arrays, int8: bool) -> dict[str, Any] | None:
+    """An encoder for the page, or None if the page does not know it. Arguments as in `network`."""
+    layers = encoder_layers(network_)
+    if layers is None:
+        return None
+    body, hidden = network(layers, x, arrays, int8), x
+    for layer in layers:
+        hidden = np.concatenate([np.asarray(layer(hidden[i : i + 256])) for i in range(0, len(hidden), 256)])
+    mean, scale = (network([head], hidden, arrays, int8) for head in (network_.mean_head, network_.scale_head))
+    return {"body": body, "mean": mean, "scale": scale, "log_sigma": network_.scale == "log_sigma"}
 
 
 def network(layers: list[Any], x: np.ndarray, arrays: Arrays, int8: bool) -> list[dict[str, Any]]:
@@ -110,11 +133,10 @@ CONVOLUTION = {
     "data_format": ("channels_last",),
     "dilation_rate": ((1, 1), 1),
     "padding": ("same", "valid"),
-    "groups": (1,),
 }
 KNOWN: dict[type, dict[str, tuple]] = {
     keras.layers.Dense: {},
-    keras.layers.Conv2D: CONVOLUTION,
+    keras.layers.Conv2D: {**CONVOLUTION, "groups": (1,)},
     keras.layers.Conv2DTranspose: {**CONVOLUTION, "output_padding": (None,)},
     keras.layers.Reshape: {},
     keras.layers.Flatten: {"data_format": ("channels_last",)},

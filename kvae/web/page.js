@@ -146,7 +146,7 @@ function choose(point) {
 }
 
 function describe(point) {
-  const numbers = D <= 3 ? `At ${point.map((value, d) => `${subscript(d)} = ${rounded(value)}`).join(", ")}` : `At the ${D} numbers below`;
+  const numbers = D <= 3 ? `At ${point.map((value, d) => `${subscript(d)} = ${rounded(value)}`).join(", ")}` : `At the ${D} numbers of the sliders`;
   return `${numbers}${nearby(point)}.`;
 }
 

@@ -32,7 +32,7 @@ function openModel(description, base64) {
     ...description,
     quantiles: arrayOf(buffer, description.quantiles),
     decoder: network(description.decoder),
-    encoder: encoder && { body: network(encoder.body), mean: network(encoder.mean), scale: network(encoder.scale) },
+    encoder: encoder && { ...encoder, body: network(encoder.body), mean: network(encoder.mean), scale: network(encoder.scale) },
     pixels: description.image_shape.reduce((product, side) => product * side, 1),
   };
 }

@@ -5,6 +5,7 @@ function fill() {
   document.title = $("name").textContent = model.name || "A decoder of kvae";
   $("description").textContent = model.description || "";
   document.querySelector('[data-fill="numbers"]').textContent = D === 1 ? "one number" : `${D} numbers`;
+  $("sliders-help").hidden = D <= 2 || !model.kl_per_dimension;
   $("rounded-weights").hidden = model.weights !== "int8";
   $("facts").textContent = `Latent size ${D}, images of ${width} × ${height} pixels, weights in ${model.weights}.`;
 }
@@ -33,10 +34,8 @@ async function start() {
   listen();
   choose(z);
   await makeSamples({ seed: 0, count: 10 });
-  if (plane) {
-    await openPlane(arrays);
-    openCompletion();
-  }
+  if (plane) await openPlane(arrays);
+  if (plane || model.encoder) openCompletion();
   document.body.dataset.ready = "yes"; // for tests
 }
 

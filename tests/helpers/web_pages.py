@@ -64,6 +64,7 @@ def conv_encoder(latent_dim):
 def write_page(vae, folder: Path, variant: str = "web_float32", **about) -> Path:
     """The page of a model, written without measuring anything."""
     path = Path(folder) / "index.html"
+    web.check(vae)
     path.write_text(web.page(vae, variant, web.About(**about)), encoding="utf-8")
     return path
 

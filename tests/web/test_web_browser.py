@@ -319,6 +319,21 @@ def test_what_is_drawn_and_hidden_is_completed_as_numpy_completes_it(visit, file
     assert completed(page)["score"] is None
 
 
+def test_more_dimensions_are_completed_by_importance_sampling_with_its_effective_sample_size(visit, files):
+    page = visit(files("colour"))
+    page.click("[data-hide=top]")
+    answer = completed(page)
+    assert answer["scoreError"] >= 0
+    assert "effective samples, of" in page.inner_text("#posterior-where")
+    assert "± " in page.inner_text("#complete-status")
+    assert picture(page, "#posterior").shape == picture(page, "#completed").shape == (7, 5, 3)
+    kept = np.rint(255 * np.array(page.evaluate("Array.from(image)"))).reshape(7, 5, 3)[4:]
+    assert np.abs(picture(page, "#completed")[4:] - kept).max() <= 1
+    page.click("#go")
+    page.wait_for_timeout(300)
+    np.testing.assert_allclose(chosen(page), page.evaluate("found.centre"))
+
+
 def test_keys_draw_and_hide(visit, files):
     page = visit(files("mlp"))
     page.click("#clear")

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from node import NODE, javascript
-from web_pages import MODELS, write_page
+from small_models import built
+from web_pages import MODELS, described, lively, write_page
 
 from kvae import completion
 from kvae.evaluation import quadrature
-from kvae.model import likelihoods
+from kvae.export import web_network
+from kvae.model import likelihoods, networks
 from kvae.model.vae import VAE
 from kvae.runtime.keras import load_model
 from kvae.runtime.web import WebDecoder
@@ -44,11 +46,10 @@ LIKELIHOODS = {
 }
 
 
-@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize(
+    "name", ["bernoulli", *(pytest.param(name, marks=pytest.mark.slow) for name in LIKELIHOODS if name != "bernoulli")]
+)
 def test_it_agrees_with_quadrature_in_numpy(name, tmp_path):
-    from small_models import built
-    from web_pages import lively
-
     vae: VAE = lively(built((6, 5, 1), latent_dim=2, hidden_units=(8,), likelihood=LIKELIHOODS[name]))
     page, rng = write_page(vae, tmp_path), np.random.default_rng(0)
     images = vae.generate(4, seed=1).numpy().reshape(4, 30)
@@ -111,3 +112,51 @@ def test_log_densities_of_mnist_agree_with_those_of_kvae_completion(tmp_path, di
     np.testing.assert_allclose([each["log"] for each in answers], observed.log_value, rtol=0, atol=0.01)
     np.testing.assert_allclose([each["score"] for each in answers], expected.log_value, rtol=0, atol=0.01)
     assert max(each["error"] for each in answers) <= 1e-3
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "log_sigma", "conv"])
+def test_the_encoder_of_a_page_is_that_of_the_model(encoder, tmp_path):
+    make = {
+        "mlp": lambda: built((7, 5, 1), latent_dim=3, hidden_units=(9, 8)),
+        "log_sigma": lambda: built((7, 5, 1), encoder=networks.MLPEncoder(3, (9,), scale="log_sigma")),
+        "conv": lambda: built((7, 5, 1), encoder=networks.ConvEncoder(3, filters=(4, 3), dense_units=6)),
+    }
+    vae, rng = make[encoder](), np.random.default_rng(0)
+    vae.encoder.set_weights([value + 0.3 * rng.normal(size=value.shape) for value in vae.encoder.get_weights()])
+    x = vae.generate(5, seed=0).numpy()
+    code = f"console.log(JSON.stringify({json.dumps(x.reshape(5, -1).tolist())}.map(encode)))"
+    result = javascript(tmp_path, write_page(vae, tmp_path), code)
+    mean, log_var = vae.encode(x)
+    # float32 sums of up to 35 products
+    np.testing.assert_allclose([each["mean"] for each in result], mean, rtol=0, atol=1e-5)
+    np.testing.assert_allclose([each["logVariance"] for each in result], log_var, rtol=0, atol=2e-5)
+
+
+def test_an_encoder_with_other_heads_or_of_another_kind_is_left_out(tmp_path):
+    vae = built((6, 5, 1), latent_dim=3, hidden_units=(8,), activation="gelu")
+    assert web_network.encoder_layers(vae.encoder) is None
+    assert "encoder" in described(write_page(built((6, 5, 1), latent_dim=3, hidden_units=(8,)), tmp_path))
+
+
+def test_importance_sampling_agrees_with_a_sum_over_a_grid_of_three_dimensions(tmp_path):
+    vae, rng = MODELS["flat"](), np.random.default_rng(0)
+    page = write_page(vae, tmp_path)
+    images = vae.generate(3, seed=1).numpy().reshape(3, 30)
+    shown = rng.random((3, 30)) < np.array([[0.5], [0.1], [0.9]])
+    side = np.linspace(-6, 6, 49)
+    z = np.stack(np.meshgrid(side, side, side), axis=-1).reshape(-1, 3)
+    decoded = WebDecoder(page).decode(z)
+    logits, means = (part.reshape(len(z), 30).astype(float) for part in (decoded.logits, decoded.means))
+    log_prior = -0.5 * (z**2).sum(1) - 1.5 * np.log(2 * np.pi) + 3 * np.log(side[1] - side[0])
+    for b, answer in enumerate(completed(tmp_path, page, images, shown)):
+        pixels = images[b] * logits - np.logaddexp(0, logits)
+        log_joint = log_prior + (pixels * shown[b]).sum(1)
+        log_observed = np.logaddexp.reduce(log_joint)
+        log_whole = np.logaddexp.reduce(log_prior + pixels.sum(1))
+        assert answer["effective"] > 100
+        assert answer["error"] < 0.1
+        # Four standard errors; a fault of the weights is many times as large.
+        assert answer["log"] == pytest.approx(log_observed, abs=4 * answer["error"])
+        assert answer["score"] == pytest.approx(log_whole - log_observed, abs=4 * answer["scoreError"])
+        mean = np.where(shown[b], images[b], np.exp(log_joint - log_observed) @ means)
+        assert np.abs(np.array(answer["mean"]) - 255 * mean).max() < 4 * 0.5 / np.sqrt(answer["effective"]) * 255
