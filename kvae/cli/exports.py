@@ -179,7 +179,7 @@ def verify(path: Path, no_evaluation: bool, only: str | None, quiet: bool, as_js
         sys.exit(1)
     if not as_json:
         unchecked = any(check.passed is None for check in claims)
-        say(f"{path}: all claims hold" + (" that can be checked; - marks the others" if unchecked else ""))
+        say(f"{path}: all claims hold" + (", except for those not checked (-)" if unchecked else ""))
 
 
 COMMANDS = (export, sample, verify)

@@ -88,7 +88,7 @@ def test_export_without_its_data_says_how_to_export_without_evaluation(call, cop
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["export", "nowhere"], "config.json"),
+        (["export", "nowhere"], "'nowhere' is not a run folder: it does not exist"),
         (["export", "{unfinished}"], "has no model.keras: its training has not finished"),
         (["export", "{bare}", "--formats", "tflit"], "Unknown format 'tflit'. Did you mean 'tflite'"),
         (["export", "{bare}", "--formats", ","], "Expected a list of at least one format"),

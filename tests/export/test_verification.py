@@ -259,7 +259,7 @@ def not_built(copied):
 @pytest.mark.parametrize(
     ("damage", "claim", "words"),
     [
-        (other_units, "config.json builds", "it describes a model with 374 weights, model.keras has 306"),
+        (other_units, "config.json builds", "it describes a model with 374 weights; model.keras has 306"),
         (unknown_likelihood, "config.json builds", "its model cannot be built"),
         (no_json, "config.json", "not valid JSON"),
         (no_model, "model.keras loads", "damaged or not a model of kvae"),

@@ -250,7 +250,7 @@ def test_interpolation_decodes_the_middle_of_its_path(digits_2d, spherical):
     [
         ("digits", {"pairs": [("0", "11")]}, "Unknown class of the test images '11'"),
         ("pets", {"pairs": [("cat", "dogs")]}, "Unknown class of the test images 'dogs'. Did you mean 'dog'"),
-        ("digits", {"between": [(0, 100)]}, "Expected places of test images between 0 and 99. Received 100"),
+        ("digits", {"between": [(0, 100)]}, "Expected indices of test images from 0 to 99. Received 100"),
         ("digits", {"between": [(-1, 3)]}, "Received -1"),
         ("unlabelled", {"pairs": [("0", "1")]}, "Expected labels, to find the images of a class"),
         ("tiny", {"steps": 1}, "Expected at least 2 steps"),
