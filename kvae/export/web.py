@@ -154,8 +154,12 @@ def _encoder(vae: VAE, arrays: Arrays, int8: bool) -> dict[str, Any]:
 
 
 def _order(latent_dim: int, kl: list[float] | None) -> list[int]:
-    """The dimensions in the order of their sliders: the largest KL term first, if it is known."""
-    return list(range(latent_dim)) if kl is None else np.argsort(-np.asarray(kl), kind="stable").tolist()
+    """The order of the sliders: of more than 2 dimensions, that with the largest KL term first, if it is known."""
+    return (
+        list(range(latent_dim))
+        if kl is None or latent_dim <= 2
+        else np.argsort(-np.asarray(kl), kind="stable").tolist()
+    )
 
 
 def _plane(vae: VAE, about: About, arrays: Arrays) -> dict[str, Any]:
