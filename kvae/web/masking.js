@@ -18,7 +18,7 @@ function clearInk() {
 function stroke([x0, y0], [x1, y1]) {
   const context = inkContext();
   const erase = document.querySelector("[name=tool]:checked").value === "erase";
-  context.lineWidth = PAD * Math.max(width, height) * (erase ? 0.12 : 0.075);
+  context.lineWidth = PAD * Math.max(1.5, Math.max(width, height) * (erase ? 0.12 : 0.075)); // at least a pixel and a half
   context.lineCap = context.lineJoin = "round";
   context.strokeStyle = erase ? "#000" : channels === 3 ? $("colour").value : "#fff";
   context.beginPath();
