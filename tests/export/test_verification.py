@@ -38,6 +38,7 @@ def test_everything_holds_of_a_run_and_its_bundle(trained):
         "reference z",
         "saved_model parity",
         "float32 parity",
+        "web_int8 parity",
         "model_card.json: further statements",
     ]
 
@@ -226,7 +227,7 @@ def test_a_decoder_that_is_not_the_file_of_its_card_is_not_opened(copied, monkey
     monkeypatch.setattr(cards, "open_variant", lambda *given: opened.append(given[2]) or real(*given))
     found = {check.name: check.detail for check in export.verify(copied, evaluate=False) if check.passed is False}
     assert list(found) == ["decoder.tflite", "float32 loads"]
-    assert opened == ["saved_model"]
+    assert opened == ["saved_model", "web_int8"]
 
 
 # A run whose model does not fit
