@@ -32,7 +32,7 @@ def test_export_writes_a_bundle_into_the_run_and_prints_the_report(call, tiny_ru
     }  # fmt: skip
     card = json.loads((folder / "bundle" / "model_card.json").read_text())
     for name, report in card["variants"].items():
-        row = next(line for line in out.splitlines() if f" {name} " in line)
+        row = next(line for line in out.splitlines() if line.startswith(f"│{name} "))
         assert quantities.size(report["bytes"]) in row
         assert f"{report['means_error_greatest']:.1e}" in row
         assert f"{report['elbo_change']:+.4f}" in row
