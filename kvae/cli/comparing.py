@@ -160,7 +160,8 @@ def _comparison_table(headings: list[str], rows: list[list[str]], lines: int) ->
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for title in headings:
         left = title in ("run", "protocol")
-        table.add_column(heading(title, 6), justify="left" if left else "right", no_wrap=title != "run", overflow="fold")
+        whole = title != "run"  # the name of a run can have any length
+        table.add_column(heading(title, 6), justify="left" if left else "right", no_wrap=whole, overflow="fold")
     for row in rows:
         cells = zip(headings, row, strict=True)
         table.add_row(

@@ -131,7 +131,8 @@ class Comparison(NamedTuple):
         if self.ranked and not self.differing and len(likelihoods) > 1:
             lines.append(
                 f"The likelihoods differ ({', '.join(sorted(map(str, likelihoods)))}). All are normalized densities of "
-                "the same pixels, so their numbers can be compared. A Gaussian has a part of its mass outside of [0, 1]."
+                "the same pixels, so their numbers can be compared. A Gaussian has a part of its mass outside of "
+                "[0, 1]."
             )
         return lines + [f"{name} is not compared. {reason}" for name, reason in self.left_out.items()]
 
