@@ -339,6 +339,8 @@ def key(comparison: Comparison) -> str:
     text = "The ELBO, the bound and the KL term are in nats per image, ± the standard error; 1 nat = 1.44 bits."
     if any(run.log_likelihood is not None for run in comparison.runs):
         text += " K is the number of draws of z per image for the bound."
+    if any(run.protocol.get("likelihood") in wording.DENSITIES for run in comparison.runs):
+        text += f" {wording.OF_DENSITIES}"
     return f"{text} * is the best run." if comparison.ranked and len(comparison.runs) > 1 else text
 
 
