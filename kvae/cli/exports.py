@@ -128,7 +128,7 @@ def export(
     type=PATH,
     default=Path("samples.png"),
     show_default=True,
-    help="File of the picture.",
+    help="File of the picture. An existing one is replaced.",
 )
 @click.option("--means", is_flag=True, help="Show only the means, which are grey, and no draws.")
 @click.option("--variant", help="Decoder of a bundle: float32, float16, int8, full_int8 or onnx.  [default: float32]")

@@ -234,6 +234,22 @@ class Data:
             raise UserError(f"Expected {part} images with labels. These images have none.")
         return labels[np.asarray(places, np.int64)]
 
+    def files_at(self, part: str, places: Sequence[int] | np.ndarray) -> np.ndarray | None:
+        """The files `[N]` of the images of a split with given indices, relative to the folder of the source.
+
+        Args:
+            part: `train`, `validation` or `test`.
+            places: indices of the images in the split `[N]`, from 0.
+
+        Returns:
+            The paths, or None if images of this source have no files of their own.
+
+        Raises:
+            UserError: if the split does not exist.
+        """
+        files = self._split(part).files
+        return None if files is None else files[np.asarray(places, np.int64)]
+
     def places_of(self, part: str, label: int | str, count: int = 1) -> np.ndarray:
         """The indices in a split, from 0, of the first images of a class.
 

@@ -357,6 +357,8 @@ def key(comparison: Comparison) -> str:
     text = "The ELBO, the bound and the KL term are in nats per image, ± the standard error; 1 nat = 1.44 bits."
     if any(run.log_likelihood is not None for run in comparison.runs):
         text += " K is the number of draws of z per image for the bound."
+    if any(run.protocol.get("likelihood") in wording.DENSITIES for run in comparison.runs):
+        text += f" {wording.OF_DENSITIES}"
     if not comparison.ranked or len(comparison.runs) < 2:
         return text
     return f"{text} * {'has the highest ELBO' if comparison.differing else 'is the best run'}."

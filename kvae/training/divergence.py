@@ -166,10 +166,11 @@ def _precision(config: RunConfig, seen: Seen) -> str | None:
 
 def _rate(config: RunConfig, seen: Seen) -> str:
     """The learning rate, which can be the cause of any divergence after the first step."""
+    rate = config.training.learning_rate
     lowest = min(seen.losses, default=math.inf)
     last = seen.before.get("loss", math.nan)
     grown = f", because the loss had grown from {lowest:.4g} to {last:.4g}" if last > lowest else ""
-    return f"a lower training.learning_rate ({config.training.learning_rate:g}){grown}"
+    return f"a lower learning rate than {rate:g}, e.g. --learning-rate {rate / 10:g}{grown}"
 
 
 def _is_loss_alone(seen: Seen) -> bool:

@@ -99,7 +99,7 @@ def test_export_replaces_a_bundle_on_request_alone(call, copied):
     few = ["--formats", "tflite", "--variants", "float32", "--no-evaluation"]
     status, _, err = call("export", copied, *few)
     assert status == 2
-    assert "exists. Replace it with overwrite (--overwrite) or choose another --out" in err
+    assert "exists. Replace it with --overwrite, or choose another --out" in err
     assert (copied / "bundle" / "model_card.json").read_bytes() == before
     assert call("export", copied, *few, "--overwrite")[0] == 0
     assert list(json.loads((copied / "bundle" / "model_card.json").read_text())["variants"]) == ["float32"]
