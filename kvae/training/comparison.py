@@ -40,7 +40,6 @@ TABLE, PAGE, CURVES = "comparison.csv", "comparison.md", "elbo_curves.png"
 OF_THE_MODEL = ("train", "validation", "prior", "posterior", "kl", "noise", "evaluations")
 # Likelihoods that are normalized densities of the pixel values. Their numbers for the same pixels can be compared; a
 # probability of binary pixels and a density without its constant cannot.
-DENSITIES = ("continuous_bernoulli", "gaussian")
 FEW = 3  # runs that a message names
 
 
@@ -286,7 +285,7 @@ def _distinct(key: str, values: Sequence[Any]) -> set[str]:
 
 def _what_counts(key: str, value: Any) -> Any:
     """What of a value of the protocol decides whether numbers can be compared."""
-    return DENSITIES if key == "likelihood" and value in DENSITIES else value
+    return wording.DENSITIES if key == "likelihood" and value in wording.DENSITIES else value
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
