@@ -1,7 +1,8 @@
 """ONNX: one file with both functions of a decoder, for ONNX Runtime on computers, phones and in browsers.
 
 An ONNX graph has no signatures. So `decode` and `sample` are two parts of one graph, which share their weights. Each is
-the branch of an `If` that is taken if its input has rows. Both inputs may be left out: they have no rows by default.
+the branch of an `If` that is taken if its input has rows. All inputs must be given, because runtimes outside of Python
+refuse inputs that may be left out: an input without rows skips its function.
 """
 
 import logging
@@ -43,7 +44,8 @@ def convert(vae: VAE) -> bytes:
 
     The inputs are `decode_z [n, D]` and `sample_seed [n]` int32, the outputs `decode_means` and `decode_logits` (or
     `decode_parameters`), `sample_images` uint8, `sample_means` and `sample_z`. A conditional model has the further
-    inputs `decode_condition` and `sample_condition`. The outputs of a function whose inputs are left out have no rows.
+    inputs `decode_condition` and `sample_condition`. All must be given; if the inputs of a function have no rows
+    (`[0, D]`, `[0]`), it is not computed, and its outputs have no rows.
 
     Args:
         vae: a built model.
@@ -164,7 +166,6 @@ def _add(graph: Any, name: str, model: Any, known: dict[bytes, str]) -> None:
     )
     graph.input.extend(part.input)
     graph.output.extend(part.output)
-    graph.initializer.extend(_without_rows(each) for each in part.input)  # what an input is if it is left out
 
 
 def _named(value: Any, name: str) -> Any:
