@@ -14,6 +14,7 @@ import numpy as np
 
 from kvae.export import endpoints
 from kvae.internal.errors import UserError, first_line
+from kvae.internal.missing_packages import with_extra
 from kvae.internal.quiet_output import silenced, without_tensorflow_reports
 from kvae.model.vae import VAE
 from kvae.runtime.onnx import NAMES, VARIANTS
@@ -76,7 +77,8 @@ def _packages() -> tuple[Any, Any]:
         import tf2onnx
     except ImportError as error:
         raise UserError(
-            "Expected the packages tf2onnx and onnxruntime for the format onnx. Install them: pip install 'kvae[onnx]'"
+            "Expected the packages tf2onnx and onnxruntime for the format onnx. "
+            f"{with_extra('onnx', 'onnx onnxruntime tf2onnx')}"
         ) from error
     return onnx, tf2onnx
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from kvae.internal import reading
 from kvae.internal.errors import UserError, check_whole, first_line
+from kvae.internal.missing_packages import MissingPackageError
 from kvae.internal.quiet_output import silenced
 from kvae.runtime import children
 from kvae.runtime.decoder import Decoder
@@ -120,7 +121,7 @@ def _runtime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError("Expected the package onnxruntime. Install it: pip install onnxruntime") from error
+        raise MissingPackageError("Expected the package onnxruntime. Install it: pip install onnxruntime") from error
     return onnxruntime
 
 
