@@ -15,7 +15,8 @@ from kvae.internal.errors import UserError
 def pretrained(as_json: bool) -> None:
     """List the pretrained models and their files.
 
-    `kvae sample NAME` and kvae.load("NAME") open them. The ELBO is that of the test images, in nats per image, with its standard error. A higher ELBO is better.
+    `kvae sample NAME` and kvae.load("NAME") open them. The ELBO is that of the test images, in nats per image, with its
+    standard error. A higher ELBO is better.
     """
     from kvae.runtime import pretrained as models
 
