@@ -9,6 +9,7 @@ from kvae.export import litert, onnx, savedmodel, web
 from kvae.export.steps import Begin, silent
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
+from kvae.runtime.formats import unknown_variant
 
 Tolerance = Mapping[str, float]
 
@@ -87,7 +88,7 @@ def plan(formats: Any, variants: Any, tolerances: Mapping[str, float] | None) ->
     names = _names("variant", variants, valid)
     for variant in names:
         if variant not in valid:
-            raise unknown("variant", variant, valid)
+            raise unknown_variant(variant, valid)
     _check_tolerances(tolerances, valid)
     plans = []
     for name, format_ in chosen.items():
@@ -118,7 +119,7 @@ def _check_tolerances(tolerances: Any, valid: Iterable[str]) -> None:
         raise UserError(f"Expected tolerances by variant, such as {{'int8': 0.2}}. Received {tolerances!r}.")
     for variant, value in (tolerances or {}).items():
         if variant not in valid:
-            raise unknown("variant", variant, valid)
+            raise unknown_variant(variant, valid)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
             raise UserError(f"Expected a tolerance in (0, 1] for the means of {variant}. Received {value!r}.")
 

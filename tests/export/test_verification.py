@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,38 @@ def test_a_bundle_alone_verifies(request, name):
     checks = list(export.verify(folder if name == "lite" else folder[1]))
     assert [check for check in checks if check.passed is False] == []
     assert f"{'float32' if name == 'lite' else 'int8'} parity" in [check.name for check in checks]
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_the_parity_of_a_decoder_alone_is_not_checked_but_the_rest_of_its_entry_is(lite_copy, changed):
+    card = cards.read_card(lite_copy)
+    if changed:
+        card["variants"]["float32"]["pixels"] += 1
+        sealed.write(lite_copy / cards.CARD, card)
+    found = {check.name: check for check in export.verify(lite_copy)}
+    parity = found["float32 parity"]
+    assert parity.passed is (False if changed else None)
+    assert parity.detail.startswith(
+        "variants.float32.pixels: computed" if changed else "not computed again: without the run"
+    )
+    assert "variants.*.means_error_greatest" in found["model_card.json: not checked"].detail
+
+
+def test_what_a_variant_is_compared_with_is_named(whole):
+    found = {check.name: check for check in export.verify(whole[1])}
+    assert [check.name for check in found.values() if check.name.endswith(" parity") and check.passed is None] == [
+        "saved_model parity"
+    ]
+    assert "differ from those of saved_model by at most" in found["int8 parity"].detail
+
+
+def test_a_missing_package_is_not_a_claim_that_fails(lite, monkeypatch):
+    for module in ("ai_edge_litert", "ai_edge_litert.interpreter"):
+        monkeypatch.setitem(sys.modules, module, None)
+    found = {check.name: check for check in export.verify(lite)}
+    assert found["float32 loads"].passed is None
+    assert "pip install ai-edge-litert" in found["float32 loads"].detail
+    assert all(check.passed is not False for check in found.values())
 
 
 def failed_checks(path: Path) -> dict[str, str]:
