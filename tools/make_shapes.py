@@ -7,6 +7,7 @@ NumPy and Pillow.
 
 import argparse
 import colorsys
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,9 +103,10 @@ def make(
 
 
 def _size(text: str) -> tuple[int, int]:
-    width, height = map(int, text.lower().split("x"))
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.lower())
+    width, height = map(int, found.groups()) if found else (0, 0)
     if min(width, height) < 8:
-        raise ValueError("too small for a shape")
+        raise argparse.ArgumentTypeError(f"expected WxH, e.g. 32x24, with at least 8 pixels each. Received {text!r}.")
     return width, height
 
 

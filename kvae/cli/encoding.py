@@ -49,9 +49,10 @@ def encode(
     SOURCE: mnist5k, a TFDS dataset, idx:DIR, csv:FILE, npz:FILE or images:DIR, whose images are binarized as the run's
     own are.  [default: the run's own data]
 
-    Labels are written as well, if there are any. A .npz file has the arrays index, label, mean, variance, label_names
-    and protocol; a .csv file has the columns index, label, mean_1, mean_2, ..., variance_1, variance_2, ...
-    With --split all, both have split as well.
+    A .npz file has the arrays index, label, mean, variance, label_names and protocol; a .csv file has the columns
+    index, label, label_name, mean_1, mean_2, ..., variance_1, variance_2, ... What the source does not have, such as
+    labels, is left out. For images:DIR, both have file, the path of each picture in DIR; with --split all, both have
+    split as well.
     """
     from kvae.training.runs import Run
 
@@ -72,6 +73,7 @@ def encode(
         "variance": encoded.posterior.variance is not None,
         "mean_draws": encoded.posterior.mean_draws,
         "labels": encoded.labels is not None,
+        "files": encoded.files is not None,
         "protocol": encoded.protocol,
     }
     if as_json:
@@ -91,7 +93,8 @@ def _report(summary: dict[str, Any]) -> None:
         f"dimensions{others}"
     )
     if not summary["labels"]:
-        say("The file has no labels, because the images have none.")
+        classes = " In a folder of pictures, each sub-folder would be a class." if summary["files"] else ""
+        say(f"The images have no labels, and so the file has none.{classes}")
     if summary["mean_draws"] is not None:
         say(f"Each mean is the average of {summary['mean_draws']} draws, because this posterior has no formula for it.")
     if not summary["variance"]:

@@ -291,8 +291,9 @@ def _report_completion(result: dict[str, Any], images: int, loss: float, seconds
 
     table = Table(title=None)
     table.add_column("log p(missing | observed)")
-    table.add_column("mean, nats per image", justify="right")
-    table.add_column("standard error", justify="right")
+    table.add_column("mean, nats per image" if images > 1 else "nats", justify="right")
+    if images > 1:
+        table.add_column("standard error", justify="right")
     names = {
         "kvae": "kvae, importance sampling",
         "quadrature": "kvae, numerical integration (exact)",
@@ -301,15 +302,18 @@ def _report_completion(result: dict[str, Any], images: int, loss: float, seconds
     }
     for name, title in names.items():
         if name in result:
-            table.add_row(title, f"{result[name]['mean']:.3f}", three_digits(result[name]["standard_error"]))
+            error = [three_digits(result[name]["standard_error"])] if images > 1 else []
+            table.add_row(title, three_digits(result[name]["mean"]), *error)
     print_table(table)
+    if images == 1:
+        say("One image says little about the model. For the mean over 100 images: -n 100, without --index.")
     scores = result["kvae"]
     say(
         f"Inference of z: the loss is {loss:.2f} nats per image; {result['converged']} of {images} images converged; "
         f"inference and prediction took {seconds:.1f} s.",
-        "Importance sampling: the Monte-Carlo standard error is "
-        f"{scores['monte_carlo_standard_error']:.3f} nats per image; {scores['effective_samples']:.0f} of the "
-        f"{result['protocol']['latent_samples']} draws of z count (effective sample size, median over the images).",
+        f"Importance sampling with {result['protocol']['latent_samples']} draws of z, as good as "
+        f"{scores['effective_samples']:.0f} exact ones: the error of the score is about "
+        f"{scores['monte_carlo_standard_error']:.3f} nats per image.",
     )
     if scores["unreliable"]:
         console().print(

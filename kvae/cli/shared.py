@@ -87,6 +87,8 @@ def print_evaluation(result: dict[str, Any]) -> None:
     print_table(table)
     if {"elbo", "reconstruction", "kl"} <= result.keys():
         say(wording.HOW_THE_ELBO_IS_MADE)
+        if protocol.get("likelihood") in wording.DENSITIES:
+            say(wording.OF_DENSITIES)
     if "active_units" in result:
         protocol["active_units"] = f"{result['active_units']} of {result['latent_dim']}"
     print_protocol({name: value for name, value in protocol.items() if name != "evaluations"})
@@ -127,5 +129,5 @@ def heading(words: str, width: int = 8) -> Any:
 
 
 def three_digits(value: float | None) -> str:
-    """A number with three digits after the point; an empty string for None."""
-    return "" if value is None else f"{value:.3f}"
+    """A number with three digits after the point; a hyphen for None."""
+    return "-" if value is None else f"{value:.3f}"

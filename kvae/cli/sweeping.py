@@ -59,6 +59,7 @@ def sweep(
     from kvae.training import data_defaults, sweeps
     from kvae.training.config import RunConfig, load_values
     from kvae.training.names import name_of_source
+    from kvae.training.wording import DENSITIES, OF_DENSITIES
 
     explained: set[str] = set()
 
@@ -91,6 +92,8 @@ def sweep(
         print(json.dumps({"sweep": str(made.folder), "runs": rows, "errors": {k: str(v) for k, v in errors.items()}}))
     else:
         _print(rows, list(made.points[0].settings))
+        if any(point.config.model.likelihood.kind in DENSITIES for point in made.points):
+            say(OF_DENSITIES)
     if errors:
         name, error = next(iter(errors.items()))
         raise UserError(f"{len(errors)} of {len(made.points)} trainings failed. The first of these is {name}: {error}")
@@ -114,12 +117,17 @@ def _print(rows: list[dict[str, Any]], keys: list[str]) -> None:
     for row in rows:
         table.add_row(
             *(str(row[key]) for key in keys),
-            *(f"{row[name]:.2f}" for name in ("elbo", "elbo_standard_error", "reconstruction", "kl")),
+            *(_two_digits(row[name]) for name in ("elbo", "elbo_standard_error", "reconstruction", "kl")),
             f"{row['active_units']} of {row['latent_dim']}",
             str(row["epochs"]),
         )
     print_table(table)
     say("The ELBO, its terms and its standard error are in nats per image, on the test images; 1 nat = 1.44 bits.")
+
+
+def _two_digits(value: float | None) -> str:
+    """A number with two digits after the point; a hyphen for None, the standard error of a single image."""
+    return "-" if value is None else f"{value:.2f}"
 
 
 COMMANDS = (sweep,)

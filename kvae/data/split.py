@@ -35,6 +35,8 @@ class Split:
             a `UserError` that names the first damaged one. By default damage is noticed only when an image is needed.
         reordered: only for a split that is streamed: a function of indices `[M]` that returns the split of these
             images, in this order. None if it can be read only as it is on disk.
+        files: the file of each image, `[N]`, relative to the folder of the source; None if images have no files of
+            their own.
     """
 
     images: np.ndarray | None
@@ -47,21 +49,25 @@ class Split:
     shuffle_buffer: int | None = None
     check: Any = None
     reordered: Any = None
+    files: np.ndarray | None = None
 
     @classmethod
-    def from_arrays(cls, images: np.ndarray, labels: np.ndarray | None = None) -> "Split":
+    def from_arrays(
+        cls, images: np.ndarray, labels: np.ndarray | None = None, files: np.ndarray | None = None
+    ) -> "Split":
         """A split in memory.
 
         Args:
             images: images, `[N, H, W]` or `[N, H, W, C]`, with pixels as in `as_bytes`.
             labels: integers, `[N]`, or None.
+            files: the file of each image, `[N]`, as in the attribute, or None.
 
         Raises:
             UserError: if a pixel is not valid.
         """
         images = as_bytes(images, "the images")
         images = images[..., None] if images.ndim == 3 else images
-        return cls(images, labels, len(images), tuple(images.shape[1:]))
+        return cls(images, labels, len(images), tuple(images.shape[1:]), files=files)
 
     def slice(self, start: int, stop: int) -> "Split":
         """The images from `start` to `stop - 1`, which keep their indices within the whole split."""
@@ -69,6 +75,7 @@ class Split:
             self,
             images=None if self.images is None else self.images[start:stop],
             labels=None if self.labels is None else self.labels[start:stop],
+            files=None if self.files is None else self.files[start:stop],
             count=stop - start,
             start=self.start + start,
         )
@@ -83,7 +90,8 @@ class Split:
         """The images with these indices `[M]`, in this order. A stream needs `reordered`."""
         if self.images is None:
             return self.reordered(rows)
-        return Split(self.images[rows], None if self.labels is None else self.labels[rows], len(rows), self.image_shape)
+        labels, files = (None if each is None else each[rows] for each in (self.labels, self.files))
+        return Split(self.images[rows], labels, len(rows), self.image_shape, files=files)
 
 
 @dataclass(frozen=True)

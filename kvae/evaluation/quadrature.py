@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -108,10 +108,20 @@ class Integrand(NamedTuple):
         return np.concatenate(values)
 
 
-def check_plane(vae: VAE) -> None:
-    """Raises `UserError` if the model does not have 2 latent dimensions."""
-    if vae.latent_dim != 2:
-        raise UserError(f"Expected a model with 2 latent dimensions, a plane. This model has {vae.latent_dim}.")
+class _HasLatentDim(Protocol):
+    """A model, or the configuration of one."""
+
+    @property
+    def latent_dim(self) -> int: ...
+
+
+def check_plane(model: _HasLatentDim) -> None:
+    """Raises `UserError` if a model does not have 2 latent dimensions."""
+    if model.latent_dim != 2:
+        raise UserError(
+            f"Expected a model with 2 latent dimensions, a plane. This model has {model.latent_dim}. Train one with "
+            "--latent-dim 2 (in Python latent_dim=2)."
+        )
 
 
 def _chunks(vae: VAE, z: np.ndarray) -> Iterator[np.ndarray]:

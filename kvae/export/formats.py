@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from kvae import runtime
 from kvae.export import litert, onnx, savedmodel, web
+from kvae.export.steps import Begin, silent
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
 from kvae.runtime.formats import unknown_variant
@@ -147,7 +148,14 @@ def possible(vae: Any, plans: Iterable[Plan], *, by_default: bool) -> list[Plan]
     return plans
 
 
-def write(vae: Any, folder: Path, plans: Iterable[Plan], conditions: Any, about: web.About | None = None) -> None:
+def write(
+    vae: Any,
+    folder: Path,
+    plans: Iterable[Plan],
+    conditions: Any,
+    about: web.About | None = None,
+    begin: Begin = silent,
+) -> None:
     """Writes the variants into a folder.
 
     Args:
@@ -156,10 +164,12 @@ def write(vae: Any, folder: Path, plans: Iterable[Plan], conditions: Any, about:
         plans: the variants, as `plan` returned them.
         conditions: examples of the condition `[M, ...]` for a conditional model; else None.
         about: what a format for people says of the model.
+        begin: is called with the words of each step.
     """
     by_format: dict[str, list[str]] = {}
     for entry in plans:
         by_format.setdefault(entry.format, []).append(entry.variant)
     for name, variants in by_format.items():
         format_ = find(name)
+        begin(f"writing {', '.join(variants)}")
         format_.write(vae, folder, variants, conditions, **({"about": about} if format_.tells else {}))

@@ -273,12 +273,10 @@ def _variants(folder: Path, card: dict[str, Any], damaged: list[str], vae: Any, 
     reference = decoders[most_exact] if vae is None else KerasDecoder(vae)
     try:
         conditions = _conditions(card, reference)
+        compared = parity.stated_counts(card["variants"], reference.image_shape)
+        errors = parity.errors(reference, decoders, compared, conditions)
         reports = {
-            name: {
-                **parity.errors(reference, decoder, conditions),
-                "bytes": parity.size(folder / cards.file_of(card, name)),
-            }
-            for name, decoder in decoders.items()
+            name: {**errors[name], "bytes": parity.size(folder / cards.file_of(card, name))} for name in decoders
         }
         changes = parity.elbo_changes(vae, decoders, test) if vae is not None and test is not None else {}
     except UserError as error:
@@ -293,6 +291,7 @@ def _variants(folder: Path, card: dict[str, Any], damaged: list[str], vae: Any, 
         decoded=_decoded(decoders[most_exact], conditions),
         exact=_is_exact(card, vae),
         reports=reports,
+        compared=compared,
         conditions=conditions,
         usual_conditions=None if vae is None or test is None else endpoints.conditions_of(vae, None, test),
     )

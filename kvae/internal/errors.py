@@ -10,6 +10,7 @@ from kvae.internal.visible import shortened, shown
 
 OWN_PACKAGES = ("kvae", "keras", "tensorflow", "contextlib")
 LISTED = 20  # choices that a message lists; of more it names only the nearest
+MUCH = 0.15  # Less likeness than that of the nearest name, by this much, makes a name no likely choice.
 MOST = 2**31 - 1  # the largest whole number that TensorFlow's 32-bit indices can hold
 
 
@@ -58,12 +59,18 @@ def unknown(
     valid, name = sorted(choices), shortened(str(received), 200)
     few = len(valid) <= LISTED
     most = 1 if few else 3
-    near = list(nearest) or difflib.get_close_matches(name, valid, n=most)
-    near = near or difflib.get_close_matches(name.lower(), valid, n=most)
+    near = list(nearest) or _near(name, valid, most) or _near(name.lower(), valid, most)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     if not few and (near or where_listed):
         return UserError(f"Unknown {kind} {name!r}.{hint} {where_listed}".rstrip())
     return UserError(f"Unknown {kind} {name!r}.{hint} Expected one of: {', '.join(valid)}.")
+
+
+def _near(name: str, valid: list[str], most: int) -> list[str]:
+    """The names that are nearest to one, without those that are much less like it than the first of them."""
+    found = difflib.get_close_matches(name, valid, n=most)
+    likeness = [difflib.SequenceMatcher(None, each, name).ratio() for each in found]
+    return [each for each, ratio in zip(found, likeness, strict=True) if ratio > likeness[0] - MUCH]
 
 
 def check_whole(name: str, value: object, least: int = 1, most: int = MOST) -> int:

@@ -64,9 +64,7 @@ def check_free(
         files.check_folder(folder)
         return
     if not overwrite:
-        raise UserError(
-            f"{str(folder)!r} exists. {or_else}Replace it with overwrite (--overwrite) or choose another --out."
-        )
+        raise UserError(f"{str(folder)!r} exists. {or_else}Replace it with --overwrite, or choose another --out.")
     if not folder.is_dir():
         raise UserError(f"Expected a folder to replace. {str(folder)!r} is a file. Choose another --out.")
     try:

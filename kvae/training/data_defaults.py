@@ -26,11 +26,13 @@ SMALLEST_MAP = 6  # pixels: convolutions halve the shorter side as long as this 
 STEPS = 2000  # of the optimizer, if the limits of the epochs allow it
 FEWEST_EPOCHS, MOST_EPOCHS = 10, 100
 LEARNING_RATE = 2e-3
-VARIANCE_AT_START = 0.01
+RATE_OF_VARIANCE = 10.0
 STREAMED = 200  # images of a stream that are looked at
 BLOCK = 1000  # images that are looked at together
 # Settings that belong together: if the user gives one of them, the others keep their defaults in `config.py`.
 SCHEDULE = ("schedule", "final_learning_rate", "warmup_epochs")
+# What matters most, in the order in which it is said.
+MAIN = ("model.network.kind", "model.likelihood.kind", "model.latent_dim", "training.epochs")
 
 
 class Facts(NamedTuple):
@@ -52,7 +54,7 @@ class Followed(NamedTuple):
 
     config: RunConfig
     source: Source  # the opened data
-    explanation: str | None  # one line that says what was chosen; None if nothing was
+    explanation: str | None  # what was chosen, in words; None if nothing was
 
 
 def follow(values: dict[str, Any]) -> Followed:
@@ -144,7 +146,7 @@ def _likelihood(binary: bool) -> dict[str, Any]:
     return {
         "model.likelihood.kind": "gaussian",
         "model.likelihood.variance": "learned",
-        "model.likelihood.start": VARIANCE_AT_START,
+        "model.likelihood.rate": RATE_OF_VARIANCE,
     }
 
 
@@ -207,14 +209,17 @@ def _beside(chosen: dict[str, Any], part: str, table: dict[str, Any]) -> dict[st
         if kinds is not None and kind not in kinds:
             return _without_part(chosen, part) | {f"model.{part}.kind": kinds[0]}
     if table.get("variance", "learned") != "learned":
-        chosen = {key: value for key, value in chosen.items() if key != "model.likelihood.start"}
+        chosen = {key: value for key, value in chosen.items() if key != "model.likelihood.rate"}
     return chosen
 
 
 def explanation(facts: Facts, added: dict[str, Any]) -> str:
-    """One line that says what was chosen for the data, and how to change it."""
-    settings = " ".join(f"{_short(key)}={_text(value)}" for key, value in added.items())
-    return f"Chosen for {facts}: {settings} (change any with --set KEY=VALUE)"
+    """What was chosen for the data, and how to change it, in up to three lines: what matters most is in the second."""
+    first = [key for key in MAIN if key in added]
+    others = [key for key in added if key not in MAIN]
+    lines = (" ".join(f"{_short(key)}={_text(added[key])}" for key in keys) for keys in (first, others))
+    header = f"Chosen for {facts} (change any with --set KEY=VALUE):"
+    return "\n  ".join([header, *filter(None, lines)])
 
 
 def _short(key: str) -> str:

@@ -81,7 +81,7 @@ class StopAtDivergence(keras.callbacks.Callback):
         self._before = logs
         if _variance_is_learned(self.model):
             # The last step of a group can have made it NaN, which shows only in the next step.
-            value = tf.identity(tf.convert_to_tensor(self.model.likelihood.log_variance))
+            value = tf.identity(self.model.likelihood.log_variance)
             self._log_variances = [*self._log_variances[-1:], value]
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -166,10 +166,11 @@ def _precision(config: RunConfig, seen: Seen) -> str | None:
 
 def _rate(config: RunConfig, seen: Seen) -> str:
     """The learning rate, which can be the cause of any divergence after the first step."""
+    rate = config.training.learning_rate
     lowest = min(seen.losses, default=math.inf)
     last = seen.before.get("loss", math.nan)
     grown = f", because the loss had grown from {lowest:.4g} to {last:.4g}" if last > lowest else ""
-    return f"a lower training.learning_rate ({config.training.learning_rate:g}){grown}"
+    return f"a lower learning rate than {rate:g}, e.g. --learning-rate {rate / 10:g}{grown}"
 
 
 def _is_loss_alone(seen: Seen) -> bool:

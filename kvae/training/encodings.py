@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from kvae.data.pipeline import Data
 from kvae.evaluation import Encoded
 from kvae.internal import files
 from kvae.internal.errors import UserError, check_whole, unknown
+from kvae.internal.visible import visible
 from kvae.training.runs import Run
 from kvae.training.train_resume import load_data, protocol
 
@@ -34,6 +36,7 @@ class Encodings(NamedTuple):
     labels: np.ndarray | None  # [N]
     label_names: tuple[str, ...] | None
     protocol: dict[str, Any]
+    files: np.ndarray | None = None  # [N], the file of each image, relative to the folder of the source
 
 
 def encode(
@@ -85,6 +88,7 @@ def encode(
             "Expected images with labels, which are the condition of this model. Received images without labels. "
             "Choose another source."
         )
+    named = [names for part, index in places.items() if (names := data.files_at(part, index)) is not None]
     posterior = evaluation.encode(vae, _batches(data, places, batch_size, labels=vae.condition_shape is not None))
     stated = {**protocol(data), "split": split, "images": len(posterior.mean)}
     if "evaluation_binarization" in stated and split != "test":
@@ -98,6 +102,7 @@ def encode(
         labels=labels,
         label_names=None if labels is None else data.info.label_names,
         protocol=stated,
+        files=np.concatenate(named) if len(named) == len(places) else None,
     )
 
 
@@ -135,7 +140,7 @@ def check_output(path: Path, overwrite: bool) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"Expected a file that ends with .npz or .csv. Received {str(path)!r}.")
     if os.path.lexists(path) and not overwrite:
-        raise UserError(f"{str(path)!r} exists. Replace it with overwrite (--overwrite), or choose another file.")
+        raise UserError(f"{str(path)!r} exists. Replace it with --overwrite, or choose another file.")
     files.check_file(path)
 
 
@@ -144,8 +149,10 @@ def save(encodings: Encodings, path: str | os.PathLike[str], *, overwrite: bool 
 
     A .npz file has the arrays `index` [N], `mean` [N, D], `variance` [N, D] if it is known, `label` [N] and
     `label_names` if there are any, and the text `protocol`, which is JSON. A .csv file has the columns `index`, `label`
-    if there are labels, `mean_1` to `mean_D`, and `variance_1` to `variance_D` if the variance is known. The index of
-    an image counts from 0 within its split. If all splits were encoded, both have the name of the `split` as well.
+    if there are labels, `label_name` if these have names, `mean_1` to `mean_D`, and `variance_1` to `variance_D` if the
+    variance is known. The index of an image counts from 0 within its split. If the images are files, both have the
+    `file` of each, relative to the folder of the source. If all splits were encoded, both have the name of the `split`
+    as well.
 
     Args:
         encodings: what `encode` returned.
@@ -158,20 +165,33 @@ def save(encodings: Encodings, path: str | os.PathLike[str], *, overwrite: bool 
     path = Path(path)
     check_output(path, overwrite)
     columns: dict[str, np.ndarray] = {"index": encodings.places}
+    if encodings.files is not None:
+        columns["file"] = encodings.files
     if encodings.split is not None:
         columns["split"] = encodings.split
     if encodings.labels is not None:
         columns["label"] = encodings.labels
+    is_csv, names = path.suffix.lower() == ".csv", encodings.label_names
+    if is_csv and names is not None and encodings.labels is not None:
+        columns["label_name"] = np.array([_name_of(names, label) for label in encodings.labels])
     columns["mean"] = encodings.posterior.mean
     if encodings.posterior.variance is not None:
         columns["variance"] = encodings.posterior.variance
-    if path.suffix.lower() == ".csv":
+    if is_csv:
         files.write_text(path, _csv(columns))
         return
-    if encodings.label_names is not None:
-        columns["label_names"] = np.array(encodings.label_names)
-    with files.atomic_file(path) as partial, partial.open("wb") as file:
-        np.savez(file, **columns, protocol=np.array(json.dumps(encodings.protocol)))  # type: ignore[arg-type]
+    if names is not None:
+        columns["label_names"] = np.array(names)
+    columns["protocol"] = np.array(json.dumps(encodings.protocol))
+    with files.atomic_file(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        for name, values in columns.items():  # np.savez accepts no array of the name `file`
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, values, allow_pickle=False)
+
+
+def _name_of(names: Sequence[str], label: int) -> str:
+    """The name of a class; an empty text for a label outside of the names."""
+    return names[label] if 0 <= label < len(names) else ""
 
 
 def _csv(columns: dict[str, np.ndarray]) -> str:
@@ -183,5 +203,5 @@ def _csv(columns: dict[str, np.ndarray]) -> str:
         names += [name] if values.ndim == 1 else [f"{name}_{number + 1}" for number in range(values.shape[1])]
     writer.writerow(names)
     for row in zip(*columns.values(), strict=True):
-        writer.writerow([str(number) for values in row for number in np.atleast_1d(values)])
+        writer.writerow([visible(number) for values in row for number in np.atleast_1d(values)])
     return text.getvalue()

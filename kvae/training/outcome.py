@@ -58,10 +58,11 @@ def _remedies(config: RunConfig) -> list[str]:
             "model.variance=learned"
         )
     if isinstance(beta, float | int) and beta > 1:
-        found.append(f"a lower model.beta ({beta:g})")
+        found.append(f"a lower model.beta than {beta:g}: --beta 1")
     if model.objective.kind == "elbo" and training.beta_warmup_epochs == 0 and training.epochs > 1:
         found.append(f"--set training.beta_warmup_epochs={-(-training.epochs // 2)}, so that the KL term counts later")
-    return [*found, f"more training.epochs ({training.epochs}), if the training had only begun"]
+    longer = max(20, 2 * training.epochs)
+    return [*found, f"more epochs than {training.epochs}, if the training had only begun: --epochs {longer}"]
 
 
 def _growth(config: RunConfig, history: Mapping[str, np.ndarray]) -> str | None:
@@ -71,7 +72,8 @@ def _growth(config: RunConfig, history: Mapping[str, np.ndarray]) -> str | None:
         return None
     if not losses[-1] > losses[0]:
         return None
+    rate = config.training.learning_rate
     return (
         f"The loss grew from {losses[0]:.2f} in epoch 1 to {losses[-1]:.2f} in epoch {len(losses)}: the training "
-        f"diverges. What to try: a lower training.learning_rate ({config.training.learning_rate:g})."
+        f"diverges. What to try: a lower learning rate than {rate:g}: --learning-rate {rate / 10:g}."
     )

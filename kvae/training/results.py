@@ -10,6 +10,7 @@ import numpy as np
 from kvae import completion, evaluation
 from kvae.completion import Completion
 from kvae.data.sources import absolute
+from kvae.evaluation import quadrature
 from kvae.internal import files
 from kvae.internal.errors import UserError, check_seed, check_whole
 from kvae.plotting import drawing, figures
@@ -18,6 +19,8 @@ from kvae.training.config import RunConfig
 from kvae.training.runs import Run
 from kvae.training.train_resume import load_data, protocol
 from kvae.training.wording import NOT_DRAWN
+
+OF_THE_PLANE = ("lattice", "map", "posterior_contours")  # kinds of figures that need 2 latent dimensions
 
 
 def subject_of(run: Run) -> Subject:
@@ -101,7 +104,10 @@ def draw(
     figures.check_kinds(kinds)
     folder = folder or run.plots
     files.check_folder(folder)
-    kinds, subject = tuple(kinds), subject_of(run)
+    kinds = tuple(kinds)
+    if any(figures.parse(kind)[0] in OF_THE_PLANE for kind in kinds):
+        quadrature.check_plane(run.config.model)  # before the data are loaded
+    subject = subject_of(run)
     for kind in kinds or figures.KINDS:
         name, given = figures.parse(kind)
         accepted = {option: value for option, value in options.items() if option in figures.options_of(name)}
@@ -170,6 +176,8 @@ def complete(
         )
     folder = folder or run.plots
     files.check_folder(folder)
+    if plain or exact:
+        quadrature.check_plane(run.config.model)  # before the inference, which takes long
     subject = subject_of(run)
     vae, data = subject.vae, subject.test()
     if index is not None:

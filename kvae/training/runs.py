@@ -37,12 +37,13 @@ from kvae.training.names import distinct_name
 if TYPE_CHECKING:
     from kvae.model.vae import VAE
 
+PLACE = Path("saved_models")  # where commands write runs by default
 PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets")
 DECISIVE = ("kvae", "tensorflow", "keras")  # another version of these can change the weights
 # All files that kvae writes into a run, except for its bundle, as a regular expression.
 FILES = r"""
     config\.json | history\.csv | training_time\.json | evaluation(-[^/]+)?\.json | (model|encoder|decoder)\.keras
-    | samples\.png | tensorboard/.*
+    | (exported_)?samples\.png | tensorboard/.*
     | \.lock | \.lock\.json | checkpoint/epoch-\d+/(model\.keras|state\.json|best_weights\.npz)
     | plots/(samples|reconstructions|latent_scatter|lattice|map|interpolation|learning_curves|completion
              |posterior_contours|complete)(_\w+)?\.(png|svg|pdf) | plots/complete\.json
@@ -104,7 +105,7 @@ class Run:
             )
             raise UserError(
                 f"Expected the folder of a run. {str(folder)!r} is not a run folder: it {reason}. "
-                + (pretrained.has_no_run(folder) or f"To list the runs: {kvae_command('list')}")
+                + (_nearest(folder) or pretrained.has_no_run(folder) or f"To list the runs: {kvae_command('list')}")
             )
         values = files.read_json(folder / "config.json")
         facts = {key: value for key, value in values.items() if key != "config"} if isinstance(values, dict) else {}
@@ -244,6 +245,12 @@ class Run:
         return self.folder / "bundle"
 
 
+def _nearest(folder: Path) -> str:
+    """A question for a path that is that of a run in the default place of runs; empty for any other path."""
+    near = PLACE / folder
+    return f"Did you mean {str(near)!r}?" if (near / "config.json").is_file() else ""
+
+
 def versions() -> dict[str, str]:
     """The versions of the packages that config.json and the model card record."""
     return {"kvae": __version__, **{package: importlib.metadata.version(package) for package in PACKAGES}}
@@ -257,7 +264,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     """
     content = sealed.read(path)
     numbers = {name: value for name, value in content.items() if name != "protocol"}
-    wrong = [name for name, value in numbers.items() if not _is_measured(value)]
+    wrong = [name for name, value in numbers.items() if not _is_measured(value, name.endswith("_standard_error"))]
     if not isinstance(content.get("protocol"), dict) or wrong:
         reason = f"{shown(wrong[0])} has no numbers" if wrong else "it has no protocol"
         again = kvae_command("evaluate", path.parent)
@@ -265,10 +272,17 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     return content
 
 
-def _is_measured(value: Any) -> bool:
-    """Whether a value in an evaluation is a number, or a list of numbers."""
+def _is_measured(value: Any, may_be_unknown: bool) -> bool:
+    """Whether a value in an evaluation is a number, or a list of numbers.
+
+    Args:
+        value: the value.
+        may_be_unknown: whether it may also be None, like the standard error of a single image.
+    """
     if isinstance(value, list):
-        return all(map(_is_measured, value))
+        return all(_is_measured(each, may_be_unknown) for each in value)
+    if value is None:
+        return may_be_unknown
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -146,7 +146,7 @@ class Sweep:
         text = io.StringIO()
         writer = csv.DictWriter(text, rows[0], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: visible(value) for name, value in row.items()} for row in rows)
+        writer.writerows({name: "" if value is None else visible(value) for name, value in row.items()} for row in rows)
         files.write_text(self.folder / "sweep.csv", text.getvalue())
         drawing.save(self.curve(rows), self.folder / "rate_distortion.png")
 

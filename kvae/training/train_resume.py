@@ -10,7 +10,7 @@ from kvae import data as data_
 from kvae import evaluation
 from kvae.data import Data, Source
 from kvae.data.sources import absolute
-from kvae.internal.errors import KvaeWarning, UserError
+from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user
 from kvae.internal.tensorflow import keras, tf
 from kvae.model.vae import VAE
 from kvae.plotting import figures
@@ -27,6 +27,8 @@ from kvae.training import (
 from kvae.training.build import build_model, build_optimizer, make_parts, resolved, steps_per_epoch
 from kvae.training.config import RunConfig, of_run
 from kvae.training.runs import Run, check_free
+
+FEW_TEST_IMAGES = 10  # with fewer, the numbers of an evaluation say little, and a warning says so
 
 
 def load_data(config: RunConfig, source: Source | None = None) -> Data:
@@ -88,6 +90,8 @@ def train(
     data = load_data(config, source)
     del source  # the data have its images, or a copy in another order
     data.check("train")
+    if chief:
+        _warn_of_few_test_images(data)
     with strategy.scope():
         vae = build_model(config, data, parts)
         vae.compile(optimizer=build_optimizer(config, steps_per_epoch(data)), **_compile_options(config))
@@ -190,6 +194,18 @@ def _resume(run: Run, received: RunConfig | None, options: _Options) -> Run:
             run.write_config()
     run.config = config
     return _fit_and_save(_Session(run, data, vae, resumed, options.verbose, options.extra, options.chief))
+
+
+def _warn_of_few_test_images(data: Data) -> None:
+    count = data.info.sizes["test"]
+    if count < FEW_TEST_IMAGES:
+        images = "1 image" if count == 1 else f"{count} images"
+        message = (
+            f"The test split has {images}, so the numbers of the evaluation will say little about other images"
+            + (", and they will have no standard error" if count == 1 else "")
+            + f". Add images, so that at least {FEW_TEST_IMAGES} are for testing."
+        )
+        warnings.warn(message, KvaeWarning, stacklevel=stacklevel_of_user())
 
 
 def _check_same_data(run: Run, data: Data) -> None:

@@ -10,6 +10,11 @@ RESULTS = {  # of an evaluation
     "kl_per_dimension": "KL term",
 }
 HOW_THE_ELBO_IS_MADE = "ELBO = -(reconstruction error + KL term); higher is better. 1 nat = 1.44 bits."
+DENSITIES = ("gaussian", "continuous_bernoulli")  # likelihoods that are densities, which may exceed 1
+OF_DENSITIES = (
+    "For grey and colour images these are densities of the pixel values, so the ELBO may be positive and the "
+    "reconstruction error negative; do not compare them with those of binary images."
+)
 PROTOCOL = {
     "train": "training images",
     "validation": "validation images",
@@ -24,9 +29,9 @@ PROTOCOL = {
     "latent_samples": "draws of z per image",
     "test_images": "images",
     "observed": "observed pixels",
-    "noise": "version of the random numbers",
     "active_units": "active latent dimensions",
 }
+ONLY_IN_JSON = ("noise",)  # keys of a protocol that a reader does not need
 NOT_DRAWN = ": not drawn. "  # between the kind of a figure and the reason
 UNITS = {"nats per example": "nats per image"}
 
@@ -34,10 +39,16 @@ UNITS = {"nats per example": "nats per image"}
 def of_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:
     """A protocol for people: its values, without those that are None, by the words for its keys."""
     return {
-        in_words(key): UNITS.get(value, value) if key == "units" else value
+        in_words(key): _value_in_words(key, value)
         for key, value in protocol.items()
-        if value is not None
+        if value is not None and key not in ONLY_IN_JSON
     }
+
+
+def _value_in_words(key: str, value: Any) -> Any:
+    if key == "units":
+        return UNITS.get(value, value)
+    return "; ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def in_words(key: str) -> str:

@@ -57,6 +57,12 @@ def test_complete_prints_scores_beside_both_baselines_with_the_protocol(call, ru
     assert "quadrature" not in out
 
 
+def test_one_image_has_no_standard_error_and_is_said_to_tell_little(complete, run):
+    status, out, _ = complete(run, "--index", 3, *FEW)
+    assert (status, "standard error" in out) == (0, False)
+    assert "One image says little about the model." in out
+
+
 def test_complete_names_the_pictures_that_it_draws(complete, run):
     _, out, _ = complete(run, "-n", 2, *FEW)
     *pictures, scores = out.splitlines()[-3:]

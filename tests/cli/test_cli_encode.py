@@ -10,7 +10,7 @@ def test_encode_writes_the_file_and_says_what_is_in_it(call, tiny_run, tmp_path)
     assert (status, err) == (0, "")
     assert out.startswith("z.npz: 7 test images of ")
     assert "--split all for the other images" in out
-    assert "has no labels" in out
+    assert "have no labels" in out
     with np.load(tmp_path / "z.npz") as archive:
         assert archive["mean"].shape == archive["variance"].shape == (7, 3)
 

@@ -152,3 +152,8 @@ def test_an_option_that_contradicts_a_setting_is_a_mistake(call, option, setting
     assert (status, out) == (2, "")
     expected = f"Expected one value for {key}. Received two: {' '.join(option)} and --set {setting}."
     assert err == f"kvae: {expected}\n"
+
+
+def test_a_protocol_has_its_notes_as_words_and_nothing_that_only_files_need(capsys):
+    shared.print_protocol({"dataset": "mine", "notes": ["one note", "another"], "noise": 2, "validation": None})
+    assert capsys.readouterr().out.splitlines()[1:] == ["  dataset: mine", "  notes: one note; another"]

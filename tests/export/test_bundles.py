@@ -132,7 +132,7 @@ def test_a_model_that_was_not_built_is_refused(tmp_path):
 
 def test_an_existing_bundle_is_refused_and_replaced_on_request(lite_copy, tmp_path):
     before = tree(lite_copy)
-    with pytest.raises(UserError, match=r"exists\. Replace it with overwrite"):
+    with pytest.raises(UserError, match=r"exists\. Replace it with --overwrite"):
         export.bundle(tiny_built(), lite_copy, formats=["tflite"], variants=["float32"])
     assert tree(lite_copy) == before
     export.bundle(tiny_built(seed=1), lite_copy, formats=["tflite"], variants=["float32"], overwrite=True)

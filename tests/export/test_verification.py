@@ -39,6 +39,7 @@ def test_everything_holds_of_a_run_and_its_bundle(trained):
         "reference z",
         "saved_model parity",
         "float32 parity",
+        "web_int8 parity",
         "model_card.json: further statements",
     ]
 
@@ -259,7 +260,7 @@ def test_a_decoder_that_is_not_the_file_of_its_card_is_not_opened(copied, monkey
     monkeypatch.setattr(cards, "open_variant", lambda *given: opened.append(given[2]) or real(*given))
     found = {check.name: check.detail for check in export.verify(copied, evaluate=False) if check.passed is False}
     assert list(found) == ["decoder.tflite", "float32 loads"]
-    assert opened == ["saved_model"]
+    assert opened == ["saved_model", "web_int8"]
 
 
 # A run whose model does not fit
@@ -292,7 +293,7 @@ def not_built(copied):
 @pytest.mark.parametrize(
     ("damage", "claim", "words"),
     [
-        (other_units, "config.json builds", "it describes a model with 374 weights, model.keras has 306"),
+        (other_units, "config.json builds", "it describes a model with 374 weights; model.keras has 306"),
         (unknown_likelihood, "config.json builds", "its model cannot be built"),
         (no_json, "config.json", "not valid JSON"),
         (no_model, "model.keras loads", "damaged or not a model of kvae"),

@@ -44,7 +44,7 @@ def test_an_empty_folder_is_free(tmp_path, overwrite):
 
 def test_a_folder_that_exists_is_replaced_only_on_request(old):
     check(old)
-    with pytest.raises(UserError, match=r"run' exists\. Replace it with overwrite \(--overwrite\) or choose another"):
+    with pytest.raises(UserError, match=r"run' exists\. Replace it with --overwrite, or choose another"):
         check(old, overwrite=False)
 
 

@@ -35,6 +35,13 @@ def test_the_options_decide_size_and_colour(options, shape, values, tmp_path):
     assert len({picture.tobytes() for picture in found.values()}) == 30
 
 
+@pytest.mark.parametrize("size", ["32", "32x", "7x32"])
+def test_another_size_is_one_line_that_says_what_is_expected(size, tmp_path):
+    done = make(tmp_path / "shapes", "--size", size)
+    assert done.returncode == 2
+    assert f"expected WxH, e.g. 32x24, with at least 8 pixels each. Received {size!r}." in done.stderr
+
+
 def test_each_kind_of_shape_is_a_class_and_a_seed_gives_the_same_pictures(tmp_path):
     for name, options in (("a", ()), ("b", ("--classes",)), ("c", ("--seed", 1))):
         assert make(tmp_path / name, *options).returncode == 0

@@ -128,10 +128,11 @@ def test_a_configuration_does_not_change():
         ({"training": {"epoch": 2}}, "training.epochs"),
         ({"data": {"batchsize": 2}}, "data.batch_size"),
         ({"sed": 1}, "seed"),
+        ({"model": {"latent_dims": 2}}, "model.latent_dim"),
     ],
 )
 def test_an_unknown_key_names_the_nearest_match(values, nearest):
-    with pytest.raises(UserError, match=f"Unknown key .*Did you mean '{nearest}'"):
+    with pytest.raises(UserError, match=rf"Unknown key .*Did you mean '{nearest}'\?"):
         RunConfig.from_dict(values)
 
 

@@ -95,8 +95,10 @@ def test_every_number_of_images_can_be_trained_on(images):
 
 def test_what_is_chosen_is_stated_in_keys_that_can_be_set():
     values, added = completed({}, COLOUR)
-    words = explanation(COLOUR, added).removeprefix("Chosen for 1,080 colour images of 64 x 48: ").split(" (change")[0]
-    settings = dict(map(training.config.parse_setting, words.split()))
+    header, first, others = explanation(COLOUR, added).splitlines()
+    assert header == "Chosen for 1,080 colour images of 64 x 48 (change any with --set KEY=VALUE):"
+    assert first == "  model.network=conv model.likelihood=gaussian model.latent_dim=16 training.epochs=37"
+    settings = dict(map(training.config.parse_setting, f"{first} {others}".split()))
     assert RunConfig.from_dict(override({}, settings)) == RunConfig.from_dict(values)
 
 
@@ -175,10 +177,10 @@ def test_a_run_states_what_was_chosen_and_keeps_it_when_resumed(pictures, tmp_pa
     small = {"training.epochs": 1, "training.schedule": "constant", "model.hidden_units": [4]}
     values = values_of(pictures, **small)
     run = training.train(values, tmp_path / "run", verbose=2)
-    assert capsys.readouterr().out.startswith("Chosen for 36 grey images of 6 x 6: data.binarize=none ")
+    assert capsys.readouterr().out.startswith("Chosen for 36 grey images of 6 x 6 (change ")
     config = Run.open(run.folder).config
     assert config == resolved(config) == run.config
-    assert config.model.likelihood.options == {"variance": "learned", "start": 0.01}
+    assert config.model.likelihood.options == {"variance": "learned", "start": 0.1, "rate": 10.0}
     longer = override(config.to_dict(), {"training.epochs": 2})
     resumed = training.resume(run.folder, RunConfig.from_dict(longer), verbose=0)
     assert len(resumed.history()["epoch"]) == 2

@@ -2,16 +2,20 @@
 
 import csv
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import kvae
+from kvae.data import open_source
 from kvae.internal.errors import UserError
 from kvae.training import encodings
 from kvae.training.runs import Run
+from kvae.training.train_resume import load_data
 
 
 @pytest.fixture
@@ -114,6 +118,32 @@ def test_npz_and_csv_have_the_same_numbers(run, labelled, tmp_path):
     np.testing.assert_array_equal(table[:, 1], arrays["label"])
     np.testing.assert_array_equal(table[:, 2:5], arrays["mean"])
     np.testing.assert_array_equal(table[:, 5:], arrays["variance"])
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_pictures_have_their_files_and_class_names_beside_their_numbers(streaming, run, tmp_path, monkeypatch):
+    pixels = np.random.default_rng(2).integers(0, 256, (24, 6, 5), np.uint8)
+    for number, image in enumerate(pixels):
+        file = tmp_path / "pets" / ("cat" if number % 2 else "dog") / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    source = open_source(f"images:{tmp_path / 'pets'}", streaming)
+    monkeypatch.setattr(encodings, "load_data", lambda config: load_data(config, source))
+    encoded = encodings.encode(run, source.name, split="all")
+    for name in ("z.csv", "z.npz"):
+        encodings.save(encoded, tmp_path / name)
+    with (tmp_path / "z.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:5] == ["index", "file", "split", "label", "label_name"]
+    assert {row["file"] for row in rows} == {f"{'cat' if n % 2 else 'dog'}/{n}.png" for n in range(24)}
+    vae = run.load_model()
+    for row in (rows[0], rows[-1]):
+        assert row["label_name"] == ("cat", "dog")[int(row["label"])] == Path(row["file"]).parent.name
+        x = (np.asarray(Image.open(tmp_path / "pets" / row["file"]))[None, ..., None] > 127.5).astype(np.float32)
+        assert float(row["mean_1"]) == pytest.approx(float(vae.encode(x).mean[0, 0]), abs=1e-5)
+    with np.load(tmp_path / "z.npz") as archive:
+        assert archive["file"].tolist() == [row["file"] for row in rows]
+        assert archive["label_names"].tolist() == ["cat", "dog"]
 
 
 def test_an_existing_file_is_replaced_only_on_demand(run, labelled, tmp_path):

@@ -43,9 +43,9 @@ def test_a_collapse_is_said_with_its_numbers(result):
         ({"model__likelihood": "squared_error"}, "model.variance=learned"),
         ({"model__likelihood": "gaussian"}, "large fixed variance"),
         ({}, "data.binarize=none"),
-        ({"model__beta": 4.0}, r"lower model.beta (4)"),
+        ({"model__beta": 4.0}, "lower model.beta than 4: --beta 1"),
         ({"training__epochs": 9}, "training.beta_warmup_epochs=5"),
-        ({"training__epochs": 9}, "more training.epochs (9)"),
+        ({"training__epochs": 9}, "more epochs than 9, if the training had only begun: --epochs 20"),
     ],
 )
 def test_the_remedies_are_those_of_the_settings(settings, remedy):

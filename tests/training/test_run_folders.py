@@ -46,7 +46,8 @@ def with_epochs(folder, epochs):
 
 def test_a_run_may_be_replaced(run):
     (run / "plots").mkdir()
-    for name in ("samples.png", "plots/lattice_epoch_0010.svg", "plots/complete.json", "evaluation-mnist.json"):
+    pictures = ("samples.png", "exported_samples.png", "plots/lattice_epoch_0010.svg")
+    for name in (*pictures, "plots/complete.json", "evaluation-mnist.json"):
         (run / name).touch()
     check_free(run, overwrite=True)
 
@@ -330,3 +331,23 @@ def test_a_damaged_file_does_not_fill_the_screen(tmp_path):
         with pytest.raises(UserError) as raised:
             read()
         assert len(str(raised.value)) < 1000
+
+
+def test_the_name_of_a_run_in_the_default_place_is_answered_with_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "saved_models" / "demo").mkdir(parents=True)
+    (tmp_path / "saved_models" / "demo" / "config.json").touch()
+    with pytest.raises(UserError, match=f"Did you mean {re.escape(repr(str(Path('saved_models/demo'))))}"):
+        Run.open("demo")
+
+
+def test_a_model_without_a_plane_is_refused_before_its_data_are_loaded(tiny_run, monkeypatch):
+    monkeypatch.setattr(results, "load_data", None)
+    run = Run.open(tiny_run)
+    for refused in (
+        lambda: list(results.draw(run, ["samples", "map(n=3)"])),
+        lambda: results.complete(run, exact=True),
+        lambda: results.complete(run, plain=True),
+    ):
+        with pytest.raises(UserError, match="This model has 3"):
+            refused()

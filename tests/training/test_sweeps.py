@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kvae import training
+from kvae.cli import sweeping
 from kvae.internal.errors import UserError
 from kvae.plotting import rate_distortion
 from kvae.training import sweeps
@@ -184,3 +185,9 @@ def test_settings_that_are_not_given_follow_own_data(call, tmp_path, rng):
     assert out.count("Chosen for 36 grey images of 8 x 8") == 1
     for point in sweeps.Sweep.open(tmp_path / "grey").points:
         assert (point.config.data.binarize, point.config.model.likelihood.kind) == ("none", "gaussian")
+
+
+def test_a_standard_error_that_is_not_known_is_a_hyphen(capsys):
+    row = {"model.beta": 1, "elbo": -3.0, "elbo_standard_error": None, "reconstruction": 2.0, "kl": 1.0}
+    sweeping._print([{**row, "active_units": 1, "latent_dim": 2, "epochs": 3}], ["model.beta"])
+    assert " - " in capsys.readouterr().out

@@ -111,7 +111,7 @@ def _read_all(paths: list[Path]) -> np.ndarray:
     return images
 
 
-def _streamed(folder: Path, paths: list[Path], names: tuple[str, ...]) -> Split:
+def _streamed(root: Path, folder: Path, paths: list[Path], names: tuple[str, ...]) -> Split:
     first = picture_files.read(paths[0], COLOUR_MODES)
     for path in paths:
         header = picture_files.header(path)
@@ -122,10 +122,16 @@ def _streamed(folder: Path, paths: list[Path], names: tuple[str, ...]) -> Split:
                 "Convert it first, or read the pictures without streaming."
             )
         _check_same(paths[0], path, (first.size, first.mode), (header.size, COLOUR_MODES[header.mode]))
-    return _stream(paths, _labels(folder, paths, names), (first.height, first.width, len(first.getbands())))
+    shape = (first.height, first.width, len(first.getbands()))
+    return _stream(paths, _labels(folder, paths, names), shape, _relative(root, paths))
 
 
-def _stream(paths: list[Path], labels: np.ndarray | None, shape: tuple[int, ...]) -> Split:
+def _relative(root: Path, paths: list[Path]) -> np.ndarray:
+    """The paths `[N]` relative to a folder, with slashes on every machine."""
+    return np.array([path.relative_to(root).as_posix() for path in paths])
+
+
+def _stream(paths: list[Path], labels: np.ndarray | None, shape: tuple[int, ...], names: np.ndarray) -> Split:
     """A split of pictures that are decoded when they are needed, in the order of their paths."""
     from kvae.internal.tensorflow import tf
 
@@ -163,9 +169,10 @@ def _stream(paths: list[Path], labels: np.ndarray | None, shape: tuple[int, ...]
                     )
 
     def reordered(rows: np.ndarray) -> Split:
-        return _stream([paths[row] for row in rows], None if labels is None else labels[rows], shape)
+        chosen = [paths[row] for row in rows]
+        return _stream(chosen, None if labels is None else labels[rows], shape, names[rows])
 
-    return Split(None, labels, len(paths), shape, stream, decode, check=check, reordered=reordered)
+    return Split(None, labels, len(paths), shape, stream, decode, check=check, reordered=reordered, files=names)
 
 
 def read(directory: str, streaming: bool = False) -> Source:
@@ -200,9 +207,10 @@ def read(directory: str, streaming: bool = False) -> Source:
         # A split whose classes are not those of the training split has no labels.
         known = names if part_names and set(part_names) <= set(names) else ()
         if streaming:
-            splits[part] = _streamed(split_folder, listed[part], known)
+            splits[part] = _streamed(folder, split_folder, listed[part], known)
         else:
-            splits[part] = Split.from_arrays(_read_all(listed[part]), _labels(split_folder, listed[part], known))
+            labels = _labels(split_folder, listed[part], known)
+            splits[part] = Split.from_arrays(_read_all(listed[part]), labels, _relative(folder, listed[part]))
     sizes = {split.image_shape for split in splits.values()}
     if len(sizes) > 1:
         raise UserError(f"Expected pictures of one size in {directory}. Received {' and '.join(map(str, sizes))}.")

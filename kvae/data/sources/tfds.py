@@ -58,8 +58,11 @@ def _damage_named(builder: Any, what: str) -> Iterator[None]:
 def _unknown(name: str) -> UserError:
     import tensorflow_datasets as tfds
 
-    from kvae.data.sources import READERS
+    from kvae.data.sources import READERS, paths
 
+    if (source := paths.source_of(name)) is not None:
+        what = "a folder" if os.path.isdir(name) else "a file"
+        return UserError(f"Unknown dataset {name!r}. It is {what}; to read it: --dataset {source}")
     kind, colon, place = name.partition(":")
     near = [f"{reader}:{place}" for reader in difflib.get_close_matches(kind, READERS, n=1) if colon]
     if not near:
