@@ -46,8 +46,8 @@ def check_onnx() -> None:
     missing = [name for name in ONNX if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingPackageError(
-            f"Expected the packages {', '.join(ONNX)} for the format onnx. Missing: {', '.join(missing)}. Install them: "
-            f"pip install {' '.join(missing)}, or pip install '.[onnx]' in a clone of kvae."
+            f"Expected the packages {', '.join(ONNX)} for the format onnx. Missing: {', '.join(missing)}. Install "
+            f"them: pip install {' '.join(missing)}, or pip install '.[onnx]' in a clone of kvae."
         )
 
 
