@@ -300,8 +300,8 @@ def _variants(folder: Path, card: dict[str, Any], damaged: list[str], vae: Any, 
     own = [("reference", "seeds"), ("reference", "z")]
     for name in decoders:
         own += [("variants", name), ("tolerances", name)]
-        other = "the Keras model" if vae is not None else most_exact if name != most_exact else None
-        yield _parity(name, reports[name], card, [each for each in results if each.path[:2] in own[-2:]], other)
+        against = "the Keras model" if vae is not None else most_exact if name != most_exact else None
+        yield _parity(name, reports[name], card, [each for each in results if each.path[:2] in own[-2:]], against)
     yield from _further(
         cards.CARD, "statements", [each for each in results if each.path[:2] not in own or each.passed is None]
     )

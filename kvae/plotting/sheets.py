@@ -190,8 +190,10 @@ def completion(
         note: sentences below the images, if there is something to explain.
     """
     known = _as_rgb(np.nan_to_num(np.asarray(x, np.float32), nan=0.5))
-    shown = {"image": known} if originals is None else {"image": _as_rgb(np.asarray(originals)), "binarized": known}
-    columns: dict[Title, np.ndarray] = {**shown, "observed": mark_missing(x, observed)}
+    columns: dict[Title, np.ndarray] = {"image": known if originals is None else _as_rgb(np.asarray(originals))}
+    if originals is not None:
+        columns["binarized"] = known
+    columns["observed"] = mark_missing(x, observed)
     columns[("all draws", "mean of x")] = _as_rgb(np.asarray(means))
     for number, (mean, draw) in enumerate(zip(np.asarray(draw_means), np.asarray(draws), strict=True), start=1):
         columns[f"draw {number} of z", "mean of x"] = _as_rgb(mean)

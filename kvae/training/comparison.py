@@ -38,8 +38,6 @@ TABLE, PAGE, CURVES = "comparison.csv", "comparison.md", "elbo_curves.png"
 # What a protocol states about the model and its training, and not about the measurement. `noise` is the version of the
 # random numbers, and `kl` the way of computing the KL term: both change the estimate only by its error.
 OF_THE_MODEL = ("train", "validation", "prior", "posterior", "kl", "noise", "evaluations")
-# Likelihoods that are normalized densities of the pixel values. Their numbers for the same pixels can be compared; a
-# probability of binary pixels and a density without its constant cannot.
 FEW = 3  # runs that a message names
 
 
@@ -284,7 +282,11 @@ def _distinct(key: str, values: Sequence[Any]) -> set[str]:
 
 
 def _what_counts(key: str, value: Any) -> Any:
-    """What of a value of the protocol decides whether numbers can be compared."""
+    """What of a value of the protocol decides whether numbers can be compared.
+
+    Densities of the same pixels can be, but no probability of binary pixels with them, and no density without its
+    constant.
+    """
     return wording.DENSITIES if key == "likelihood" and value in wording.DENSITIES else value
 
 
