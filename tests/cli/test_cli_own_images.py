@@ -65,6 +65,8 @@ def test_a_path_alone_is_answered_with_the_source_that_it_stands_for(call, tmp_p
         ("a.csv", "csv:a.csv"),
         ("a.csv,b.csv.gz", "csv:a.csv,b.csv.gz"),
         ("c.NPZ", "npz:c.NPZ"),
+        ("csv:shapes", "images:shapes"),
+        ("images:a.csv", "csv:a.csv"),
     ):
         status, _, err = call("train", "--dataset", path, "--out", "run")
         assert (status, err.count("\n")) == (2, 1)
