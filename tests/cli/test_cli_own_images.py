@@ -65,12 +65,13 @@ def test_a_path_alone_is_answered_with_the_source_that_it_stands_for(call, tmp_p
         ("a.csv", "csv:a.csv"),
         ("a.csv,b.csv.gz", "csv:a.csv,b.csv.gz"),
         ("c.NPZ", "npz:c.NPZ"),
-        ("csv:shapes", "images:shapes"),
-        ("images:a.csv", "csv:a.csv"),
     ):
         status, _, err = call("train", "--dataset", path, "--out", "run")
         assert (status, err.count("\n")) == (2, 1)
         assert f"to read it: --dataset {source}" in err
+    for wrong, meant in (("csv:shapes", "images:"), ("images:a.csv", "csv:")):
+        err = call("train", "--dataset", wrong, "--out", "run")[2]
+        assert err.endswith(f"to read it: --dataset {meant}{tmp_path / wrong.partition(':')[2]}\n")
     for path in ("notes.txt", "missing"):
         assert "to read it" not in call("train", "--dataset", path, "--out", "run")[2]
 
