@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,8 @@ def compare(folders: tuple[Path, ...], out: Path, any_protocol: bool, as_json: b
 
     RUN: a run, or a folder of runs. The numbers are those that `kvae evaluate` has written; nothing is computed again.
     Runs that were measured by different protocols (dataset, split, binarization, samples, seed) are marked and not
-    ranked.
+    ranked. A Gaussian and a continuous Bernoulli can be compared on the same pixels, because both are normalized
+    densities; a Bernoulli and squared_error cannot be compared with them.
     """
     from kvae.training import comparison
 
@@ -157,7 +159,9 @@ def _comparison_table(headings: list[str], rows: list[list[str]], lines: int) ->
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for title in headings:
-        table.add_column(heading(title, 6), justify="left" if title in ("run", "protocol") else "right", no_wrap=True)
+        left = title in ("run", "protocol")
+        whole = title != "run"  # the name of a run can have any length
+        table.add_column(heading(title, 6), justify="left" if left else "right", no_wrap=whole, overflow="fold")
     for row in rows:
         cells = zip(headings, row, strict=True)
         table.add_row(
@@ -169,15 +173,37 @@ def _comparison_table(headings: list[str], rows: list[list[str]], lines: int) ->
     return table
 
 
+def _comparison_tables(headings: list[str], rows: list[list[str]]) -> Iterator[Any]:
+    """One table of runs, or several with a part of the columns each, so that no cell is cut."""
+    fit = [table for lines in (1, 2) if _fits(table := _comparison_table(headings, rows, lines))]
+    if fit:
+        yield fit[0]
+        return
+    shown = [0]  # the name of the run is in every table
+    for column in range(1, len(headings)):
+        if len(shown) > 1 and not _fits(_part_of_table(headings, rows, [*shown, column])):
+            yield _part_of_table(headings, rows, shown)
+            shown = [0]
+        shown.append(column)
+    yield _part_of_table(headings, rows, shown)
+
+
+def _part_of_table(headings: list[str], rows: list[list[str]], columns: list[int]) -> Any:
+    return _comparison_table([headings[c] for c in columns], [[row[c] for c in columns] for row in rows], lines=2)
+
+
+def _fits(table: Any) -> bool:
+    output = console()
+    return bool(output.measure(table, options=output.options.update(max_width=1000)).maximum <= output.width)
+
+
 def _print_comparison(compared: Any) -> None:
     """Prints a comparison as a table, with what belongs to it."""
     from kvae.training import comparison
 
     headings, rows = comparison.cells(compared)
-    table = _comparison_table(headings, rows, lines=1)
-    if console().measure(table, options=console().options.update(max_width=1000)).maximum > console().width:
-        table = _comparison_table(headings, rows, lines=2)
-    print_table(table)
+    for table in _comparison_tables(headings, rows):
+        print_table(table)
     say(comparison.key(compared), *compared.notes())
     for letter, protocol in comparison.protocols(compared).items():
         say(f"Protocol{f' {letter}' if compared.differing else ''}: {protocol}")

@@ -13,9 +13,10 @@ from kvae.internal.errors import UserError
 @command(examples=("kvae pretrained", "kvae pretrained --json"))
 @json_option
 def pretrained(as_json: bool) -> None:
-    """List the pretrained models, which `kvae sample NAME` and kvae.load("NAME") open.
+    """List the pretrained models and their files.
 
-    The ELBO is that of the test images, in nats per image, with its standard error. A higher ELBO is better.
+    `kvae sample NAME` and kvae.load("NAME") open them. The ELBO is that of the test images, in nats per image, with its
+    standard error. A higher ELBO is better.
     """
     from kvae.runtime import pretrained as models
 
@@ -33,8 +34,8 @@ def pretrained(as_json: bool) -> None:
     say(f'To draw images: kvae sample {first}    in Python: kvae.load("{first}").sample([0, 1])')
 
 
-def _facts(model: dict[str, Any]) -> tuple[str, str]:
-    """The ELBO and the sizes, and the protocol of the ELBO."""
+def _facts(model: dict[str, Any]) -> tuple[str, ...]:
+    """The ELBO and the sizes, the protocol of the ELBO, and the folder."""
     protocol = model["protocol"]
     sizes = ", ".join(f"{name} {quantities.size(each['bytes'])}" for name, each in model["variants"].items())
     return (
@@ -42,6 +43,7 @@ def _facts(model: dict[str, Any]) -> tuple[str, str]:
         f"protocol: {protocol['dataset']}, {protocol['examples']:,} test images, {protocol['binarization']} "
         f"binarization ({protocol['evaluation_binarization']}), "
         f"{protocol['elbo_draws']} draws of z (seed {protocol['seed']})",
+        f"folder: {model['folder']}",
     )
 
 

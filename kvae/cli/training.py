@@ -57,7 +57,7 @@ def demo(out: Path | None, quiet: bool, as_json: bool) -> None:
     from kvae import export, training
     from kvae.training import results
 
-    start, plots, samples = time.monotonic(), [], out / "samples.png"
+    start, plots, samples = time.monotonic(), [], out / "exported_samples.png"
     with progress(quiet or as_json) as verbose:
         say(f"1. Training {config.name} in {out}: {config.description}")
         with stopping.training(out):
@@ -70,8 +70,8 @@ def demo(out: Path | None, quiet: bool, as_json: bool) -> None:
             say(f"   {path}")
             plots.append(str(path))
         say(f"4. Exporting to {trained.bundle}")
-        print_variants(export.bundle_of_run(trained, test=export.test_images(trained)))
-        say("5. Sampling")
+        print_variants(export.bundle_of_run(trained, data=export.data_of(trained)))
+        say("5. Sampling from the exported file: the first ten digits of plots/samples.png again")
         write_samples(out, 10, 0, samples, means_only=False)
         say(f"   {samples}", "")
     seconds = time.monotonic() - start

@@ -18,9 +18,9 @@ def load(
     train: str = "train",
     validation: str | None = None,
     test: str = "test",
-    binarize: str = "threshold",
+    binarize: str | None = None,
     threshold: float = 0.5,
-    batch_size: int = 100,
+    batch_size: int | None = None,
     drop_remainder: bool = False,
     streaming: bool = False,
     seed: int = 0,
@@ -37,10 +37,11 @@ def load(
         validation: split or slice for validation, e.g. `train[90%:]`. None by default.
         test: split or slice for testing.
         binarize: kind of binarization: `threshold`, `stochastic` (drawn anew in every epoch), `fixed` (drawn once) or
-            `none`; see `kvae.data.binarization`. For `stochastic`, validation and test data are drawn once, from
-            `evaluation_seed`.
+            `none`; see `kvae.data.binarization`. By default `threshold` for grey images and `none` for colour images.
+            For `stochastic`, validation and test data are drawn once, from `evaluation_seed`.
         threshold: grey value in [0, 1) above which a pixel becomes 1, for `binarize="threshold"`.
         batch_size: number of images per batch; under a `tf.distribute` strategy, over all replicas together.
+            By default 100, or all training images if there are fewer.
         drop_remainder: whether to leave out the last batch of each training epoch if it is not full.
         streaming: whether to read the images from disk batch by batch instead of into memory. Only TFDS datasets and
             `images:DIR` can do so.

@@ -21,6 +21,7 @@ from kvae.internal.errors import UserError, check_seed, check_whole, unknown
 from kvae.internal.tensorflow import tf
 
 ORDERS = ("shuffled", "source")
+BATCH = 100  # Number of images per batch if no number is given and there are so many.
 CHUNK = 1000  # Number of images that are binarized at a time outside of training.
 
 
@@ -311,9 +312,9 @@ def build_data(
     train: str,
     validation: str | None,
     test: str,
-    binarize: str,
+    binarize: str | None,
     threshold: float,
-    batch_size: int,
+    batch_size: int | None,
     drop_remainder: bool,
     seed: int,
     evaluation_seed: int,
@@ -324,7 +325,7 @@ def build_data(
     if order not in ORDERS:
         raise unknown("order of images", order, ORDERS)
     source = source.shuffled() if order == "shuffled" else source
-    if binarize not in KINDS:
+    if binarize is not None and binarize not in KINDS:
         raise unknown("binarization", binarize, KINDS)
     if not isinstance(threshold, numbers.Real) or not 0 <= threshold < 1:
         raise UserError(f"Expected a threshold in [0, 1). Received {threshold}.")
@@ -337,7 +338,9 @@ def build_data(
                 f"shares images with {train!r} or {test!r}. To watch the test set during training, pass it to fit "
                 "(training.monitor_test)."
             )
-    check_whole("batch_size", batch_size)
+    if binarize is None:  # a threshold would leave eight colours of a picture
+        binarize = "threshold" if splits["train"].image_shape[-1] == 1 else "none"
+    batch_size = min(BATCH, splits["train"].count) if batch_size is None else check_whole("batch_size", batch_size)
     check_seed("seed", seed)
     check_seed("evaluation_seed", evaluation_seed)
     if batch_size > splits["train"].count:

@@ -36,6 +36,11 @@ class Estimate(NamedTuple):
             return None
         return float(self.per_example.std(dtype=np.float64, ddof=1) / math.sqrt(len(self.per_example)))
 
+    def __repr__(self) -> str:
+        """The mean and its standard error, and not the number of each image."""
+        error = None if self.standard_error is None else float(f"{self.standard_error:.3g}")
+        return f"Estimate(mean={self.mean:.7g}, standard_error={error}, images={len(self.per_example)})"
+
 
 def count_batches(data: Any) -> int | None:
     """The number of batches in `data`, or None if it is not known."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from kvae import runtime, training
 from kvae.data import Data
-from kvae.export import endpoints, litert, parity, statements
+from kvae.export import endpoints, litert, parity, statements, steps
 from kvae.export.formats import Plan, find, plan, possible, write
 from kvae.export.web import POINTS, About
 from kvae.internal import files, replacing, sealed
@@ -49,6 +49,8 @@ def bundle(
     run: Mapping[str, Any] | None = None,
     conditions: Any = None,
     about: About | None = None,
+    quick: bool = False,
+    verbose: int = 0,
 ) -> dict[str, Any]:
     """Writes a bundle: either all of it, or nothing if there is an error.
 
@@ -72,6 +74,8 @@ def bundle(
         conditions: for a conditional model, examples `[M, ...]`. At most 100 of them are used to compare the variants
             and are written to the model card. By default those of `test`.
         about: what the web page says of the model, e.g. the encoded test images. By default its name and description.
+        quick: whether to compare a tenth of the samples, and to measure times with 1 thread alone. False by default.
+        verbose: 0 to print nothing, which is the default; 1 for a line for each step above a bar, 2 for lines alone.
 
     Returns:
         The model card.
@@ -95,11 +99,12 @@ def bundle(
         conditions = endpoints.conditions_of(vae, conditions, test)
     if not vae.prior.exact:
         plans = [plan._replace(tolerance={"z": parity.Z_TOLERANCE, **plan.tolerance}) for plan in plans]
-    with files.atomic_folder(folder, overwrite=replace) as partial:
-        write(vae, partial, plans, conditions, about or About(name, description))
+    number = len({plan.format for plan in plans}) + 1 + (test is not None) + len(plans)
+    with files.atomic_folder(folder, overwrite=replace) as partial, steps.told(verbose, number) as begin:
+        write(vae, partial, plans, conditions, about or About(name, description), begin)
         card = {
-            **_card(vae, facts, conditions),
-            "variants": _report(vae, partial, plans, test, conditions),
+            **_card(vae, facts, conditions, quick),
+            "variants": _report(vae, partial, plans, test, conditions, quick, begin),
             "tolerances": {plan.variant: dict(plan.tolerance) for plan in plans},
         }
         written = sorted(path for path in partial.rglob("*") if path.is_file())
@@ -194,12 +199,17 @@ def _about(run: Run, vae: VAE, data: Data | None) -> About:
     return about._replace(means=means, labels=labels, label_names=data.info.label_names)
 
 
-def _report(vae: VAE, folder: Path, plans: Iterable[Plan], test: Any, conditions: Any) -> dict[str, Any]:
+def _report(
+    vae: VAE, folder: Path, plans: list[Plan], test: Any, conditions: Any, quick: bool, begin: steps.Begin
+) -> dict[str, Any]:
     """The parity report of every variant; raises `UserError` if an error exceeds its tolerance."""
     decoders = {plan.variant: runtime.open_decoder(folder / plan.file, name=_reader(plan.format)) for plan in plans}
     model = KerasDecoder(vae)
-    report = {name: parity.errors(model, decoder, conditions) for name, decoder in decoders.items()}
+    compared = parity.counts(model.image_shape, quick=quick)
+    begin(f"comparing means at {compared.latents:,} z and {compared.images:,} images with the Keras model")
+    report = parity.errors(model, decoders, compared, conditions)
     if test is not None:
+        begin("measuring the change of the test ELBO")
         for name, change in parity.elbo_changes(vae, decoders, test).items():
             report[name]["elbo_change"] = change
     failures = [line for plan in plans for line in parity.failures(plan.variant, report[plan.variant], plan.tolerance)]
@@ -208,15 +218,13 @@ def _report(vae: VAE, folder: Path, plans: Iterable[Plan], test: Any, conditions
             f"Nothing was exported. {'; '.join(failures)}. Leave this variant out, or set a larger tolerance if the "
             "error is acceptable."
         )
-    return {
-        plan.variant: {
-            "file": plan.file,
-            "format": _reader(plan.format),
-            **parity.costs(folder / plan.file, _reader(plan.format)),
-            **report[plan.variant],
-        }
-        for plan in plans
-    }
+    threads = parity.THREADS[:1] if quick else parity.THREADS
+    for entry in plans:
+        begin(f"measuring time and memory of {entry.variant}")
+        reader = _reader(entry.format)
+        costs = parity.costs(folder / entry.file, reader, threads)
+        report[entry.variant] = {"file": entry.file, "format": reader, **costs, **report[entry.variant]}
+    return report
 
 
 def _reader(name: str) -> str:
@@ -225,7 +233,7 @@ def _reader(name: str) -> str:
     return readers.get(id(find(name).reading), name)
 
 
-def _card(vae: VAE, facts: Mapping[str, Any], conditions: Any) -> dict[str, Any]:
+def _card(vae: VAE, facts: Mapping[str, Any], conditions: Any, quick: bool) -> dict[str, Any]:
     """The entries of the model card other than the report, the tolerances and the files."""
     return {
         "format": cards.VERSION,
@@ -234,6 +242,9 @@ def _card(vae: VAE, facts: Mapping[str, Any], conditions: Any) -> dict[str, Any]
         "signatures": statements.signatures(endpoints.decoded_name(vae), vae.condition_shape),
         "guarantee": statements.guarantee(vae.prior.exact),
         "reference": statements.reference(vae, conditions),
-        "protocol": {"parity": statements.parity_protocol(), "costs": f"{parity.machine()}{statements.COSTS}"},
+        "protocol": {
+            "parity": statements.parity_protocol(parity.counts(vae.image_shape, quick=quick)),
+            "costs": f"{parity.machine()}{statements.COSTS}",
+        },
         "versions": runs.versions(),
     }

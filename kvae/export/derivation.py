@@ -98,6 +98,7 @@ def card(
     decoded: str,
     exact: bool,
     reports: Mapping[str, Mapping[str, Any]],
+    compared: parity.Counts,
     conditions: np.ndarray | None,
     usual_conditions: np.ndarray | None,
 ) -> dict[str, Any]:
@@ -110,6 +111,7 @@ def card(
         decoded: the name of the second output of `decode`.
         exact: whether z are the portable random numbers themselves.
         reports: for each variant, `bytes`, and the results of `parity.errors` with `elbo_change` if it was measured.
+        compared: how much they compared.
         conditions: the examples of the condition in the card, or None.
         usual_conditions: those that an export takes by default, or None if they are not known.
     """
@@ -131,7 +133,7 @@ def card(
         "signatures": {name: Text(text, version) for name, text in signatures.items()},
         "guarantee": Text(statements.guarantee(exact), version),
         "reference": _reference(decoder, exact, conditions, usual_conditions),
-        "protocol": {"parity": Text(statements.parity_protocol(), version), "costs": costs},
+        "protocol": {"parity": Text(statements.parity_protocol(compared), version), "costs": costs},
         "versions": {name: Version() for name in ("kvae", *runs.PACKAGES)},
         "variants": {
             name: _variant(name, report, stated["variants"][name], exact, against_keras=vae is not None)

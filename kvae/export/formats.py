@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 from kvae import runtime
 from kvae.export import litert, onnx, savedmodel, web
+from kvae.export.steps import Begin, silent
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
+from kvae.runtime.formats import unknown_variant
 
 Tolerance = Mapping[str, float]
 
@@ -86,7 +88,7 @@ def plan(formats: Any, variants: Any, tolerances: Mapping[str, float] | None) ->
     names = _names("variant", variants, valid)
     for variant in names:
         if variant not in valid:
-            raise unknown("variant", variant, valid)
+            raise unknown_variant(variant, valid)
     _check_tolerances(tolerances, valid)
     plans = []
     for name, format_ in chosen.items():
@@ -117,7 +119,7 @@ def _check_tolerances(tolerances: Any, valid: Iterable[str]) -> None:
         raise UserError(f"Expected tolerances by variant, such as {{'int8': 0.2}}. Received {tolerances!r}.")
     for variant, value in (tolerances or {}).items():
         if variant not in valid:
-            raise unknown("variant", variant, valid)
+            raise unknown_variant(variant, valid)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
             raise UserError(f"Expected a tolerance in (0, 1] for the means of {variant}. Received {value!r}.")
 
@@ -146,7 +148,14 @@ def possible(vae: Any, plans: Iterable[Plan], *, by_default: bool) -> list[Plan]
     return plans
 
 
-def write(vae: Any, folder: Path, plans: Iterable[Plan], conditions: Any, about: web.About | None = None) -> None:
+def write(
+    vae: Any,
+    folder: Path,
+    plans: Iterable[Plan],
+    conditions: Any,
+    about: web.About | None = None,
+    begin: Begin = silent,
+) -> None:
     """Writes the variants into a folder.
 
     Args:
@@ -155,10 +164,12 @@ def write(vae: Any, folder: Path, plans: Iterable[Plan], conditions: Any, about:
         plans: the variants, as `plan` returned them.
         conditions: examples of the condition `[M, ...]` for a conditional model; else None.
         about: what a format for people says of the model.
+        begin: is called with the words of each step.
     """
     by_format: dict[str, list[str]] = {}
     for entry in plans:
         by_format.setdefault(entry.format, []).append(entry.variant)
     for name, variants in by_format.items():
         format_ = find(name)
+        begin(f"writing {', '.join(variants)}")
         format_.write(vae, folder, variants, conditions, **({"about": about} if format_.tells else {}))

@@ -1,7 +1,8 @@
 """ONNX: one file with both functions of a decoder, for ONNX Runtime on computers, phones and in browsers.
 
 An ONNX graph has no signatures. So `decode` and `sample` are two parts of one graph, which share their weights. Each is
-the branch of an `If` that is taken if its input has rows. Both inputs may be left out: they have no rows by default.
+the branch of an `If` that is taken if its input has rows. All inputs must be given, because runtimes outside of Python
+refuse inputs that may be left out: an input without rows skips its function.
 """
 
 import logging
@@ -13,6 +14,7 @@ import numpy as np
 
 from kvae.export import endpoints
 from kvae.internal.errors import UserError, first_line
+from kvae.internal.missing_packages import with_extra
 from kvae.internal.quiet_output import silenced, without_tensorflow_reports
 from kvae.model.vae import VAE
 from kvae.runtime.onnx import NAMES, VARIANTS
@@ -43,7 +45,8 @@ def convert(vae: VAE) -> bytes:
 
     The inputs are `decode_z [n, D]` and `sample_seed [n]` int32, the outputs `decode_means` and `decode_logits` (or
     `decode_parameters`), `sample_images` uint8, `sample_means` and `sample_z`. A conditional model has the further
-    inputs `decode_condition` and `sample_condition`. The outputs of a function whose inputs are left out have no rows.
+    inputs `decode_condition` and `sample_condition`. All must be given; if the inputs of a function have no rows
+    (`[0, D]`, `[0]`), it is not computed, and its outputs have no rows.
 
     Args:
         vae: a built model.
@@ -74,7 +77,8 @@ def _packages() -> tuple[Any, Any]:
         import tf2onnx
     except ImportError as error:
         raise UserError(
-            "Expected the packages tf2onnx and onnxruntime for the format onnx. Install them: pip install 'kvae[onnx]'"
+            "Expected the packages tf2onnx and onnxruntime for the format onnx. "
+            f"{with_extra('onnx', 'onnx onnxruntime tf2onnx')}"
         ) from error
     return onnx, tf2onnx
 
@@ -164,7 +168,6 @@ def _add(graph: Any, name: str, model: Any, known: dict[bytes, str]) -> None:
     )
     graph.input.extend(part.input)
     graph.output.extend(part.output)
-    graph.initializer.extend(_without_rows(each) for each in part.input)  # what an input is if it is left out
 
 
 def _named(value: Any, name: str) -> Any:

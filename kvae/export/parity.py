@@ -3,9 +3,9 @@
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,47 +18,97 @@ from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 from kvae.runtime import Decoder, footprint
 
-LATENTS = 4096  # number of z ~ p(z) at which the means are compared
-IMAGES = 10_000  # number of samples whose pixels are compared
+LATENTS = 4096  # number of z ~ p(z) at which the means are compared, at most
+IMAGES = 10_000  # number of samples whose pixels are compared, at most
+PIXELS = 7_840_000  # in these samples: 10,000 images of 28 x 28; a decode of larger images takes longer
+LEAST = 100  # samples of the largest images
+QUICK = 10  # times as few samples are compared in a quick export
 CHUNK = 1000  # samples that are compared at a time
 THREADS = (1, 2)  # numbers of threads with which the costs are measured
 Z_TOLERANCE = 1e-4  # of z if it depends on weights of the prior; otherwise z must be the same bit for bit
 
 
-def errors(reference: Decoder, decoder: Decoder, conditions: np.ndarray | None = None) -> dict[str, Any]:
-    """Compares the means and samples of a decoder with those of a reference.
+class Counts(NamedTuple):
+    """How much is compared."""
+
+    latents: int  # z at which the means are compared
+    images: int  # samples whose pixels are compared
+
+
+def counts(image_shape: Iterable[int], *, quick: bool = False) -> Counts:
+    """How much is compared of a model: fewer images if they are larger, because their decoding takes longer.
+
+    Args:
+        image_shape: the shape of one image.
+        quick: whether to compare a tenth of it. False by default.
+    """
+    images = max(LEAST, PIXELS // math.prod(image_shape)) // (QUICK if quick else 1)
+    return _of_images(min(IMAGES // (QUICK if quick else 1), images))
+
+
+def stated_counts(variants: Mapping[str, Any], image_shape: Iterable[int]) -> Counts:
+    """How much was compared according to the `variants` of a model card, which state the number of pixels.
+
+    A number that no export can have compared is not used: it would make the comparison say nothing, or last long.
+    """
+    size = math.prod(image_shape)
+    stated = [variant.get("pixels") for variant in variants.values()]
+    images = [pixels // size for pixels in stated if type(pixels) is int and pixels % size == 0]
+    possible = [number for number in images if LEAST // QUICK <= number <= IMAGES]
+    return _of_images(max(possible)) if possible else counts(image_shape)
+
+
+def _of_images(images: int) -> Counts:
+    """Counts of z and of images, which always have the same ratio."""
+    return Counts(max(1, LATENTS * images // IMAGES), images)
+
+
+def errors(
+    reference: Decoder, decoders: Mapping[str, Decoder], compared: Counts, conditions: np.ndarray | None = None
+) -> dict[str, dict[str, Any]]:
+    """Compares the means and samples of decoders with those of a reference, which is computed once for all of them.
 
     Args:
         reference: the decoder of the Keras model, or the decoder of a bundle that is closest to it.
-        decoder: the decoder that is compared.
+        decoders: the decoders that are compared, by name.
+        compared: how much is compared.
         conditions: for a conditional model, examples `[M, ...]`, which are repeated in their order.
 
     Returns:
-        A dictionary that can be written as JSON: `means_error_greatest` and `means_error_mean`, the largest and the
-        mean absolute error of the means at 4,096 z ~ p(z); for 10,000 samples, the number of `pixels`, the number of
-        them that differ, `pixels_differing`, the largest difference in levels of 0 to 255,
+        For each name a dictionary that can be written as JSON: `means_error_greatest` and `means_error_mean`, the
+        largest and the mean absolute error of the means at some z ~ p(z); for some samples, the number of `pixels`,
+        the number of them that differ, `pixels_differing`, the largest difference in levels of 0 to 255,
         `pixels_difference_greatest`, and whether all z are the same, `z_identical`; if they are not,
         `z_error_greatest`.
     """
-    seeds = portable.seeds(IMAGES, 0)
-    condition = cycled(conditions, 0, LATENTS)
-    z = reference.sample(seeds[:LATENTS], condition).z
-    mean_errors = np.abs(decoder.decode(z, condition).means - reference.decode(z, condition).means)
-    differing, greatest, z_error = 0, 0, 0.0
-    for start in range(0, IMAGES, CHUNK):
-        some, condition = seeds[start : start + CHUNK], cycled(conditions, start, min(start + CHUNK, IMAGES))
-        expected, actual = (each.sample(some, condition) for each in (reference, decoder))
-        difference = np.abs(expected.images.astype(np.int16) - actual.images)
-        differing, greatest = differing + int((difference > 0).sum()), max(greatest, int(difference.max()))
-        z_error = max(z_error, float(np.abs(expected.z - actual.z).max()))
+    seeds = portable.seeds(compared.images, 0)
+    latents = seeds[: compared.latents]
+    condition = cycled(conditions, 0, len(latents))
+    z = reference.sample(latents, condition).z
+    means = reference.decode(z, condition).means
+    mean_errors = {name: np.abs(decoder.decode(z, condition).means - means) for name, decoder in decoders.items()}
+    differing, greatest, z_error = (dict.fromkeys(decoders, 0.0) for _ in range(3))
+    for start in range(0, compared.images, CHUNK):
+        some = seeds[start : start + CHUNK]
+        condition = cycled(conditions, start, start + len(some))
+        expected = reference.sample(some, condition)
+        for name, decoder in decoders.items():
+            actual = decoder.sample(some, condition)
+            difference = np.abs(expected.images.astype(np.int16) - actual.images)
+            differing[name] += int((difference > 0).sum())
+            greatest[name] = max(greatest[name], int(difference.max()))
+            z_error[name] = max(z_error[name], float(np.abs(expected.z - actual.z).max()))
     return {
-        "means_error_greatest": float(mean_errors.max()),
-        "means_error_mean": float(mean_errors.mean()),
-        "pixels_differing": differing,
-        "pixels_difference_greatest": greatest,
-        "pixels": IMAGES * int(np.prod(reference.image_shape)),
-        "z_identical": z_error == 0,
-        **({"z_error_greatest": z_error} if z_error != 0 else {}),
+        name: {
+            "means_error_greatest": float(mean_errors[name].max()),
+            "means_error_mean": float(mean_errors[name].mean()),
+            "pixels_differing": int(differing[name]),
+            "pixels_difference_greatest": int(greatest[name]),
+            "pixels": compared.images * math.prod(reference.image_shape),
+            "z_identical": z_error[name] == 0,
+            **({"z_error_greatest": z_error[name]} if z_error[name] != 0 else {}),
+        }
+        for name in decoders
     }
 
 
@@ -89,22 +139,23 @@ def elbo_changes(vae: VAE, decoders: Mapping[str, Any], data: Any) -> dict[str, 
     return {name: total / count for name, total in totals.items()}
 
 
-def costs(path: Path, name: str) -> dict[str, Any]:
+def costs(path: Path, name: str, threads: Iterable[int] = THREADS) -> dict[str, Any]:
     """The costs of a decoder, as a dictionary that can be written as JSON.
 
     Args:
         path: the file or folder of the decoder.
         name: the name of its format.
+        threads: the numbers of threads with which it is called, of which the first is 1. 1 and 2 by default.
 
     Returns:
-        `bytes`, its size; `load_seconds` and `peak_memory_mb` with 1 thread; `latency_us` with 1 and with 2 threads.
+        `bytes`, its size; `load_seconds` and `peak_memory_mb` with 1 thread; `latency_us` by the number of threads.
     """
-    measured = {threads: footprint.footprint(path, threads, name) for threads in THREADS}
+    measured = {count: footprint.footprint(path, count, name) for count in threads}
     return {
         "bytes": size(path),
         "load_seconds": measured[1]["load_seconds"],
         "peak_memory_mb": measured[1]["peak_memory_mb"],
-        "latency_us": {f"{threads} threads": cost["latency_us"] for threads, cost in measured.items()},
+        "latency_us": {f"{count} threads": cost["latency_us"] for count, cost in measured.items()},
     }
 
 

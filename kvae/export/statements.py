@@ -67,9 +67,9 @@ def reference(vae: VAE, conditions: np.ndarray | None) -> dict[str, Any]:
     return {"seeds": portable.seeds(REFERENCE, 0).tolist(), "z": z, **further}
 
 
-def parity_protocol() -> str:
-    """How the exported decoders were compared."""
+def parity_protocol(compared: parity.Counts) -> str:
+    """How the exported decoders were compared, and at how many z and samples."""
     return (
-        f"compared with the Keras model: means at {parity.LATENTS:,} z of seed 0 and samples of {parity.IMAGES:,} "
+        f"compared with the Keras model: means at {compared.latents:,} z of seed 0 and samples of {compared.images:,} "
         "seeds of seed 0; elbo_change in nats per example, the mean over the test set with one draw of z per example"
     )

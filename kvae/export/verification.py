@@ -14,6 +14,7 @@ from kvae.export.claims import Result, compare, is_number
 from kvae.export.derivation import TOLERANCE
 from kvae.internal import sealed
 from kvae.internal.errors import UserError
+from kvae.internal.missing_packages import MissingPackageError
 from kvae.internal.next_command import kvae_command
 from kvae.runtime import cards, pretrained
 from kvae.runtime.keras import KerasDecoder
@@ -37,9 +38,9 @@ def verify(path: str | Path, *, evaluate: bool = True, only: Iterable[str] | Non
     The claims are: each file has the stated SHA-256 and size; the model can be built and loaded; each variant can be
     loaded; the z of the samples are those of the reference; the means and samples of each variant differ from those of
     the Keras model by no more than its tolerance and as the model card states (without the run they are compared with
-    the bundle's most exact decoder); a new evaluation gives the numbers in evaluation.json and in the model card; and
-    everything else that the card states of the model. What cannot be computed again, such as times and versions, is
-    listed as not checked.
+    the bundle's most exact decoder, whose own parity is then not checked); a new evaluation gives the numbers in
+    evaluation.json and in the model card; and everything else that the card states of the model. What cannot be
+    computed again, such as times and versions, is listed as not checked.
 
     Args:
         path: the folder of the run or of the bundle.
@@ -59,7 +60,8 @@ def verify(path: str | Path, *, evaluate: bool = True, only: Iterable[str] | Non
     is_run, folder = (path / "config.json").is_file(), cards.find_bundle(path)
     if folder is None and not is_run:
         raise UserError(
-            f"Expected a run or a bundle. Received {str(path)!r}, which has neither config.json nor {cards.CARD}."
+            f"Expected a run or a bundle. Received {str(path)!r}, which has neither config.json nor {cards.CARD}. "
+            f"{pretrained.hides(path)}".rstrip()
         )
     card = None if folder is None else cards.read_card(folder)
     damaged: list[str] = []
@@ -126,7 +128,7 @@ def _files(folder: Path, stated: dict[str, Any]) -> Iterator[Check]:
             yield Check(name, None, "not installed with kvae, so it is not checked")
             continue
         try:
-            cards.check_file(folder, name, facts)
+            cards.check_file(folder, name, facts, pretrained.repair(folder))
         except UserError as error:
             yield Check(name, False, str(error))
             continue
@@ -254,6 +256,9 @@ def _variants(folder: Path, card: dict[str, Any], damaged: list[str], vae: Any, 
             if not set(damaged).isdisjoint(cards.files_of(card, name)):
                 raise UserError("its files are not those that the card states, so they are not opened")
             decoder = cards.open_variant(folder, card, name)
+        except MissingPackageError as error:  # which says nothing of the file
+            yield Check(f"{name} loads", None, str(error))
+            continue
         except UserError as error:
             yield Check(f"{name} loads", False, str(error))
             continue
@@ -268,12 +273,10 @@ def _variants(folder: Path, card: dict[str, Any], damaged: list[str], vae: Any, 
     reference = decoders[most_exact] if vae is None else KerasDecoder(vae)
     try:
         conditions = _conditions(card, reference)
+        compared = parity.stated_counts(card["variants"], reference.image_shape)
+        errors = parity.errors(reference, decoders, compared, conditions)
         reports = {
-            name: {
-                **parity.errors(reference, decoder, conditions),
-                "bytes": parity.size(folder / cards.file_of(card, name)),
-            }
-            for name, decoder in decoders.items()
+            name: {**errors[name], "bytes": parity.size(folder / cards.file_of(card, name))} for name in decoders
         }
         changes = parity.elbo_changes(vae, decoders, test) if vae is not None and test is not None else {}
     except UserError as error:
@@ -288,6 +291,7 @@ def _variants(folder: Path, card: dict[str, Any], damaged: list[str], vae: Any, 
         decoded=_decoded(decoders[most_exact], conditions),
         exact=_is_exact(card, vae),
         reports=reports,
+        compared=compared,
         conditions=conditions,
         usual_conditions=None if vae is None or test is None else endpoints.conditions_of(vae, None, test),
     )
@@ -296,7 +300,8 @@ def _variants(folder: Path, card: dict[str, Any], damaged: list[str], vae: Any, 
     own = [("reference", "seeds"), ("reference", "z")]
     for name in decoders:
         own += [("variants", name), ("tolerances", name)]
-        yield _parity(name, reports[name], card, [each for each in results if each.path[:2] in own[-2:]])
+        compared = "the Keras model" if vae is not None else most_exact if name != most_exact else None
+        yield _parity(name, reports[name], card, [each for each in results if each.path[:2] in own[-2:]], compared)
     yield from _further(
         cards.CARD, "statements", [each for each in results if each.path[:2] not in own or each.passed is None]
     )
@@ -348,14 +353,29 @@ def _stated_tolerance(card: dict[str, Any], name: str) -> dict[str, float]:
     return {key: float(value) for key, value in stated.items() if is_number(value)}
 
 
-def _parity(name: str, report: dict[str, Any], card: dict[str, Any], results: list[Result]) -> Check:
-    """The check of the measured errors of a variant, with its tolerance and with the errors that the card states."""
+def _parity(
+    name: str, report: dict[str, Any], card: dict[str, Any], results: list[Result], compared: str | None
+) -> Check:
+    """The check of the measured errors of a variant, with its tolerance and with the errors that the card states.
+
+    Args:
+        name: the variant.
+        report: the errors that were measured.
+        card: the model card.
+        results: how what the card states of the variant was judged.
+        compared: the model with which the variant was compared; None if there is only the variant itself.
+    """
+    failed = [each for each in results if each.passed is False]
+    if compared is None:
+        detail = "not computed again: without the run, there is no more exact model to compare it with"
+        return Check(f"{name} parity", False if failed else None, _told(failed) if failed else detail)
     default, stated = _default_tolerance(card, name), card["variants"][name]
     tolerance = {**default, **_stated_tolerance(card, name)}
     failures = parity.failures(name, report, tolerance)
     greatest, differing = report["means_error_greatest"], report["pixels_differing"]
+    stated_greatest = _given(stated, "means_error_greatest")
     detail = (
-        f"the means differ by at most {greatest:.2g}, stated {_given(stated, 'means_error_greatest')} (tolerance "
+        f"the means differ from those of {compared} by at most {greatest:.2g}, stated {stated_greatest} (tolerance "
         f"{tolerance['means']:g}); {differing} of {report['pixels']:,} pixels differ, stated "
         f"{stated.get('pixels_differing')}"
     )
@@ -364,7 +384,6 @@ def _parity(name: str, report: dict[str, Any], card: dict[str, Any], results: li
         detail += f" (tolerance {tolerance['elbo']:g})"
     if tolerance["means"] > default["means"]:
         detail += f"; this tolerance is larger than the default {default['means']:g}"
-    failed = [each for each in results if each.passed is False]
     return Check(
         f"{name} parity", not (failures or failed), "; ".join([detail, *failures, *filter(None, [_told(failed)])])
     )

@@ -25,7 +25,6 @@ from kvae.runtime.web import LIKELIHOODS, VARIANTS, VERSION
 
 TOLERANCES = {"web_int8": {"means": 0.1, "elbo": 1.0}, "web_float32": {"means": 1e-4, "elbo": 0.01}}
 CALIBRATION = 4096  # latent points for examples of the layers' inputs, with seed 1, as for the .tflite file
-IMAGES = 1024  # draws of the model, as examples of the encoder's inputs
 POINTS = 5000  # encoded images in the plane, at most
 MARGIN = 1.15  # of the side of the plane that is shown, beside the encoded images in it
 ENGINE = ("runtime.js", "inference.js", "sampling.js", "completion.js", "worker.js")  # the script of the worker
@@ -150,13 +149,17 @@ def _encoder(vae: VAE, arrays: Arrays, int8: bool) -> dict[str, Any]:
     """The encoder, which the page needs for completions if it cannot integrate over a plane, and if it knows it."""
     if vae.latent_dim == 2 or type(vae.posterior) is not DiagonalGaussian:
         return {}
-    found = encoder(vae.encoder, np.asarray(vae.generate(IMAGES, seed=1)), arrays, int8)
+    found = encoder(vae.encoder, vae.image_shape, arrays, int8)
     return {} if found is None else {"encoder": found}
 
 
 def _order(latent_dim: int, kl: list[float] | None) -> list[int]:
-    """The dimensions in the order of their sliders: the largest KL term first, if it is known."""
-    return list(range(latent_dim)) if kl is None else np.argsort(-np.asarray(kl), kind="stable").tolist()
+    """The order of the sliders: of more than 2 dimensions, that with the largest KL term first, if it is known."""
+    return (
+        list(range(latent_dim))
+        if kl is None or latent_dim <= 2
+        else np.argsort(-np.asarray(kl), kind="stable").tolist()
+    )
 
 
 def _plane(vae: VAE, about: About, arrays: Arrays) -> dict[str, Any]:

@@ -65,14 +65,22 @@ def encoder_layers(network: Any) -> list[Any] | None:
     return None if any(map(_unknown, [*layers, network.mean_head, network.scale_head])) else layers
 
 
-def encoder(network_: Any, x: np.ndarray, arrays: Arrays, int8: bool) -> dict[str, Any] | None:
-    """An encoder for the page, or None if the page does not know it. Arguments as in `network`."""
+def encoder(network_: Any, image_shape: tuple[int, ...], arrays: Arrays, int8: bool) -> dict[str, Any] | None:
+    """An encoder for the page, or None if the page does not know it.
+
+    Its int8 weights are rounded to the nearest, because it only proposes places, and the page weights them.
+
+    Args:
+        network_: the encoder.
+        image_shape: the shape of an image.
+        arrays: as in `network`.
+        int8: as in `network`.
+    """
     layers = encoder_layers(network_)
     if layers is None:
         return None
-    body, hidden = network(layers, x, arrays, int8), x
-    for layer in layers:
-        hidden = np.concatenate([np.asarray(layer(hidden[i : i + 256])) for i in range(0, len(hidden), 256)])
+    body = network(layers, np.zeros((1, *image_shape), np.float32), arrays, int8)
+    hidden = np.zeros((1, *body[-1]["output"]), np.float32)
     mean, scale = (network([head], hidden, arrays, int8) for head in (network_.mean_head, network_.scale_head))
     return {"body": body, "mean": mean, "scale": scale, "log_sigma": network_.scale == "log_sigma"}
 
@@ -82,17 +90,20 @@ def network(layers: list[Any], x: np.ndarray, arrays: Arrays, int8: bool) -> lis
 
     Args:
         layers: Keras layers that are called one after another.
-        x: examples of their inputs, `[n, ...]`, from which the rounding of int8 weights is determined.
+        x: examples of their inputs, `[n, ...]`, from which the rounding of int8 weights is determined. With one
+            example, these are rounded to the nearest.
         arrays: the arrays of the page, to which the weights are added.
         int8: whether large dense layers get int8 weights.
 
     Returns:
         The layers, as `kvae.runtime.plain_network` and the page run them.
     """
+    layers = [layer for layer in layers if not isinstance(layer, SKIPPED)]
+    last = max((place for place, layer in enumerate(layers) if int8 and _is_large(layer)), default=-1)
     described = []
-    for layer in layers:
-        if isinstance(layer, SKIPPED):
-            continue
+    for place, layer in enumerate(layers):
+        if place > last:
+            x = x[:1]  # only sides are needed
         facts = {"input": list(x.shape[1:]), **_facts(layer, x, arrays, int8)}
         x = np.concatenate([np.asarray(layer(x[i : i + 256], training=False)) for i in range(0, len(x), 256)])
         described.append({**facts, "output": list(x.shape[1:])})
@@ -174,14 +185,24 @@ def _facts(layer: Any, x: np.ndarray, arrays: Arrays, int8: bool) -> dict[str, A
     return {"kind": "reshape"}
 
 
+def _is_large(layer: Any) -> bool:
+    """Whether a layer gets int8 weights, if the page has any."""
+    if not isinstance(layer, keras.layers.Dense):
+        return False
+    inputs, outputs = layer.kernel.shape
+    return inputs * outputs >= quantization.LEAST_QUANTIZED and inputs >= quantization.LEAST_INPUTS
+
+
 def _dense(layer: Any, x: np.ndarray, arrays: Arrays, int8: bool) -> dict[str, Any]:
     """The weights of a dense layer, `[outputs, inputs]`; as int8, they are rounded as those of the .tflite file."""
     kernel = np.asarray(layer.kernel, np.float32).T
     bias = np.asarray(layer.bias, np.float32) if layer.use_bias else None
-    large = kernel.size >= quantization.LEAST_QUANTIZED and kernel.shape[1] >= quantization.LEAST_INPUTS
-    if int8 and large:
+    if int8 and _is_large(layer):
         scales = (np.abs(kernel).max(axis=1) / 127).astype(np.float32)
-        kernel, bias = quantization.rounded(kernel, bias, scales, x.reshape(-1, kernel.shape[1]))
+        if len(x) > 1:
+            kernel, bias = quantization.rounded(kernel, bias, scales, x.reshape(-1, kernel.shape[1]))
+        else:
+            kernel = np.rint(kernel / np.where(scales > 0, scales, 1)[:, None])
         weights = {"kernel": {**arrays.add(kernel, "int8"), "scales": arrays.add(scales)}}
     else:
         weights = {"kernel": arrays.add(kernel)}

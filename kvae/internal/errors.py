@@ -58,7 +58,8 @@ def unknown(
     """
     valid, name = sorted(choices), shortened(str(received), 200)
     few = len(valid) <= LISTED
-    near = list(nearest) or _near(name, valid, most=1 if few else 3)
+    most = 1 if few else 3
+    near = list(nearest) or _near(name, valid, most) or _near(name.lower(), valid, most)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     if not few and (near or where_listed):
         return UserError(f"Unknown {kind} {name!r}.{hint} {where_listed}".rstrip())

@@ -32,10 +32,10 @@ def _errors_name(path: Path) -> Iterator[None]:
     except WriteError:
         raise
     except OSError as error:
-        changed = WriteError(
-            f"Could not write {path}: {error.strerror or error}. The previous content is unchanged. "
-            "Free some space or choose a folder that you may write to."
-        )
+        kept = " The previous content is unchanged." if os.path.exists(path) else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "Free some space" if full else "Choose a path that can be written"
+        changed = WriteError(f"Could not write {path}: {error.strerror or error}.{kept} {what}.")
         changed.errno = error.errno
         raise changed from error
 

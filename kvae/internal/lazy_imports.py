@@ -28,7 +28,7 @@ def lazy(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], Any], 
 
             reason = explained(error)
             if isinstance(reason, MissingPackageError):
-                raise reason from error
+                raise reason from None
             raise
         return getattr(imported, attribute) if attribute else imported
 

@@ -1,6 +1,7 @@
 """What is said where a package is missing: kvae was installed without TensorFlow, or for a Python that has none."""
 
 import sys
+from pathlib import Path
 
 from kvae.internal.errors import UserError
 
@@ -30,13 +31,28 @@ TENSORFLOW = {  # what has no release for the newest Python
 }
 FIRST_WITHOUT_TENSORFLOW = (3, 14)
 REST = "kvae sample, kvae pretrained and kvae.load work without it."
+# kvae is not in a registry of packages, where another package may have its name.
+INSTALL = "Run pip install . in a clone of kvae, or pip install with the path of its wheel, without --no-deps"
 
 
 class MissingPackageError(UserError, ImportError):
     """A package that kvae needs for what it was asked is not installed."""
 
 
-def explained(error: ModuleNotFoundError) -> ModuleNotFoundError | MissingPackageError:
+def with_extra(extra: str, packages: str) -> str:
+    """What to do where packages of an extra of kvae are missing."""
+    return f"Install them: pip install {packages}, or pip install '.[{extra}]' in a clone of kvae."
+
+
+def _asked() -> str:
+    """What needs a package: the command that this process runs if it is one of kvae, or else what was called."""
+    started = Path(sys.argv[0] if sys.argv else "")
+    words = [word for word in sys.argv[1:] if not word.startswith("-")]
+    is_kvae = started.stem == "kvae" or (started.name == "__main__.py" and started.parent.name == "kvae")
+    return f"kvae {words[0]}" if is_kvae and words else "This"
+
+
+def explained(error: ImportError) -> ImportError:
     """The error for a package of kvae that is not installed, which says what to install; any other error as it is."""
     name = error.name or ""
     if name in RUNTIME:
@@ -51,7 +67,7 @@ def explained(error: ModuleNotFoundError) -> ModuleNotFoundError | MissingPackag
         )
     if name in TRAINING or name in TENSORFLOW:
         return MissingPackageError(
-            f"This needs the full installation of kvae: the package {(TRAINING | TENSORFLOW)[name]} is missing. "
-            f"Install the rest: pip install kvae. {REST}"
+            f"{_asked()} needs the full installation of kvae: the package {(TRAINING | TENSORFLOW)[name]} is missing. "
+            f"{INSTALL}. {REST}"
         )
     return error

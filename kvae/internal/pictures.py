@@ -91,7 +91,7 @@ def check_picture_file(path: str | os.PathLike[str]) -> None:
     from PIL import Image
 
     if Image.registered_extensions().get(os.path.splitext(path)[1].lower()) not in Image.SAVE:
-        raise UserError(f"Could not write {path}. Expected the name of a picture such as samples.png.")
+        raise _no_picture(path)
     check_file(path)
 
 
@@ -100,14 +100,24 @@ def save_picture(path: str | os.PathLike[str], picture: ArrayLike) -> None:
 
     Args:
         path: the file to write, for example `samples.png`.
-        picture: a picture, `[H, W, C]` with C = 1 or 3: values that are clipped to [0, 1], or uint8.
+        picture: a picture, `[H, W]` or `[H, W, C]` with C = 1 or 3: values that are clipped to [0, 1], or uint8.
 
     Raises:
-        UserError: if the suffix is not that of a known format, or if the file cannot be written.
+        UserError: if the picture has another shape, if the suffix is not that of a known format, or if the file cannot
+            be written.
     """
     from PIL import Image
 
-    pixels = as_bytes(picture)
+    picture = np.asarray(picture)
+    if (
+        not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[-1] in (1, 3)))
+        or picture.dtype.kind not in "buif"
+    ):
+        raise UserError(
+            f"Expected a picture of numbers [H, W] or [H, W, C] with C = 1 or 3. Received {picture.dtype} of shape "
+            f"{list(picture.shape)}. To arrange several images in one picture: kvae.runtime.tile(images)."
+        )
+    pixels = as_bytes(picture[..., None] if picture.ndim == 2 else picture)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     try:
         with atomic_file(path) as partial:
@@ -115,4 +125,10 @@ def save_picture(path: str | os.PathLike[str], picture: ArrayLike) -> None:
     except UserError:
         raise
     except (ValueError, KeyError) as error:
-        raise UserError(f"Could not write {path}. Expected the name of a picture such as samples.png.") from error
+        raise _no_picture(path) from error
+
+
+def _no_picture(path: str | os.PathLike[str]) -> UserError:
+    return UserError(
+        f"Could not write {path}. Expected the name of a picture that ends with .png, .jpg, .gif, .bmp, .tiff or .pdf."
+    )

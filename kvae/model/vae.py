@@ -41,7 +41,8 @@ class VAE(Assembly):
     monitor each of them, also as `val_elbo`: `fit` tells the callbacks of Keras in which direction it improves.
 
     `VAE(latent_dim, ...)` uses multilayer perceptrons, which are built for the image shape of the first data. For other
-    networks, of kvae or your own, pass `encoder=`, and `decoder=` if the encoder cannot be mirrored.
+    networks, pass `encoder=`. An encoder of `kvae.networks` makes the decoder that mirrors it; with any other Keras
+    model, pass `decoder=` too.
 
     Args:
         latent_dim: latent size, D. 2 by default. Not together with `encoder`.
@@ -51,7 +52,8 @@ class VAE(Assembly):
         encoder: a Keras model that takes x `[B, *image]` and returns the parameters of q(z|x): for a diagonal Gaussian,
             mean and log variance, each `[B, D]`.
         decoder: a Keras model that takes z `[B, D]` and returns the parameters of p(x|z): for a Bernoulli, logits
-            `[B, *image]` without a sigmoid. By default the encoder's `mirror`.
+            `[B, *image]` without a sigmoid. By default the one that the encoder's method `mirror` makes; an
+            encoder without this method, such as a functional model of Keras, needs `decoder=`.
         output_bias: initial output bias of a mirrored decoder, see `kvae.networks.logit_of_mean`. 0 by default.
         likelihood: p(x|z), a name in `kvae.likelihoods.LIKELIHOODS` or a `kvae.likelihoods.Likelihood`.
         prior: p(z), a name in `kvae.priors.PRIORS` or a `kvae.priors.Prior`.
@@ -108,6 +110,8 @@ class VAE(Assembly):
                 "Expected output_bias= without decoder=, because it is for the decoder that kvae makes. Received both. "
                 "Set the bias in your decoder instead."
             )
+        if encoder is not None and decoder is None:
+            networks.check_mirror(encoder)
         self.seed = sampling.seed_of(seed)
         self.encoder = encoder or self._default_encoder(latent_dim, hidden_units, activation)
         self.decoder: Any = decoder

@@ -21,6 +21,15 @@ from kvae.plotting.subject import (
     inference_options,
 )
 
+UNRELIABLE = "unreliable"
+NOTE = (
+    f"{UNRELIABLE}: this score would rest on fewer than {LEAST_EFFECTIVE} draws of z, because hardly any draw explains "
+    "the pixels of the image. The completions are still those of the model. For a score, use more draws: kvae "
+    "complete RUN --samples 5000; or, with 2 latent dimensions, kvae complete RUN --exact, which needs no draws."
+)
+INFERENCE = (
+    "The steps are those of stochastic variational inference, which fits q(z) to the observed pixels of this one image."
+)
 PLANE_FRACTION = 4 / 7  # of each side of the prior's region: where the posterior is looked for at least
 CONTOUR_POINTS = 201  # per side of a grid
 NEAR = 4.0  # nats below its maximum down to which the posterior is looked at for modes
@@ -63,18 +72,16 @@ def completion_rows(x: np.ndarray, completed: Completion, originals: np.ndarray 
         originals: the images before they were binarized, if this changed them.
     """
     score = completed.score
-    titles = [_score_lines(*values) for values in zip(score.log_density, score.effective_samples, strict=True)]
+    titles = [_score_title(*values) for values in zip(score.log_density, score.effective_samples, strict=True)]
+    note = NOTE if UNRELIABLE in titles else ""
     means = clip(completed.means), clip(completed.draw_means)
-    return drawing.completion(x, completed.observed, *means, completed.draws, titles, originals)
+    return drawing.completion(x, completed.observed, *means, completed.draws, titles, originals, note)
 
 
-def _score_lines(log_density: float, effective_samples: float) -> tuple[str, ...]:
+def _score_title(log_density: float, effective_samples: float) -> str:
     if np.isnan(log_density):
-        return ()
-    if effective_samples < LEAST_EFFECTIVE:
-        count = "1 draw of z counts" if round(effective_samples) == 1 else f"{effective_samples:.0f} draws of z count"
-        return "unreliable:", f"only {count}"
-    return (f"{log_density:.1f}",)
+        return ""
+    return UNRELIABLE if effective_samples < LEAST_EFFECTIVE else f"{log_density:.1f}"
 
 
 def posterior_contours(
@@ -116,7 +123,8 @@ def contour_panels(
     for title, q in (("q before the first step", before), (f"q after {inferred.losses.shape[1]} steps", after)):
         window = _log_joint_on_window(vae, x, observed, *_panel_bounds(posterior, q))
         panels.append(drawing.ContourPanel(title, window, q))
-    return drawing.posterior_contours(drawing.mark_missing(x, observed), panels, _caption(posterior, after))
+    picture = drawing.mark_missing(x, observed)
+    return drawing.posterior_contours(picture, panels, _caption(posterior, after), INFERENCE)
 
 
 def _caption(posterior: drawing.Window, q: drawing.Ellipse) -> str:

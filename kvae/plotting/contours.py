@@ -42,13 +42,14 @@ class ContourPanel(NamedTuple):
     q: Ellipse
 
 
-def posterior_contours(picture: ArrayLike, panels: Sequence[ContourPanel], caption: str = "") -> Figure:
+def posterior_contours(picture: ArrayLike, panels: Sequence[ContourPanel], caption: str = "", note: str = "") -> Figure:
     """Contours of the true, unnormalised posterior and of q, at 0.99, 0.9, 0.8, ..., 0.2 times the maximum of each.
 
     Args:
         picture: the image to which the posterior belongs, `[H, W, C]`; it is shown at the left.
         panels: the windows of the latent plane, from left to right.
         caption: a sentence above the panels, for what a reader must not miss.
+        note: a sentence below the panels.
     """
     figure = Figure(figsize=(3.6 * len(panels) + 2.6, 5.2), layout="constrained")
     parts = figure.subplots(1, len(panels) + 1, width_ratios=[0.6, *[1] * len(panels)])
@@ -65,15 +66,22 @@ def posterior_contours(picture: ArrayLike, panels: Sequence[ContourPanel], capti
         axes.set_aspect("equal")
     if caption:
         figure.suptitle(caption, color=WARNING, fontsize=10)
+    notes = [note] * bool(note) + ["The panels differ in scale: each is as large as what it shows."] * _differ(panels)
     figure.legend(
         [Line2D([], [], color=COLOURS[0]), Line2D([], [], color=COLOURS[1])],
         ["true posterior p(z | observed)", "its approximation q(z)"],
-        title="contours at 20%, 30%, …, 90% and 99% of the maximum of each density",
+        title="\n".join(["contours at 20%, 30%, …, 90% and 99% of the maximum of each density", *notes]),
         loc="outside lower center",
         ncols=2,
         frameon=False,
     )
     return figure
+
+
+def _differ(panels: Sequence[ContourPanel]) -> bool:
+    """Whether the windows of some panels differ in size, so that a reader may take equal lengths for equal."""
+    widths = [np.ptp(panel.window[0]) for panel in panels]
+    return bool(max(widths) > 1.05 * min(widths))
 
 
 def missed_modes(window: Window, q: Ellipse) -> tuple[np.ndarray, float]:

@@ -36,9 +36,9 @@ def samples(subject: Subject, *, n: int = 20, seed: int = 0) -> Drawings:
     z = sampling.draw_z(vae, 10, seed)
     index = tf.range(10)
     noises = [Keyed(seed, Stream.PICTURES, index, number) for number in range(3)]
-    columns = {"mean": means_at(vae, z)}
+    columns = {"mean of x": means_at(vae, z)}
     for number, noise in enumerate(noises, start=1):
-        columns[f"draw {number}"] = vae.likelihood.sample(vae.decode(z), noise).numpy()
+        columns[f"draw {number} of x"] = vae.likelihood.sample(vae.decode(z), noise).numpy()
     return {
         "samples": drawing.samples(vae.generate_means(n, seed).numpy(), vae.generate(n, seed).numpy()),
         "samples_grid": drawing.titled_columns(columns),
@@ -70,11 +70,11 @@ def reconstructions(subject: Subject, *, seed: int = 0) -> Drawings:
     z, _ = vae.encode(x[chosen]).sample_and_log_prob(Keyed(seed, Stream.PICTURES, index), 1)
     parameters = vae.decode(z[0])
     columns = {"image": x[chosen]} if originals is None else {"image": originals[chosen], "binarized": x[chosen]}
-    columns["mean"] = clip(vae.likelihood.mean(parameters))
-    columns["draw"] = vae.likelihood.sample(parameters, Keyed(seed, Stream.PICTURES, index, 1)).numpy()
+    columns["mean of x"] = clip(vae.likelihood.mean(parameters))
+    columns["draw of x"] = vae.likelihood.sample(parameters, Keyed(seed, Stream.PICTURES, index, 1)).numpy()
     return {
         "reconstructions": drawing.reconstructions(x, clip(vae.reconstruct(x, seed=seed)), originals=originals),
-        "reconstructions_draws": drawing.titled_columns(columns, ["z 1", "z 2"] * (len(chosen) // 2)),
+        "reconstructions_draws": drawing.titled_columns(columns, ["draw 1 of z", "draw 2 of z"] * (len(chosen) // 2)),
     }
 
 

@@ -18,9 +18,13 @@ from kvae.plotting import canvas
 from kvae.plotting.colours import COLOURS, MARKERS, UNLABELLED
 from kvae.plotting.words import Figure, legend, words
 
-MOST_NAMES = 20  # at the centres of classes: more would hide the points
+MOST_NAMES = 20  # of classes among the points: more would hide the points
+KERNEL = 0.75  # the width of a kernel, relative to the standard deviation of all points, for a class of one point
+COMPARED = 1000  # points, at most, in an estimate of a density
 GAP = 2  # pixels between the images of a lattice
-FAINT = 0.4  # of the contrast of a lattice remains below a scatter
+FAINT = 0.4  # of the contrast of a lattice remains below a scatter if it is grey
+FAINT_COLOURS = 0.8  # and if it is in colour
+THIN = 0.2  # points of the font: the white edge of a point
 LETTER = (0.01, 0.017)  # inches per point of the font: about the size of a letter of the names
 TICKS = 5  # at most, on an axis of a lattice that is not evenly spaced
 Look = tuple[str, str]  # colour and marker
@@ -49,11 +53,11 @@ def latent_scatter(
         raise UserError(f"Expected one label per mean: {mean.shape[:1]}. Received {labels.shape}.")
     points, x_label, y_label = _project(mean, labels)
     figure, axes = _frame()
+    if mean.shape[1] > 1:
+        axes.set_aspect("equal", adjustable="datalim")
     _scatter(axes, points, labels, names, seed, area=14)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.set_title(words(title, 100), fontsize=10)
-    if mean.shape[1] > 1:
-        axes.set_aspect("equal", adjustable="datalim")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -117,13 +121,16 @@ def scatter_over_lattice(
         seed: the seed of the order in which the points are drawn.
     """
     images = as_images(means)
-    # Grey images become light grey on white, so that every colour has its contrast over them too.
-    faint = lattice(1 - FAINT * images if images.shape[-1] == 1 else 1 - FAINT * (1 - images), GAP)
+    # Grey images become light grey on white, so that every colour has its contrast over them too. Images in colour
+    # would lose their colours by this, so they stay nearly as they are, and a white edge parts the points from them.
+    grey = images.shape[-1] == 1
+    faint = lattice(1 - FAINT * images if grey else 1 - FAINT_COLOURS * (1 - images), GAP)
     figure, axes = _frame(faint)
     _show_lattice(axes, faint, images.shape[1:3], np.asarray(first), np.asarray(second))
-    frame = axes.axis()
-    _scatter(axes, np.asarray(points), None if labels is None else np.asarray(labels), names, seed, area=10)
-    axes.axis(frame)
+    axes.autoscale(False)  # the frame stays that of the lattice
+    labels = None if labels is None else np.asarray(labels)
+    area, edge = (10, THIN) if grey else (22, 4 * THIN)
+    _scatter(axes, np.asarray(points), labels, names, seed, area, edge)
     axes.set_title(words(title, 100), fontsize=10)
     return figure
 
@@ -166,29 +173,27 @@ def _step(values: np.ndarray) -> float:
 
 
 def _scatter(
-    axes: Any, points: np.ndarray, labels: np.ndarray | None, names: Sequence[str] | None, seed: int, area: float
+    axes: Any,
+    points: np.ndarray,
+    labels: np.ndarray | None,
+    names: Sequence[str] | None,
+    seed: int,
+    area: float,
+    edge: float = THIN,
 ) -> None:
-    """Points in a random order, the names of the classes at their centres, and a legend beside the axes."""
+    """Points in a random order, the names of the classes where these are dense, and a legend beside the axes."""
     classes = np.zeros(len(points), int) if labels is None else labels
     present, number = np.unique(classes, return_inverse=True)
     looks = [(COLOURS[0], "o")] if labels is None else _looks(present)
     order = np.random.default_rng(seed).permutation(len(points))
     shuffled = number[order]
-    drawn = axes.scatter(*points[order].T, s=area, c=[looks[k][0] for k in shuffled], linewidths=0.2, edgecolors="w")
+    drawn = axes.scatter(*points[order].T, s=area, c=[looks[k][0] for k in shuffled], linewidths=edge, edgecolors="w")
     drawn.set_paths(_paths([looks[k][1] for k in shuffled]))
     if labels is None:
         return
     shown = [_name(label, names) for label in present]
     if len(present) <= MOST_NAMES:
-        texts = [words(name) for name in shown]
-        centres = np.array([np.median(points[number == k], axis=0) for k in range(len(present))])
-        font_size = 15 if max(map(len, texts)) <= 2 else 10
-        inch = max(*np.ptp(points, axis=0), 1e-6) / canvas.FRAME
-        sizes = inch * font_size * np.array([(LETTER[0] * len(text), LETTER[1]) for text in texts])
-        for centre, text, (colour, _) in zip(_apart(centres, sizes), texts, looks, strict=True):
-            drawn = axes.text(*centre, text, color=colour, ha="center", va="center", clip_on=True)
-            drawn.set(weight="bold", fontsize=font_size)
-            drawn.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
+        _show_names(axes, points[order], shuffled, [words(name) for name in shown], [colour for colour, _ in looks])
     named = min(len(present), len(COLOURS) * len(MARKERS))  # more cannot be distinguished
     handles = [Line2D([], [], color=colour, marker=marker, linestyle="") for colour, marker in looks[:named]]
     legend(
@@ -200,6 +205,53 @@ def _scatter(
         bbox_to_anchor=(1, 0.5),
         ncols=math.ceil(named / 15),
     )
+
+
+def _show_names(axes: Any, points: np.ndarray, classes: np.ndarray, names: list[str], colours: list[str]) -> None:
+    """Writes the name of each class where it is dense, inside of the frame. A class without a point there has none."""
+    axes.apply_aspect()
+    left, right, bottom, top = axes.axis()
+    low, high = np.array([left, bottom]), np.array([right, top])
+    inside = ((points >= low) & (points <= high)).all(axis=1)
+    present, classes = np.unique(classes[inside], return_inverse=True)
+    texts = [names[k] for k in present]
+    font_size = 15 if max(map(len, names)) <= 2 else 10
+    inch = (high - low) / (axes.figure.get_size_inches() * axes.get_position().size)
+    sizes = font_size * inch * np.array([(LETTER[0] * len(text), LETTER[1]) for text in texts]).reshape(-1, 2)
+    centres = np.clip(_apart(_densest(points[inside], classes), sizes), low + sizes / 2, high - sizes / 2)
+    for centre, text, k in zip(centres, texts, present, strict=True):
+        drawn = axes.text(*centre, text, color=colours[k], ha="center", va="center", clip_on=True)
+        drawn.set(weight="bold", fontsize=font_size)
+        drawn.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
+
+
+def _densest(points: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """For each of the classes 0, 1, ...: the point that has most of its class and little else around it, `[K, 2]`.
+
+    A mean or a median would lie between the groups of a class that has several. The point has the largest product of
+    the density of its class and the square root of the share of its class there, both by Gaussian kernels. The fewer
+    points a class has, the wider these are, as in the rule of Scott: in proportion to N^(-1/6) in a plane.
+
+    Args:
+        points: `[N, 2]`, in a random order. At most 1,000 of a class, and 1,000 of all, are compared.
+        classes: the class of each point, `[N]`.
+    """
+    standardized = points / np.maximum(points.std(axis=0), 1e-12)
+    found = []
+    for number in np.unique(classes):
+        (members,) = np.nonzero(classes == number)
+        scaled = standardized / (KERNEL * len(members) ** (-1 / 6))
+        own, every = scaled[members[:COMPARED]], scaled[:COMPARED]
+        density = len(members) * _kernel_mean(own, own)
+        share = density / np.maximum(len(points) * _kernel_mean(own, every), density)
+        found.append(points[members[np.argmax(density * share**0.5)]])
+    return np.array(found).reshape(-1, 2)
+
+
+def _kernel_mean(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The mean of standard Gaussian kernels at `others`, for each of some points: `[N, 2]`, `[M, 2]` -> `[N]`."""
+    squared = sum((points[:, None, axis] - others[None, :, axis]) ** 2 for axis in range(2))
+    return np.exp(-0.5 * squared).mean(axis=1)
 
 
 def _apart(centres: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Sheets of images with titles: samples, reconstructions, interpolations and completions."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,7 +14,10 @@ from kvae.plotting import canvas, colours
 from kvae.plotting.words import Figure, words
 
 TITLE = 9  # points: the titles of sheets and the names of rows
-HEADING = 7  # points: the titles of columns, which are as narrow as one image
+HEADING = 7  # points: the titles of columns, which are as narrow as one image, and notes
+NOTE = 11  # letters of a note that are about as wide as one image
+NARROWEST = 5  # a note is at least as wide as this many images
+Title = str | tuple[str, ...]  # a title of one line, or of several
 
 
 def samples(means: ArrayLike, draws: ArrayLike | None = None, columns: int = 10) -> Figure:
@@ -95,14 +99,15 @@ def rows(*columns: ArrayLike, gap: int = 2) -> np.ndarray:
 
 
 def titled_columns(
-    columns: Mapping[str, ArrayLike], row_titles: Sequence[str | tuple[str, ...]] = (), row_heading: str = ""
+    columns: Mapping[Title, ArrayLike], row_titles: Sequence[Title] = (), row_heading: str = "", note: str = ""
 ) -> Figure:
     """One row per image as in `rows`, with titles of the columns and, optionally, of the rows.
 
     Args:
         columns: the images of each column, `[N, H, W, C]`, by the title of the column.
-        row_titles: N titles of the rows, or none. One of several lines is a tuple of these.
+        row_titles: N titles of the rows, or none.
         row_heading: a heading above the titles of the rows.
+        note: sentences below the images, if there is something to explain.
 
     Raises:
         UserError: if there is no column, or if the columns differ in shape.
@@ -112,14 +117,19 @@ def titled_columns(
     figure, axes = canvas.figure_of(picture, canvas.magnification(width))
     for number, title in enumerate(columns):
         centre = number * (width + 2) + (width - 1) / 2
-        axes.text(centre, -2, words(title), ha="center", va="bottom", fontsize=HEADING)
+        axes.text(centre, -2, _lines(title), ha="center", va="bottom", fontsize=HEADING)
     axes.text(-2, -2, row_heading, ha="right", va="bottom", fontsize=HEADING)
     for number in range(min(count, len(row_titles))):
         middle = number * (height + 2) + (height - 1) / 2
-        lines = row_titles[number]
-        text = "\n".join(map(words, lines)) if isinstance(lines, tuple) else words(lines)
-        axes.text(-2, middle, text, ha="right", va="center", fontsize=HEADING)
+        axes.text(-2, middle, _lines(row_titles[number]), ha="right", va="center", fontsize=HEADING)
+    if note:
+        text = textwrap.fill(note, NOTE * max(len(columns), NARROWEST))
+        axes.text(0, picture.shape[0] + 3, text, ha="left", va="top", fontsize=HEADING)
     return figure
+
+
+def _lines(title: Title) -> str:
+    return "\n".join(map(words, title)) if isinstance(title, tuple) else words(title)
 
 
 def interpolation(
@@ -163,10 +173,11 @@ def completion(
     means: ArrayLike,
     draw_means: ArrayLike,
     draws: ArrayLike,
-    scores: Sequence[str | tuple[str, ...]] = (),
+    scores: Sequence[Title] = (),
     originals: ArrayLike | None = None,
+    note: str = "",
 ) -> Figure:
-    """One row per image: the original, its observed pixels, E[x | observed], and n completions as mean and as draw.
+    """One row per image: the image, its observed pixels, E[x | observed], and n completions as mean and as draw.
 
     Args:
         x: the images, `[B, H, W, C]` in [0, 1]; NaN for a pixel that is not known.
@@ -174,16 +185,18 @@ def completion(
         means: E[x | observed], `[B, H, W, C]`.
         draw_means: E[x|z] at n draws of z, `[n, B, H, W, C]`.
         draws: draws of p(x|z) at the same z, `[n, B, H, W, C]`.
-        scores: log p(missing | observed) of each image as text, in nats per image, or a warning; or none. One of
-            several lines is a tuple of these.
+        scores: log p(missing | observed) of each image as text, in nats per image, or a warning; or none.
         originals: the images before they were binarized, `[B, H, W, C]` in [0, 1], shown first.
+        note: sentences below the images, if there is something to explain.
     """
     known = _as_rgb(np.nan_to_num(np.asarray(x, np.float32), nan=0.5))
-    shown = {"original": known} if originals is None else {"image": _as_rgb(np.asarray(originals)), "binarized": known}
-    columns = {**shown, "observed": mark_missing(x, observed), "all z: mean": _as_rgb(np.asarray(means))}
+    shown = {"image": known} if originals is None else {"image": _as_rgb(np.asarray(originals)), "binarized": known}
+    columns: dict[Title, np.ndarray] = {**shown, "observed": mark_missing(x, observed)}
+    columns[("all draws", "mean of x")] = _as_rgb(np.asarray(means))
     for number, (mean, draw) in enumerate(zip(np.asarray(draw_means), np.asarray(draws), strict=True), start=1):
-        columns |= {f"z {number}: mean": _as_rgb(mean), f"z {number}: draw": _as_rgb(draw)}
-    return titled_columns(columns, scores, "log p(missing | observed),\nnats per image" if any(scores) else "")
+        columns[f"draw {number} of z", "mean of x"] = _as_rgb(mean)
+        columns[f"draw {number} of z", "draw of x"] = _as_rgb(draw)
+    return titled_columns(columns, scores, "log p(missing | observed),\nnats per image" if any(scores) else "", note)
 
 
 def mark_missing(x: ArrayLike, observed: ArrayLike) -> np.ndarray:

@@ -11,7 +11,8 @@ import os
 import warnings
 from pathlib import Path
 
-from kvae.internal.errors import KvaeWarning, UserError, unknown
+from kvae.internal.errors import KvaeWarning, UserError
+from kvae.internal.missing_packages import MissingPackageError, explained
 from kvae.internal.next_command import kvae_command
 from kvae.internal.pictures import save_picture, tile
 from kvae.noise.portable import seeds
@@ -63,36 +64,62 @@ def load(path: str | os.PathLike[str], variant: str | None = None, threads: int 
     Warns:
         KvaeWarning: if the run was trained further after its bundle was made. Its Keras model is then opened.
     """
-    path = pretrained.find(Path(path))
+    try:
+        return _load(pretrained.find(Path(path)), variant, threads)
+    except MissingPackageError:
+        raise
+    except UserError as error:
+        hidden = pretrained.hides(Path(path))
+        if not hidden:
+            raise
+        raise UserError(f"{error} {hidden}") from error
+
+
+def _load(path: Path, variant: str | None, threads: int | None) -> Decoder:
+    """The decoder in a path, which is not the name of a pretrained model."""
     folder = cards.find_bundle(path)
     if folder is None:
         return _load_alone(path, variant, threads)
     card = cards.read_card(folder)
     present = cards.present(card)
     if variant is not None and variant not in present and variant not in {**VARIANTS, **card["variants"]}:
-        raise unknown("variant", variant, {**VARIANTS, **card["variants"]})
+        raise formats.unknown_variant(variant, {**VARIANTS, **card["variants"]})
     if folder != path and not cards.is_fresh(path, card):
         message = f"{folder} was made of another model than {path / MODEL}."
         again = f"To make it again: {kvae_command('export', path, '--overwrite')}"
         if variant is not None:
             raise UserError(f"{message} {again}")
-        warnings.warn(f"{message} The Keras model itself is used. {again}", KvaeWarning, stacklevel=2)
+        warnings.warn(f"{message} The Keras model itself is used. {again}", KvaeWarning, stacklevel=3)
         return open_decoder(path / MODEL, threads)
     if not present and variant is None and (path / MODEL).is_file():
-        return open_decoder(path / MODEL, threads)
+        return _keras_model(path, threads)
     chosen = next(iter(present), "float32") if variant is None else variant
     if chosen not in present:
         raise UserError(f"{str(folder)!r} has no {chosen} decoder. It has: {', '.join(present) or 'none'}.")
     pretrained.check_variant(folder, card, chosen)
     for name in cards.files_of(card, chosen):
-        cards.check_file(folder, name, card["files"][name])
+        cards.check_file(folder, name, card["files"][name], pretrained.repair(folder))
     return cards.open_variant(folder, card, chosen, threads)
+
+
+def _keras_model(run: Path, threads: int | None) -> Decoder:
+    """The Keras model of a run without a bundle."""
+    try:
+        return open_decoder(run / MODEL, threads)
+    except (ModuleNotFoundError, MissingPackageError) as error:
+        reason = explained(error)
+        if not isinstance(reason, MissingPackageError):
+            raise
+        raise MissingPackageError(
+            f"{str(run)!r} has no bundle, and its Keras model needs the full installation of kvae. Where that is, run "
+            f"kvae export {run}; a bundle is opened without it."
+        ) from None
 
 
 def _load_alone(path: Path, variant: str | None, threads: int | None) -> Decoder:
     """The decoder in a path without a bundle: a single decoder, or a run."""
     if variant is not None and variant not in VARIANTS:
-        raise unknown("variant", variant, VARIANTS)
+        raise formats.unknown_variant(variant, VARIANTS)
     if not path.exists():
         raise pretrained.does_not_exist(path)
     found = next((each for each in FORMATS.values() if each.holds(path)), None)
@@ -105,7 +132,7 @@ def _load_alone(path: Path, variant: str | None, threads: int | None) -> Decoder
             found.trial(path)
         return found.open(path, threads)
     if (path / MODEL).is_file() and variant is None:
-        return open_decoder(path / MODEL, threads)
+        return _keras_model(path, threads)
     if (path / "config.json").is_file() and variant is None:
         raise UserError(
             f"{str(path)!r} has no {MODEL}: its training has not finished. To finish it: "

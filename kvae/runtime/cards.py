@@ -93,12 +93,21 @@ def files_of(card: dict[str, Any], variant: str) -> Iterator[str]:
     return (name for name in card["files"] if name == file or name.startswith(f"{file}/"))
 
 
-def check_file(folder: Path, name: str, stated: dict[str, Any]) -> None:
-    """Raises `UserError` if a file of a bundle has not the SHA-256 that its card states."""
-    if files.digest(folder / name) != stated.get("sha256"):
-        raise UserError(
-            f"{folder / name} is not the file that {CARD} states: it was changed or damaged. Export it again."
-        )
+def check_file(folder: Path, name: str, stated: dict[str, Any], repair: str = "Export it again.") -> None:
+    """Raises `UserError` if a file of a bundle has not the SHA-256 that its card states.
+
+    Args:
+        folder: the bundle.
+        name: the file in it.
+        stated: what the card states of the file.
+        repair: what the message says to do.
+    """
+    try:
+        actual = files.digest(folder / name)
+    except UserError as error:
+        raise UserError(f"{str(error).rstrip('.')}. {repair}") from error
+    if actual != stated.get("sha256"):
+        raise UserError(f"{folder / name} is not the file that {CARD} states: it was changed or damaged. {repair}")
 
 
 def vouches(path: Path) -> bool:

@@ -20,7 +20,8 @@ from kvae.noise import portable
 from kvae.noise.streams import Stream
 from kvae.runtime import children
 
-BATCHES = {1: 300, 64: 60}  # the number of calls, by the number of latent points per call
+BATCHES = {1: 300, 64: 60}  # the number of calls, at most, by the number of latent points per call
+FEWEST, SECONDS = 5, 0.3  # calls that are made in any case, and the time after which no further call is made
 
 
 def footprint(path: Path, threads: int, name: str | None = None) -> dict[str, Any]:
@@ -55,8 +56,8 @@ def _measure(path: Path, threads: int, started: float, name: str | None) -> dict
         z = portable.normals(portable.seeds(count, 0), Stream.LATENT, decoder.latent_dim)
         shape = decoder.condition_shape
         condition = None if shape is None else np.zeros((count, *shape), np.float32)
-        seconds = []
-        for _ in range(times):
+        seconds: list[float] = []
+        while len(seconds) < times and (len(seconds) < FEWEST or sum(seconds) < SECONDS):
             start = time.perf_counter()
             decoder.decode(z, condition)
             seconds.append(time.perf_counter() - start)

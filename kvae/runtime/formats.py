@@ -1,7 +1,7 @@
 """The table of the formats of a decoder. A new format is a file and a line in `FORMATS`."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,6 +57,12 @@ def find(name: str) -> Format:
 def variants() -> dict[str, str]:
     """For each variant of kvae's formats, its file or folder in a bundle."""
     return {name: file for each in FORMATS.values() for name, file in each.variants.items()}
+
+
+def unknown_variant(received: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not one of the variants `known`; fp16 is usual for float16."""
+    usual = received.lower().replace("fp", "float")
+    return unknown("variant", received, known, [usual] if usual in known else [])
 
 
 def open_decoder(path: str | os.PathLike[str], threads: int | None = None, name: str | None = None) -> Decoder:

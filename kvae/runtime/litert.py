@@ -10,6 +10,7 @@ import numpy as np
 
 from kvae.internal import reading
 from kvae.internal.errors import UserError, check_whole
+from kvae.internal.missing_packages import MissingPackageError
 from kvae.internal.quiet_output import silenced
 from kvae.runtime import children, tflite_structure
 from kvae.runtime.decoder import Decoder
@@ -107,7 +108,9 @@ def _interpreter() -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise UserError("Expected the package ai-edge-litert. Install it: pip install ai-edge-litert") from error
+        raise MissingPackageError(
+            "Expected the package ai-edge-litert. Install it: pip install ai-edge-litert"
+        ) from error
     return Interpreter
 
 

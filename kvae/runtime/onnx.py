@@ -1,7 +1,7 @@
 """ONNX: a decoder in an .onnx file, which ONNX Runtime runs without TensorFlow.
 
-The file has both functions of a decoder. The names of their inputs and outputs begin with `decode_` and `sample_`. An
-input that is not given has no rows, and its function is not computed.
+The file has both functions of a decoder. The names of their inputs and outputs begin with `decode_` and `sample_`. All
+inputs must be given; a function whose inputs have no rows is not computed.
 """
 
 import os
@@ -14,6 +14,7 @@ import numpy as np
 
 from kvae.internal import reading
 from kvae.internal.errors import UserError, check_whole, first_line
+from kvae.internal.missing_packages import MissingPackageError
 from kvae.internal.quiet_output import silenced
 from kvae.runtime import children
 from kvae.runtime.decoder import Decoder
@@ -52,9 +53,15 @@ class OnnxDecoder(Decoder):
         content = reading.read_bytes(path, LARGEST)
         with silenced(), _errors_of(path):
             self._session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-            inputs = {each.name: each.shape for each in self._session.get_overridable_initializers()}
+            # Files that kvae wrote at first have inputs that may be left out, with a default value.
+            given = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
+            inputs = {each.name: each.shape for each in given}
             outputs = [each.name for each in self._session.get_outputs()]
-            _check_names(path, set(inputs) | {each.name for each in self._session.get_inputs()}, outputs)
+            _check_names(path, set(inputs), outputs)
+            types = {"tensor(float)": np.float32, "tensor(int32)": np.int32}
+            self._without_rows = {
+                each.name: np.zeros((0, *map(int, each.shape[1:])), types[each.type]) for each in given
+            }
             self._outputs = {name: [each for each in outputs if each.startswith(f"{name}_")] for name in NAMES}
             self.latent_dim = int(inputs["decode_z"][1])
             if "decode_condition" in inputs:
@@ -69,7 +76,8 @@ class OnnxDecoder(Decoder):
     def run(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
         outputs = self._outputs[name]
         try:
-            values = self._session.run(outputs, {f"{name}_{key}": value for key, value in inputs.items()})
+            given = {f"{name}_{key}": value for key, value in inputs.items()}
+            values = self._session.run(outputs, {**self._without_rows, **given})
         except Exception as error:
             raise _damaged(self.path, error) from error
         return {key.removeprefix(f"{name}_"): value for key, value in zip(outputs, values, strict=True)}
@@ -113,7 +121,7 @@ def _runtime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError("Expected the package onnxruntime. Install it: pip install onnxruntime") from error
+        raise MissingPackageError("Expected the package onnxruntime. Install it: pip install onnxruntime") from error
     return onnxruntime
 
 

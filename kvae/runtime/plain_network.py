@@ -21,16 +21,20 @@ def _leaky_relu(x: np.ndarray, slope: float = 0.2) -> np.ndarray:
     return np.where(x < 0, np.float32(slope) * x, x)
 
 
+def _elu(x: np.ndarray) -> np.ndarray:
+    return np.where(x < 0, np.expm1(np.minimum(x, 0)), x)
+
+
 def _selu(x: np.ndarray) -> np.ndarray:
     scale, alpha = np.float32(1.0507009873554805), np.float32(1.6732632423543772)
-    return scale * np.where(x < 0, alpha * np.expm1(np.minimum(x, 0)), x)
+    return scale * np.where(x < 0, alpha * _elu(x), x)
 
 
 ACTIVATIONS: dict[str, Callable[..., np.ndarray]] = {  # the names are those of Keras
     "linear": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
     "leaky_relu": _leaky_relu,
-    "elu": lambda x: np.where(x < 0, np.expm1(np.minimum(x, 0)), x),
+    "elu": _elu,
     "selu": _selu,
     "tanh": np.tanh,
     "sigmoid": _sigmoid,

@@ -32,6 +32,18 @@ def find(path: Path) -> Path:
     return path if os.path.lexists(path) else folders().get(str(path), path)
 
 
+def hides(path: Path) -> str:
+    """A sentence for a path that exists and has the name of a pretrained model; empty for any other path."""
+    if str(path) not in folders() or not os.path.lexists(path):
+        return ""
+    return f"It hides the pretrained model of this name. To use that, give {folders()[str(path)]}"
+
+
+def repair(folder: Path) -> str:
+    """What to do about a damaged file of a bundle."""
+    return "Install kvae again." if folder.parent == PACKAGE else "Export it again."
+
+
 def describe(name: str) -> dict[str, Any]:
     """What the card of a pretrained model states: its number with the protocol, and the variants that are installed."""
     folder = folders()[name]
@@ -46,7 +58,10 @@ def describe(name: str) -> dict[str, Any]:
         "elbo": metrics["elbo"],
         "elbo_standard_error": metrics["elbo_standard_error"],
         "protocol": metrics["protocol"],
-        "variants": {each: {"bytes": card["variants"][each]["bytes"]} for each in installed(folder, card)},
+        "variants": {
+            each: {"bytes": card["variants"][each]["bytes"], "file": str(folder / cards.file_of(card, each))}
+            for each in installed(folder, card)
+        },
     }
 
 
@@ -70,10 +85,12 @@ def has_no_run(path: Path) -> str:
     """A sentence for the name of a pretrained model where a run is expected; empty for any other path."""
     if str(path) not in folders():
         return ""
-    return (
-        f"The pretrained model {path} is a decoder, for kvae sample and kvae.load. To make its run: "
-        f"{kvae_command('train', '--recipe', path)}"
-    )
+    run = CLONE / path
+    if (run / "config.json").is_file():
+        how = f"Its run is {run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run}"
+    else:
+        how = f"To make its run: {kvae_command('train', '--recipe', path)}"
+    return f"The pretrained model {path} is a decoder, for kvae sample and kvae.load. {how}"
 
 
 def is_left_out(folder: Path, name: str) -> bool:

@@ -1,7 +1,7 @@
 """Several runs side by side, from what their files state. Nothing is computed again, and TensorFlow is not imported.
 
 Runs are ranked by their ELBO, which means something only if it was measured in the same way: on the same images,
-binarized alike, with the same likelihood, draws and seed. The protocols of the evaluations tell.
+binarized alike, with comparable likelihoods, and with the same draws and seed. The protocols of the evaluations tell.
 """
 
 import csv
@@ -81,8 +81,11 @@ class Comparison(NamedTuple):
 
     @property
     def letters(self) -> list[str]:
-        """A letter for the protocol of each run; runs with the same letter have the same protocol."""
-        keys = [json.dumps([values[i] for values in self.differing.values()]) for i in range(len(self.runs))]
+        """A letter for the protocol of each run; runs with the same letter can be compared."""
+        keys = [
+            json.dumps([_what_counts(key, values[i]) for key, values in self.differing.items()])
+            for i in range(len(self.runs))
+        ]
         distinct = list(dict.fromkeys(keys))
         return [_letter(distinct.index(key)) for key in keys]
 
@@ -107,7 +110,9 @@ class Comparison(NamedTuple):
         """Sentences that belong to the table."""
         lines = []
         if self.ranked and len(self.runs) > 1:
-            if self.close:
+            if self.differing:  # then the order may mean nothing, and no run is better
+                lines.append(f"The protocols differ, so this order may mean nothing: {self.differences()}.")
+            elif self.close:
                 names = ", ".join(self.close)
                 lines.append(
                     f"Not clearly worse than {self.runs[0].name}, because the difference is at most two standard "
@@ -119,8 +124,13 @@ class Comparison(NamedTuple):
                 "The standard error of a difference is unpaired: it is computed as if each run had been measured on "
                 "other images. For the same images it is usually smaller, which these files do not tell."
             )
-        if self.ranked and self.differing:
-            lines.append(f"The protocols differ, so this order may mean nothing: {self.differences()}.")
+        likelihoods = {run.protocol.get("likelihood") for run in self.runs}
+        if self.ranked and not self.differing and len(likelihoods) > 1:
+            lines.append(
+                f"The likelihoods differ ({', '.join(sorted(map(str, likelihoods)))}). All are normalized densities of "
+                "the same pixels, so their numbers can be compared. A Gaussian has a part of its mass outside of "
+                "[0, 1]."
+            )
         return lines + [f"{name} is not compared. {reason}" for name, reason in self.left_out.items()]
 
     def differences(self) -> str:
@@ -268,7 +278,16 @@ def _differing(runs: Sequence[Compared]) -> dict[str, list[Any]]:
 def _distinct(key: str, values: Sequence[Any]) -> set[str]:
     """The distinct values of a key. A run without the bound has no number of its samples, which is no difference."""
     given = [value for value in values if value is not None or key != "importance_samples"]
-    return {json.dumps(value, sort_keys=True) for value in given}
+    return {json.dumps(_what_counts(key, value), sort_keys=True) for value in given}
+
+
+def _what_counts(key: str, value: Any) -> Any:
+    """What of a value of the protocol decides whether numbers can be compared.
+
+    Densities of the same pixels can be, but no probability of binary pixels with them, and no density without its
+    constant.
+    """
+    return wording.DENSITIES if key == "likelihood" and value in wording.DENSITIES else value
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -341,7 +360,9 @@ def key(comparison: Comparison) -> str:
         text += " K is the number of draws of z per image for the bound."
     if any(run.protocol.get("likelihood") in wording.DENSITIES for run in comparison.runs):
         text += f" {wording.OF_DENSITIES}"
-    return f"{text} * is the best run." if comparison.ranked and len(comparison.runs) > 1 else text
+    if not comparison.ranked or len(comparison.runs) < 2:
+        return text
+    return f"{text} * {'has the highest ELBO' if comparison.differing else 'is the best run'}."
 
 
 def _with_error(value: float | None, error: float | None) -> str:
@@ -415,8 +436,13 @@ def _as_markdown(comparison: Comparison, curves: bool) -> str:
 def protocols(comparison: Comparison) -> dict[str, str]:
     """What the measurements of each letter have in common, as a line."""
     result: dict[str, str] = {}
+    likelihoods: dict[str, dict[str, None]] = {}  # of the runs of each letter, in order
+    for run, letter in zip(comparison.runs, comparison.letters, strict=True):
+        likelihoods.setdefault(letter, {})[str(run.protocol.get("likelihood"))] = None
     for run, letter in zip(comparison.runs, comparison.letters, strict=True):
         measured = {key: value for key, value in run.protocol.items() if key not in OF_THE_MODEL}
+        if "likelihood" in measured:
+            measured["likelihood"] = " or ".join(likelihoods[letter])
         facts = [f"{words}: {shortened(str(value), 100)}" for words, value in wording.of_protocol(measured).items()]
         result.setdefault(letter, "; ".join(facts))
     return result

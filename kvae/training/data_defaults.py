@@ -26,7 +26,7 @@ SMALLEST_MAP = 6  # pixels: convolutions halve the shorter side as long as this 
 STEPS = 2000  # of the optimizer, if the limits of the epochs allow it
 FEWEST_EPOCHS, MOST_EPOCHS = 10, 100
 LEARNING_RATE = 2e-3
-VARIANCE_AT_START = 0.01
+RATE_OF_VARIANCE = 10.0
 STREAMED = 200  # images of a stream that are looked at
 BLOCK = 1000  # images that are looked at together
 # Settings that belong together: if the user gives one of them, the others keep their defaults in `config.py`.
@@ -146,7 +146,7 @@ def _likelihood(binary: bool) -> dict[str, Any]:
     return {
         "model.likelihood.kind": "gaussian",
         "model.likelihood.variance": "learned",
-        "model.likelihood.start": VARIANCE_AT_START,
+        "model.likelihood.rate": RATE_OF_VARIANCE,
     }
 
 
@@ -209,7 +209,7 @@ def _beside(chosen: dict[str, Any], part: str, table: dict[str, Any]) -> dict[st
         if kinds is not None and kind not in kinds:
             return _without_part(chosen, part) | {f"model.{part}.kind": kinds[0]}
     if table.get("variance", "learned") != "learned":
-        chosen = {key: value for key, value in chosen.items() if key != "model.likelihood.start"}
+        chosen = {key: value for key, value in chosen.items() if key != "model.likelihood.rate"}
     return chosen
 
 

@@ -81,7 +81,7 @@ class StopAtDivergence(keras.callbacks.Callback):
         self._before = logs
         if _variance_is_learned(self.model):
             # The last step of a group can have made it NaN, which shows only in the next step.
-            value = tf.identity(tf.convert_to_tensor(self.model.likelihood.log_variance))
+            value = tf.identity(self.model.likelihood.log_variance)
             self._log_variances = [*self._log_variances[-1:], value]
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

@@ -32,7 +32,7 @@ SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
 
 # All options of the parts that kvae has, as in `SHORT`: what a shell completes without the classes of the parts, which
 # import TensorFlow.
-OPTIONS = {**SHORT, "start": ("likelihood", ("gaussian",))}
+OPTIONS = {**SHORT, "start": ("likelihood", ("gaussian",)), "rate": ("likelihood", ("gaussian",))}
 
 
 def with_tables(model: dict[str, Any], of_version_0_2: bool = False) -> dict[str, Any]:

@@ -43,7 +43,7 @@ DECISIVE = ("kvae", "tensorflow", "keras")  # another version of these can chang
 # All files that kvae writes into a run, except for its bundle, as a regular expression.
 FILES = r"""
     config\.json | history\.csv | training_time\.json | evaluation(-[^/]+)?\.json | (model|encoder|decoder)\.keras
-    | samples\.png | tensorboard/.*
+    | (exported_)?samples\.png | tensorboard/.*
     | \.lock | \.lock\.json | checkpoint/epoch-\d+/(model\.keras|state\.json|best_weights\.npz)
     | plots/(samples|reconstructions|latent_scatter|lattice|map|interpolation|learning_curves|completion
              |posterior_contours|complete)(_\w+)?\.(png|svg|pdf) | plots/complete\.json

@@ -360,6 +360,6 @@ def _tensorboard(run: Run) -> Any:
         import tensorboard  # noqa: F401
     except ImportError:
         raise UserError(
-            "Expected the package tensorboard for training.tensorboard. Install it: pip install 'kvae[tensorboard]'."
+            "Expected the package tensorboard for training.tensorboard. Install it: pip install tensorboard."
         ) from None
     return keras.callbacks.TensorBoard(log_dir=run.folder / "tensorboard")

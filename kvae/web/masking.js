@@ -18,7 +18,7 @@ function clearInk() {
 function stroke([x0, y0], [x1, y1]) {
   const context = inkContext();
   const erase = document.querySelector("[name=tool]:checked").value === "erase";
-  context.lineWidth = PAD * Math.max(width, height) * (erase ? 0.12 : 0.075);
+  context.lineWidth = PAD * Math.max(1.5, Math.max(width, height) * (erase ? 0.12 : 0.075)); // at least a pixel and a half
   context.lineCap = context.lineJoin = "round";
   context.strokeStyle = erase ? "#000" : channels === 3 ? $("colour").value : "#fff";
   context.beginPath();
@@ -39,6 +39,19 @@ function valuesOf(canvas) {
   return $("invert").checked ? values.map((value) => 1 - value) : values;
 }
 
+const FINER = 4;
+
+// Means over FINER x FINER values: [FINER * height, FINER * width, channels] becomes [height, width, channels].
+function averaged(values) {
+  const means = new Float32Array(height * width * channels);
+  values.forEach((value, i) => {
+    const channel = i % channels, p = (i - channel) / channels;
+    const column = Math.floor((p % (FINER * width)) / FINER), row = Math.floor(p / (FINER * width) / FINER);
+    means[(row * width + column) * channels + channel] += value / FINER ** 2;
+  });
+  return means;
+}
+
 // The box around what is not dark, and its centre of mass, in pixels of the canvas; null if all is dark.
 function extentOf(values, columns) {
   let [left, top, right, bottom] = [Infinity, Infinity, -1, -1], mass = 0, x = 0, y = 0;
@@ -56,9 +69,10 @@ function extentOf(values, columns) {
 // What was drawn, as the network is shown it: as MNIST, 20 pixels long and with its centre of mass in the middle; and
 // black and white where the network knows nothing else.
 function prepare() {
-  const small = document.createElement("canvas");
-  [small.width, small.height] = [width, height];
+  const small = document.createElement("canvas"); // FINER times as large, because a canvas shrinks pictures roughly
+  [small.width, small.height] = [FINER * width, FINER * height];
   const context = small.getContext("2d", { willReadFrequently: true });
+  context.scale(FINER, FINER);
   context.fillStyle = $("invert").checked ? "#fff" : "#000";
   context.fillRect(0, 0, width, height);
   context.imageSmoothingQuality = "high";
@@ -69,7 +83,7 @@ function prepare() {
   } else {
     context.drawImage(ink, 0, 0, width, height);
   }
-  image = valuesOf(small);
+  image = averaged(valuesOf(small));
   if (model.likelihood.binary) image = image.map((value) => (value >= 0.5 ? 1 : 0));
   showImage();
 }

@@ -111,6 +111,17 @@ def test_compare_refuses_to_rank_other_protocols_and_names_the_keys(call, runs, 
     assert "may mean nothing" in out
 
 
+def test_compare_cuts_no_cell_in_a_narrow_terminal(call, runs, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "50")
+    out = call("compare", runs)[1]
+    table = out[: out.index("The ELBO")]
+    assert "…" not in table
+    assert "..." not in table
+    assert all(word in table for word in ("difference", "training", "better *", "group/worse", "-4.00", "model"))
+    assert max(len(re.sub("\x1b\\[[0-9;]*m", "", line)) for line in table.splitlines()) <= 50
+
+
 def test_compare_names_the_command_for_a_run_without_an_evaluation(call, runs):
     (runs / "better" / "evaluation.json").unlink()
     status, out, _ = call("compare", runs)

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from kvae import export
-from kvae.internal import sealed
+from kvae.cli.exports import print_variants
+from kvae.internal import quantities, sealed
 
 pytestmark = pytest.mark.usefixtures("quick_exports")
 
@@ -31,11 +32,11 @@ def test_export_writes_a_bundle_into_the_run_and_prints_the_report(call, tiny_ru
     }  # fmt: skip
     card = json.loads((folder / "bundle" / "model_card.json").read_text())
     for name, report in card["variants"].items():
-        row = next(line for line in out.splitlines() if f" {name} " in line)
-        assert f"{report['bytes']:,}" in row
+        row = next(line for line in out.splitlines() if line.startswith(f"│{name} "))
+        assert quantities.size(report["bytes"]) in row
         assert f"{report['means_error_greatest']:.1e}" in row
         assert f"{report['elbo_change']:+.4f}" in row
-    for words in ("of 3,000", "means at 100 z of seed 0", "cores, Python"):
+    for words in ("of 3,000 that", "means at 100 z of seed 0", "cores, Python"):
         assert words in out
 
 
@@ -53,6 +54,46 @@ def test_export_takes_formats_variants_and_tolerances_in_lists(call, tiny_run, t
     assert not (tiny_run / "bundle").exists()
 
 
+def test_export_prints_each_step_and_then_its_report_unless_it_is_quiet(call, tiny_run):
+    few = ["--formats", "tflite", "--variants", "float32", "--no-evaluation"]
+    status, out, _ = call("export", tiny_run, *few, "--out", "told")
+    assert (status, out.splitlines()[:3]) == (0, [
+        "step 1 of 3: writing float32",
+        "step 2 of 3: comparing means at 100 z and 100 images with the Keras model",
+        "step 3 of 3: measuring time and memory of float32",
+    ])  # fmt: skip
+    assert call("export", tiny_run, *few, "--out", "quiet", "--quiet")[:2] == (0, "quiet\n")
+
+
+def test_a_quick_export_compares_fewer_samples_and_no_elbo_and_is_verified_with_as_many(call, tiny_run, tmp_path):
+    few = ["--formats", "tflite", "--variants", "float32", "--out", "b"]
+    assert call("export", tiny_run, *few, "--quick")[0] == 0
+    card = json.loads((tmp_path / "b" / "model_card.json").read_text())
+    report = card["variants"]["float32"]
+    assert "means at 10 z of seed 0 and samples of 10 seeds" in card["protocol"]["parity"]
+    assert report["pixels"] == 10 * 30
+    assert list(report["latency_us"]) == ["1 threads"]
+    assert "elbo_change" not in report
+    status, out, _ = call("verify", "b")
+    assert status == 0
+    assert "of 300 pixels differ" in out
+
+
+def test_the_table_of_an_export_has_100_columns_and_whole_names(capsys):
+    report = {
+        "bytes": 12_345_678, "means_error_greatest": 1.7e-6, "pixels_differing": 123_456, "elbo_change": -0.0123,
+        "latency_us": {"1 threads": {"1": 1234.0, "64": 12345.0}}, "peak_memory_mb": 708.0, "load_seconds": 1.34,
+        "pixels": 7_840_000,
+    }  # fmt: skip
+    names = ["saved_model", "saved_model_decoder", "float32", "web_float32"]
+    print_variants({"variants": dict.fromkeys(names, report), "protocol": {"parity": "none", "costs": "none"}})
+    out = capsys.readouterr().out
+    assert max(len(line) for line in out.splitlines() if line[0] in "┏┃┡│└") <= 100
+    assert "…" not in out
+    for words in (*names, "differing", "12.3 MB", "123,456", "-0.0123", "12.35", "1.34", "708"):
+        assert words in out
+
+
 def test_export_replaces_a_bundle_on_request_alone(call, copied):
     before = (copied / "bundle" / "model_card.json").read_bytes()
     few = ["--formats", "tflite", "--variants", "float32", "--no-evaluation"]
@@ -66,7 +107,7 @@ def test_export_replaces_a_bundle_on_request_alone(call, copied):
 
 def test_a_tolerance_that_is_exceeded_ends_in_status_2_and_no_bundle(call, tiny_run, tmp_path):
     arguments = ["--formats", "tflite", "--variants", "float16", "--tolerance", "float16=1e-7", "--no-evaluation"]
-    status, out, err = call("export", tiny_run, *arguments, "--out", "b")
+    status, out, err = call("export", tiny_run, *arguments, "--out", "b", "--quiet")
     assert (status, out) == (2, "")
     assert err.startswith("kvae: Nothing was exported. float16: its means differ by")
     assert err.count("\n") == 1
@@ -88,7 +129,7 @@ def test_export_without_its_data_says_how_to_export_without_evaluation(call, cop
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["export", "nowhere"], "config.json"),
+        (["export", "nowhere"], "'nowhere' is not a run folder: it does not exist"),
         (["export", "{unfinished}"], "has no model.keras: its training has not finished"),
         (["export", "{bare}", "--formats", "tflit"], "Unknown format 'tflit'. Did you mean 'tflite'"),
         (["export", "{bare}", "--formats", ","], "Expected a list of at least one format"),
@@ -117,7 +158,10 @@ def test_export_without_its_data_says_how_to_export_without_evaluation(call, cop
         (["sample", "{run}", "--variant", "full_int8"], "has no full_int8 decoder. It has: float32, float16, int8"),
         (["sample", "{bare}", "--variant", "int8"], "kvae export RUN"),
         (["sample", "{run}", "-o", "full/file/x.png"], "full/file/x.png"),
-        (["sample", "{run}", "-o", "x.xyz"], "Expected the name of a picture"),
+        (
+            ["sample", "{run}", "-o", "x.xyz"],
+            "Expected the name of a picture that ends with .png, .jpg, .gif, .bmp, .tiff or .pdf",
+        ),
         (["verify", "nowhere"], "Expected a run or a bundle"),
         (["verify", "full"], "Expected a run or a bundle"),
     ],
@@ -282,7 +326,7 @@ def test_verify_prints_every_claim_and_ends_in_status_0(call, exported):
     status, out, err = call("verify", exported)
     assert (status, err) == (0, "")
     *checks, last = out.splitlines()
-    assert last == f"{exported}: all claims hold, except for those not checked (-)"
+    assert last == f"{exported}: all claims hold that can be checked; - marks the others"
     assert all(line.startswith(("ok  ", "-   ")) for line in checks)
     for name in ("decoder_int8.tflite", "sample.py", "reference z", "float32 parity", "evaluation.json: elbo"):
         assert any(line.startswith(f"ok   {name}: ") for line in checks)
@@ -291,7 +335,7 @@ def test_verify_prints_every_claim_and_ends_in_status_0(call, exported):
 def test_verify_of_a_bundle_alone_needs_no_run(call, exported, tmp_path):
     shutil.copytree(exported / "bundle", tmp_path / "alone")
     status, out, _ = call("verify", "alone")
-    assert (status, out.splitlines()[-1]) == (0, "alone: all claims hold, except for those not checked (-)")
+    assert (status, out.splitlines()[-1]) == (0, "alone: all claims hold that can be checked; - marks the others")
     assert ": elbo" not in out
 
 
@@ -327,5 +371,5 @@ def test_the_three_commands_in_processes_of_their_own(tiny_run, tmp_path):
         command = [sys.executable, "-m", "kvae", *map(str, arguments)]
         result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
         assert (result.returncode, result.stderr) == (0, ""), arguments
-    assert result.stdout.splitlines()[-1] == "bundle: all claims hold, except for those not checked (-)"
+    assert result.stdout.splitlines()[-1] == "bundle: all claims hold that can be checked; - marks the others"
     assert (tmp_path / "samples.png").is_file()

@@ -15,7 +15,9 @@ def test_the_models_are_listed_with_a_number_and_its_protocol(call):
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert [line.split()[0] for line in lines if line[0] != " "][:-1] == list(pretrained.NAMES)
-    assert max(map(len, lines)) <= 130
+    assert max(len(line) for line in lines if "folder: " not in line) <= 130
+    folders = [Path(line.split("folder: ")[1]) for line in lines if "folder: " in line]
+    assert folders == [SAVED_MODELS / name / "bundle" for name in pretrained.NAMES]
     for name in pretrained.NAMES:
         evaluation = json.loads((SAVED_MODELS / name / "evaluation.json").read_text())
         assert f"test ELBO {evaluation['elbo']:.2f} ± {evaluation['elbo_standard_error']:.2f} nats per image" in out
@@ -30,7 +32,8 @@ def test_the_models_as_json(call):
     for each in listed:
         card = json.loads((SAVED_MODELS / each["name"] / "bundle" / "model_card.json").read_text())
         assert each["protocol"] == card["metrics"]["protocol"]
-        assert each["variants"]["int8"] == {"bytes": card["variants"]["int8"]["bytes"]}
+        assert each["variants"]["int8"]["bytes"] == card["variants"]["int8"]["bytes"]
+        assert Path(each["variants"]["int8"]["file"]).stat().st_size == card["variants"]["int8"]["bytes"]
 
 
 def test_an_installation_without_models_says_so(call, monkeypatch, tmp_path):

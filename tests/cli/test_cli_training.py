@@ -102,4 +102,4 @@ def test_demo_does_the_main_job(tmp_path):
     demo = tmp_path / "saved_models" / "demo"
     assert json.loads((demo / "evaluation.json").read_text())["elbo"] > -160  # it ended at -153 where it was made
     assert {path.stem for path in (demo / "plots").iterdir()} == set(ALL_PICTURES)
-    assert (demo / "samples.png").is_file()
+    assert (demo / "exported_samples.png").is_file()

@@ -74,6 +74,23 @@ def test_a_batch_larger_than_the_data_is_refused(load):
         load(batch_size=51)
 
 
+def test_batches_have_at_most_as_many_images_as_there_are(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=np.zeros((20, 2, 2), np.uint8), x_test=np.zeros((2, 2, 2), np.uint8))
+    assert [len(batch) for batch in kvae.data.load(f"npz:{tmp_path / 'a.npz'}").train] == [20]
+    assert len(next(iter(kvae.data.load("mnist5k").train))) == 100
+
+
+@pytest.mark.parametrize(("channels", "binarization"), [(1, "threshold 0.5"), (3, "none")])
+def test_colours_are_not_binarized_unless_one_says_so(tmp_path, channels, binarization):
+    images = np.full((4, 2, 2, channels), 100, np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=images, x_test=images)
+    data = kvae.data.load(f"npz:{tmp_path / 'a.npz'}")
+    assert data.info.protocol["binarization"] == binarization
+    assert data.examples("train")[0].max() == pytest.approx(0 if channels == 1 else 100 / 255)
+    told = kvae.data.load(f"npz:{tmp_path / 'a.npz'}", binarize="threshold")
+    assert told.examples("train")[0].max() == 0
+
+
 @pytest.mark.parametrize("kind", ["threshold", "fixed", "none"])
 def test_pixel_mean_is_that_of_the_training_images(load, kind):
     data = load(binarize=kind, seed=5)

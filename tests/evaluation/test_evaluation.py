@@ -337,3 +337,8 @@ def test_samples_must_be_a_whole_number_of_at_least_one(model_2d, measure, sampl
 def test_draws_must_be_a_whole_number_of_at_least_one(model_2d):
     with pytest.raises(UserError, match="draws to be a whole number of at least 1"):
         evaluation.elbo(*model_2d, draws=0)
+
+
+def test_an_estimate_is_printed_as_its_mean_with_the_standard_error():
+    assert str(evaluation.Estimate(np.arange(1000.0))) == "Estimate(mean=499.5, standard_error=9.13, images=1000)"
+    assert str(evaluation.Estimate(np.ones(1))) == "Estimate(mean=1, standard_error=None, images=1)"

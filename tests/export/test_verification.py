@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ def test_everything_holds_of_a_run_and_its_bundle(trained):
         "reference z",
         "saved_model parity",
         "float32 parity",
+        "web_int8 parity",
         "model_card.json: further statements",
     ]
 
@@ -58,6 +60,38 @@ def test_a_bundle_alone_verifies(request, name):
     checks = list(export.verify(folder if name == "lite" else folder[1]))
     assert [check for check in checks if check.passed is False] == []
     assert f"{'float32' if name == 'lite' else 'int8'} parity" in [check.name for check in checks]
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_the_parity_of_a_decoder_alone_is_not_checked_but_the_rest_of_its_entry_is(lite_copy, changed):
+    card = cards.read_card(lite_copy)
+    if changed:
+        card["variants"]["float32"]["pixels"] += 1
+        sealed.write(lite_copy / cards.CARD, card)
+    found = {check.name: check for check in export.verify(lite_copy)}
+    parity = found["float32 parity"]
+    assert parity.passed is (False if changed else None)
+    assert parity.detail.startswith(
+        "variants.float32.pixels: computed" if changed else "not computed again: without the run"
+    )
+    assert "variants.*.means_error_greatest" in found["model_card.json: not checked"].detail
+
+
+def test_what_a_variant_is_compared_with_is_named(whole):
+    found = {check.name: check for check in export.verify(whole[1])}
+    assert [check.name for check in found.values() if check.name.endswith(" parity") and check.passed is None] == [
+        "saved_model parity"
+    ]
+    assert "differ from those of saved_model by at most" in found["int8 parity"].detail
+
+
+def test_a_missing_package_is_not_a_claim_that_fails(lite, monkeypatch):
+    for module in ("ai_edge_litert", "ai_edge_litert.interpreter"):
+        monkeypatch.setitem(sys.modules, module, None)
+    found = {check.name: check for check in export.verify(lite)}
+    assert found["float32 loads"].passed is None
+    assert "pip install ai-edge-litert" in found["float32 loads"].detail
+    assert all(check.passed is not False for check in found.values())
 
 
 def failed_checks(path: Path) -> dict[str, str]:
@@ -226,7 +260,7 @@ def test_a_decoder_that_is_not_the_file_of_its_card_is_not_opened(copied, monkey
     monkeypatch.setattr(cards, "open_variant", lambda *given: opened.append(given[2]) or real(*given))
     found = {check.name: check.detail for check in export.verify(copied, evaluate=False) if check.passed is False}
     assert list(found) == ["decoder.tflite", "float32 loads"]
-    assert opened == ["saved_model"]
+    assert opened == ["saved_model", "web_int8"]
 
 
 # A run whose model does not fit
@@ -259,7 +293,7 @@ def not_built(copied):
 @pytest.mark.parametrize(
     ("damage", "claim", "words"),
     [
-        (other_units, "config.json builds", "it describes a model with 374 weights, model.keras has 306"),
+        (other_units, "config.json builds", "it describes a model with 374 weights; model.keras has 306"),
         (unknown_likelihood, "config.json builds", "its model cannot be built"),
         (no_json, "config.json", "not valid JSON"),
         (no_model, "model.keras loads", "damaged or not a model of kvae"),

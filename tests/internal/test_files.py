@@ -390,3 +390,21 @@ def test_a_place_that_can_be_written_passes_and_stays_as_it_is(tmp_path):
     check_folder(tmp_path)
     check_folder(tmp_path / "a" / "b")
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_an_error_speaks_of_previous_content_and_of_space_only_where_that_is_true(tmp_path, monkeypatch):
+    def fails(number):
+        def replace(*_):
+            raise OSError(number, os.strerror(number))
+
+        return replace
+
+    (tmp_path / "old.txt").write_text("old")
+    for name, kept in (("old.txt", True), ("new.txt", False)):
+        for number, advice in ((errno.ENOSPC, "Free some space."), (errno.EROFS, "Choose a path that can be written.")):
+            monkeypatch.setattr(os, "replace", fails(number))
+            with pytest.raises(WriteError) as caught:
+                write_text(tmp_path / name, "new")
+            monkeypatch.undo()
+            assert str(caught.value).endswith(advice)
+            assert ("The previous content is unchanged." in str(caught.value)) is kept

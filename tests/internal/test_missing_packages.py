@@ -18,8 +18,9 @@ from kvae.internal.missing_packages import RUNTIME, TENSORFLOW, TRAINING, Missin
 ROOT = Path(__file__).parents[2]
 WITHOUT_TENSORFLOW = {"sample", "pretrained"}  # the commands that the runtime alone can run
 LINE = re.compile(
-    r"kvae: This needs the full installation of kvae: the package [\w-]+ is missing\. Install the rest: pip install "
-    r"kvae\. kvae sample, kvae pretrained and kvae\.load work without it\.\n"
+    r"kvae: kvae (\w+) needs the full installation of kvae: the package [\w-]+ is missing\. Run pip install \. in a "
+    r"clone of kvae, or pip install with the path of its wheel, without --no-deps\. kvae sample, kvae pretrained and "
+    r"kvae\.load work without it\.\n"
 )
 # Runs commands, and uses public names, in one process in which packages cannot be found.
 PROCESS = """
@@ -51,6 +52,7 @@ for name in names:
         getattr(kvae, name)
         results.append("")
     except ImportError as error:
+        assert error.__suppress_context__  # one line of the traceback is enough
         results.append(f"{type(error).__name__}: {error}")
 print(json.dumps(results))
 """
@@ -82,6 +84,7 @@ def test_each_command_says_what_it_needs_and_shows_its_help_without_it(tmp_path)
     for name, (status, out, err) in zip(needing, results, strict=False):
         assert (status, out) == (2, ""), name
         assert LINE.fullmatch(err), err
+        assert LINE.fullmatch(err)[1] == name
     for status, out, err in results[len(needing) :]:
         assert (status, err) == (0, "")
         assert "Examples" in out
@@ -95,6 +98,15 @@ def test_images_are_drawn_without_tensorflow(tmp_path):
     assert (tmp_path / "samples.png").is_file()
     assert (listed[0], version[0]) == (0, 0)
     assert "mnist_2d" in listed[1]
+
+
+def test_a_run_without_a_bundle_says_that_one_made_elsewhere_would_do(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("config.json", "model.keras"):
+        (tmp_path / "run" / name).touch()
+    ((status, _, err),) = without(TRAINING | TENSORFLOW, tmp_path, [["sample", "run"]])
+    assert (status, err.count("\n")) == (2, 1)
+    assert "run kvae export run; a bundle is opened without it" in err
 
 
 def test_public_names_say_what_they_need(tmp_path):
@@ -118,7 +130,7 @@ def test_the_newest_python_is_told_which_pythons_have_tensorflow(monkeypatch):
     monkeypatch.setattr(missing_packages.sys, "version_info", version)
     said = str(explained(ModuleNotFoundError("No module named 'keras'", name="keras")))
     assert said.startswith("This needs TensorFlow and Keras, which have no release for Python 3.14. Install kvae under")
-    assert "pip install kvae." in str(explained(ModuleNotFoundError("No module named 'rich'", name="rich")))
+    assert "pip install . in a clone" in str(explained(ModuleNotFoundError("No module named 'rich'", name="rich")))
 
 
 @pytest.mark.parametrize("name", ["tensorflow.python.nothing", "my_parts", None])

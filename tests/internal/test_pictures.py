@@ -13,6 +13,22 @@ def flat(*values: float, shape: tuple[int, ...] = (1, 1, 1)) -> np.ndarray:
     return np.stack([np.full(shape, value, np.float32) for value in values])
 
 
+# --- save_picture
+
+
+@pytest.mark.parametrize("picture", [np.zeros((4, 4)), np.zeros((4, 4, 1)), np.zeros((4, 4, 3), np.uint8)])
+def test_grey_and_coloured_pictures_are_written(picture, tmp_path):
+    save_picture(tmp_path / "a.png", picture)
+    assert Image.open(tmp_path / "a.png").size == (4, 4)
+
+
+@pytest.mark.parametrize("picture", [np.zeros((2, 4, 4, 1)), np.zeros((4, 4, 2)), np.zeros(4), np.full((4, 4), "a")])
+def test_what_is_no_picture_is_refused(picture, tmp_path):
+    with pytest.raises(UserError, match=r"Expected a picture .* To arrange several images .*tile\(images\)"):
+        save_picture(tmp_path / "a.png", picture)
+    assert not list(tmp_path.iterdir())
+
+
 # --- as_images
 
 
@@ -115,7 +131,7 @@ def test_values_are_rounded_and_clipped(tmp_path):
 
 @pytest.mark.parametrize("name", ["a", "a.", "a.txt", "a.foo", "a.psd"])
 def test_an_unknown_suffix_is_refused_and_nothing_is_left(tmp_path, name):
-    with pytest.raises(UserError, match=r"the name of a picture such as samples\.png"):
+    with pytest.raises(UserError, match=r"the name of a picture that ends with \.png, "):
         save_picture(tmp_path / name, np.zeros((4, 4, 1)))
     assert list(tmp_path.iterdir()) == []
 

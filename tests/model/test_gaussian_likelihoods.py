@@ -44,6 +44,42 @@ def test_gaussian_refuses_an_invalid_start(start):
         likelihoods.Gaussian("learned", start=start)
 
 
+def test_a_rate_makes_the_logarithm_of_the_variance_move_so_many_times_as_far():
+    one, ten = likelihoods.Gaussian("learned", start=0.02), likelihoods.Gaussian("learned", start=0.02, rate=10)
+    for likelihood in (one, ten):
+        (weight,) = likelihood.trainable_variables
+        weight.assign_sub(0.125)
+    moved = [float(likelihood.log_variance) - math.log(0.02) for likelihood in (one, ten)]
+    assert moved == pytest.approx([-0.125, -1.25], abs=1e-5)  # float32 eps of 4
+    again = likelihoods.Gaussian.from_config(ten.get_config())
+    again.set_weights(ten.get_weights())
+    assert float(again.log_variance) == float(ten.log_variance)
+    config = ten.get_config()
+    del config["rate"]  # a file of an earlier version
+    assert likelihoods.Gaussian.from_config(config).rate == 1.0
+
+
+def test_a_rate_brings_a_variance_to_its_best_value_in_a_short_training():
+    x, logits = tf.constant([[0.4, 0.6]]), tf.zeros((1, 2))  # the best variance is 0.1^2
+    found = []
+    for rate in (1, 10):
+        likelihood = likelihoods.Gaussian("learned", rate=rate)
+        optimizer = keras.optimizers.Adam(2e-3)
+        for _ in range(200):
+            with tf.GradientTape() as tape:
+                loss = -likelihood.log_prob(x, logits)
+            optimizer.apply(tape.gradient(loss, likelihood.trainable_variables), likelihood.trainable_variables)
+        found.append(math.exp(float(likelihood.log_variance)))
+    assert found[0] > 0.05
+    assert found[1] == pytest.approx(0.01, rel=0.05)
+
+
+@pytest.mark.parametrize("rate", [0, -1.0, math.nan, math.inf, "fast", None, True])
+def test_gaussian_refuses_an_invalid_rate(rate):
+    with pytest.raises(UserError, match="positive rate of a learned variance"):
+        likelihoods.Gaussian("learned", rate=rate)
+
+
 def test_learned_variance_gets_the_gradient_of_the_closed_form():
     likelihood = likelihoods.Gaussian("learned")
     with tf.GradientTape() as tape:

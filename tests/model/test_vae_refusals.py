@@ -36,7 +36,7 @@ from kvae.model import networks
         (lambda _: kvae.VAE(likelihood="bernouli"), "Did you mean 'bernoulli'"),
         (lambda _: kvae.VAE(2, encoder=networks.MLPEncoder(2)), "Received both"),
         (lambda _: kvae.VAE().decode(np.zeros((1, 2))), "image shape"),
-        (lambda _: kvae.VAE(encoder=users_networks()[0]).build((None, *SHAPE)), "decoder="),
+        (lambda _: kvae.VAE(encoder=users_networks()[0]), "encoder= together with decoder="),
         (
             lambda _: kvae.VAE(encoder=users_networks()[1], decoder=users_networks()[1]).build((None, 2)),
             "encoder to return",

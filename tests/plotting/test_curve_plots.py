@@ -64,12 +64,23 @@ def test_no_class_is_drawn_over_another_because_of_its_number(rng):
     assert parts_of(again)[0] == parts_of(points)[0]
 
 
-def test_every_class_has_its_name_at_its_centre():
-    mean = np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 9.0], [-7.0, -7.0]])
-    axes = drawing.latent_scatter(mean, [0, 0, 0, 1], ["cat", "dog"]).axes[0]
-    assert {text.get_text(): text.get_position() for text in axes.texts} == {"cat": (1.0, 0.0), "dog": (-7.0, -7.0)}
+def test_every_class_has_its_name_where_it_is_dense(rng):
+    """And not at its mean or its median, which would be between the groups of `cat`, among the points of `dog`."""
+    groups = [([-3.0, 0.0], 60), ([3.0, 0.0], 40), ([0.0, 0.0], 50)]
+    mean = np.concatenate([rng.normal(centre, 0.3, (count, 2)) for centre, count in groups])
+    axes = drawing.latent_scatter(mean, [0] * 100 + [1] * 50, ["cat", "dog"]).axes[0]
+    places = {text.get_text(): text.get_position() for text in axes.texts}
+    # The densest point of a group is within about one of its standard deviations of 0.3.
+    np.testing.assert_allclose([places["cat"], places["dog"]], [[-3, 0], [0, 0]], atol=0.4)
     assert [to_hex(text.get_color()) for text in axes.texts] == [colour.lower() for colour in drawing.COLOURS[:2]]
     assert all(isinstance(text.get_path_effects()[0], patheffects.withStroke) for text in axes.texts)
+
+
+def test_the_name_of_a_class_keeps_away_from_another_class_that_covers_a_part_of_it(rng):
+    covered, alone = rng.normal([0, 0], 0.3, (55, 2)), rng.normal([4, 0], 0.3, (50, 2))
+    mean = np.concatenate([covered, alone, rng.normal([0, 0], 0.3, (200, 2))])
+    axes = drawing.latent_scatter(mean, [0] * 105 + [1] * 200, ["cat", "dog"]).axes[0]
+    assert axes.texts[0].get_position()[0] > 3
 
 
 def test_names_of_classes_with_one_centre_do_not_lie_on_each_other():

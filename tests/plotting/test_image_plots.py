@@ -163,7 +163,8 @@ def colours(x: np.ndarray) -> np.ndarray:
 def test_completion_shows_original_observed_draws_and_mean(rng, shape):
     parts = completed(rng, shape)
     (axes,) = drawing.completion(**parts, scores=["-3.0", "-4.0"]).axes
-    titles = ["original", "observed", "all z: mean", "z 1: mean", "z 1: draw", "z 2: mean", "z 2: draw"]
+    titles = ["image", "observed", "all draws\nmean of x"]
+    titles += [f"draw {number} of z\n{what} of x" for number in (1, 2) for what in ("mean", "draw")]
     titles += ["log p(missing | observed),\nnats per image", "-3.0", "-4.0"]
     assert [text.get_text() for text in axes.texts] == titles
     picture = cells(picture_on(axes), (*shape[:2], 3))

@@ -10,7 +10,7 @@ from scipy import stats
 
 import kvae
 from kvae.internal.errors import UserError
-from kvae.plotting import figures
+from kvae.plotting import drawing, figures
 
 # --- latent_scatter
 
@@ -126,6 +126,29 @@ def test_the_map_has_the_test_images_over_the_lattice_in_the_frame_of_the_lattic
 def test_the_lattice_of_a_map_is_faint(digits_2d):
     picture = shown(figures.latent_map(digits_2d)["map"])
     assert picture.min() >= 0.6 - 1e-6
+
+
+def test_the_lattice_of_a_map_in_colour_keeps_its_colours(rng):
+    images = rng.uniform(size=(9, 4, 6, 3))
+    side = np.arange(3.0)
+    picture = shown(drawing.scatter_over_lattice(images, side, side, rng.normal(size=(5, 2)), None))
+    before, after = (np.ptp(part, axis=-1).mean() for part in (images[0], picture[:4, :6]))
+    assert after > 0.7 * before
+
+
+def test_the_names_on_a_map_are_inside_of_its_frame(rng):
+    points = np.concatenate([rng.normal([2.4, 1], 0.02, (20, 2)), rng.normal([9, 9], 0.1, (30, 2))])
+    labels = [0] * 20 + [1] * 30
+    side = np.arange(3.0)
+    names = ["a long name", "outside"]
+    figure = drawing.scatter_over_lattice(np.zeros((9, 4, 4, 1)), side, side, points, labels, names)
+    (axes,) = figure.axes
+    (name,) = axes.texts
+    box = name.get_window_extent(figure.canvas.get_renderer())
+    frame = axes.get_window_extent()
+    assert name.get_text() == "a long name"
+    assert box.x0 >= frame.x0 - 3  # dots: letters are not all of one width
+    assert box.x1 <= frame.x1 + 3
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +273,7 @@ def test_interpolation_decodes_the_middle_of_its_path(digits_2d, spherical):
     [
         ("digits", {"pairs": [("0", "11")]}, "Unknown class of the test images '11'"),
         ("pets", {"pairs": [("cat", "dogs")]}, "Unknown class of the test images 'dogs'. Did you mean 'dog'"),
-        ("digits", {"between": [(0, 100)]}, "Expected places of test images between 0 and 99. Received 100"),
+        ("digits", {"between": [(0, 100)]}, "Expected indices of test images from 0 to 99. Received 100"),
         ("digits", {"between": [(-1, 3)]}, "Received -1"),
         ("unlabelled", {"pairs": [("0", "1")]}, "Expected labels, to find the images of a class"),
         ("tiny", {"steps": 1}, "Expected at least 2 steps"),

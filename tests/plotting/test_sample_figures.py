@@ -94,7 +94,7 @@ def test_images_that_are_not_binarized_are_shown_once(sources):
     drawn = figures.reconstructions(figures.Subject(vae, data))
     assert texts(drawn["reconstructions"])[0] == "test images: the model's input x"
     assert len(texts(drawn["reconstructions"])) == 2
-    assert texts(drawn["reconstructions_draws"])[:3] == ["image", "mean", "draw"]
+    assert texts(drawn["reconstructions_draws"])[:3] == ["image", "mean of x", "draw of x"]
 
 
 def test_reconstruction_draws_are_of_four_classes_twice(digits_2d):

@@ -84,6 +84,25 @@ def test_other_protocols_are_ranked_on_demand_with_a_warning(make):
     assert names(compared) == ["b", "a"]
     assert compared.letters == ["A", "B"]
     assert any("may mean nothing: dataset" in note for note in compared.notes())
+    assert not any("better than" in note or "worse than" in note for note in compared.notes())
+    assert "best" not in comparison.key(compared)
+
+
+def test_densities_of_the_same_pixels_are_ranked(make):
+    folders = [make("a", -8.0, protocol={"likelihood": "gaussian"})]
+    folders.append(make("b", -12.0, protocol={"likelihood": "continuous_bernoulli"}))
+    compared = comparison.compare(folders)
+    assert compared.ranked
+    assert any("continuous_bernoulli, gaussian" in note and "densities" in note for note in compared.notes())
+    assert "likelihood: gaussian or continuous_bernoulli" in comparison.protocols(compared)["A"]
+
+
+@pytest.mark.parametrize("other", ["bernoulli", "squared_error (without the constant of its density)", "mine:Own"])
+def test_what_is_no_density_of_the_pixels_is_not_ranked_with_densities(make, other):
+    given = ("gaussian", other, "continuous_bernoulli")
+    compared = comparison.compare([make(f"run{i}", protocol={"likelihood": name}) for i, name in enumerate(given)])
+    assert not compared.ranked
+    assert compared.letters == ["A", "B", "A"]
 
 
 @pytest.mark.parametrize("key", ["train", "validation", "prior", "posterior", "kl", "noise", "evaluations"])

@@ -180,7 +180,7 @@ def test_a_run_states_what_was_chosen_and_keeps_it_when_resumed(pictures, tmp_pa
     assert capsys.readouterr().out.startswith("Chosen for 36 grey images of 6 x 6 (change ")
     config = Run.open(run.folder).config
     assert config == resolved(config) == run.config
-    assert config.model.likelihood.options == {"variance": "learned", "start": 0.01}
+    assert config.model.likelihood.options == {"variance": "learned", "start": 0.1, "rate": 10.0}
     longer = override(config.to_dict(), {"training.epochs": 2})
     resumed = training.resume(run.folder, RunConfig.from_dict(longer), verbose=0)
     assert len(resumed.history()["epoch"]) == 2

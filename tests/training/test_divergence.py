@@ -74,7 +74,7 @@ class Collapses(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 1:
-            fill(self.model.likelihood.log_variance, -60.0)
+            fill(self.model.likelihood.trainable_variables[0], -60.0)
 
 
 def fill(weight, value):

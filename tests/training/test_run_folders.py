@@ -46,7 +46,8 @@ def with_epochs(folder, epochs):
 
 def test_a_run_may_be_replaced(run):
     (run / "plots").mkdir()
-    for name in ("samples.png", "plots/lattice_epoch_0010.svg", "plots/complete.json", "evaluation-mnist.json"):
+    pictures = ("samples.png", "exported_samples.png", "plots/lattice_epoch_0010.svg")
+    for name in (*pictures, "plots/complete.json", "evaluation-mnist.json"):
         (run / name).touch()
     check_free(run, overwrite=True)
 

@@ -282,6 +282,16 @@ class Decoder(Network):
         return ConstantValues(filled.ravel())
 
 
+def check_mirror(encoder: Any) -> None:
+    """Raises `UserError` if kvae cannot make the decoder of an encoder, because it has no method `mirror`."""
+    if not hasattr(encoder, "mirror"):
+        raise UserError(
+            "Expected encoder= together with decoder=, because kvae cannot make the decoder of an encoder of your own: "
+            "only the encoders in kvae.networks, and classes with a method mirror, have a decoder that mirrors them. "
+            f"Received encoder= of the class {type(encoder).__name__} alone."
+        )
+
+
 def mirrored(
     encoder: Any, image_shape: Shape, parameters_shape: Shape, output_bias: Array | None = None, **options: Any
 ) -> Any:
@@ -297,8 +307,7 @@ def mirrored(
     Raises:
         UserError: if the encoder has no method `mirror`.
     """
-    if not hasattr(encoder, "mirror"):
-        raise UserError("Expected decoder= together with an encoder that has no method mirror. Received none.")
+    check_mirror(encoder)
     per_pixel = parameters_shape[len(image_shape) :]
     several = {"numbers_per_pixel": math.prod(per_pixel)} if per_pixel else {}
     return encoder.mirror(image_shape, output_bias, **several, **options)
