@@ -69,6 +69,9 @@ def test_a_path_alone_is_answered_with_the_source_that_it_stands_for(call, tmp_p
         status, _, err = call("train", "--dataset", path, "--out", "run")
         assert (status, err.count("\n")) == (2, 1)
         assert f"to read it: --dataset {source}" in err
+    for wrong, meant in (("csv:shapes", "images:"), ("images:a.csv", "csv:")):
+        err = call("train", "--dataset", wrong, "--out", "run")[2]
+        assert err.endswith(f"to read it: --dataset {meant}{tmp_path / wrong.partition(':')[2]}\n")
     for path in ("notes.txt", "missing"):
         assert "to read it" not in call("train", "--dataset", path, "--out", "run")[2]
 

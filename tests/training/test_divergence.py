@@ -239,7 +239,7 @@ LOSS = {"loss": 1e9, "reconstruction": 200.0, "kl": 5.0}
     [
         ({}, {}, [RATE]),
         ({}, {"before": LOSS, "losses": [300.0, 155.0]}, [f"{RATE}, because the loss had grown from 155 to 1e+09"]),
-        ({}, {"step": 1, "terms": ("loss",)}, ["other initial weights"]),
+        ({}, {"step": 1, "terms": ("loss",)}, ["another seed, for other initial weights"]),
         ({"decoder_l2": 1e-3}, {}, [RATE]),
         ({"encoder_l2": 5.0}, {}, ["a lower model.encoder_l2 (5)", RATE]),
         ({"decoder_l2": 0.1}, {"before": LOSS}, ["a lower model.decoder_l2 (0.1), because the penalty was most", RATE]),

@@ -149,7 +149,7 @@ def test_a_folder_that_holds_something_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="exists"):
         sweeps.Sweep.create(tmp_path, sweeps.plan(VALUES, ["model.beta=1,4"]))
-    with pytest.raises(UserError, match="not one"):
+    with pytest.raises(UserError, match="is not a sweep: it has no sweep.json"):
         sweeps.Sweep.open(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -174,7 +174,7 @@ def test_the_command_trains_prints_and_names_its_files(call, tmp_path):
     status, out, _ = call("sweep", "--resume", "--out", "betas")
     assert (status, "reconstruction" in out) == (0, True)
     status, _, err = call("sweep", "--resume", "--out", "betas", "--set", "model.beta=1,2,3")
-    assert (status, "alone" in err) == (2, True)
+    assert (status, "and nothing else" in err) == (2, True)
 
 
 def test_settings_that_are_not_given_follow_own_data(call, tmp_path, rng):

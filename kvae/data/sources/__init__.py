@@ -1,13 +1,15 @@
 """Readers of data, one file per format. A new format is a file with a function `read` and a line in `READERS`."""
 
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from kvae.data.sources import csv, idx, images, npz, tfds
+from kvae.data.sources import csv, idx, images, npz, paths, tfds
 from kvae.data.split import Source
 from kvae.internal import user_files
 from kvae.internal.errors import UserError
+from kvae.internal.visible import visible
 
 # For each kind, a function (place) -> Source, or (place, streaming) -> Source if it can also read from disk in batches.
 READERS: dict[str, Callable[..., Source]] = {
@@ -16,6 +18,7 @@ READERS: dict[str, Callable[..., Source]] = {
     "npz": npz.read,
     "images": images.read,
 }
+FOLDERS = ("idx", "images")  # kinds whose place is a folder; that of the others is a file
 MNIST5K = Path(__file__).parents[1] / "mnist5k.npz"
 
 
@@ -40,6 +43,7 @@ def open_source(source: str | Source, streaming: bool = False) -> Source:
     reader, place = _reader_and_place(source)
     if not source or not place:
         raise UserError(f"Expected a dataset such as mnist5k, mnist, idx:DIR or csv:FILE. Received {source!r}.")
+    _check_form(source)
     if "streaming" in inspect.signature(reader).parameters:
         return reader(place, streaming)
     if streaming:
@@ -48,6 +52,17 @@ def open_source(source: str | Source, streaming: bool = False) -> Source:
             "Read it into memory without streaming."
         )
     return reader(place)
+
+
+def _check_form(source: str) -> None:
+    """Raises `UserError` if a source is a file where its kind is a folder, or a folder where its kind is a file."""
+    kind, _, place = source.partition(":")
+    meant = paths.source_of(place) if kind in READERS else None
+    if meant is not None and os.path.isdir(place) != (kind in FOLDERS):
+        expected, received = ("folder", "file") if kind in FOLDERS else ("file", "folder")
+        raise UserError(
+            f"Expected a {expected} in {source!r}. Received a {received}; to read it: --dataset {visible(meant)}"
+        )
 
 
 def _reader_and_place(source: str) -> tuple[Callable[..., Source], str]:

@@ -20,6 +20,7 @@ from kvae.internal import memory
 from kvae.internal.errors import UserError, first_line
 from kvae.internal.files import has_pattern
 from kvae.internal.tensorflow import tf
+from kvae.internal.visible import visible
 
 SHUFFLE_BUFFER = 100_000  # the number of encoded images that a stream keeps in memory to shuffle them
 PARTS = ("train", "validation", "test")
@@ -62,7 +63,7 @@ def _unknown(name: str) -> UserError:
 
     if (source := paths.source_of(name)) is not None:
         what = "a folder" if os.path.isdir(name) else "a file"
-        return UserError(f"Unknown dataset {name!r}. It is {what}; to read it: --dataset {source}")
+        return UserError(f"Unknown dataset {name!r}. It is {what}; to read it: --dataset {visible(source)}")
     kind, colon, place = name.partition(":")
     near = [f"{reader}:{place}" for reader in difflib.get_close_matches(kind, READERS, n=1) if colon]
     if not near:
