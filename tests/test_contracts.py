@@ -177,6 +177,7 @@ def test_the_version_is_stated_once_and_for_all():
     import kvae
 
     assert f'version="{kvae.__version__}"' in (ROOT / "setup.py").read_text(encoding="utf-8")
+    assert f"version: {kvae.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"## {kvae.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from kvae.cli.output import complain, say
 from kvae.cli.shared import heading, json_option, print_table, progress, quiet_option, quiet_tensorflow
 from kvae.cli.shell import RUN, RUN_OR_NAME
 from kvae.cli.usage import PATH, command
-from kvae.internal import memory, pictures, quantities
+from kvae.internal import memory, missing_packages, pictures, quantities, replacing
 from kvae.internal.errors import UserError, check_seed, check_whole
 
 MOST = 10_000  # the largest number of images in one picture
@@ -74,10 +74,15 @@ def export(
     They are written into a bundle, a folder with a model card and a script that draws images. Each step is printed
     as it begins. With --quiet, only this folder is printed.
     """
+    from kvae.runtime import cards
     from kvae.training.runs import Run
 
     limits = _tolerances(tolerances)
     trained = Run.open(run_folder)
+    # What can be found before TensorFlow is loaded.
+    replacing.check_free(trained.bundle if out is None else out, overwrite, noun="a bundle", strangers=cards.strangers)
+    if "onnx" in _names(formats or ""):
+        missing_packages.check_onnx()
     quiet_tensorflow()
     from kvae import export as exports
 

@@ -227,6 +227,7 @@ def train(
         from kvae import training
 
         options: dict[str, Any] = {"verbose": verbose, "distribute": distribute}
+        complete = _digest(folder) if resume and chief else None
         if resume:
             trained = training.resume(folder, config, **options)
         else:
@@ -239,12 +240,28 @@ def train(
     elif chief:
         print_evaluation(trained.evaluation())
         say(*_epochs_in_words(trained))
-        say(f"{trained.folder}: trained and evaluated in {seconds:.0f} s")
+        if complete is not None and trained.model_digest() == complete:
+            say(f"{trained.folder}: the training was complete already, so nothing was trained")
+        else:
+            say(f"{trained.folder}: trained and evaluated in {seconds:.0f} s")
         if not quiet:
             sample = ("sample", trained.folder, "-o", trained.folder / "samples.png")
-            say_next("draw pictures of the run, and images from it.", ("plot", trained.folder), sample)
+            say_next(
+                "draw pictures of the run, and images from it; compute a closer bound of log p(x).",
+                ("plot", trained.folder),
+                sample,
+                ("evaluate", trained.folder, "--samples", 500),
+            )
     else:
         say(f"Trained in {seconds:.0f} s. The chief worker writes {trained.folder}.")
+
+
+def _digest(folder: Path) -> str | None:
+    """SHA-256 of the model of a run that is finished; otherwise None."""
+    from kvae.training.runs import Run
+
+    run = Run.open(folder)
+    return run.model_digest() if run.finished else None
 
 
 def _epochs_in_words(run: Any) -> list[str]:

@@ -96,6 +96,7 @@ def bundle(
     replace = folder.exists()
     if vae.image_shape is not None:
         plans = possible(vae, plans, by_default=formats is None)
+        plans = [plan._replace(tolerance=parity.tolerance_for(vae.image_shape, plan.tolerance)) for plan in plans]
         conditions = endpoints.conditions_of(vae, conditions, test)
     if not vae.prior.exact:
         plans = [plan._replace(tolerance={"z": parity.Z_TOLERANCE, **plan.tolerance}) for plan in plans]

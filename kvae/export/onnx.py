@@ -14,7 +14,7 @@ import numpy as np
 
 from kvae.export import endpoints
 from kvae.internal.errors import UserError, first_line
-from kvae.internal.missing_packages import with_extra
+from kvae.internal.missing_packages import check_onnx
 from kvae.internal.quiet_output import silenced, without_tensorflow_reports
 from kvae.model.vae import VAE
 from kvae.runtime.onnx import NAMES, VARIANTS
@@ -71,15 +71,11 @@ def convert(vae: VAE) -> bytes:
 
 
 def _packages() -> tuple[Any, Any]:
-    try:
-        import onnx.compose
-        import onnxruntime  # noqa: F401  with which the file is compared
-        import tf2onnx
-    except ImportError as error:
-        raise UserError(
-            "Expected the packages tf2onnx and onnxruntime for the format onnx. "
-            f"{with_extra('onnx', 'onnx onnxruntime tf2onnx')}"
-        ) from error
+    check_onnx()
+    import onnx.compose
+    import onnxruntime  # noqa: F401  with which the file is compared
+    import tf2onnx
+
     return onnx, tf2onnx
 
 

@@ -300,8 +300,8 @@ def _variants(folder: Path, card: dict[str, Any], damaged: list[str], vae: Any, 
     own = [("reference", "seeds"), ("reference", "z")]
     for name in decoders:
         own += [("variants", name), ("tolerances", name)]
-        compared = "the Keras model" if vae is not None else most_exact if name != most_exact else None
-        yield _parity(name, reports[name], card, [each for each in results if each.path[:2] in own[-2:]], compared)
+        against = "the Keras model" if vae is not None else most_exact if name != most_exact else None
+        yield _parity(name, reports[name], card, [each for each in results if each.path[:2] in own[-2:]], against)
     yield from _further(
         cards.CARD, "statements", [each for each in results if each.path[:2] not in own or each.passed is None]
     )
@@ -353,9 +353,7 @@ def _stated_tolerance(card: dict[str, Any], name: str) -> dict[str, float]:
     return {key: float(value) for key, value in stated.items() if is_number(value)}
 
 
-def _parity(
-    name: str, report: dict[str, Any], card: dict[str, Any], results: list[Result], compared: str | None
-) -> Check:
+def _parity(name: str, report: dict[str, Any], card: dict[str, Any], results: list[Result], other: str | None) -> Check:
     """The check of the measured errors of a variant, with its tolerance and with the errors that the card states.
 
     Args:
@@ -363,10 +361,10 @@ def _parity(
         report: the errors that were measured.
         card: the model card.
         results: how what the card states of the variant was judged.
-        compared: the model with which the variant was compared; None if there is only the variant itself.
+        other: the model with which the variant was compared; None if there is only the variant itself.
     """
     failed = [each for each in results if each.passed is False]
-    if compared is None:
+    if other is None:
         detail = "not computed again: without the run, there is no more exact model to compare it with"
         return Check(f"{name} parity", False if failed else None, _told(failed) if failed else detail)
     default, stated = _default_tolerance(card, name), card["variants"][name]
@@ -375,7 +373,7 @@ def _parity(
     greatest, differing = report["means_error_greatest"], report["pixels_differing"]
     stated_greatest = _given(stated, "means_error_greatest")
     detail = (
-        f"the means differ from those of {compared} by at most {greatest:.2g}, stated {stated_greatest} (tolerance "
+        f"the means differ from those of {other} by at most {greatest:.2g}, stated {stated_greatest} (tolerance "
         f"{tolerance['means']:g}); {differing} of {report['pixels']:,} pixels differ, stated "
         f"{stated.get('pixels_differing')}"
     )

@@ -1,5 +1,6 @@
 """What is said where a package is missing: kvae was installed without TensorFlow, or for a Python that has none."""
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -29,6 +30,7 @@ TENSORFLOW = {  # what has no release for the newest Python
     "tensorflow": "tensorflow",
     "tensorflow_datasets": "tensorflow-datasets",
 }
+ONNX = ("onnx", "onnxruntime", "tf2onnx")  # the extra `onnx`
 FIRST_WITHOUT_TENSORFLOW = (3, 14)
 REST = "kvae sample, kvae pretrained and kvae.load work without it."
 # kvae is not in a registry of packages, where another package may have its name.
@@ -39,9 +41,14 @@ class MissingPackageError(UserError, ImportError):
     """A package that kvae needs for what it was asked is not installed."""
 
 
-def with_extra(extra: str, packages: str) -> str:
-    """What to do where packages of an extra of kvae are missing."""
-    return f"Install them: pip install {packages}, or pip install '.[{extra}]' in a clone of kvae."
+def check_onnx() -> None:
+    """Raises `MissingPackageError` if a package that writes decoders in ONNX is not installed. It imports none."""
+    missing = [name for name in ONNX if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingPackageError(
+            f"Expected the packages {', '.join(ONNX)} for the format onnx. Missing: {', '.join(missing)}. Install "
+            f"them: pip install {' '.join(missing)}, or pip install '.[onnx]' in a clone of kvae."
+        )
 
 
 def _asked() -> str:

@@ -39,6 +39,7 @@ class Header(NamedTuple):
     mode: str  # Pillow's name for the type of its pixels
     size: tuple[int, int]  # width and height of the picture as it is shown, which is that of its first frame
     turned: bool  # whether its EXIF data say that it is shown in another orientation than it is stored
+    alpha: bool  # whether it has an alpha channel, or a colour that is transparent
 
 
 def header(path: str | os.PathLike[str]) -> Header:
@@ -50,18 +51,27 @@ def header(path: str | os.PathLike[str]) -> Header:
     with _opened(path) as image:
         turn = _turn(image)
         size = image.size[::-1] if turn in (5, 6, 7, 8) else image.size
-        return Header("JPEG" if image.format == "MPO" else image.format, image.mode, size, turn != 1)
+        return Header("JPEG" if image.format == "MPO" else image.format, image.mode, size, turn != 1, _has_alpha(image))
+
+
+def _has_alpha(image: Any) -> bool:
+    return "A" in image.getbands() or "transparency" in image.info
 
 
 def read(path: str | os.PathLike[str], modes: Mapping[str, str]) -> Any:
-    """Reads a picture: its first frame, in the orientation of its EXIF data.
+    """The picture of `read_noting_alpha`."""
+    return read_noting_alpha(path, modes)[0]
+
+
+def read_noting_alpha(path: str | os.PathLike[str], modes: Mapping[str, str]) -> tuple[Any, bool]:
+    """Reads a picture: its first frame, in the orientation of its EXIF data, without its alpha channel.
 
     Args:
         path: the path of the file.
         modes: by Pillow's mode of a file, the mode that its pixels are converted to.
 
     Returns:
-        A picture of Pillow, in one of the values of `modes`.
+        A picture of Pillow, in one of the values of `modes`, and whether an alpha channel was left out.
 
     Raises:
         UserError: if the file is not a picture in one of the formats, is damaged, has more pixels than `PIXELS`, or has
@@ -74,14 +84,14 @@ def read(path: str | os.PathLike[str], modes: Mapping[str, str]) -> Any:
             raise UserError(
                 f"{os.fspath(path)}: expected 8 bits per channel. Received Pillow's mode {image.mode}. Convert it."
             )
-        turn = _turn(image)
+        turn, alpha = _turn(image), _has_alpha(image)
         # libtiff writes to file descriptor 2. What it wrote is dropped if the block ends with a `UserError`.
         chatty = any(tile[0] == "libtiff" for tile in getattr(image, "tile", ()))
         with silenced() if chatty else nullcontext(), _one_error(path):
             image.load()
         image.info.pop("transparency", None)  # it is left out, and Pillow would warn
         converted = image.convert(modes[image.mode])
-        return converted if turn == 1 else converted.transpose(getattr(Image.Transpose, TURNS[turn]))
+        return converted if turn == 1 else converted.transpose(getattr(Image.Transpose, TURNS[turn])), alpha
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from kvae.model import sampling
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 from kvae.plotting import drawing
+from kvae.plotting.sheets import Title
 from kvae.plotting.subject import Drawings, Subject, Unsuitable, clip, means_at
 from kvae.runtime import latent_points
 
@@ -36,7 +38,7 @@ def samples(subject: Subject, *, n: int = 20, seed: int = 0) -> Drawings:
     z = sampling.draw_z(vae, 10, seed)
     index = tf.range(10)
     noises = [Keyed(seed, Stream.PICTURES, index, number) for number in range(3)]
-    columns = {"mean of x": means_at(vae, z)}
+    columns: dict[Title, Any] = {"mean of x": means_at(vae, z)}
     for number, noise in enumerate(noises, start=1):
         columns[f"draw {number} of x"] = vae.likelihood.sample(vae.decode(z), noise).numpy()
     return {
@@ -69,7 +71,9 @@ def reconstructions(subject: Subject, *, seed: int = 0) -> Drawings:
     index = tf.range(len(chosen))
     z, _ = vae.encode(x[chosen]).sample_and_log_prob(Keyed(seed, Stream.PICTURES, index), 1)
     parameters = vae.decode(z[0])
-    columns = {"image": x[chosen]} if originals is None else {"image": originals[chosen], "binarized": x[chosen]}
+    columns: dict[Title, Any] = {"image": (x if originals is None else originals)[chosen]}
+    if originals is not None:
+        columns["binarized"] = x[chosen]
     columns["mean of x"] = clip(vae.likelihood.mean(parameters))
     columns["draw of x"] = vae.likelihood.sample(parameters, Keyed(seed, Stream.PICTURES, index, 1)).numpy()
     return {

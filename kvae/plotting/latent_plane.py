@@ -213,11 +213,13 @@ def _show_names(axes: Any, points: np.ndarray, classes: np.ndarray, names: list[
     left, right, bottom, top = axes.axis()
     low, high = np.array([left, bottom]), np.array([right, top])
     inside = ((points >= low) & (points <= high)).all(axis=1)
+    if not inside.any():
+        return
     present, classes = np.unique(classes[inside], return_inverse=True)
     texts = [names[k] for k in present]
     font_size = 15 if max(map(len, names)) <= 2 else 10
     inch = (high - low) / (axes.figure.get_size_inches() * axes.get_position().size)
-    sizes = font_size * inch * np.array([(LETTER[0] * len(text), LETTER[1]) for text in texts]).reshape(-1, 2)
+    sizes = font_size * inch * np.array([(LETTER[0] * len(text), LETTER[1]) for text in texts])
     centres = np.clip(_apart(_densest(points[inside], classes), sizes), low + sizes / 2, high - sizes / 2)
     for centre, text, k in zip(centres, texts, present, strict=True):
         drawn = axes.text(*centre, text, color=colours[k], ha="center", va="center", clip_on=True)
@@ -245,7 +247,7 @@ def _densest(points: np.ndarray, classes: np.ndarray) -> np.ndarray:
         density = len(members) * _kernel_mean(own, own)
         share = density / np.maximum(len(points) * _kernel_mean(own, every), density)
         found.append(points[members[np.argmax(density * share**0.5)]])
-    return np.array(found).reshape(-1, 2)
+    return np.array(found)
 
 
 def _kernel_mean(points: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -18,6 +18,8 @@ class Run(NamedTuple):
     name: str
     rate: float  # the KL term, nats per image
     distortion: float  # the reconstruction error -E_q[log p(x|z)], nats per image
+    rate_error: float | None = None  # the standard errors of both
+    distortion_error: float | None = None
 
 
 def figure(lines: Mapping[str, Sequence[Run]], comparable: bool = True) -> Figure:
@@ -35,17 +37,30 @@ def figure(lines: Mapping[str, Sequence[Run]], comparable: bool = True) -> Figur
     axes = made.add_subplot()
     for number, runs in enumerate(lines.values()):
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        axes.plot([run.rate for run in runs], [run.distortion for run in runs], color=colour, marker=marker)
+        # Between the points no model was trained, so the line that joins them is faint.
+        axes.errorbar(
+            [run.rate for run in runs],
+            [run.distortion for run in runs],
+            xerr=[run.rate_error or 0.0 for run in runs],
+            yerr=[run.distortion_error or 0.0 for run in runs],
+            color=colour,
+            marker=marker,
+            linestyle=":",
+            linewidth=1,
+            elinewidth=1.2,
+        )
         for run in runs:
             axes.annotate(words(run.name), (run.rate, run.distortion), (6, 6), fontsize=8, **TEXT)
     if len(lines) > 1:
         legend(axes, axes.lines, list(lines))
+    known = any(run.distortion_error is not None for runs in lines.values() for run in runs)
+    bars = ", with bars of one standard error" if known else ""
     axes.margins(0.15)
     _draw_levels(axes)
     axes.set(
         xlabel="rate: the KL term, in nats per image",
         ylabel="distortion: the reconstruction error, in nats per image",
-        title="Each point is a trained model.\nAlong the dashed lines, the ELBO is the same."
+        title=f"Each point is a trained model{bars}.\nAlong the dashed lines, the ELBO is the same."
         if comparable
         else "The models were measured by different protocols:\ndo not compare them.",
     )

@@ -99,7 +99,10 @@ def rows(*columns: ArrayLike, gap: int = 2) -> np.ndarray:
 
 
 def titled_columns(
-    columns: Mapping[Title, ArrayLike], row_titles: Sequence[Title] = (), row_heading: str = "", note: str = ""
+    columns: Mapping[str, ArrayLike] | Mapping[Title, ArrayLike],
+    row_titles: Sequence[Title] = (),
+    row_heading: str = "",
+    note: str = "",
 ) -> Figure:
     """One row per image as in `rows`, with titles of the columns and, optionally, of the rows.
 
@@ -190,9 +193,11 @@ def completion(
         note: sentences below the images, if there is something to explain.
     """
     known = _as_rgb(np.nan_to_num(np.asarray(x, np.float32), nan=0.5))
-    shown = {"image": known} if originals is None else {"image": _as_rgb(np.asarray(originals)), "binarized": known}
-    columns: dict[Title, np.ndarray] = {**shown, "observed": mark_missing(x, observed)}
-    columns[("all draws", "mean of x")] = _as_rgb(np.asarray(means))
+    columns: dict[Title, np.ndarray] = {"image": known}
+    if originals is not None:
+        columns = {"image": _as_rgb(np.asarray(originals)), "binarized": known}
+    columns["observed"] = mark_missing(x, observed)
+    columns["all draws", "mean of x"] = _as_rgb(np.asarray(means))
     for number, (mean, draw) in enumerate(zip(np.asarray(draw_means), np.asarray(draws), strict=True), start=1):
         columns[f"draw {number} of z", "mean of x"] = _as_rgb(mean)
         columns[f"draw {number} of z", "draw of x"] = _as_rgb(draw)

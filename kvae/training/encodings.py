@@ -18,7 +18,7 @@ from kvae.internal import files
 from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.visible import visible
 from kvae.training.runs import Run
-from kvae.training.train_resume import load_data, protocol
+from kvae.training.train_resume import check_images, load_data, protocol
 
 ALL = "all"
 SPLITS = ("train", "test", ALL)
@@ -73,11 +73,7 @@ def encode(
         changes["streaming"] = False  # which not every source permits
         config = config.model_copy(update={"data": config.data.model_copy(update=changes)})
     data = load_data(config)
-    if tuple(data.info.image_shape) != tuple(vae.image_shape):
-        raise UserError(
-            f"Expected images of {_shape(vae.image_shape)}, like those that the run was trained on. Received images of "
-            f"{_shape(data.info.image_shape)} in {data.info.source}. Resize them, or choose another run."
-        )
+    check_images(run, vae, data)
     parts = [part for part in PARTS if data.info.sizes[part]] if split == ALL else [split]
     places = _places(data, parts, number)
     labels = None
@@ -124,10 +120,6 @@ def _batches(data: Data, places: dict[str, np.ndarray], batch_size: int, *, labe
         for x in data.batches(part, len(index), batch_size):
             yield (x, data.labels_at(part, index[start : start + len(x)])) if labels else x
             start += len(x)
-
-
-def _shape(shape: Any) -> str:
-    return " x ".join(map(str, shape))
 
 
 def check_output(path: Path, overwrite: bool) -> None:

@@ -17,7 +17,7 @@ from kvae.plotting import drawing, figures
 from kvae.plotting.figures import Subject
 from kvae.training.config import RunConfig
 from kvae.training.runs import Run
-from kvae.training.train_resume import load_data, protocol
+from kvae.training.train_resume import check_images, load_data, protocol
 from kvae.training.wording import NOT_DRAWN
 
 OF_THE_PLANE = ("lattice", "map", "posterior_contours")  # kinds of figures that need 2 latent dimensions
@@ -67,6 +67,7 @@ def evaluate(
         changes = {"source": dataset, "train": "train", "validation": None, "test": "test", "batch_size": 1}
         config = config.model_copy(update={"data": config.data.model_copy(update=changes)})
     data = load_data(config)
+    check_images(run, vae, data)
     images = data.test if dataset is None else data.test.rebatch(100)
     data_protocol = protocol(data)
     if dataset is not None:

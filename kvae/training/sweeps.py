@@ -26,7 +26,8 @@ from kvae.training.runs import Run
 from kvae.training.train_resume import resume, train, with_absolute_source
 
 MOST_POINTS = 1_000
-MEASURED = ("elbo", "elbo_standard_error", "reconstruction", "kl", "active_units", "latent_dim")
+MEASURED = ("elbo", "elbo_standard_error", "reconstruction", "reconstruction_standard_error", "kl", "kl_standard_error")
+MEASURED += ("active_units", "latent_dim")
 OPEN, CLOSE, QUOTES = "[{", "]}", "\"'"
 
 
@@ -157,7 +158,8 @@ class Sweep:
         lines: dict[str, list[rate_distortion.Run]] = {}
         for row in rows:
             line = ", ".join(f"{short[key]}={row[key]}" for key in others)
-            point = rate_distortion.Run(f"{short[first]}={row[first]}", row["kl"], row["reconstruction"])
+            errors = row.get("kl_standard_error"), row.get("reconstruction_standard_error")
+            point = rate_distortion.Run(f"{short[first]}={row[first]}", row["kl"], row["reconstruction"], *errors)
             lines.setdefault(line, []).append(point)
         protocols = [run.evaluation()["protocol"] for _, run in self._finished()]
         return rate_distortion.figure(lines, comparable=all(each == protocols[0] for each in protocols))

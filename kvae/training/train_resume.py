@@ -46,6 +46,16 @@ def load_data(config: RunConfig, source: Source | None = None) -> Data:
     return data_.load(name if source is None else source, seed=config.seed, **options)
 
 
+def check_images(run: Run, vae: VAE, data: Data) -> None:
+    """Raises `UserError` if the images of a source have another shape than those of a run's model."""
+    if tuple(data.info.image_shape) != tuple(vae.image_shape):
+        of_model, received = (" x ".join(map(str, shape)) for shape in (vae.image_shape, data.info.image_shape))
+        raise UserError(
+            f"Expected images of {of_model}, like those that the run {run.folder} was trained on (height x width x "
+            f"channels). Received images of {received} in {data.info.source}. Resize them, or choose another run."
+        )
+
+
 def train(
     config: RunConfig | dict[str, Any],
     folder: str | Path,
@@ -160,7 +170,10 @@ def _resume(run: Run, received: RunConfig | None, options: _Options) -> Run:
         config = _accepted(saved, received, "Expected --resume with the run's own settings.", "Leave them out.")
     longer = config.training.epochs > begun.training.epochs
     if longer and state is not None and state.stopped:
-        raise UserError(f"Early stopping ended this run at epoch {state.epochs}. It cannot train more epochs.")
+        raise UserError(
+            f"Early stopping ended this run at epoch {state.epochs}. It cannot train more epochs. To train longer, "
+            "train again with a larger --early-stopping and another --out."
+        )
     if longer and state is None and run.finished:
         raise UserError(f"{str(run.folder)!r} has no checkpoint to continue from. Train again with another --out.")
     if state is not None and state.epochs > config.training.epochs:
@@ -234,6 +247,12 @@ def _accepted(saved: RunConfig, received: RunConfig, expected: str, remedy: str)
     ours, theirs = _flat(saved.to_dict()), _flat(received.to_dict())
     differing = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     differences = ", ".join(f"{key} (run: {ours.get(key)}, received: {theirs.get(key)})" for key in differing)
+    if differing == ["training.epochs"] and epochs > saved.training.epochs:
+        remedy += (
+            f" The learning rate of this run depends on its number of epochs (training.schedule is "
+            f"{saved.training.schedule}). To train longer, train again with --epochs {epochs} and another --out; only "
+            "a run with a constant learning rate can be continued with more epochs."
+        )
     raise UserError(f"{expected} These differ: {differences}. {remedy}")
 
 

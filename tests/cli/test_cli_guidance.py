@@ -108,6 +108,21 @@ def test_the_next_commands_after_a_training_run(call, without_xla):
     assert Path("my run/samples.png").exists()
 
 
+def test_resuming_a_finished_run_says_that_nothing_was_trained(call, trained):
+    status, out, err = call("train", "--resume", "--out", trained)
+    assert status == 0, err
+    assert f"{trained}: the training was complete already, so nothing was trained" in out
+    assert "trained and evaluated" not in out
+
+
+def test_images_of_another_size_than_the_model_s_are_named(call, trained):
+    np.savez("large.npz", x=np.zeros((30, 7, 5), np.uint8))
+    status, _, err = call("evaluate", trained, "--dataset", "npz:large.npz")
+    assert status == 2
+    assert f"Expected images of 6 x 5 x 1, like those that the run {trained} was trained on" in err
+    assert "Received images of 7 x 5 x 1 in npz:" in err
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_quiet_plot_prints_only_its_files(call):
     assert call("plot", "saved_models/a run")[1] == "a.png\nmap: left out. Why.\n"

@@ -104,7 +104,7 @@ def spoil_depth(folder: Path) -> None:
     ("spoil", "message"),
     [
         (spoil_nothing, "Expected pictures in"),
-        (spoil_size, "000.png is 4 x 4 L, zzz.png is 5 x 5 L"),
+        (spoil_size, "has 3 of 4 x 4 grey, such as 000.png; 1 of 5 x 5 grey, such as zzz.png"),
         (spoil_file, r"Could not read .*zzz\.png"),
         (spoil_text, r"Could not read .*zzz\.png"),
         (spoil_depth, r"zzz\.png: expected 8 bits"),
@@ -116,6 +116,30 @@ def test_bad_pictures_are_refused(tmp_path, spoil, message):
     spoil(tmp_path)
     with pytest.raises(UserError, match=message):
         open_source(f"images:{tmp_path}")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_line_for_different_pictures_names_their_place_and_converts_them(tmp_path, streaming):
+    save_pictures(tmp_path / "a" / "cats", greys(3), "RGB")
+    save_pictures(tmp_path / "a" / "dogs", greys(2, side=6))
+    with pytest.raises(UserError) as raised:
+        open_source(f"images:{tmp_path / 'a'}", streaming=streaming)
+    text = str(raised.value)
+    assert "3 of 4 x 4 colour, such as cats/000.png; 2 of 6 x 6 grey, such as dogs/000.png" in text
+    exec(text.partition("in Python: ")[2].replace("COPY", str(tmp_path / "a")), {})
+    assert open_source(f"images:{tmp_path / 'a'}", streaming=streaming).splits["train"].image_shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_an_alpha_channel_is_left_out_with_one_warning(tmp_path, mode, streaming):
+    save_pictures(tmp_path, greys(3), mode)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        open_source(f"images:{tmp_path}", streaming=streaming)
+    texts = [str(each.message) for each in caught if each.category is KvaeWarning]
+    assert len(texts) == (mode != "RGB")
+    assert all("3 pictures, such as" in text and "alpha channel" in text for text in texts)
 
 
 def test_train_and_test_pictures_of_different_sizes_are_refused(tmp_path):

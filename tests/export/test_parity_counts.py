@@ -64,3 +64,12 @@ def test_a_slow_decoder_is_called_less_often(tmp_path, monkeypatch):
     monkeypatch.setattr(footprint, "SECONDS", 0)
     footprint._measure(tmp_path, 1, 0.0, None)
     assert decoder.calls == len(footprint.BATCHES) * footprint.FEWEST
+
+
+def test_the_tolerance_of_the_elbo_grows_with_the_number_of_pixels():
+    tolerance = {"means": 0.02, "elbo": 0.1}
+    assert parity.tolerance_for((28, 28, 1), tolerance) == parity.tolerance_for((8, 8, 1), tolerance) == tolerance
+    assert parity.tolerance_for((48, 64, 3), tolerance) == {
+        "means": 0.02,
+        "elbo": pytest.approx(0.1 * 48 * 64 * 3 / 784),
+    }

@@ -177,6 +177,14 @@ def test_sample_py_refuses_a_file_that_is_not_that_of_the_card(lite_copy, monkey
     assert "decoder.tflite: it is damaged, or not a .tflite file" in err
 
 
+def test_sample_py_says_where_no_card_states_the_file(lite_copy, monkeypatch, capsys):
+    (lite_copy / "model_card.json").unlink()
+    monkeypatch.chdir(lite_copy)
+    monkeypatch.setattr(sys, "argv", ["sample.py"])
+    runpy.run_path(str(lite_copy / "sample.py"), run_name="__main__")
+    assert "no model_card.json states the SHA-256 of decoder.tflite" in capsys.readouterr().err
+
+
 def test_sample_py_refuses_a_file_of_another_size_without_reading_it(lite, tmp_path, monkeypatch, capsys):
     with open(tmp_path / "large.tflite", "wb") as file:
         file.truncate(2**31)

@@ -206,5 +206,5 @@ def test_contours_are_unsuitable_for_a_q_whose_covariance_is_not_known(tiny):
 
 
 def test_posterior_contours_of_a_place_out_of_range_are_refused(tiny):
-    with pytest.raises(UserError, match="test images between 0 and 7"):
+    with pytest.raises(UserError, match="test images from 0 to 7"):
         figures.posterior_contours(tiny, places=(8,))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from figure_cases import PIXEL_ROUNDING, decoded, first_places
 from figure_parts import cells, shown, texts
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from oracles import Moved
 from PIL import Image
 from scipy import stats
@@ -137,18 +138,25 @@ def test_the_lattice_of_a_map_in_colour_keeps_its_colours(rng):
 
 
 def test_the_names_on_a_map_are_inside_of_its_frame(rng):
-    points = np.concatenate([rng.normal([2.4, 1], 0.02, (20, 2)), rng.normal([9, 9], 0.1, (30, 2))])
+    points = np.concatenate([rng.normal([2.25, 1], 0.02, (20, 2)), rng.normal([9, 9], 0.1, (30, 2))])
     labels = [0] * 20 + [1] * 30
     side = np.arange(3.0)
     names = ["a long name", "outside"]
     figure = drawing.scatter_over_lattice(np.zeros((9, 4, 4, 1)), side, side, points, labels, names)
     (axes,) = figure.axes
     (name,) = axes.texts
-    box = name.get_window_extent(figure.canvas.get_renderer())
+    box = name.get_window_extent(FigureCanvasAgg(figure).get_renderer())
     frame = axes.get_window_extent()
     assert name.get_text() == "a long name"
     assert box.x0 >= frame.x0 - 3  # dots: letters are not all of one width
     assert box.x1 <= frame.x1 + 3
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_map_without_any_point_in_its_frame_has_no_names(rng):
+    side = np.arange(3.0)
+    figure = drawing.scatter_over_lattice(np.zeros((9, 4, 4, 1)), side, side, rng.normal(9, 1, (5, 2)), [0, 1, 0, 1, 0])
+    assert not figure.axes[0].texts
 
 
 @pytest.fixture(scope="module")

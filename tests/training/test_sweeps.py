@@ -128,6 +128,16 @@ def test_levels_of_the_curve_are_lines_of_one_elbo():
     assert {f"ELBO {-each.pop():g}" for each in sums} <= {text.get_text() for text in axes.texts}
 
 
+def test_points_of_the_curve_have_bars_of_their_standard_errors():
+    runs = [rate_distortion.Run("a", 2, 150, 0.5, 3), rate_distortion.Run("b", 9, 130, 0.25, 2)]
+    axes = rate_distortion.figure({"": runs}).axes[0]
+    horizontal, vertical = (np.array(bars.get_segments()) for bars in axes.collections)
+    np.testing.assert_allclose(np.ptp(horizontal[:, :, 0], axis=1), [1, 0.5])
+    np.testing.assert_allclose(np.ptp(vertical[:, :, 1], axis=1), [6, 4])
+    assert axes.lines[0].get_linestyle() == ":"
+    assert "standard error" in axes.get_title()
+
+
 @pytest.mark.slow
 def test_runs_that_were_measured_by_different_protocols_are_said_to_be_so(tmp_path):
     values = {**VALUES, "training": {"epochs": 1}}

@@ -209,6 +209,13 @@ def test_resuming_with_other_settings_names_what_differs(tmp_path):
         training.resume(tmp_path / "run", config(model={"beta": 2.0}), verbose=0)
 
 
+def test_a_run_whose_learning_rate_depends_on_the_epochs_says_how_to_train_longer(tmp_path):
+    changes = {"epochs": 1, "schedule": "cosine"}
+    training.train(config(training=changes), tmp_path / "run", verbose=0)
+    with pytest.raises(UserError, match=r"training\.epochs .*schedule is cosine.* --epochs 2 and another --out"):
+        training.resume(tmp_path / "run", config(training={**changes, "epochs": 2}), verbose=0)
+
+
 def test_a_run_is_not_overwritten_unasked(tmp_path):
     run = training.train(config(), tmp_path / "run", verbose=0)
     before = contents(run)

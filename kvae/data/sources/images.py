@@ -24,6 +24,8 @@ HIDDEN = {"__macosx", "thumbs.db", "desktop.ini", "@eadir"}
 # By Pillow's mode of a file, the mode that its pixels are converted to: L is grey, RGB is colour.
 COLOUR_MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "PA": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
 COLOUR_MODES |= dict.fromkeys(("RGB", "RGBA", "RGBX"), "RGB")
+MODES_IN_WORDS = {"L": "grey", "RGB": "colour"}
+SHOWN_KINDS = 4  # sizes that a message names
 # The formats, with their modes, that TensorFlow decodes to the same pixels as Pillow.
 STREAMABLE = {"PNG": set(COLOUR_MODES), "JPEG": set(COLOUR_MODES), "BMP": {"RGB"}}
 
@@ -83,16 +85,52 @@ def _label_names(folder: Path, paths: list[Path]) -> tuple[str, ...]:
     return tuple(sorted({part[0] for part in parts})) if all(len(part) > 1 for part in parts) else ()
 
 
+class _DifferentError(Exception):
+    """Two pictures of a folder differ in size or in mode."""
+
+
 def _check_same(first_path: Path, path: Path, first: tuple[Any, str], received: tuple[Any, str]) -> None:
     """Checks that two pictures have the same size and mode."""
     if received != first:
-        texts = [
-            f"{file.name} is {size[0]} x {size[1]} {mode}"
-            for file, (size, mode) in ((first_path, first), (path, received))
-        ]
-        raise UserError(
-            f"Expected pictures of one size, all grey or all in colour. {', '.join(texts)}. Convert them first."
+        raise _DifferentError(f"{first_path}, {path}")
+
+
+def _different(folder: Path) -> UserError:
+    """The error for pictures of several sizes or modes, which says how many there are of each."""
+    found: dict[tuple[Any, str], list[Path]] = {}
+    for path in (path for split_folder in _folders(folder).values() for path in _list(split_folder).pictures):
+        try:
+            header = picture_files.header(path)
+        except UserError:  # of a damaged picture nothing is known
+            continue
+        if header.mode in COLOUR_MODES:
+            found.setdefault((header.size, COLOUR_MODES[header.mode]), []).append(path)
+    ordered = sorted(found.items(), key=lambda item: -len(item[1]))
+    texts = [
+        f"{len(paths):,} of {size[0]} x {size[1]} {MODES_IN_WORDS[mode]}, such as "
+        f"{paths[0].relative_to(folder).as_posix()}"
+        for (size, mode), paths in ordered
+    ]
+    if len(texts) > SHOWN_KINDS:
+        texts[SHOWN_KINDS:] = [f"and {len(texts) - SHOWN_KINDS:,} other sizes"]
+    ((size, mode), paths), *_ = ordered
+    return UserError(
+        f"Expected pictures of one size, all grey or all in colour. {str(folder)!r} has {'; '.join(texts)}. Convert "
+        "them first, for example in a copy of the folder, in Python: from pathlib import Path; from PIL import Image, "
+        f"ImageOps; [ImageOps.fit(Image.open(p).convert({mode!r}), {size}).save(p) for p in "
+        f"Path('COPY').rglob('*{paths[0].suffix}')]"
+    )
+
+
+def _tell_alpha(paths: list[Path]) -> None:
+    """Warns of pictures with an alpha channel."""
+    if paths:
+        message = (
+            f"{len(paths):,} pictures, such as {paths[0]}, have an alpha channel (transparency), which is left out: "
+            "a transparent pixel gets the colour that is stored for it. If this is not what you see in a viewer, draw "
+            "the pictures on a background first."
         )
+        warnings.warn(message, KvaeWarning, stacklevel=stacklevel_of_user())
 
 
 def _read_all(paths: list[Path]) -> np.ndarray:
@@ -103,18 +141,21 @@ def _read_all(paths: list[Path]) -> np.ndarray:
         f"{len(paths)} pictures of {first.width} x {first.height}, such as {paths[0]},",
         "Read them from disk in batches with streaming (--set data.streaming=true).",
     )
-    images = np.empty(shape, np.uint8)
+    images, with_alpha = np.empty(shape, np.uint8), []
     for index, path in enumerate(paths):
-        image = picture_files.read(path, COLOUR_MODES)
+        image, alpha = picture_files.read_noting_alpha(path, COLOUR_MODES)
+        with_alpha += [path] if alpha else []
         _check_same(paths[0], path, (first.size, first.mode), (image.size, image.mode))
         images[index] = np.asarray(image).reshape(shape[1:])
+    _tell_alpha(with_alpha)
     return images
 
 
 def _streamed(root: Path, folder: Path, paths: list[Path], names: tuple[str, ...]) -> Split:
     first = picture_files.read(paths[0], COLOUR_MODES)
-    for path in paths:
-        header = picture_files.header(path)
+    headers = [picture_files.header(path) for path in paths]
+    _tell_alpha([path for path, header in zip(paths, headers, strict=True) if header.alpha])
+    for path, header in zip(paths, headers, strict=True):
         if header.turned or header.mode not in STREAMABLE.get(header.format, ()):
             kind = f"{header.format} of mode {header.mode}" + (", rotated by its EXIF data" if header.turned else "")
             raise UserError(
@@ -187,13 +228,25 @@ def read(directory: str, streaming: bool = False) -> Source:
             pictures differ in size or in the number of channels.
 
     Warns:
-        KvaeWarning: if something in the folder is left out.
+        KvaeWarning: if something in the folder, or the alpha channel of pictures, is left out.
     """
     folder = Path(directory)
     if not os.path.isdir(folder):
         raise UserError(f"Expected a folder of pictures. {directory!r} is not a folder.")
+    try:
+        return _read(directory, folder, streaming)
+    except _DifferentError:
+        raise _different(folder) from None
+
+
+def _folders(folder: Path) -> dict[str, Path]:
+    """The folders of the splits."""
     parts = {part: folder / part for part in ("train", "validation", "test") if os.path.isdir(folder / part)}
-    folders = parts if "train" in parts else {"train": folder}
+    return parts if "train" in parts else {"train": folder}
+
+
+def _read(directory: str, folder: Path, streaming: bool) -> Source:
+    folders = _folders(folder)
     listings = {part: _list(split_folder) for part, split_folder in folders.items()}
     _tell_left_out(directory, list(listings.values()))
     listed = {part: listing.pictures for part, listing in listings.items()}

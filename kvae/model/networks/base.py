@@ -48,10 +48,18 @@ def check_widths(name: str, widths: Sequence[int]) -> Shape:
     listed = isinstance(widths, Sequence | np.ndarray) and not isinstance(widths, str)
     if not listed or len(widths) > MOST_LAYERS or not all(map(_is_width, widths)):
         raise UserError(
-            f"Expected {name} to be a sequence of positive widths such as (500,), at most {MOST_LAYERS} of them. "
-            f"Received {shown(widths)}."
+            f"Expected {name} to be a list of positive widths such as [500], at most {MOST_LAYERS} of them. "
+            f"Received {shown(widths)}.{_in_brackets(widths)}"
         )
     return tuple(int(width) for width in widths)
+
+
+def _in_brackets(widths: Any) -> str:
+    """How to write widths that were given without brackets, as a sentence; nothing if they are something else."""
+    if not _is_width(widths) and not (isinstance(widths, str) and len(widths) <= 100):
+        return ""
+    texts = [text.strip() for text in str(widths).split(",")]
+    return f" Write [{','.join(texts)}]." if all(map(str.isdecimal, texts)) else ""
 
 
 def _is_width(width: Any) -> bool:
