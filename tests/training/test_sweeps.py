@@ -159,7 +159,7 @@ def test_a_folder_that_holds_something_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="exists"):
         sweeps.Sweep.create(tmp_path, sweeps.plan(VALUES, ["model.beta=1,4"]))
-    with pytest.raises(UserError, match="is not a sweep: it has no sweep.json"):
+    with pytest.raises(UserError, match="is not a sweep: it has no sweep"):
         sweeps.Sweep.open(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
