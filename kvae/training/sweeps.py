@@ -26,8 +26,8 @@ from kvae.training.runs import Run
 from kvae.training.train_resume import resume, train, with_absolute_source
 
 MOST_POINTS = 1_000
-MEASURED = ("elbo", "elbo_standard_error", "reconstruction", "reconstruction_standard_error", "kl", "kl_standard_error")
-MEASURED += ("active_units", "latent_dim")
+ESTIMATES = ("elbo", "reconstruction", "kl")
+MEASURED = (*(f"{name}{suffix}" for name in ESTIMATES for suffix in ("", "_standard_error")), "active_units", "latent_dim")
 OPEN, CLOSE, QUOTES = "[{", "]}", "\"'"
 
 
