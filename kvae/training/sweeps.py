@@ -27,7 +27,11 @@ from kvae.training.train_resume import resume, train, with_absolute_source
 
 MOST_POINTS = 1_000
 ESTIMATES = ("elbo", "reconstruction", "kl")
-MEASURED = (*(f"{name}{suffix}" for name in ESTIMATES for suffix in ("", "_standard_error")), "active_units", "latent_dim")
+MEASURED = (
+    *(f"{name}{suffix}" for name in ESTIMATES for suffix in ("", "_standard_error")),
+    "active_units",
+    "latent_dim",
+)
 OPEN, CLOSE, QUOTES = "[{", "]}", "\"'"
 
 
