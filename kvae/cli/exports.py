@@ -242,10 +242,15 @@ def print_variants(card: dict[str, Any]) -> None:
     print_table(table)
     say(
         f"A mean is that of a pixel, from 0 to 1. Differing pixels: of {pixels:,} that were drawn with the same seeds.",
-        f"Errors: {card['protocol']['parity']}.",
+        f"Errors: {_in_words(card['protocol']['parity'])}.",
         f"Times and memory: with 1 thread on {card['protocol']['costs'].partition(';')[0]}; the start is that of a new "
         "process.",
     )
+
+
+def _in_words(protocol: str) -> str:
+    """The text of a model card about its comparison, whose words cards of earlier versions have as well."""
+    return protocol.replace("elbo_change", "change of the test ELBO").replace("per example", "per image")
 
 
 def write_samples(
