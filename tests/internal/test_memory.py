@@ -117,8 +117,8 @@ def subject(source) -> figures.Subject:
         ("samples", {"n": 10**9}, "a figure of at most 65,535 dots"),
         ("samples", {"n": 10**4}, "a figure of at most 65,535 dots"),
         ("interpolation", {"between": [(0, 1)], "steps": 10**9}, "a figure of at most 65,535 dots"),
-        ("interpolation", {"between": [(0, 2**64)]}, f"between 0 and 19. Received {2**64}"),
-        ("completion", {"places": [2**64]}, f"between 0 and 19. Received {2**64}"),
+        ("interpolation", {"between": [(0, 2**64)]}, f"from 0 to 19. Received {2**64}"),
+        ("completion", {"places": [2**64]}, f"from 0 to 19. Received {2**64}"),
     ],
 )
 def test_a_picture_that_cannot_be_made_is_refused(subject, tmp_path, kind, options, message):
