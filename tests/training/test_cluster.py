@@ -31,7 +31,7 @@ def tf_config(addresses, index, kind="worker"):
         ("{", "Invalid JSON"),
         ('{"cluster": {"worker": ["a:1"]}}', "task"),
         ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}', "task.type"),
-        (tf_config(WORKERS, 2), "Received index 2"),
+        (tf_config(WORKERS, 2), "worker. Received 2"),
         (tf_config(WORKERS, -1), "task.index"),
         (tf_config(WORKERS, 0, kind="chief"), "below 0, the number of addresses of type worker"),
     ],
