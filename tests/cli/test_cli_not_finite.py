@@ -56,7 +56,7 @@ def test_an_evaluation_that_is_not_finite_is_refused_and_the_old_one_stays(call,
 
 
 def test_a_training_that_diverges_ends_in_one_line(call, rng, tmp_path):
-    np.savez(tmp_path / "odd.npz", x_train=rng.integers(0, 256, (20, 6, 5), np.uint8), x_test=np.zeros((4, 6, 5)))
+    np.savez(tmp_path / "odd.npz", x_train=rng.integers(0, 256, (20, 6, 5), np.uint8), x_test=np.zeros((10, 6, 5)))
     source = ["--dataset", f"npz:{tmp_path / 'odd.npz'}", "--batch-size", 4, "--set", "model.hidden_units=[4]"]
     source += ["--set", "training.schedule=constant"]
     status, _, err = call("train", *source, "--learning-rate", 1e30, "--out", tmp_path / "run")

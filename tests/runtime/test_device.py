@@ -145,7 +145,7 @@ def test_the_pretrained_models_are_listed_and_open_by_name(command, python, tmp_
 def test_commands_that_need_more_say_so_in_one_line(words, command, tmp_path):
     result = call(command, *words, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("kvae: This needs the full installation of kvae: the package ")
+    assert result.stderr.startswith(f"kvae: kvae {words[0]} needs the full installation of kvae: the package ")
     assert result.stderr.count("\n") == 1
 
 
