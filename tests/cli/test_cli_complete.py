@@ -105,7 +105,8 @@ def test_complete_scores_as_the_library_does(completed, run):
     trained = Run.open(run)
     x, _ = training.load_data(trained.config).examples("test", 2)
     found = completion.complete(trained.load_model(), x, "left", samples=20, seed=4)
-    assert result["kvae"]["per_image"] == found.score.log_density.tolist()
+    # On a busy machine, the threads may share a matrix product in another way, which rounds differently.
+    assert result["kvae"]["per_image"] == pytest.approx(found.score.log_density.tolist(), rel=1e-6)
 
 
 @pytest.mark.parametrize("least", [0, 21])
