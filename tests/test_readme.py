@@ -29,7 +29,8 @@ PICTURES = [
     "samples.png",
     "comparison/elbo_curves.png",
     "saved_models/betas/rate_distortion.png",
-    "grid.png",
+    "both.png",
+    "means.png",
 ]
 
 
