@@ -62,7 +62,7 @@ def test_export_saved_model_writes_what_is_asked_for_and_replaces_it_on_request(
 @pytest.mark.parametrize(
     ("name", "arguments", "expected"),
     [
-        ("export_tflite.py", ["nowhere", "decoder.tflite"], "Received 'nowhere'"),
+        ("export_tflite.py", ["nowhere", "decoder.tflite"], "'nowhere' is not a run folder"),
         pytest.param(
             "export_tflite.py", ["unfinished", "decoder.tflite"], "has no model.keras", marks=pytest.mark.slow
         ),
@@ -73,7 +73,7 @@ def test_export_saved_model_writes_what_is_asked_for_and_replaces_it_on_request(
             "Unknown variant 'int4'",
             marks=pytest.mark.slow,
         ),
-        ("export_saved_model.py", ["nowhere", "model"], "Received 'nowhere'"),
+        ("export_saved_model.py", ["nowhere", "model"], "'nowhere' is not a run folder"),
         (
             "export_saved_model.py",
             ["{run}", "unfinished", "--overwrite"],
