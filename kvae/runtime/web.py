@@ -12,6 +12,7 @@ import numpy as np
 
 from kvae.internal import reading
 from kvae.internal.errors import UserError
+from kvae.internal.visible import shown
 from kvae.noise.portable import Portable
 from kvae.noise.streams import Stream
 from kvae.runtime import plain_network
@@ -61,7 +62,7 @@ class WebDecoder(Decoder):
             description = json.loads(found[1])
             content = base64.b64decode(found[2], validate=True)
             if description["format"] != VERSION:
-                raise ValueError(f"it has the format {description['format']!r}, and this version reads {VERSION}")
+                raise ValueError(f"it has the format {shown(description['format'])}, and this version reads {VERSION}")
             self.latent_dim = int(description["latent_dim"])
             self.image_shape = tuple(map(int, description["image_shape"]))
             self._likelihood = description["likelihood"]
@@ -81,7 +82,7 @@ class WebDecoder(Decoder):
         for layer in self._layers:
             given, made = (math.prod(layer[name]) for name in ("input", "output"))
             if given != size or not 0 < made <= MOST:
-                raise ValueError(f"its layer {layer['kind']!r} does not fit")
+                raise ValueError(f"its layer {shown(layer['kind'])} does not fit")
             if "strides" in layer:
                 _check_strides(layer)
             size = made
@@ -164,7 +165,7 @@ def _check_strides(layer: dict[str, Any]) -> None:
 def _opened(layer: dict[str, Any], content: bytes) -> dict[str, Any]:
     """A layer with its arrays."""
     if layer["kind"] not in plain_network.KINDS or layer.get("activation", "linear") not in plain_network.ACTIVATIONS:
-        raise ValueError(f"its layer {layer['kind']!r} is not known")
+        raise ValueError(f"its layer {shown(layer['kind'])} is not known")
     arrays: dict[str, Any] = {
         name: array_of(layer[name], content) for name in ("kernel", "bias", "factor", "offset") if name in layer
     }
