@@ -111,7 +111,7 @@ def test_log_densities_of_mnist_agree_with_those_of_kvae_completion(tmp_path, di
     observed = quadrature.log_evidence(vae, x, shown)
     np.testing.assert_allclose([each["log"] for each in answers], observed.log_value, rtol=0, atol=0.01)
     np.testing.assert_allclose([each["score"] for each in answers], expected.log_value, rtol=0, atol=0.01)
-    assert max(each["error"] for each in answers) <= 1e-3
+    assert max(each["error"] for each in answers) <= 4e-3  # at which the page stops to refine its grid
 
 
 @pytest.mark.parametrize("encoder", ["mlp", "log_sigma", "conv"])
