@@ -53,8 +53,7 @@ class OnnxDecoder(Decoder):
         content = reading.read_bytes(path, LARGEST)
         with silenced(), _errors_of(path):
             self._session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-            # Files that kvae wrote at first have inputs that may be left out, with a default value.
-            given = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
+            given = self._session.get_inputs()
             inputs = {each.name: each.shape for each in given}
             outputs = [each.name for each in self._session.get_outputs()]
             _check_names(path, set(inputs), outputs)

@@ -71,20 +71,6 @@ def test_all_inputs_are_required_and_one_without_rows_skips_its_function(made):
             assert len(value) == rows[output.name.startswith("sample_")], output.name
 
 
-def test_a_file_whose_inputs_may_be_left_out_opens(made, tmp_path):
-    _, folder, _ = made
-    import onnx
-
-    model = onnx.load(folder / "decoder.onnx")  # as kvae wrote it at first, with inputs that have no rows by default
-    for value in model.graph.input:
-        described = value.type.tensor_type
-        shape = [0, *(each.dim_value for each in described.shape.dim[1:])]
-        model.graph.initializer.append(onnx.helper.make_tensor(value.name, described.elem_type, shape, []))
-    onnx.save(model, tmp_path / "older.onnx")
-    older, decoder = (runtime.open_decoder(path) for path in (tmp_path / "older.onnx", folder / "decoder.onnx"))
-    assert np.array_equal(older.sample([1, 2]).images, decoder.sample([1, 2]).images)
-
-
 def test_weights_are_in_the_file_once(made):
     _, folder, _ = made
     import onnx
