@@ -28,8 +28,10 @@ TURNS = {
     8: "ROTATE_90",
 }
 
-# Pillow logs what is wrong in some files. Without a handler, Python would print it; the error of kvae says it.
-logging.getLogger("PIL").addHandler(logging.NullHandler())
+# Pillow logs what is wrong in some files, which the error of kvae says. Python would print it, also because TensorFlow
+# gives the root logger a handler when it saves a model. A level that the user has set for Pillow stays.
+if logging.getLogger("PIL").level == logging.NOTSET:
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 class Header(NamedTuple):

@@ -109,8 +109,10 @@ def test_damaged_tiff_files_print_nothing(tmp_path, capfd, recwarn, compression)
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_pillow_logs_of_a_damaged_file_is_not_printed(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # without those of pytest
+@pytest.mark.parametrize("handlers", [[], [logging.StreamHandler]], ids=["no handler", "handler"])
+def test_what_pillow_logs_of_a_damaged_file_is_not_printed(tmp_path, capfd, monkeypatch, handlers):
+    """With a handler of the root logger too, which TensorFlow adds when it saves a model."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler() for handler in handlers])  # without those of pytest
     entry = struct.pack("<HHIHH", 277, 3, 1, 3, 0)  # three samples per pixel
     content = encoded("TIFF", picture())
     assert entry in content
