@@ -60,7 +60,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         if wrong:
             raise UserError(f"{folder / CARD} is not the model card of a bundle: {name} has {wrong[0]!r}.")
     for name in card["variants"]:
-        if not _is_within(file_of(card, name)):
+        if not (_is_within(file_of(card, name)) and isinstance(card["variants"][name].get("format"), str | None)):
             raise UserError(f"{folder / CARD} is not the model card of a bundle: variants has {name!r}.")
     return card
 

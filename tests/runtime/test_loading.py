@@ -118,6 +118,14 @@ def test_a_card_that_lacks_what_reading_relies_on_is_refused(bundle, field, valu
         runtime.load(bundle)
 
 
+@pytest.mark.parametrize("format", [[], {}, 1])
+def test_a_variant_whose_format_is_no_name_is_refused(bundle, format):
+    variants = json.loads((bundle / "model_card.json").read_text(encoding="utf-8"))["variants"]
+    edited(bundle, variants={**variants, "float32": {**variants["float32"], "format": format}})
+    with pytest.raises(UserError, match="is not the model card of a bundle: variants has 'float32'"):
+        runtime.load(bundle)
+
+
 def test_a_card_of_another_format_is_refused(bundle):
     edited(bundle, format=99)
     with pytest.raises(UserError, match=r"in format 1, which this version of kvae reads\. Received format 99"):
