@@ -77,7 +77,7 @@ def test_evaluation_and_validation_refuse_it_as_well(source, fault, x):
         vae.fit(x, validation_data=SOURCES[source](with_fault(x, fault)), verbose=0)
 
 
-@pytest.mark.parametrize("options", [{}, {"run_eagerly": True}, {"steps_per_execution": 1}])
+@pytest.mark.parametrize("options", [{}, *slow({"run_eagerly": True}, {"steps_per_execution": 1})])
 def test_single_batches_and_other_ways_of_compiling_refuse_it(options, x):
     vae = small(**options)
     for call in (vae.train_on_batch, vae.test_on_batch, vae.predict):

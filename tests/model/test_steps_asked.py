@@ -42,11 +42,20 @@ SOURCES = {
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras says so for both models.
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(
-    "options",
-    [{"steps_per_epoch": 7, "epochs": 3}, {}, *slow({"steps_per_epoch": 10, "epochs": 2}, {"steps_per_epoch": 30})],
-    ids=lambda options: " ".join(f"{name}={value}" for name, value in options.items()) or "all",
+    ("options", "execution"),
+    [
+        ({"steps_per_epoch": 7, "epochs": 3}, "auto"),
+        *slow(
+            ({}, "auto"),
+            ({"steps_per_epoch": 10, "epochs": 2}, "auto"),
+            ({"steps_per_epoch": 30}, "auto"),
+            ({"steps_per_epoch": 7, "epochs": 3}, 4),
+        ),
+    ],
+    ids=lambda value: (
+        " ".join(f"{each}={number}" for each, number in value.items()) or "all" if isinstance(value, dict) else value
+    ),
 )
-@pytest.mark.parametrize("execution", ["auto", *slow(4)])
 def test_fit_makes_as_many_steps_as_with_another_model(source, options, execution, x):
     if source in ("endless dataset", "generator") and not options:
         pytest.skip("An epoch would have no end.")
