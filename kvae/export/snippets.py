@@ -81,8 +81,8 @@ _PROGRAMS: tuple[tuple[_Program, ...], ...] = (
             "cpp",
             "draw.cpp",
             EXACT,
-            "Compiled and run with TensorFlow Lite 2.14.1 of Debian; where it is not installed, the tests of kvae use a "
-            "stand-in for it, which answers with outputs that LiteRT has computed.",
+            "Compiled and run with TensorFlow Lite 2.14.1 of Debian. Where it is not installed, the tests of kvae use "
+            "a stand-in, which answers with outputs that LiteRT has computed.",
         ),
     ),
     (
