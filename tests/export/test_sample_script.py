@@ -18,6 +18,7 @@ from kvae import export, runtime
 from kvae.export import sample_script
 from kvae.internal import pictures
 from kvae.noise import portable
+from kvae.runtime import pretrained
 
 pytestmark = pytest.mark.usefixtures("quick_exports")
 
@@ -94,6 +95,12 @@ def test_one_seed_is_one_picture_of_kvae_sample_sample_py_and_python(
 def test_the_layout_of_sample_py_is_that_of_kvae(size):
     for count in (*range(1, 130), 400, 2500, 10_000):
         assert sample_script.layout(count, *size) == pictures.layout(count, *size)
+
+
+@pytest.mark.parametrize("model", pretrained.NAMES)
+def test_the_pretrained_bundles_have_this_script(model):
+    script = Path(sample_script.__file__).read_bytes()
+    assert (pretrained.CLONE / model / "bundle" / "sample.py").read_bytes() == script
 
 
 def test_sample_py_uses_the_decoder_that_was_asked_for(colour, lite, tmp_path):

@@ -222,6 +222,17 @@ def test_a_class_can_be_shown_alone(visit, files):
     assert np.array_equal(both[:, middle + 20 :], one[:, middle + 20 :])
 
 
+def test_pictures_fill_the_plane_and_keep_their_colours_behind_the_dots(visit, files):
+    page = visit(files("colour_plane"))
+    with_dots = picture(page, "#plane")
+    page.uncheck("#show-points")
+    page.wait_for_timeout(200)
+    alone = picture(page, "#plane")
+    assert (with_dots != alone).any(axis=-1).mean() < 0.2  # only where there are dots
+    assert (alone == 255).all(axis=-1).mean() < 0.02  # the colour of the paper between pictures
+    assert np.ptp(alone, axis=-1).max() > 20
+
+
 def test_a_model_of_more_dimensions_has_sliders_in_the_order_of_kl_and_no_plane(visit, files):
     path = files("colour")
     page = visit(path)
