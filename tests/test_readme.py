@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import setuptools
 from markdown_it import MarkdownIt
 from pages import ROOT, blocks, commands
+from PIL import Image
 
 README = ROOT / "README.md"
 # The programs that the README calls, where they are not as a reader has them.
@@ -29,8 +31,8 @@ PICTURES = [
     "samples.png",
     "comparison/elbo_curves.png",
     "saved_models/betas/rate_distortion.png",
-    "both.png",
     "means.png",
+    "same.png",
 ]
 
 
@@ -89,6 +91,8 @@ def test_the_commands_of_the_readme_work_one_after_the_other(tmp_path):
 
     for picture in PICTURES:
         assert (tmp_path / picture).stat().st_size > 1000, picture
+    with Image.open(tmp_path / "means.png") as means, Image.open(tmp_path / "same.png") as same:
+        np.testing.assert_array_equal(np.asarray(same), np.asarray(means))
     rows = (tmp_path / "z.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 1 + 120  # a tenth of 1,200 pictures
     training = reader.saw("kvae train --recipe digits_2d --beta 1")
@@ -125,7 +129,9 @@ def test_links_of_the_package_page_are_absolute(monkeypatch):
     links, pictures = targets(package_page(monkeypatch, "https://example.org/kvae/blob/v1/"))
     assert "https://example.org/kvae/blob/v1/docs/DATA.md" in links
     assert "https://example.org/kvae/blob/v1/README.md#the-first-minute" in links
-    assert pictures == {"https://example.org/kvae/raw/v1/saved_models/mnist_2d/plots/map.png"}
+    files = ("saved_models/mnist_2d/plots/map.png", "docs/pictures/web_page_completion.png")
+    assert pictures == {f"https://example.org/kvae/raw/v1/{path}" for path in files}
+    assert all((ROOT / path).is_file() for path in files)
     shown = {re.sub(r"#.*", "", link) for link in links}
     assert all((ROOT / link.removeprefix("https://example.org/kvae/blob/v1/")).is_file() for link in shown)
 

@@ -120,7 +120,8 @@ def export(
     examples=(
         "kvae sample mnist_2d",
         "kvae sample saved_models/demo",
-        "kvae sample saved_models/demo -n 64 --seed 3 --means -o grid.png",
+        "kvae sample saved_models/demo -n 64 --seed 3 -o grid.png",
+        "kvae sample saved_models/demo -n 64 --seed 3 --draws -o draws.png",
         "kvae sample saved_models/demo/bundle/decoder.tflite -o device.png",
     )
 )
@@ -135,13 +136,21 @@ def export(
     show_default=True,
     help="File of the picture. An existing one is replaced.",
 )
-@click.option("--means", is_flag=True, help="Show only the means, which are grey, and no draws.")
+@click.option(
+    "--means/--draws",
+    "means",
+    default=True,
+    show_default=True,
+    help="Show the mean of every pixel, or a draw of it, which looks noisy.",
+)
 @click.option("--variant", help="Decoder of a bundle: float32, float16, int8, full_int8 or onnx.  [default: float32]")
 @json_option
 def sample(path: Path, number: int, seed: int, output: Path, means: bool, variant: str | None, as_json: bool) -> None:
     """Draw new images with a trained model.
 
-    The picture shows the means of p(x|z) for random z and, below them, images that are drawn from p(x|z).
+    The picture shows the means of p(x|z) for random z: the expected value of every pixel. With --draws, it shows images
+    drawn from p(x|z) at the same z. They look noisy, because every pixel is drawn by itself, independently of its
+    neighbours.
 
     PATH: a run, a bundle, the folder of a SavedModel, a .tflite or .onnx file, or a name that `kvae pretrained` lists.
     With the same seed, all forms of one model draw the same images. If there is a .tflite file, TensorFlow is not
@@ -254,16 +263,16 @@ def _in_words(protocol: str) -> str:
 
 
 def write_samples(
-    path: Path, number: int, seed: int, output: Path, means_only: bool, variant: str | None = None
+    path: Path, number: int, seed: int, output: Path, means: bool = True, variant: str | None = None
 ) -> None:
-    """Writes one picture: the means and, unless `means_only`, the draws at the same z below them."""
+    """Writes one picture of the means or, at the same z, of the draws."""
     from kvae import runtime
 
     decoder = runtime.load(path, variant)
-    # the images and their means, and both as one picture
-    memory.check(7 * number * math.prod(decoder.image_shape), f"{number:,} images", "Choose a smaller -n.")
+    # the images, their means, and one picture of either
+    memory.check(6 * number * math.prod(decoder.image_shape), f"{number:,} images", "Choose a smaller -n.")
     samples = decoder.sample(runtime.seeds(number, seed))
-    runtime.save_picture(output, samples.sheet(means_only=means_only))
+    runtime.save_picture(output, runtime.sheet(samples.means if means else samples.images))
 
 
 def _names(text: str) -> list[str]:

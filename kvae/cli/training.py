@@ -72,7 +72,7 @@ def demo(out: Path | None, quiet: bool, as_json: bool) -> None:
         say(f"4. Exporting to {trained.bundle}")
         print_variants(export.bundle_of_run(trained, data=export.data_of(trained)))
         say("5. Sampling from the exported file: the first ten digits of plots/samples.png again")
-        write_samples(out, 10, 0, samples, means_only=False)
+        write_samples(out, 10, 0, samples)
         say(f"   {samples}", "")
     seconds = time.monotonic() - start
     if as_json:

@@ -2,12 +2,18 @@
 
 import math
 import os
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from kvae.internal.errors import UserError
 from kvae.internal.files import atomic_file, check_file
+
+ROW, FEW = 5, 10  # a sheet of at most 10 images has rows of 5; one of more is about a square
+GAP = 1  # white pixels between the images of a sheet, before it is enlarged
+IMAGE = 128  # pixels that the longer side of an image has at most after it is enlarged
+SHEET = 1200  # pixels that the longer side of a sheet has at most after it is enlarged
 
 
 def as_images(x: ArrayLike) -> np.ndarray:
@@ -70,16 +76,49 @@ def as_bytes(picture: ArrayLike) -> np.ndarray:
     return np.rint(np.clip(picture.astype(np.float32), 0, 1) * 255).astype(np.uint8)
 
 
-def enlarge(picture: ArrayLike, width: int = 800) -> np.ndarray:
-    """Repeats every pixel of a picture so that small images are easy to see.
+class Layout(NamedTuple):
+    """How a sheet arranges images of one size."""
+
+    columns: int  # images per row
+    enlargement: int  # the number of times that every pixel is repeated in each direction
+
+
+def layout(count: int, height: int, width: int) -> Layout:
+    """The layout of every picture of samples: up to 10 images in rows of 5, more in about a square.
+
+    Small images are enlarged to at most 128 pixels, as long as the sheet has at most 1200 pixels; large ones are not.
+    `sample.py` of a bundle (kvae/export/sample_script.py) and the web page (kvae/web/page.js) repeat this function.
 
     Args:
-        picture: a picture, `[H, W, C]`.
-        width: the largest width of the enlarged picture, in pixels. A wider picture is returned as it is.
+        count: the number of images, at least 1.
+        height: the height of an image, in pixels.
+        width: the width of an image, in pixels.
     """
-    picture = np.asarray(picture)
-    factor = max(1, width // picture.shape[1])
-    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+    columns = min(count, ROW) if count <= FEW else math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    longest = max(rows * (height + GAP), columns * (width + GAP)) - GAP
+    return Layout(columns, max(1, min(IMAGE // max(height, width), SHEET // longest)))
+
+
+def sheet(images: ArrayLike) -> np.ndarray:
+    """Images as one picture, arranged and enlarged as `kvae sample` does it.
+
+    With the same images, the pixels are those of `kvae sample`, of `sample.py` in a bundle and of the web page. `tile`
+    arranges images in another number of columns, without enlarging them.
+
+    Args:
+        images: images, `[N, H, W]` or `[N, H, W, C]`: values that are clipped to [0, 1], or uint8.
+
+    Returns:
+        The picture for `save_picture`, `[H, W, C]` uint8.
+
+    Raises:
+        UserError: if there is no image, or if the array has another shape.
+    """
+    images = as_images(images)
+    columns, enlargement = layout(max(1, len(images)), *images.shape[1:3])
+    picture = tile(as_bytes(images), columns, gap=GAP)
+    return picture.repeat(enlargement, axis=0).repeat(enlargement, axis=1)
 
 
 def check_picture_file(path: str | os.PathLike[str]) -> None:
@@ -115,7 +154,7 @@ def save_picture(path: str | os.PathLike[str], picture: ArrayLike) -> None:
     ):
         raise UserError(
             f"Expected a picture of numbers [H, W] or [H, W, C] with C = 1 or 3. Received {picture.dtype} of shape "
-            f"{list(picture.shape)}. To arrange several images in one picture: kvae.runtime.tile(images)."
+            f"{list(picture.shape)}. To arrange several images in one picture: kvae.runtime.sheet(images)."
         )
     pixels = as_bytes(picture[..., None] if picture.ndim == 2 else picture)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

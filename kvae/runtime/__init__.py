@@ -2,6 +2,7 @@
 
     decoder = kvae.runtime.load("mnist_2d")
     images, means, z = decoder.sample(kvae.runtime.seeds(64, seed=1))
+    kvae.runtime.save_picture("samples.png", kvae.runtime.sheet(means))
 
 Importing this package loads neither TensorFlow nor Keras. Each format of a decoder is one file and a line in
 `formats.py`.
@@ -14,7 +15,7 @@ from pathlib import Path
 from kvae.internal.errors import KvaeWarning, UserError
 from kvae.internal.missing_packages import MissingPackageError, explained
 from kvae.internal.next_command import kvae_command
-from kvae.internal.pictures import save_picture, tile
+from kvae.internal.pictures import save_picture, sheet, tile
 from kvae.noise.portable import seeds
 from kvae.runtime import cards, formats, pretrained
 from kvae.runtime.cards import CARD, MODEL
@@ -34,6 +35,7 @@ __all__ = [
     "open_decoder",
     "save_picture",
     "seeds",
+    "sheet",
     "tile",
 ]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kvae.internal.errors import UserError, check_whole
-from kvae.internal.pictures import as_bytes, enlarge, tile
+from kvae.internal.pictures import tile
 from kvae.noise.portable import check_seeds
 from kvae.runtime import latent_points
 
@@ -33,22 +33,6 @@ class Sample(NamedTuple):
     images: np.ndarray  # [n, *image]  draws of p(x|z), uint8
     means: np.ndarray  # [n, *image]  E[x|z], float32 in [0, 1]
     z: np.ndarray  # [n, D]  float32
-
-    def sheet(self, means_only: bool = False) -> np.ndarray:
-        """All images in one picture: the means and, below them, the draws at the same z.
-
-        Args:
-            means_only: whether to leave the draws out. False by default.
-
-        Returns:
-            The picture, `[H, W, C]` uint8.
-        """
-        columns = 10 if len(self.z) <= 10 else None
-        sheets = [tile(as_bytes(self.means), columns, gap=1)]
-        if not means_only:
-            draws = tile(self.images, columns, gap=1)
-            sheets += [np.full((3, *draws.shape[1:]), 255, np.uint8), draws]
-        return enlarge(np.concatenate(sheets))
 
 
 class Decoder:

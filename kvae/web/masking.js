@@ -171,7 +171,8 @@ const completeNewest = newest(async () => {
     }
     found = part;
     paint($("completed"), part.mean);
-    paintSheet($("completions"), part.draws.map(({ mean }) => mean), part.draws.map(({ drawn }) => drawn));
+    const images = [...part.draws.map(({ mean }) => mean), ...part.draws.map(({ drawn }) => drawn)];
+    paintSheet($("completions"), images, part.draws.length);
     if (!plane) paint($("posterior"), part.reconstruction);
     told = describeFound(part);
     drawPosterior();

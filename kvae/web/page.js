@@ -72,28 +72,27 @@ function paint(canvas, bytes) {
   canvas.getContext("2d").putImageData(imageData(bytes), 0, 0);
 }
 
-// Images in rows on a white canvas, enlarged to at most 800 pixels: the layout of `kvae sample`. With draws, the means
-// stand above them.
-function paintSheet(canvas, images, draws) {
-  const columns = Math.min(images.length <= 10 ? 10 : Math.ceil(Math.sqrt(images.length)), images.length);
-  const rows = Math.ceil(images.length / columns);
-  const blocks = draws ? [images, draws] : [images];
-  const blockHeight = rows * (height + 1) - 1;
+// How a sheet arranges images: the same as `kvae.runtime.sheet`, where docstrings explain it.
+function layoutOf(count, height, width, given) {
+  const columns = given ?? (count <= 10 ? Math.min(count, 5) : Math.ceil(Math.sqrt(count)));
+  const rows = Math.ceil(count / columns);
+  const longest = Math.max(rows * (height + 1), columns * (width + 1)) - 1;
+  const enlargement = Math.min(Math.floor(128 / Math.max(height, width)), Math.floor(1200 / longest));
+  return { columns, rows, enlargement: Math.max(1, enlargement) };
+}
+
+// Images in rows on a white canvas, one white pixel apart and then enlarged: the picture of `kvae sample`.
+function paintSheet(canvas, images, given) {
+  const { columns, rows, enlargement } = layoutOf(images.length, height, width, given);
   const small = document.createElement("canvas");
-  small.width = columns * (width + 1) - 1;
-  small.height = blocks.length * blockHeight + (blocks.length - 1) * 3;
+  [small.width, small.height] = [columns * (width + 1) - 1, rows * (height + 1) - 1];
   const context = small.getContext("2d");
   context.fillStyle = "#fff";
   context.fillRect(0, 0, small.width, small.height);
-  blocks.forEach((block, b) => {
-    block.forEach((bytes, i) => {
-      const top = b * (blockHeight + 3) + Math.floor(i / columns) * (height + 1);
-      context.putImageData(imageData(bytes), (i % columns) * (width + 1), top);
-    });
+  images.forEach((bytes, i) => {
+    context.putImageData(imageData(bytes), (i % columns) * (width + 1), Math.floor(i / columns) * (height + 1));
   });
-  const factor = Math.max(1, Math.floor(800 / small.width));
-  canvas.width = small.width * factor;
-  canvas.height = small.height * factor;
+  [canvas.width, canvas.height] = [small.width * enlargement, small.height * enlargement];
   const large = canvas.getContext("2d");
   large.imageSmoothingEnabled = false;
   large.drawImage(small, 0, 0, canvas.width, canvas.height);

@@ -4,7 +4,9 @@
 const LIGHT = ["#332288", "#e6550d", "#117733", "#aa4499", "#3b7bb8", "#000000", "#4a8a22", "#882255", "#c4505f", "#b8327a"];
 const DARK = ["#9d90f0", "#ff9a5c", "#4fc97f", "#e08ad6", "#86bdf0", "#ffffff", "#a5dc6f", "#e5709f", "#ff9aa8", "#ff7fc0"];
 const colour = (label) => (dark.matches ? DARK : LIGHT)[label % LIGHT.length];
-const TILES = 15; // pictures per side of the plane
+const TILES = 15; // pictures per side of the plane; more where a picture is narrower than long, so that they fill it
+const across = Math.min(2 * TILES, Math.round(TILES * Math.max(1, height / width)));
+const down = Math.min(2 * TILES, Math.round(TILES * Math.max(1, width / height)));
 const shownClasses = new Set();
 let points, labels, tiles = [];
 
@@ -20,15 +22,16 @@ function rgb(name) {
 
 // The pictures of the plane, in the colours of the page.
 function paintTiles(context, side, opacity) {
-  const cell = side / TILES, scale = cell / Math.max(width, height);
+  const [cellWidth, cellHeight] = [side / across, side / down];
+  const scale = Math.min(cellWidth / width, cellHeight / height);
   const colours = [rgb("--card"), rgb("--ink")];
   const tile = document.createElement("canvas");
   [tile.width, tile.height] = [width, height];
   context.globalAlpha = opacity;
   tiles.forEach((bytes, i) => {
     tile.getContext("2d").putImageData(imageData(bytes, colours), 0, 0);
-    const x = (i % TILES) * cell + (cell - width * scale) / 2;
-    const y = Math.floor(i / TILES) * cell + (cell - height * scale) / 2;
+    const x = (i % across) * cellWidth + (cellWidth - width * scale) / 2;
+    const y = Math.floor(i / across) * cellHeight + (cellHeight - height * scale) / 2;
     context.drawImage(tile, x, y, width * scale, height * scale);
   });
   context.globalAlpha = 1;
@@ -41,15 +44,20 @@ function drawBackground() {
   const context = background.getContext("2d");
   context.fillStyle = `rgb(${rgb("--card")})`;
   context.fillRect(0, 0, side, side);
-  if ($("show-pictures").checked) paintTiles(context, side, points && $("show-points").checked ? 0.55 : 1);
-  if (points && $("show-points").checked) {
-    const radius = Math.max(1.5, side / 320);
+  const dots = points && $("show-points").checked, coloured = channels === 3;
+  // Grey pictures are faint behind the dots. Those in colour would have other colours, so there the dots have a rim.
+  if ($("show-pictures").checked) paintTiles(context, side, dots && !coloured ? 0.55 : 1);
+  if (dots) {
+    const radius = Math.max(1.5, side / 320) * (points.length < 1000 ? 1.5 : 1);
+    context.lineWidth = radius;
+    context.strokeStyle = `rgb(${rgb("--card")})`;
     points.forEach((point, i) => {
       if (shownClasses.size && !shownClasses.has(labels[i])) return;
       const [x, y] = toScreen(point, side);
       context.fillStyle = colour(labels ? labels[i] : 4);
       context.beginPath();
       context.arc(x, y, radius, 0, 7);
+      if (coloured) context.stroke();
       context.fill();
     });
   }
@@ -114,6 +122,7 @@ async function openPlane(arrays) {
     $("points-help").hidden = $("show-points-label").hidden = false;
   }
   if (labels) plane.classes.forEach(addClass);
+  $("where").textContent = describe(z); // with the test pictures that are near
   const canvas = $("plane");
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
@@ -137,9 +146,9 @@ async function openPlane(arrays) {
     for (const button of $("classes").children) paintSwatch(button);
     drawBackground();
   });
-  const at = (i, d) => plane.low[d] + ((i + 0.5) / TILES) * (plane.high[d] - plane.low[d]);
-  const centres = Array.from({ length: TILES * TILES }, (_, i) => [
-    at(i % TILES, 0), at(TILES - 1 - Math.floor(i / TILES), 1),
+  const at = (part, d) => plane.low[d] + part * (plane.high[d] - plane.low[d]);
+  const centres = Array.from({ length: across * down }, (_, i) => [
+    at(((i % across) + 0.5) / across, 0), at(1 - (Math.floor(i / across) + 0.5) / down, 1),
   ]);
   await ask("decodeAll", { points: centres }, ({ parts }) => {
     tiles.push(...parts);

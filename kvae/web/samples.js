@@ -21,7 +21,7 @@ const makeSamples = newest(async ({ seed, count }) => {
 });
 
 function showSheet() {
-  paintSheet($("sheet"), samples.map(({ means }) => means), $("draws").checked && samples.map(({ draw }) => draw));
+  paintSheet($("sheet"), samples.map(({ means, draw }) => ($("draws").checked ? draw : means)));
 }
 
 const STRIP = 10; // pictures on the way, of which the first and the last are the two ends
@@ -36,7 +36,7 @@ const morph = newest(async () => {
   const way = Array.from({ length: STRIP }, (_, i) => onTheWay(i / (STRIP - 1)));
   const images = [];
   await ask("decodeAll", { points: way }, ({ parts }) => images.push(...parts));
-  paintSheet($("strip"), images);
+  paintSheet($("strip"), images, STRIP);
 });
 
 function goTo(part) {

@@ -6,6 +6,7 @@ function fill() {
   $("description").textContent = model.description || "";
   document.querySelector('[data-fill="numbers"]').textContent = D === 1 ? "one number" : `${D} numbers`;
   $("sliders-help").hidden = D <= 2 || !model.kl_per_dimension;
+  $("binary-help").hidden = !model.likelihood.binary;
   $("rounded-weights").hidden = model.weights !== "int8";
   $("facts").textContent = `Latent size ${D}, images of ${width} × ${height} pixels, weights in ${model.weights}.`;
 }
@@ -20,7 +21,7 @@ function listen() {
     event.preventDefault();
     makeSamples({ seed: Number($("seed").value), count: Number($("count").value) });
   });
-  $("draws").addEventListener("change", showSheet);
+  for (const id of ["means", "draws"]) $(id).addEventListener("change", showSheet);
   $("save").addEventListener("click", () => save($("sheet"), "samples.png"));
   $("morph-form").addEventListener("submit", (event) => event.preventDefault());
   for (const id of ["from", "to"]) $(id).addEventListener("change", () => morph(true));

@@ -214,18 +214,13 @@ def expected(tiny_run) -> dict[tuple, np.ndarray]:
     vae, found = Run.open(tiny_run).load_model(), {}
     for count in (10, 23):
         sample = vae.sample(portable.seeds(count, 6))
-        means, draws = (
-            pictures.tile(part.numpy(), 10 if count == 10 else None, gap=1) for part in (sample.means, sample.images)
-        )
-        sheets = [means, np.ones((3, *means.shape[1:]), np.float32), draws]
-        for more, parts in (((), sheets), (("--means",), sheets[:1])):
-            picture = np.rint(255 * pictures.enlarge(np.concatenate(parts))).astype(int)[..., 0]
-            found[count, *more] = picture
+        for more, images in (((), sample.means), (("--draws",), sample.images)):
+            found[count, *more] = pictures.sheet(images.numpy()).astype(int)[..., 0]
     return found
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize(("count", "more"), [(10, ()), (23, ("--means",))])
+@pytest.mark.parametrize(("count", "more"), [(10, ("--draws",)), (23, ())])
 def test_one_seed_draws_one_picture_from_everything(call, exported, tiny_run, expected, tmp_path, source, count, more):
     found = drawn(call, tmp_path, SOURCES[source](exported, tiny_run), "-n", count, "--seed", 6, *more)
     picture = expected[count, *more]

@@ -12,14 +12,14 @@ from PIL import Image
 SAVED_MODELS = Path(__file__).parents[2] / "saved_models"
 
 
-def test_sample_draws_means_above_binary_draws(call, run, tmp_path):
-    status, out, _ = call("sample", run, "-n", 10, "-o", "new/samples.png")
-    assert status == 0
-    assert out.strip() == "new/samples.png"
-    picture = np.asarray(Image.open(tmp_path / "new" / "samples.png"))
-    lower = picture[picture.shape[0] // 2 + 8 :]
-    assert set(np.unique(lower)) <= {0, 255}
-    assert len(np.unique(picture[: picture.shape[0] // 2 - 8])) > 10
+def test_sample_shows_means_and_with_an_option_binary_draws(call, run, tmp_path):
+    for name, options in (("new/means.png", ()), ("new/draws.png", ("--draws",))):
+        status, out, _ = call("sample", run, "-n", 10, *options, "-o", name)
+        assert (status, out.strip()) == (0, name)
+    means, draws = (np.asarray(Image.open(tmp_path / "new" / f"{name}.png")) for name in ("means", "draws"))
+    assert means.shape == draws.shape
+    assert len(np.unique(means)) > 10
+    assert set(np.unique(draws)) == {0, 255}
 
 
 def test_sample_is_the_same_for_the_same_seed(call, run, tmp_path):

@@ -12,10 +12,13 @@ import pytest
 from exports import without
 from PIL import Image
 from small_models import built
+from web_pages import lively
 
 from kvae import export, runtime
+from kvae.export import sample_script
 from kvae.internal import pictures
 from kvae.noise import portable
+from kvae.runtime import pretrained
 
 pytestmark = pytest.mark.usefixtures("quick_exports")
 
@@ -43,38 +46,61 @@ def alone(folder: Path, *arguments: object) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def colour(tmp_path_factory) -> Path:
     """A bundle of a model of colour pictures."""
-    vae = built((7, 8, 3), latent_dim=5, hidden_units=(8,), likelihood="continuous_bernoulli")
+    vae = lively(built((7, 8, 3), latent_dim=5, hidden_units=(8,), likelihood="continuous_bernoulli"))
     folder = tmp_path_factory.mktemp("colour") / "bundle"
     export.bundle(vae, folder, formats=["tflite"], variants=["float32", "float16"])
     return folder
 
 
-def pixels(sheet: np.ndarray) -> np.ndarray:
-    """A sheet of numbers in [0, 1] as bytes."""
-    return np.rint(255 * sheet).astype(np.uint8)
+def pixels(path: Path) -> tuple[str, np.ndarray]:
+    """The mode of a PNG file, and its pixels."""
+    with Image.open(path) as picture:
+        return picture.mode, np.asarray(picture)
 
 
-@pytest.mark.parametrize(
-    ("name", "count", "more"),
-    [
-        ("lite", 1, []),
-        ("colour", 23, []),
-        pytest.param("lite", 10, ["--means"], marks=pytest.mark.slow),
-        pytest.param("lite", 11, [], marks=pytest.mark.slow),
-        pytest.param("colour", 10, ["--means"], marks=pytest.mark.slow),
-    ],
-)
-def test_sample_py_draws_what_the_runtime_draws(request, tmp_path, name, count, more):
+@pytest.mark.parametrize(("name", "count", "kind"), [("lite", 1, "draws"), ("colour", 23, "means")])
+def test_sample_py_draws_without_kvae_what_the_runtime_draws(request, tmp_path, name, count, kind):
     folder = request.getfixturevalue(name)
-    result = alone(folder, "-n", count, "--seed", 4, "-o", tmp_path / "drawn.png", *more)
+    result = alone(folder, "-n", count, "--seed", 4, "-o", tmp_path / "drawn.png", f"--{kind}")
     assert (result.returncode, result.stdout.strip()) == (0, str(tmp_path / "drawn.png")), result.stderr
-    drawn = runtime.load(folder).sample(portable.seeds(count, 4))
-    images = drawn.means if more else drawn.images / np.float32(255)
-    expected = pixels(pictures.tile(images, count if count <= 10 else None, gap=1))
-    with Image.open(tmp_path / "drawn.png") as picture:
-        assert picture.mode == ("L" if images.shape[-1] == 1 else "RGB")
-        found = np.asarray(picture)
+    drawn = runtime.load(folder).sample(runtime.seeds(count, 4))
+    expected = runtime.sheet(drawn.means if kind == "means" else drawn.images)
+    mode, found = pixels(tmp_path / "drawn.png")
+    assert mode == ("L" if expected.shape[-1] == 1 else "RGB")
     np.testing.assert_array_equal(found.reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("options", [(), ("--draws",), ("--draws", "--means")], ids=" ".join)
+@pytest.mark.parametrize("count", [1, 5, 64])
+@pytest.mark.parametrize("name", ["lite", "colour"])
+def test_one_seed_is_one_picture_of_kvae_sample_sample_py_and_python(
+    call, request, monkeypatch, tmp_path, name, count, options
+):
+    folder = request.getfixturevalue(name)
+    arguments = ("-n", str(count), "--seed", "1", *options, "-o")
+    assert call("sample", folder, *arguments, "command.png")[0] == 0
+    monkeypatch.setattr(sys, "argv", ["sample.py", *arguments, "script.png"])
+    runpy.run_path(str(folder / "sample.py"), run_name="__main__")
+    drawn = runtime.load(folder).sample(runtime.seeds(count, seed=1))
+    images = drawn.images if options == ("--draws",) else drawn.means
+    runtime.save_picture("python.png", runtime.sheet(images))
+    mode, expected = pixels(tmp_path / "python.png")
+    assert np.ptp(expected) > 20
+    for path in (tmp_path / "command.png", tmp_path / "script.png"):
+        assert pixels(path)[0] == mode
+        np.testing.assert_array_equal(pixels(path)[1], expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (6, 5), (28, 28), (24, 32), (64, 48), (200, 3), (400, 400)])
+def test_the_layout_of_sample_py_is_that_of_kvae(size):
+    for count in (*range(1, 130), 400, 2500, 10_000):
+        assert sample_script.layout(count, *size) == pictures.layout(count, *size)
+
+
+@pytest.mark.parametrize("model", pretrained.NAMES)
+def test_the_pretrained_bundles_have_this_script(model):
+    script = Path(sample_script.__file__).read_bytes()
+    assert (pretrained.CLONE / model / "bundle" / "sample.py").read_bytes() == script
 
 
 def test_sample_py_uses_the_decoder_that_was_asked_for(colour, lite, tmp_path):
@@ -93,8 +119,6 @@ def test_sample_py_uses_another_variant_where_float32_was_left_out(colour, tmp_p
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 12345, 2**30, 2**31 - 1])
 def test_the_seeds_of_sample_py_are_those_of_kvae(seed):
-    from kvae.export import sample_script
-
     np.testing.assert_array_equal(sample_script.image_seeds(1000, seed), portable.seeds(1000, seed))
 
 

@@ -36,6 +36,7 @@ MODELS = {
     "colour": lambda: lively(
         built((7, 5, 3), encoder=conv_encoder(3), likelihood="gaussian"),
     ),
+    "colour_plane": lambda: lively(built((7, 5, 3), latent_dim=2, hidden_units=(8,), likelihood="gaussian")),
     "conv": lambda: lively(built((6, 5, 1), encoder=conv_encoder(2))),
     "layers": lambda: sequential(
         L.Dense(3 * 2 * 4, "silu"),

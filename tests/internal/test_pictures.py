@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from kvae.internal.errors import UserError
-from kvae.internal.pictures import as_images, save_picture, tile
+from kvae.internal.pictures import as_images, layout, save_picture, sheet, tile
 
 
 def flat(*values: float, shape: tuple[int, ...] = (1, 1, 1)) -> np.ndarray:
@@ -24,7 +24,7 @@ def test_grey_and_coloured_pictures_are_written(picture, tmp_path):
 
 @pytest.mark.parametrize("picture", [np.zeros((2, 4, 4, 1)), np.zeros((4, 4, 2)), np.zeros(4), np.full((4, 4), "a")])
 def test_what_is_no_picture_is_refused(picture, tmp_path):
-    with pytest.raises(UserError, match=r"Expected a picture .* To arrange several images .*tile\(images\)"):
+    with pytest.raises(UserError, match=r"Expected a picture .* To arrange several images .*sheet\(images\)"):
         save_picture(tmp_path / "a.png", picture)
     assert not list(tmp_path.iterdir())
 
@@ -107,6 +107,52 @@ def test_a_sheet_of_fifty_by_fifty_digits_has_1400_by_1400_pixels():
 def test_what_cannot_be_laid_out_is_refused(shape, columns, message):
     with pytest.raises(UserError, match=message):
         tile(np.zeros(shape), columns)
+
+
+# --- sheet
+
+
+@pytest.mark.parametrize(
+    ("count", "height", "width", "columns", "enlargement"),
+    [
+        (1, 28, 28, 1, 4),
+        (5, 28, 28, 5, 4),
+        (10, 28, 28, 5, 4),
+        (11, 28, 28, 4, 4),
+        (64, 28, 28, 8, 4),
+        (100, 28, 28, 10, 4),
+        (101, 28, 28, 11, 3),
+        (400, 28, 28, 20, 2),
+        (2500, 28, 28, 50, 1),
+        (10, 24, 32, 5, 4),
+        (10, 64, 48, 5, 2),
+        (10, 200, 200, 5, 1),
+        (10, 8, 8, 5, 16),
+        (3, 1, 1, 3, 128),
+    ],
+)
+def test_small_images_are_enlarged_by_a_whole_number_and_large_ones_are_not(count, height, width, columns, enlargement):
+    assert layout(count, height, width) == (columns, enlargement)
+
+
+def test_a_sheet_is_the_images_with_white_gaps_enlarged():
+    images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1) * 40
+    rows = [[0, 255, 40, 255, 80, 255, 120, 255, 160], [255] * 9, [200, *[255] * 8]]
+    enlarged = np.array(rows, np.uint8).repeat(128, axis=0).repeat(128, axis=1)
+    np.testing.assert_array_equal(sheet(images)[..., 0], enlarged)
+
+
+def test_a_sheet_rounds_values_as_a_saved_picture_does(tmp_path):
+    values = np.linspace(-0.1, 1.1, 200, dtype=np.float32).reshape(1, 10, 20)
+    save_picture(tmp_path / "a.png", values[0])
+    with Image.open(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(sheet(values)[::6, ::6, 0], np.asarray(image))
+
+
+@pytest.mark.parametrize(("shape", "message"), [((0, 4, 4), "at least one image"), ((4, 4), "images of shape")])
+def test_a_sheet_of_nothing_is_refused(shape, message):
+    with pytest.raises(UserError, match=message):
+        sheet(np.zeros(shape))
 
 
 # --- save_picture

@@ -246,4 +246,4 @@ def test_a_model_of_images_without_channel_axis_completes_and_samples(x, tmp_pat
     command = [sys.executable, str(tmp_path / "bundle" / "sample.py"), "-n", "4", "-o", str(tmp_path / "samples.png")]
     subprocess.run(command, check=True, capture_output=True)
     with Image.open(tmp_path / "samples.png") as picture:
-        assert picture.size == (4 * 6 - 1, 6)  # four images of 6 x 5 in a row, one pixel apart
+        assert picture.size == (21 * (4 * 6 - 1), 21 * 6)  # four images of 6 x 5 in a row, one pixel apart, enlarged

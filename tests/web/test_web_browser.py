@@ -14,8 +14,7 @@ import pytest
 from PIL import Image
 from web_pages import MODELS, expected_samples, write_page
 
-from kvae.internal.pictures import as_bytes
-from kvae.noise import portable
+from kvae.internal.pictures import as_bytes, layout, sheet
 from kvae.runtime.web import WebDecoder
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -101,10 +100,16 @@ def asked(page, count, seed):
     return np.frombuffer(z, "<f4").reshape(count, -1), np.frombuffer(draws, np.uint8).reshape(count, -1)
 
 
+def pixels(file):
+    """The content of a picture file, `[H, W, 3]`."""
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB"))
+
+
 def picture(page, selector):
     """The bytes of a canvas, `[H, W, 3]`."""
     url = page.evaluate("(selector) => document.querySelector(selector).toDataURL()", selector)
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB"))
+    return pixels(io.BytesIO(base64.b64decode(url.split(",")[1])))
 
 
 def box_of(page, selector):
@@ -128,19 +133,45 @@ def test_the_images_of_10000_seeds_are_those_of_numpy(visit, files, name, varian
     assert (draws != expected.images.reshape(draws.shape)).sum() <= 1 + 5e-6 * draws.size
 
 
-def test_the_sheet_is_the_picture_of_kvae_sample_and_can_be_saved(visit, files, tmp_path):
-    path = files("mlp", "web_float32")
+@pytest.mark.parametrize("name", ["mlp", "colour"])
+@pytest.mark.parametrize("count", [1, 5, 64])
+def test_the_sheet_is_the_picture_of_kvae_sample_and_can_be_saved(call, visit, files, tmp_path, name, count):
+    path = files(name, "web_float32")
     page = visit(path)
-    page.fill("#seed", "11")
-    page.fill("#count", "13")
+    page.fill("#seed", "1")
+    page.fill("#count", str(count))
     page.click("text=Make them")
-    page.wait_for_selector("text=13 pictures of seed 11.")
-    sheet = WebDecoder(path).sample(portable.seeds(13, 11)).sheet()
-    assert np.abs(picture(page, "#sheet").astype(int) - sheet).max() <= 1  # a grey between two levels
-    with page.expect_download() as download:
-        page.click("text=Save as PNG")
-    download.value.save_as(tmp_path / "samples.png")
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "samples.png").convert("RGB")), picture(page, "#sheet"))
+    page.wait_for_selector(f"text={'One picture' if count == 1 else f'{count} pictures'} of seed 1.")
+    assert page.is_checked("#means")
+    for kind in ("means", "draw"):
+        if kind == "draw":
+            page.check("#draws")
+        shown = picture(page, "#sheet")
+        made = np.array(page.evaluate(f"samples.map((each) => Array.from(each.{kind}))"), np.uint8)
+        images = made.reshape(count, *page.evaluate("model.image_shape"))
+        assert np.array_equal(shown, sheet(images).repeat(1 if images.shape[-1] == 3 else 3, axis=-1))
+        assert call("sample", path, "-n", count, "--seed", 1, *(["--draws"] * (kind == "draw")), "-o", "a.png")[0] == 0
+        command = pixels(tmp_path / "a.png")
+        # Means in float32 differ by about 1e-7 between JavaScript and NumPy, so few of them round to another level.
+        assert shown.shape == command.shape
+        assert (shown != command).mean() < 0.005
+        with page.expect_download() as download:
+            page.click("text=Save as PNG")
+        download.value.save_as(tmp_path / "samples.png")
+        assert np.array_equal(pixels(tmp_path / "samples.png"), shown)
+
+
+def test_the_layout_of_the_page_is_that_of_kvae(visit, files):
+    page, counts = visit(files("mlp")), [*range(1, 130), 400]
+    for size in ((1, 1), (6, 5), (28, 28), (24, 32), (64, 48), (200, 3), (400, 400)):
+        found = page.evaluate(
+            """([counts, [height, width]]) => counts.map((count) => {
+              const { columns, enlargement } = layoutOf(count, height, width);
+              return [columns, enlargement];
+            })""",
+            [counts, size],
+        )
+        assert found == [list(layout(count, *size)) for count in counts]
 
 
 def test_dragging_and_the_arrow_keys_decode_where_they_go(visit, files):
@@ -189,6 +220,17 @@ def test_a_class_can_be_shown_alone(visit, files):
     middle = int(page.evaluate('toScreen([0, 0], $("plane").width)[0]'))
     assert (both[:, : middle - 20] != one[:, : middle - 20]).any()
     assert np.array_equal(both[:, middle + 20 :], one[:, middle + 20 :])
+
+
+def test_pictures_fill_the_plane_and_keep_their_colours_behind_the_dots(visit, files):
+    page = visit(files("colour_plane"))
+    with_dots = picture(page, "#plane")
+    page.uncheck("#show-points")
+    page.wait_for_timeout(200)
+    alone = picture(page, "#plane")
+    assert (with_dots != alone).any(axis=-1).mean() < 0.2  # only where there are dots
+    assert (alone == 255).all(axis=-1).mean() < 0.02  # the colour of the paper between pictures
+    assert np.ptp(alone, axis=-1).max() > 20
 
 
 def test_a_model_of_more_dimensions_has_sliders_in_the_order_of_kl_and_no_plane(visit, files):

@@ -1,8 +1,9 @@
 """Draws images with the decoder in the folder of this file. It needs only numpy and ai-edge-litert, and not kvae.
 
-    python sample.py -n 64 --seed 1 -o samples.png [--means] [--model decoder_int8.tflite]
+    python sample.py -n 64 --seed 1 -o samples.png [--draws] [--model decoder_int8.tflite]
 
-With the same seed, the images are those of `kvae sample BUNDLE -n 64 --seed 1`.
+With the same options, the pixels of the picture are those of `kvae sample BUNDLE -n 64 --seed 1`. It shows the mean of
+every pixel. With --draws, every pixel is drawn by itself, independently of its neighbours, so the images look noisy.
 """
 
 import argparse
@@ -40,16 +41,30 @@ def image_seeds(count: int, seed: int) -> np.ndarray:
     return mix((np.arange(count, dtype=np.int64) * golden % 2**32).astype(np.uint32) ^ key).view(np.int32)
 
 
+def as_bytes(means: np.ndarray) -> np.ndarray:
+    """Means, which are float32 in [0, 1], as uint8."""
+    return np.rint(np.clip(means, 0, 1) * np.float32(255)).astype(np.uint8)
+
+
+def layout(count: int, height: int, width: int) -> tuple[int, int]:
+    """The number of columns, and of times that every pixel is repeated: the same as `kvae.runtime.sheet` has."""
+    columns = min(count, 5) if count <= 10 else math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    longest = max(rows * (height + 1), columns * (width + 1)) - 1
+    return columns, max(1, min(128 // max(height, width), 1200 // longest))
+
+
 def sheet(images: np.ndarray) -> np.ndarray:
-    """Images [n, H, W(, C)] uint8 in rows, one white pixel apart: [rows * (H + 1) - 1, columns * (W + 1) - 1, C]."""
+    """Images [n, H, W(, C)] uint8 in rows, one white pixel apart, enlarged: [height, width, C]."""
     images = images[..., None] if images.ndim == 3 else images
     count, height, width, channels = images.shape
-    columns = count if count <= 10 else math.ceil(math.sqrt(count))
+    columns, enlargement = layout(count, height, width)
     rows = math.ceil(count / columns)
     cells = np.full((rows * columns, height + 1, width + 1, channels), 255, np.uint8)
     cells[:count, :height, :width] = images
     picture = cells.reshape(rows, columns, height + 1, width + 1, channels).swapaxes(1, 2)
-    return picture.reshape(rows * (height + 1), columns * (width + 1), channels)[:-1, :-1]
+    picture = picture.reshape(rows * (height + 1), columns * (width + 1), channels)[:-1, :-1]
+    return picture.repeat(enlargement, axis=0).repeat(enlargement, axis=1)
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -82,6 +97,10 @@ def read(model: pathlib.Path) -> bytes:
         fail(f"could not load {model}: {error}")
     if content[4:8] != b"TFL3" or stated not in (None, hashlib.sha256(content).hexdigest()):
         fail(f"could not load {model}: it is damaged, or not a .tflite file")
+    if stated is None:
+        print(
+            f"sample.py: no model_card.json states the SHA-256 of {model.name}: damage is not noticed", file=sys.stderr
+        )
     return content
 
 
@@ -119,12 +138,15 @@ def fail(message: str) -> NoReturn:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    about = (__doc__ or "").split("\n\n")
+    parser = argparse.ArgumentParser(description=about[0], epilog=about[-1])
     parser.error = fail  # type: ignore[method-assign]
     parser.add_argument("-n", dest="count", type=int, default=10, help="the number of images")
     parser.add_argument("--seed", type=int, default=0, help="the seed of the images, from 0 to 2147483647")
     parser.add_argument("-o", dest="output", type=pathlib.Path, default=pathlib.Path("samples.png"), help="a PNG file")
-    parser.add_argument("--means", action="store_true", help="show the grey means in place of draws")
+    parser.set_defaults(draws=False)
+    parser.add_argument("--means", dest="draws", action="store_false", help="show the mean of every pixel: the default")
+    parser.add_argument("--draws", action="store_true", help="show a draw of every pixel, which looks noisy")
     parser.add_argument(
         "--condition", help="the condition of all images, for a conditional model: numbers separated by commas"
     )
@@ -154,7 +176,7 @@ def main() -> None:
             fail(f"could not draw with {model}: {' '.join(str(error).split())}")
         if not np.isfinite(drawn["means"]).all():
             fail(f"could not draw with {model}: its means are not finite numbers, so it is damaged or diverged")
-        images.append(np.rint(255 * drawn["means"]).astype(np.uint8) if given.means else drawn["images"])
+        images.append(drawn["images"] if given.draws else as_bytes(drawn["means"]))
     write(given.output, png(sheet(np.concatenate(images))))
     print(given.output)
 
