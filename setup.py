@@ -102,7 +102,7 @@ setup(
         "rich>=13.9,<16",
     ],
     extras_require={
-        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.17"],
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.21", "tf2onnx>=1.17"],
         "tensorboard": ["tensorboard>=2.18"],
         "test": [
             "pytest>=8.3",
