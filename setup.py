@@ -110,6 +110,7 @@ setup(
             "hypothesis>=6.120",
             "scipy>=1.14",
             "mpmath>=1.3",
+            "pyyaml>=6",  # reads the metadata in README.md of a bundle
             "playwright>=1.45",  # drives Chromium, which the tests of the web page skip without
             "kvae[onnx,tensorboard]",
         ],
