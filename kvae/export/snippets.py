@@ -62,8 +62,8 @@ _PROGRAMS: tuple[tuple[_Program, ...], ...] = (
             "kotlin",
             "Decoder.kt",
             SMALL,
-            "Compiled by the tests of kvae with declarations of the classes of Android and LiteRT that it uses, and run "
-            "with outputs that LiteRT computed elsewhere. It was not run on a device.",
+            "Compiled by the tests of kvae against stand-ins of the classes of Android and LiteRT, which answer with "
+            "outputs that LiteRT has computed; it was not run on a device.",
         ),
     ),
     (
@@ -72,8 +72,7 @@ _PROGRAMS: tuple[tuple[_Program, ...], ...] = (
             "swift",
             "Decoder.swift",
             SMALL,
-            "Not compiled: it was written after the source of TensorFlowLiteSwift, and the tests of kvae compare only the "
-            "names in it with those in the file.",
+            "Not compiled: the tests of kvae only compare the names of files, signatures, inputs and outputs.",
         ),
     ),
     (
@@ -82,7 +81,8 @@ _PROGRAMS: tuple[tuple[_Program, ...], ...] = (
             "cpp",
             "draw.cpp",
             EXACT,
-            "Compiled and run with TensorFlow Lite 2.14.1.",
+            "Compiled and run with TensorFlow Lite 2.14.1 of Debian. Where it is not installed, the tests of kvae use "
+            "a stand-in, which answers with outputs that LiteRT has computed.",
         ),
     ),
     (
@@ -114,7 +114,7 @@ def render(facts: Facts) -> list[Snippet]:
 
 
 def example_condition(shape: tuple[int, ...]) -> np.ndarray:
-    """The condition that the programs pass, `[1, *shape]` float32: 1 and then zeros, which is class 0 of a one-hot label."""
+    """The condition that the programs pass, `[1, *shape]` float32: 1 and then zeros, class 0 of a one-hot label."""
     condition = np.zeros((1, *shape), np.float32)
     condition.flat[0] = 1
     return condition
@@ -138,6 +138,7 @@ def _filled(program: _Program, facts: Facts, height: int, width: int, channels: 
         "WIDTH": width,
         "CHANNELS": channels,
         "LATENT": facts.latent_dim,
+        "DECODED": facts.decoded,
         "SEED": facts.seed,
         "Z": ", ".join(numbers),
         "Z_FLOAT": ", ".join(f"{value}f" for value in numbers),

@@ -1,5 +1,5 @@
-// Needs TensorFlow Lite with its headers. With the Debian package libtensorflow-lite-dev:
-// g++ -std=c++17 draw.cpp -ltensorflow-lite -o draw && ./draw
+// Needs the library TensorFlow Lite (LiteRT) and its headers, for example from its CMake target tensorflow-lite. With
+// the package libtensorflow-lite-dev of Debian: g++ -std=c++17 draw.cpp -ltensorflow-lite -o draw && ./draw
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
