@@ -129,7 +129,7 @@ def card(
         "image_shape": list(decoder.image_shape),
         "condition_shape": None if shape is None else list(shape),
     }
-    tree = {
+    tree: dict[str, Any] = {
         "format": cards.VERSION,
         "name": Unknown(CHOSEN),
         "description": Unknown(CHOSEN),
@@ -143,7 +143,7 @@ def card(
             name: _variant(name, report, stated["variants"][name], exact, against_keras=vae is not None)
             for name, report in reports.items()
         },
-        "tolerances": {name: tree for name in reports if (tree := _tolerance(name, exact))},
+        "tolerances": {name: limits for name in reports if (limits := _tolerance(name, exact))},
     }
     if "interface" in stated:  # cards of kvae 0.3.0 before it had README.md do not have these
         tree |= {

@@ -355,9 +355,9 @@ def _reference_z(results: list[Result], *, exact: bool) -> Check:
 def _preview(folder: Path, card: dict[str, Any], decoders: Mapping[str, Any], conditions: Any) -> Iterator[Check]:
     """Checks that the preview shows what its decoder draws, if this is there."""
     stated = preview.entry(card["variants"], next(iter(decoders.values())).image_shape)
-    name = None if stated is None else stated["variant"]
-    if stated is None or name not in decoders:
+    if stated is None or stated["variant"] not in decoders:
         return
+    name = str(stated["variant"])
     try:
         differing = preview.difference(folder, stated, decoders[name], conditions)
     except UserError as error:
