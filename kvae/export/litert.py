@@ -141,7 +141,7 @@ def describe(variant: str, decoder: LiteRTDecoder) -> dict[str, Any]:
     return {
         "purpose": PURPOSES[variant],
         "least_runtime": {"TensorFlow Lite": version or None, "LiteRT": "1.0.1" if is_old else None},
-        "least_runtime_is": "what the file states, min_runtime_version; LiteRT 1.0.1 followed TensorFlow Lite 2.17",
+        "least_runtime_is": "what the file states (min_runtime_version); LiteRT 1.0.1 runs files of version 2.17",
         "signatures": [entry.signatureKey.decode("utf-8", "replace") for entry in model.signatureDefs],
     }
 

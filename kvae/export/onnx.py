@@ -79,7 +79,7 @@ def describe(variant: str, decoder: OnnxDecoder) -> dict[str, Any]:
     return {
         "purpose": "ONNX Runtime on computers, on phones and in browsers",
         "least_runtime": {"ONNX Runtime": LEAST_VERSION},
-        "least_runtime_is": f"the oldest version tried that can run it, whose opset is {OPSET}",
+        "least_runtime_is": f"the oldest that ran such a file when it was tried; its opset is {OPSET}",
         "signatures": list(NAMES),
         "names": decoder.names,
     }

@@ -136,7 +136,7 @@ def _interface(card: Mapping[str, Any]) -> Iterable[str]:
             side.removesuffix("s"),
             f"`{each['name']}`",
             f"{each['dtype']} [{', '.join(map(str, each['shape']))}]",
-            ", ".join([*each["axes"], *([each["channels"]] if each.get("channels") else [])]),
+            ", ".join(each["axes"]) + (f"; {each['channels']}" if each.get("channels") else ""),
             "any" if each["range"] is None else " to ".join(map(str, each["range"])),
             escaped(each["meaning"]),
         ]

@@ -91,7 +91,7 @@ def test_texts_of_users_are_neither_markup_nor_metadata(lite, text):
     (index,) = found["model-index"]
     assert (index["name"], found["license_name"]) == (line, line)
     assert index["results"][0]["dataset"] == {"name": line, "type": line}
-    assert index["results"][0]["metrics"][0]["args"][line.replace("_", " ")] == line
+    assert index["results"][0]["metrics"][0]["args"][" ".join(line.replace("_", " ").split())] == line
     page = html_of(content)
     escaped = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
     assert f"<h1>{escaped}</h1>" in page
