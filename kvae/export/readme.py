@@ -99,7 +99,8 @@ def _files(card: Mapping[str, Any]) -> Iterable[str]:
     yield _table(headings, rows)
     yield "\n".join(f"- {note}" for note in _notes(card))
     if any(report["format"] == "tflite" for report in reports.values()):
-        command = "" if card["model"]["condition_shape"] else ": `python sample.py -n 64 --seed 1 --means`"
+        takes_condition = card["model"]["condition_shape"] is not None
+        command = "" if takes_condition else ": `python sample.py -n 64 --seed 1 --means`"
         yield f"`sample.py` draws images with the `.tflite` files, and needs only numpy and ai-edge-litert{command}."
     yield (
         "`model_card.json` states all of this for programs, with the signatures and the SHA-256 of every file. "

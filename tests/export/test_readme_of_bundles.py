@@ -159,10 +159,12 @@ def test_a_format_of_a_user_needs_no_description(lite):
     assert "Least version" not in text
 
 
-def test_a_conditional_model_has_no_command_that_lacks_its_condition(lite):
+@pytest.mark.parametrize("shape", [[], [5]])
+def test_a_conditional_model_has_no_command_that_lacks_its_condition(lite, shape):
     card = cards.read_card(lite)
-    card["model"]["condition_shape"] = [5]
+    card["model"]["condition_shape"] = shape
     text = readme.render(card, Z)
     assert "kvae sample" not in text
+    assert "python sample.py" not in text
     assert "and a condition" in text
     assert "pipeline_tag" not in metadata_of(text)
