@@ -102,7 +102,7 @@ setup(
         "rich>=13.9,<16",
     ],
     extras_require={
-        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.17"],
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.21", "tf2onnx>=1.17"],
         "tensorboard": ["tensorboard>=2.18"],
         "test": [
             "pytest>=8.3",
@@ -110,6 +110,7 @@ setup(
             "hypothesis>=6.120",
             "scipy>=1.14",
             "mpmath>=1.3",
+            "pyyaml>=6",  # reads the metadata in README.md of a bundle
             "playwright>=1.45",  # drives Chromium, which the tests of the web page skip without
             "kvae[onnx,tensorboard]",
         ],

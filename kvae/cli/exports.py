@@ -50,6 +50,14 @@ MOST = 10_000  # the largest number of images in one picture
 )
 @click.option("--no-evaluation", is_flag=True, help="Do not measure the change of the test ELBO, which needs the data.")
 @click.option(
+    "--licence", metavar="TEXT", help="Licence of the model for its card, e.g. CC-BY-4.0.  [default: it is not stated]"
+)
+@click.option(
+    "--data-licence",
+    metavar="TEXT",
+    help="Licence of the data for the card.  [default: that of MNIST or Fashion-MNIST; of others it is not stated]",
+)
+@click.option(
     "--quick",
     is_flag=True,
     help="Compare a tenth of the samples, measure times with 1 thread alone, and do not measure the change of the test "
@@ -65,14 +73,17 @@ def export(
     overwrite: bool,
     tolerances: tuple[str, ...],
     no_evaluation: bool,
+    licence: str | None,
+    data_licence: str | None,
     quick: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
     """Export a run as SavedModel and .tflite decoders.
 
-    They are written into a bundle, a folder with a model card and a script that draws images. Each step is printed
-    as it begins. With --quiet, only this folder is printed.
+    They are written into a bundle, a folder with a model card, a script that draws images, and README.md, which says
+    which file is for what and has code for apps. Each step is printed as it begins. With --quiet, only this folder is
+    printed.
     """
     from kvae.runtime import cards
     from kvae.training.runs import Run
@@ -88,7 +99,7 @@ def export(
 
     folder = trained.bundle if out is None else out
     chosen = None if formats is None else _names(formats)
-    exports.check_options(folder, chosen, _names(variants), limits, overwrite)
+    exports.check_options(folder, chosen, _names(variants), limits, overwrite, licence, data_licence)
     data = None
     if not no_evaluation:
         try:
@@ -104,6 +115,8 @@ def export(
             variants=_names(variants),
             tolerances=limits,
             overwrite=overwrite,
+            licence=licence,
+            data_licence=data_licence,
             quick=quick,
             verbose=verbose,
             **({"test": None} if quick else {}),
@@ -113,6 +126,7 @@ def export(
         return
     if not quiet:
         print_variants(card)
+        say("README.md in the bundle says which file is for what, and has code that draws images with them.")
     say(folder)
 
 
@@ -215,6 +229,8 @@ def print_variants(card: dict[str, Any]) -> None:
     """Prints the parity report of a model card as a table of at most 100 columns, with its protocol."""
     from rich.table import Table
 
+    from kvae.training import wording
+
     table = Table(title=None, pad_edge=False)
     pixels = next(iter(card["variants"].values()))["pixels"]
     changes = {name: report.get("elbo_change") for name, report in card["variants"].items()}
@@ -251,15 +267,10 @@ def print_variants(card: dict[str, Any]) -> None:
     print_table(table)
     say(
         f"A mean is that of a pixel, from 0 to 1. Differing pixels: of {pixels:,} that were drawn with the same seeds.",
-        f"Errors: {_in_words(card['protocol']['parity'])}.",
+        f"Errors: {wording.of_comparison(card['protocol']['parity'])}.",
         f"Times and memory: with 1 thread on {card['protocol']['costs'].partition(';')[0]}; the start is that of a new "
         "process.",
     )
-
-
-def _in_words(protocol: str) -> str:
-    """The text of a model card about its comparison, whose words cards of earlier versions have as well."""
-    return protocol.replace("elbo_change", "change of the test ELBO").replace("per example", "per image")
 
 
 def write_samples(

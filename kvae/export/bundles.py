@@ -5,7 +5,10 @@ bundle/
   saved_model_decoder/   only decode and sample; on request
   decoder.tflite         float32; likewise decoder_float16.tflite and decoder_int8.tflite
   decoder.onnx           for ONNX Runtime; on request
-  model_card.json        a description of the model, its metrics, the parity report and the SHA-256 of each file
+  model_card.json        a description of the model and its inputs and outputs, its metrics, the parity report, the
+                         licences and the SHA-256 of each file
+  README.md              the model card for people and model hubs: which file is for what, and code that draws images
+  preview.png            the means of images that `kvae sample` draws
   sample.py              a stand-alone script that needs only numpy and ai-edge-litert
   web/index.html         a web page with int8 weights, which needs no network; index_float32.html on request
 """
@@ -18,11 +21,12 @@ from typing import Any
 
 from kvae import runtime, training
 from kvae.data import Data
-from kvae.export import endpoints, litert, parity, statements, steps
-from kvae.export.formats import Plan, find, plan, possible, write
+from kvae.export import endpoints, interface, licences, litert, parity, preview, readme, snippets, statements, steps
+from kvae.export.formats import Plan, describe, find, plan, possible, write
 from kvae.export.web import POINTS, About
 from kvae.internal import files, replacing, sealed
 from kvae.internal.errors import UserError
+from kvae.model import likelihoods, sampling
 from kvae.model.vae import VAE
 from kvae.plotting.subject import Subject
 from kvae.runtime import cards
@@ -49,6 +53,9 @@ def bundle(
     run: Mapping[str, Any] | None = None,
     conditions: Any = None,
     about: About | None = None,
+    dataset: str | None = None,
+    licence: str | None = None,
+    data_licence: str | None = None,
     quick: bool = False,
     verbose: int = 0,
 ) -> dict[str, Any]:
@@ -74,6 +81,10 @@ def bundle(
         conditions: for a conditional model, examples `[M, ...]`. At most 100 of them are used to compare the variants
             and are written to the model card. By default those of `test`.
         about: what the web page says of the model, e.g. the encoded test images. By default its name and description.
+        dataset: the name of the data of the model, as in `kvae.data.load`, whose licence is known for some.
+        licence: the licence of the model for the model card, e.g. `CC-BY-4.0`. By default the card says that it is not
+            stated.
+        data_licence: the licence of the data. By default that of `dataset`, if it is known.
         quick: whether to compare a tenth of the samples, and to measure times with 1 thread alone. False by default.
         verbose: 0 to print nothing, which is the default; 1 for a line for each step above a bar, 2 for lines alone.
 
@@ -85,8 +96,14 @@ def bundle(
             exported, or if the error of a variant exceeds its tolerance. In all these cases nothing is written.
     """
     folder = Path(folder)
-    plans = check_options(folder, formats, variants, tolerances, overwrite)
-    facts = {"name": name, "description": description, "metrics": metrics, "run": dict(run or {})}
+    plans = check_options(folder, formats, variants, tolerances, overwrite, licence, data_licence)
+    facts = {
+        "name": name,
+        "description": description,
+        "licence": licences.entry(dataset, licence, data_licence),
+        "metrics": metrics,
+        "run": dict(run or {}),
+    }
     try:
         json.dumps(facts, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -103,11 +120,18 @@ def bundle(
     number = len({plan.format for plan in plans}) + 1 + (test is not None) + len(plans)
     with files.atomic_folder(folder, overwrite=replace) as partial, steps.told(verbose, number) as begin:
         write(vae, partial, plans, conditions, about or About(name, description), begin)
+        decoders = {
+            plan.variant: runtime.open_decoder(partial / plan.file, name=_reader(plan.format)) for plan in plans
+        }
+        reports = _report(vae, partial, plans, decoders, test, conditions, quick, begin)
         card = {
-            **_card(vae, facts, conditions, quick),
-            "variants": _report(vae, partial, plans, test, conditions, quick, begin),
+            **_card(vae, facts, reports, conditions, quick),
+            "variants": reports,
             "tolerances": {plan.variant: dict(plan.tolerance) for plan in plans},
         }
+        if card["preview"] is not None:
+            preview.write(partial, card["preview"], decoders[card["preview"]["variant"]], conditions)
+        (partial / readme.FILE).write_text(readme.render(card, _first_z(vae)), encoding="utf-8")
         written = sorted(path for path in partial.rglob("*") if path.is_file())
         card["files"] = {
             path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": files.digest(path)}
@@ -118,7 +142,13 @@ def bundle(
 
 
 def check_options(
-    folder: Path, formats: Any, variants: Any, tolerances: Mapping[str, float] | None, overwrite: bool
+    folder: Path,
+    formats: Any,
+    variants: Any,
+    tolerances: Mapping[str, float] | None,
+    overwrite: bool,
+    licence: str | None = None,
+    data_licence: str | None = None,
 ) -> list[Plan]:
     """Checks arguments of `bundle`, which has the same names, before anything slow is done.
 
@@ -128,6 +158,8 @@ def check_options(
     Raises:
         UserError: if an argument is not valid, or if the folder must not be written.
     """
+    licences.check("licence", licence)
+    licences.check("data_licence", data_licence)
     plans = plan(formats, variants, tolerances)
     replacing.check_free(folder, overwrite, noun="a bundle", strangers=cards.strangers)
     return plans
@@ -164,6 +196,7 @@ def bundle_of_run(
         description=run.config.description,
         metrics=run.evaluation() if run.finished else None,
         run=digests,
+        dataset=run.config.data.source,
         about=_about(run, vae, data),
     )
 
@@ -201,10 +234,16 @@ def _about(run: Run, vae: VAE, data: Data | None) -> About:
 
 
 def _report(
-    vae: VAE, folder: Path, plans: list[Plan], test: Any, conditions: Any, quick: bool, begin: steps.Begin
+    vae: VAE,
+    folder: Path,
+    plans: list[Plan],
+    decoders: Mapping[str, runtime.Decoder],
+    test: Any,
+    conditions: Any,
+    quick: bool,
+    begin: steps.Begin,
 ) -> dict[str, Any]:
     """The parity report of every variant; raises `UserError` if an error exceeds its tolerance."""
-    decoders = {plan.variant: runtime.open_decoder(folder / plan.file, name=_reader(plan.format)) for plan in plans}
     model = KerasDecoder(vae)
     compared = parity.counts(model.image_shape, quick=quick)
     begin(f"comparing means at {compared.latents:,} z and {compared.images:,} images with the Keras model")
@@ -224,8 +263,15 @@ def _report(
         begin(f"measuring time and memory of {entry.variant}")
         reader = _reader(entry.format)
         costs = parity.costs(folder / entry.file, reader, threads)
-        report[entry.variant] = {"file": entry.file, "format": reader, **costs, **report[entry.variant]}
+        described = describe(entry.variant, decoders[entry.variant], find(entry.format))
+        report[entry.variant] = {"file": entry.file, "format": reader, **described, **costs, **report[entry.variant]}
     return report
+
+
+def _first_z(vae: VAE) -> list[float]:
+    """The z of the first seed of the card, which the code in README.md draws."""
+    condition = None if vae.condition_shape is None else snippets.example_condition(vae.condition_shape)
+    return sampling.draw_z(vae, 1, 0, condition).numpy()[0].tolist()
 
 
 def _reader(name: str) -> str:
@@ -234,13 +280,26 @@ def _reader(name: str) -> str:
     return readers.get(id(find(name).reading), name)
 
 
-def _card(vae: VAE, facts: Mapping[str, Any], conditions: Any, quick: bool) -> dict[str, Any]:
+def _card(
+    vae: VAE, facts: Mapping[str, Any], variants: Mapping[str, Any], conditions: Any, quick: bool
+) -> dict[str, Any]:
     """The entries of the model card other than the report, the tolerances and the files."""
+    decoded = endpoints.decoded_name(vae)
     return {
         "format": cards.VERSION,
         **facts,
         "model": statements.model(vae),
-        "signatures": statements.signatures(endpoints.decoded_name(vae), vae.condition_shape),
+        "signatures": statements.signatures(decoded, vae.condition_shape),
+        "interface": interface.interface(
+            interface.names_of(variants),
+            latent_dim=vae.latent_dim,
+            image_shape=vae.image_shape,
+            condition_shape=vae.condition_shape,
+            decoded=decoded,
+            decoded_shape=vae.likelihood.parameters_shape(vae.image_shape),
+            likelihood=likelihoods.name_of(vae.likelihood),
+        ),
+        "preview": preview.entry(variants, vae.image_shape),
         "guarantee": statements.guarantee(vae.prior.exact),
         "reference": statements.reference(vae, conditions),
         "protocol": {

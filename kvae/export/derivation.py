@@ -9,7 +9,7 @@ import numpy as np
 from kvae import __version__, runtime
 from kvae.evaluation import evaluations
 from kvae.evaluation.estimate import Estimate
-from kvae.export import formats, parity, statements
+from kvae.export import formats, interface, licences, parity, preview, statements
 from kvae.export.claims import Near, Similar, Unknown, Usually, leaves
 from kvae.noise import portable
 from kvae.noise.streams import Stream
@@ -23,6 +23,7 @@ SLACK = 1.5
 ROUNDING = 1e-5
 ROUNDING_OF_MEAN = 1e-6  # of the mean of all errors
 FEW = 10  # pixels: so many may differ by rounding alone
+SENTENCES = ("meaning", "purpose", "least_runtime_is")  # of a signature or a variant
 CHOSEN = "the person who exports a model can choose it"
 
 
@@ -95,7 +96,8 @@ def card(
     *,
     vae: Any,
     decoder: Any,
-    decoded: str,
+    decoded: tuple[str, tuple[int, ...]],
+    dataset: str | None,
     exact: bool,
     reports: Mapping[str, Mapping[str, Any]],
     compared: parity.Counts,
@@ -108,16 +110,18 @@ def card(
         stated: the content of the card, which says which version of kvae wrote it and what was measured.
         vae: the model, or None for a bundle without its run.
         decoder: the decoder with which the others are compared.
-        decoded: the name of the second output of `decode`.
+        decoded: the name and the shape for one image of the second output of `decode`.
+        dataset: the name of the data of the run, or None if it is not known.
         exact: whether z are the portable random numbers themselves.
-        reports: for each variant, `bytes`, and the results of `parity.errors` with `elbo_change` if it was measured.
+        reports: for each variant, `bytes`, what `formats.describe` says of it, and the results of `parity.errors`, with
+            `elbo_change` if it was measured.
         compared: how much they compared.
         conditions: the examples of the condition in the card, or None.
         usual_conditions: those that an export takes by default, or None if they are not known.
     """
     versions = stated.get("versions")
     version = versions.get("kvae") if isinstance(versions, dict) else None
-    signatures = statements.signatures(decoded, decoder.condition_shape)
+    signatures = statements.signatures(decoded[0], decoder.condition_shape)
     shape = decoder.condition_shape
     costs = Ending(statements.COSTS) if version == __version__ else Unknown(f"kvae {version} wrote it in other words")
     facts = {
@@ -125,7 +129,7 @@ def card(
         "image_shape": list(decoder.image_shape),
         "condition_shape": None if shape is None else list(shape),
     }
-    tree = {
+    tree: dict[str, Any] = {
         "format": cards.VERSION,
         "name": Unknown(CHOSEN),
         "description": Unknown(CHOSEN),
@@ -139,9 +143,53 @@ def card(
             name: _variant(name, report, stated["variants"][name], exact, against_keras=vae is not None)
             for name, report in reports.items()
         },
-        "tolerances": {name: tree for name in reports if (tree := _tolerance(name, exact))},
+        "tolerances": {name: limits for name in reports if (limits := _tolerance(name, exact))},
     }
+    if "interface" in stated:  # cards of kvae 0.3.0 before it had README.md do not have these
+        tree |= {
+            "interface": _in_words(_interface(stated, decoder, decoded), version),
+            "licence": _licence(stated.get("licence"), dataset, version),
+            "preview": preview.entry(stated["variants"], decoder.image_shape),
+        }
+        for name, report in reports.items():
+            tree["variants"][name] |= _in_words(report["described"], version)
     return tree if version == __version__ else _only(tree, {path for path, _ in leaves(dict(stated))})
+
+
+def _interface(stated: Mapping[str, Any], decoder: Any, decoded: tuple[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The inputs and outputs, of a model with the likelihood that the card states."""
+    name, shape = decoded
+    return interface.interface(
+        interface.names_of(stated["variants"]),
+        latent_dim=decoder.latent_dim,
+        image_shape=decoder.image_shape,
+        condition_shape=decoder.condition_shape,
+        decoded=name,
+        decoded_shape=shape,
+        likelihood=stated["model"].get("likelihood"),
+    )
+
+
+def _licence(stated: Any, dataset: str | None, version: Any) -> dict[str, Any]:
+    """What a card states of licences; those of data in the table of kvae are usually as there."""
+    data = stated.get("data") if isinstance(stated, dict) else None
+    named = data.get("dataset") if isinstance(data, dict) and dataset is None else dataset
+    usual = licences.entry(named if isinstance(named, str) else None, None, None)
+    tree = {"model": Unknown(CHOSEN), "code": Text(usual["code"], version)}
+    of_data = {
+        name: Unknown(CHOSEN) if value is None else Usually(value, CHOSEN) for name, value in usual["data"].items()
+    }
+    return {**tree, "data": {**of_data, "dataset": Unknown(CHOSEN) if dataset is None else dataset}}
+
+
+def _in_words(tree: Any, version: Any) -> Any:
+    """A tree whose sentences may be those of another version of kvae."""
+    if isinstance(tree, dict):
+        return {
+            name: Text(value, version) if name in SENTENCES and isinstance(value, str) else _in_words(value, version)
+            for name, value in tree.items()
+        }
+    return [_in_words(value, version) for value in tree] if isinstance(tree, list) else tree
 
 
 def _only(tree: Any, present: set, path: tuple = ()) -> Any:

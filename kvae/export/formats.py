@@ -25,21 +25,33 @@ class Format(NamedTuple):
     default: tuple[str, ...]  # the variants that are written if none is named
     check: Callable[[Any], None] | None = None  # (vae): raises `UserError` if the format cannot hold this model
     tells: bool = False  # whether `write` takes `about`, a `kvae.export.web.About`
+    # (variant, decoder): what the model card states for those who use the file: `purpose`; `least_runtime`, the least
+    # version of each runtime, None if it is not known; `least_runtime_is`, which says how it is known; `signatures`.
+    describe: Callable[[str, Any], Mapping[str, Any]] | None = None
 
 
 FORMATS: dict[str, Format] = {
     "savedmodel": Format(
-        runtime.FORMATS["savedmodel"], savedmodel.write, {"saved_model": savedmodel.TOLERANCE}, ("saved_model",)
+        runtime.FORMATS["savedmodel"],
+        savedmodel.write,
+        {"saved_model": savedmodel.TOLERANCE},
+        ("saved_model",),
+        describe=savedmodel.describe,
     ),
     "savedmodel_decoder": Format(
         runtime.FORMATS["savedmodel"],
         savedmodel.write,
         {"saved_model_decoder": savedmodel.TOLERANCE},
         ("saved_model_decoder",),
+        describe=savedmodel.describe,
     ),
-    "tflite": Format(runtime.FORMATS["tflite"], litert.write, litert.TOLERANCES, default=litert.DEFAULT_VARIANTS),
-    "onnx": Format(runtime.FORMATS["onnx"], onnx.write, onnx.TOLERANCES, default=("onnx",)),
-    "web": Format(runtime.FORMATS["web"], web.write, web.TOLERANCES, ("web_int8",), web.check, tells=True),
+    "tflite": Format(
+        runtime.FORMATS["tflite"], litert.write, litert.TOLERANCES, litert.DEFAULT_VARIANTS, describe=litert.describe
+    ),
+    "onnx": Format(runtime.FORMATS["onnx"], onnx.write, onnx.TOLERANCES, ("onnx",), describe=onnx.describe),
+    "web": Format(
+        runtime.FORMATS["web"], web.write, web.TOLERANCES, ("web_int8",), web.check, tells=True, describe=web.describe
+    ),
 }
 DEFAULT_FORMATS = ("savedmodel", "tflite", "web")  # without those that cannot hold the model
 
@@ -104,6 +116,19 @@ def plan(formats: Any, variants: Any, tolerances: Mapping[str, float] | None) ->
 def tolerance_of(variant: str) -> Tolerance | None:
     """The default tolerance of a variant, or None if it is not a variant of kvae's formats."""
     return next((format_.tolerances[variant] for format_ in FORMATS.values() if variant in format_.tolerances), None)
+
+
+def describe(variant: str, decoder: Any, format_: Format | None = None) -> dict[str, Any]:
+    """What a model card states of the file of a variant for those who use it.
+
+    Args:
+        variant: its name.
+        decoder: its decoder.
+        format_: its format. By default that of kvae's formats which has the variant, if there is one.
+    """
+    if format_ is None:
+        format_ = next((each for each in FORMATS.values() if variant in each.tolerances), None)
+    return {} if format_ is None or format_.describe is None else dict(format_.describe(variant, decoder))
 
 
 def _names(kind: str, names: Any, valid: Iterable[str]) -> tuple[str, ...]:

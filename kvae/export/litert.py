@@ -10,14 +10,14 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from kvae.export import endpoints, parity, quantization
-from kvae.internal import files
+from kvae.internal import files, reading
 from kvae.internal.errors import UserError, unknown
 from kvae.internal.quiet_output import silenced, without_tensorflow_reports
 from kvae.internal.tensorflow import tf
 from kvae.model import sampling
 from kvae.model.vae import VAE
 from kvae.noise import portable
-from kvae.runtime.litert import VARIANTS
+from kvae.runtime.litert import VARIANTS, LiteRTDecoder
 
 DEFAULT_VARIANTS = ("float32", "float16", "int8")
 TOLERANCES = {
@@ -30,6 +30,13 @@ TOLERANCES = {
 BATCH_SIZES = (None, 1, 64)
 CALIBRATION = 1024  # latent points for examples of the layers' inputs, at least; with seed 1, and parity with seed 0
 RANGES = 256  # latent points from which the ranges of full-integer quantization are determined
+PURPOSES = {
+    "float32": "the reference: as exact as the Keras model",
+    "float16": "phones: weights in 16 bits",
+    "int8": "phones and small computers: weights of large layers in 8 bits",
+    "full_int8": "processors that compute with 8-bit numbers alone; its z and images differ from the others",
+}
+LITERT_FOLLOWS = (2, 17)  # the version of TensorFlow Lite whose files the first version of LiteRT, 1.0.1, runs
 BYTES_PER_WEIGHT = {"float32": 4, "float16": 2, "int8": 1, "full_int8": 1}
 
 
@@ -122,6 +129,21 @@ def operators(content: bytes) -> list[str]:
         custom = number == schema.BuiltinOperator.CUSTOM
         result.add(f"custom:{(code.customCode or b'').decode()}" if custom else names[number])
     return sorted(result)
+
+
+def describe(variant: str, decoder: LiteRTDecoder) -> dict[str, Any]:
+    """What a model card states of a .tflite file for those who use it; arguments as in `kvae.export.Format`."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(reading.read_bytes(decoder.path or "")))
+    stated = {entry.name: model.buffers[entry.buffer].data for entry in model.metadata or []}
+    version = bytes(stated.get(b"min_runtime_version", b"")).rstrip(b"\0").decode("ascii", "replace")
+    known = re.fullmatch(r"(\d+)\.(\d+)\.\d+", version)
+    is_old = known is not None and (int(known[1]), int(known[2])) <= LITERT_FOLLOWS
+    return {
+        "purpose": PURPOSES[variant],
+        "least_runtime": {"TensorFlow Lite": version or None, "LiteRT": "1.0.1" if is_old else None},
+        "least_runtime_is": "what the file states (min_runtime_version); LiteRT 1.0.1 runs files of version 2.17",
+        "signatures": [entry.signatureKey.decode("utf-8", "replace") for entry in model.signatureDefs],
+    }
 
 
 def _convert(vae: VAE, folder: Path, signatures: list[str], variant: str, conditions: Any) -> bytes:

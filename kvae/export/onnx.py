@@ -17,10 +17,11 @@ from kvae.internal.errors import UserError, first_line
 from kvae.internal.missing_packages import check_onnx
 from kvae.internal.quiet_output import silenced, without_tensorflow_reports
 from kvae.model.vae import VAE
-from kvae.runtime.onnx import NAMES, VARIANTS
+from kvae.runtime.onnx import NAMES, VARIANTS, OnnxDecoder
 
 OPSET = 18  # the first with BitwiseXor, which the portable random numbers need
 IR_VERSION = 8  # the format of the file that belongs to this opset, which older runtimes read as well
+LEAST_VERSION = "1.21"  # of ONNX Runtime: 1.20 cannot multiply uint32 numbers, which the random numbers need
 TOLERANCES = {"onnx": {"means": 1e-4, "elbo": 0.01}}
 
 
@@ -68,6 +69,20 @@ def convert(vae: VAE) -> bytes:
         graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="kvae"
     )
     return model.SerializeToString()
+
+
+def describe(variant: str, decoder: OnnxDecoder) -> dict[str, Any]:
+    """What a model card states of an .onnx file for those who use it; arguments as in `kvae.export.Format`.
+
+    The signatures are parts of one graph, so that each input and output has another name in the file: `names`.
+    """
+    return {
+        "purpose": "ONNX Runtime on computers, on phones and in browsers",
+        "least_runtime": {"ONNX Runtime": LEAST_VERSION},
+        "least_runtime_is": f"the oldest that ran such a file when it was tried; its opset is {OPSET}",
+        "signatures": list(NAMES),
+        "names": decoder.names,
+    }
 
 
 def _packages() -> tuple[Any, Any]:

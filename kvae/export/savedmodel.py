@@ -13,8 +13,12 @@ from kvae.internal.errors import UserError
 from kvae.internal.quiet_output import silenced, without_tensorflow_reports
 from kvae.internal.tensorflow import tf
 from kvae.model.vae import VAE
-from kvae.runtime.savedmodel import FILE, VARIANTS
+from kvae.runtime.savedmodel import FILE, VARIANTS, SavedModelDecoder
 
+PURPOSES = {
+    "saved_model": "TensorFlow and TensorFlow Serving; it also encodes images",
+    "saved_model_decoder": "TensorFlow and TensorFlow Serving, without the weights of the encoder",
+}
 FILES = r"saved_model\.pb | fingerprint\.pb | variables/variables\.(index|data-\d+-of-\d+) | assets/.*"
 TOLERANCE = {"means": 1e-4, "elbo": 0.01}  # of every variant
 
@@ -59,16 +63,25 @@ def strangers(folder: Path) -> list[str]:
     """
     if not (folder / FILE).is_file():
         raise UserError(f"It has no {FILE}.")
+    signatures = _signatures(_content(folder))
+    if not signatures & set(endpoints.ENDPOINTS):
+        raise UserError(f"Its signatures are {', '.join(sorted(signatures)) or 'none'}.")
+    return replacing.not_among(replacing.files_in(folder), FILES)
+
+
+def _content(folder: Path) -> Any:
+    """What a SavedModel has but for the values of its weights; raises `UserError` if it is damaged."""
     content = saved_model_pb2.SavedModel()
     encoded = reading.read_bytes(folder / FILE)
     try:
         content.ParseFromString(encoded)
     except Exception as error:  # of protobuf, which has no stubs
         raise UserError(f"{FILE} is damaged.") from error
-    signatures = {name for graph in content.meta_graphs for name in graph.signature_def}
-    if not signatures & set(endpoints.ENDPOINTS):
-        raise UserError(f"Its signatures are {', '.join(sorted(signatures)) or 'none'}.")
-    return replacing.not_among(replacing.files_in(folder), FILES)
+    return content
+
+
+def _signatures(content: Any) -> set[str]:
+    return {name for graph in content.meta_graphs for name in graph.signature_def}
 
 
 def write(vae: VAE, folder: Path, variants: Iterable[str], conditions: Any = None) -> None:
@@ -83,3 +96,14 @@ def write(vae: VAE, folder: Path, variants: Iterable[str], conditions: Any = Non
     for variant in variants:
         names = endpoints.ENDPOINTS if variant == "saved_model" else endpoints.DECODER
         saved_model(vae, folder / VARIANTS[variant], names)
+
+
+def describe(variant: str, decoder: SavedModelDecoder) -> dict[str, Any]:
+    """What a model card states of a SavedModel for those who use it; arguments as in `kvae.export.Format`."""
+    content = _content(decoder.path or Path())
+    return {
+        "purpose": PURPOSES[variant],
+        "least_runtime": {"TensorFlow": content.meta_graphs[0].meta_info_def.tensorflow_version},
+        "least_runtime_is": "the version that wrote it; older ones may run it, but were not tried",
+        "signatures": [name for name in endpoints.ENDPOINTS if name in _signatures(content)],
+    }

@@ -9,7 +9,7 @@ import numpy as np
 from kvae import evaluation, training
 from kvae.evaluation import evaluations
 from kvae.evaluation.estimate import Estimate
-from kvae.export import derivation, endpoints, formats, parity
+from kvae.export import derivation, endpoints, formats, parity, preview
 from kvae.export.claims import Result, compare, is_number
 from kvae.export.derivation import TOLERANCE
 from kvae.internal import sealed
@@ -70,7 +70,7 @@ def verify(path: str | Path, *, evaluate: bool = True, only: Iterable[str] | Non
         damaged = [check.name for check in checks if check.passed is False]
         yield from checks
         yield from _listed(folder, card)
-    run = vae = test = None
+    run = vae = test = dataset = None
     if is_run:
         try:
             run = Run.open(path)
@@ -90,7 +90,7 @@ def verify(path: str | Path, *, evaluate: bool = True, only: Iterable[str] | Non
             data = training.load_data(run.config)
         except UserError as error:
             raise UserError(f"{error} To verify without the data, use --no-evaluation (evaluate=False).") from error
-        test = data.test
+        test, dataset = data.test, run.config.data.source
         yield _built(run, vae, data)
         yield from _numbers(run, card, vae, data, chosen)
     elif card is not None and card.get("metrics"):
@@ -98,7 +98,7 @@ def verify(path: str | Path, *, evaluate: bool = True, only: Iterable[str] | Non
     if run is None and card is not None and card["run"]:
         yield Check(f"{cards.CARD}: run", None, "the run is not here, so the SHA-256 of its files are not checked")
     if folder is not None and card is not None:
-        yield from _variants(folder, card, damaged, vae, test)
+        yield from _variants(folder, card, damaged, vae, test, dataset)
 
 
 def _model(run: Run) -> Any:
@@ -242,7 +242,9 @@ def _agree(source: str, measured: Mapping[str, Any], stated: Mapping[str, Any]) 
             yield Check(f"{source}: {name}", abs(value.mean - mean) <= TOLERANCE, detail)
 
 
-def _variants(folder: Path, card: dict[str, Any], damaged: list[str], vae: Any, test: Any) -> Iterator[Check]:
+def _variants(
+    folder: Path, card: dict[str, Any], damaged: list[str], vae: Any, test: Any, dataset: str | None
+) -> Iterator[Check]:
     """Checks that each variant loads, that its errors are as its card states them, and what the card further states."""
     shape = (card["model"].get("latent_dim"), card["model"].get("image_shape"))
     if vae is not None and shape != (vae.latent_dim, list(vae.image_shape)):
@@ -276,7 +278,12 @@ def _variants(folder: Path, card: dict[str, Any], damaged: list[str], vae: Any, 
         compared = parity.stated_counts(card["variants"], reference.image_shape)
         errors = parity.errors(reference, decoders, compared, conditions)
         reports = {
-            name: {**errors[name], "bytes": parity.size(folder / cards.file_of(card, name))} for name in decoders
+            name: {
+                **errors[name],
+                "bytes": parity.size(folder / cards.file_of(card, name)),
+                "described": formats.describe(name, decoders[name]),
+            }
+            for name in decoders
         }
         changes = parity.elbo_changes(vae, decoders, test) if vae is not None and test is not None else {}
     except UserError as error:
@@ -289,6 +296,7 @@ def _variants(folder: Path, card: dict[str, Any], damaged: list[str], vae: Any, 
         vae=vae,
         decoder=reference,
         decoded=_decoded(decoders[most_exact], conditions),
+        dataset=dataset,
         exact=_is_exact(card, vae),
         reports=reports,
         compared=compared,
@@ -305,6 +313,8 @@ def _variants(folder: Path, card: dict[str, Any], damaged: list[str], vae: Any, 
     yield from _further(
         cards.CARD, "statements", [each for each in results if each.path[:2] not in own or each.passed is None]
     )
+    if preview.FILE in card["files"] and preview.FILE not in damaged:
+        yield from _preview(folder, card, decoders, conditions)
 
 
 SEPARATE = ("files", "run", "metrics")  # entries of a card that have checks of their own
@@ -328,11 +338,11 @@ def _conditions(card: dict[str, Any], decoder: Any) -> np.ndarray | None:
     return conditions
 
 
-def _decoded(decoder: Any, conditions: np.ndarray | None) -> str:
-    """The name of the second output of `decode`."""
+def _decoded(decoder: Any, conditions: np.ndarray | None) -> tuple[str, tuple[int, ...]]:
+    """The name and the shape for one image of the second output of `decode`."""
     condition = {} if conditions is None else {"condition": conditions[:1]}
     outputs = decoder.run("decode", {"z": np.zeros((1, decoder.latent_dim), np.float32), **condition})
-    return next(name for name in outputs if name != "means")
+    return next((name, values.shape[1:]) for name, values in outputs.items() if name != "means")
 
 
 def _reference_z(results: list[Result], *, exact: bool) -> Check:
@@ -340,6 +350,22 @@ def _reference_z(results: list[Result], *, exact: bool) -> Check:
     failed = [each for each in results if each.path[0] == "reference" and each.passed is False]
     how = "the portable random numbers in NumPy" if exact else "the z of the prior"
     return Check("reference z", not failed, "; ".join([f"compared with {how}", *([_told(failed)] if failed else [])]))
+
+
+def _preview(folder: Path, card: dict[str, Any], decoders: Mapping[str, Any], conditions: Any) -> Iterator[Check]:
+    """Checks that the preview shows what its decoder draws, if this is there."""
+    stated = preview.entry(card["variants"], next(iter(decoders.values())).image_shape)
+    if stated is None or stated["variant"] not in decoders:
+        return
+    name = str(stated["variant"])
+    try:
+        differing = preview.difference(folder, stated, decoders[name], conditions)
+    except UserError as error:
+        yield Check("preview", False, str(error))
+        return
+    most = 1 + round(255 * _default_tolerance(card, name)["means"])  # 1 for the rounding to whole numbers
+    detail = f"it differs from the means that {name} draws by at most {differing} of 255 (tolerance {most})"
+    yield Check("preview", differing <= most, detail)
 
 
 def _default_tolerance(card: dict[str, Any], name: str) -> Mapping[str, float]:

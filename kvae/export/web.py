@@ -21,9 +21,15 @@ from kvae.model.posteriors import DiagonalGaussian
 from kvae.model.priors import StandardNormal
 from kvae.model.vae import VAE
 from kvae.noise import portable
-from kvae.runtime.web import LIKELIHOODS, VARIANTS, VERSION
+from kvae.runtime.web import LIKELIHOODS, VARIANTS, VERSION, WebDecoder
 
 TOLERANCES = {"web_int8": {"means": 0.1, "elbo": 1.0}, "web_float32": {"means": 1e-4, "elbo": 0.01}}
+PURPOSES = {
+    "web_int8": "people: a page that opens in a browser by a double click, without a network",
+    "web_float32": "people: the same page, as exact as the Keras model",
+}
+# By the documentation of browsers: worker-src of a content security policy (Safari), CSS aspect-ratio (the others).
+BROWSERS = {"Chrome": "88", "Edge": "88", "Firefox": "89", "Safari": "15.5"}
 CALIBRATION = 4096  # latent points for examples of the layers' inputs, with seed 1, as for the .tflite file
 POINTS = 5000  # encoded images in the plane, at most
 MARGIN = 1.15  # of the side of the plane that is shown, beside the encoded images in it
@@ -88,6 +94,16 @@ def write(vae: VAE, folder: Path, variants: Iterable[str], conditions: Any = Non
         path = folder / VARIANTS[variant]
         path.parent.mkdir(exist_ok=True)
         path.write_text(page(vae, variant, about or About()), encoding="utf-8")
+
+
+def describe(variant: str, decoder: WebDecoder) -> dict[str, Any]:
+    """What a model card states of a page for those who use it; arguments as in `kvae.export.Format`."""
+    return {
+        "purpose": PURPOSES[variant],
+        "least_runtime": dict(BROWSERS),
+        "least_runtime_is": "the first that have what the page uses, by their documentation; only Chromium was tried",
+        "signatures": [],
+    }
 
 
 def page(vae: VAE, variant: str, about: About) -> str:

@@ -72,6 +72,18 @@ class OnnxDecoder(Decoder):
             self.image_shape = tuple(drawn["images"].shape[1:])
             self.check_outputs(drawn, 1)
 
+    @property
+    def names(self) -> dict[str, dict[str, str]]:
+        """For each function, the name in the file of each of its inputs and outputs."""
+        return {
+            function: {
+                each.removeprefix(f"{function}_"): each
+                for each in (*self._without_rows, *self._outputs[function])
+                if each.startswith(f"{function}_")
+            }
+            for function in NAMES
+        }
+
     def run(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
         outputs = self._outputs[name]
         try:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from kvae.internal import files, quantities, reading
 from kvae.internal.errors import UserError
+from kvae.internal.markdown import escaped
 from kvae.internal.next_command import kvae_command
 from kvae.internal.visible import shortened, shown, visible
 from kvae.training import history, run_list, wording
@@ -421,13 +422,13 @@ def _as_csv(comparison: Comparison) -> str:
 def _as_markdown(comparison: Comparison, curves: bool) -> str:
     headings, table = cells(comparison)
     lines = ["# Comparison of runs", "", _row(headings), _row([":--", *["--:"] * (len(headings) - 1)])]
-    lines += [_row([_escaped(cell) for cell in row]) for row in table]
+    lines += [_row([escaped(cell) for cell in row]) for row in table]
     lines += ["", key(comparison), ""]
-    lines += [f"- {_escaped(note)}" for note in comparison.notes()]
+    lines += [f"- {escaped(note)}" for note in comparison.notes()]
     lines += ["", "## Protocol", ""]
     for letter, protocol in protocols(comparison).items():
         prefix = f"{letter}: " if comparison.differing else ""
-        lines.append(f"- {prefix}{_escaped(protocol)}")
+        lines.append(f"- {prefix}{escaped(protocol)}")
     if curves:
         lines += ["", f"![ELBO by epoch]({CURVES})"]
     return "\n".join(lines) + "\n"
@@ -450,8 +451,3 @@ def protocols(comparison: Comparison) -> dict[str, str]:
 
 def _row(texts: Sequence[str]) -> str:
     return f"| {' | '.join(texts)} |"
-
-
-def _escaped(text: str) -> str:
-    """A text for Markdown: as one line that is no markup."""
-    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|#" else letter for letter in visible(text))

@@ -51,6 +51,11 @@ def _value_in_words(key: str, value: Any) -> Any:
     return "; ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
+def of_comparison(protocol: str) -> str:
+    """How the decoders of a bundle were compared, as its model card says it, in words of which the card has others."""
+    return protocol.replace("elbo_change", "change of the test ELBO").replace("per example", "per image")
+
+
 def in_words(key: str) -> str:
     """The words for a key of a protocol."""
     return PROTOCOL.get(key, key.replace("_", " "))

@@ -28,7 +28,7 @@ def test_export_writes_a_bundle_into_the_run_and_prints_the_report(call, tiny_ru
     assert out.splitlines()[-1] == str(folder / "bundle")
     assert {path.name for path in (folder / "bundle").iterdir()} == {
         "saved_model", "decoder.tflite", "decoder_float16.tflite", "decoder_int8.tflite", "model_card.json",
-        "sample.py", "web",
+        "sample.py", "web", "README.md", "preview.png",
     }  # fmt: skip
     card = json.loads((folder / "bundle" / "model_card.json").read_text())
     for name, report in card["variants"].items():
@@ -52,6 +52,16 @@ def test_export_takes_formats_variants_and_tolerances_in_lists(call, tiny_run, t
     assert {name: limits["means"] for name, limits in card["tolerances"].items()} == {"float16": 0.5, "float32": 0.25}
     assert "elbo_change" not in card["variants"]["float32"]
     assert not (tiny_run / "bundle").exists()
+
+
+def test_export_takes_the_licences_and_names_the_readme(call, tiny_run, tmp_path):
+    few = ["--formats", "tflite", "--variants", "float32", "--no-evaluation"]
+    status, out, _ = call("export", tiny_run, *few, "--out", "b", "--licence", "CC-BY-4.0", "--data-licence", "my own")
+    assert status == 0
+    assert "README.md in the bundle says which file is for what" in out
+    stated = json.loads((tmp_path / "b" / "model_card.json").read_text())["licence"]
+    assert (stated["model"], stated["data"]["licence"]) == ("CC-BY-4.0", "my own")
+    assert "- the model: CC-BY-4.0\n" in (tmp_path / "b" / "README.md").read_text()
 
 
 def test_export_prints_each_step_and_then_its_report_unless_it_is_quiet(call, tiny_run):
@@ -139,6 +149,7 @@ def test_export_without_its_data_says_how_to_export_without_evaluation(call, cop
         (["export", "{bare}", "--tolerance", "int8=much"], "Received 'int8=much'"),
         (["export", "{bare}", "--tolerance", "int9=0.1"], "Unknown variant 'int9'"),
         (["export", "{bare}", "--tolerance", "int8=2"], "in (0, 1] for the means of int8. Received 2.0"),
+        (["export", "{bare}", "--licence", " "], "Expected licence to be the name of a licence, such as MIT"),
         (["export", "{bare}", "--out", "full"], "full' exists"),
         (
             ["export", "{bare}", "--out", "full", "--overwrite"],

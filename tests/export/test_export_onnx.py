@@ -71,6 +71,24 @@ def test_all_inputs_are_required_and_one_without_rows_skips_its_function(made):
             assert len(value) == rows[output.name.startswith("sample_")], output.name
 
 
+def test_the_card_states_the_names_that_the_file_has(made):
+    _, folder, card = made
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(folder / "decoder.onnx", providers=["CPUExecutionProvider"])
+    report = card["variants"]["onnx"]
+    stated = {name: several for names in report["names"].values() for several, name in names.items()}
+    assert set(stated) == {each.name for each in (*session.get_inputs(), *session.get_outputs())}
+    for function, names in report["names"].items():
+        sides = card["interface"][function]
+        assert set(names) == {each["name"] for each in (*sides["inputs"], *sides["outputs"])}
+        assert all(name == f"{function}_{each}" for each, name in names.items())
+    assert list(report["least_runtime"]) == ["ONNX Runtime"]
+    text = (folder / "README.md").read_text()
+    assert "`decode_z`" in text
+    assert "decoder.tflite" not in text
+
+
 def test_weights_are_in_the_file_once(made):
     _, folder, _ = made
     import onnx

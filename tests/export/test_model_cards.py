@@ -24,7 +24,7 @@ def test_a_bundle_has_every_file_in_its_place(whole):
     _, folder, _ = whole
     assert {path.name for path in folder.iterdir()} == {
         "saved_model", "saved_model_decoder", "decoder.tflite", "decoder_float16.tflite", "decoder_int8.tflite",
-        "model_card.json", "sample.py",
+        "model_card.json", "README.md", "preview.png", "sample.py",
     }  # fmt: skip
 
 
@@ -36,8 +36,8 @@ def test_the_card_is_what_bundle_returns(whole):
 def test_the_card_says_what_the_model_is(whole):
     vae, _, card = whole
     assert set(card) == {
-        "format", "name", "description", "metrics", "run", "model", "signatures", "guarantee", "reference", "protocol",
-        "versions", "variants", "tolerances", "files",
+        "format", "name", "description", "licence", "metrics", "run", "model", "signatures", "interface", "preview",
+        "guarantee", "reference", "protocol", "versions", "variants", "tolerances", "files",
     }  # fmt: skip
     assert card["format"] == 1
     assert (card["name"], card["metrics"]) == ("tiny", {"elbo": -20.0})
@@ -74,7 +74,7 @@ def test_every_variant_has_its_report(whole):
         assert set(report) == {
             "file", "format", "bytes", "load_seconds", "peak_memory_mb", "latency_us", "means_error_greatest",
             "means_error_mean", "pixels_differing", "pixels_difference_greatest", "pixels", "z_identical",
-            "elbo_change",
+            "elbo_change", "purpose", "least_runtime", "least_runtime_is", "signatures",
         }  # fmt: skip
         assert report["bytes"] == parity.size(folder / runtime.VARIANTS.get(name, name))
         assert report["z_identical"]
@@ -108,7 +108,8 @@ def test_data_may_be_batches_and_change_nothing(whole, x):
 def test_a_bundle_without_tflite_has_no_sampler(tmp_path):
     card = export.bundle(tiny_built(), tmp_path / "bundle", formats=["savedmodel_decoder"])
     assert list(card["variants"]) == ["saved_model_decoder"]
-    assert {path.name for path in (tmp_path / "bundle").iterdir()} == {"saved_model_decoder", "model_card.json"}
+    names = {"saved_model_decoder", "model_card.json", "README.md", "preview.png"}
+    assert {path.name for path in (tmp_path / "bundle").iterdir()} == names
 
 
 def test_real_costs_are_those_of_a_process_of_its_own(tmp_path, monkeypatch):
