@@ -29,7 +29,7 @@ def entry(variants: Mapping[str, Any], image_shape: Sequence[int]) -> dict[str, 
         return None
     row = max(1, min(MOST, WIDTH // (image_shape[1] + 1)))
     chosen = next(name for name in [*formats.variants(), *variants] if name in variants)
-    # `Sample.sheet` shows up to 10 images in one row, and more of them in a square.
+    # `pictures.sheet` has rows of 5 for up to 10 images, and about a square for more.
     return {"file": FILE, "variant": chosen, "images": row if row < 4 else row**2, "seed": SEED, "means": True}
 
 
@@ -37,7 +37,7 @@ def picture(stated: Mapping[str, Any], decoder: Decoder, conditions: np.ndarray 
     """The picture, `[H, W, C]` uint8, as the result of `entry` states it."""
     count = stated["images"]
     sample = decoder.sample(portable.seeds(count, stated["seed"]), cycled(conditions, 0, count))
-    return sample.sheet(means_only=True)
+    return pictures.sheet(sample.means)
 
 
 def write(folder: Path, stated: Mapping[str, Any], decoder: Decoder, conditions: np.ndarray | None) -> None:

@@ -62,7 +62,7 @@ def _introduction(card: Mapping[str, Any]) -> Iterable[str]:
         if model["condition_shape"] is None:
             yield (
                 f"These are the means of {count} images. With the folder DIR of this file, "
-                f"`kvae sample DIR -n {count} --seed {stated['seed']} --means` draws the same picture."
+                f"`kvae sample DIR -n {count} --seed {stated['seed']}` draws the same picture."
             )
     condition = "" if model["condition_shape"] is None else " and a condition"
     yield (
@@ -100,7 +100,7 @@ def _files(card: Mapping[str, Any]) -> Iterable[str]:
     yield "\n".join(f"- {note}" for note in _notes(card))
     if any(report["format"] == "tflite" for report in reports.values()):
         takes_condition = card["model"]["condition_shape"] is not None
-        command = "" if takes_condition else ": `python sample.py -n 64 --seed 1 --means`"
+        command = "" if takes_condition else ": `python sample.py -n 64 --seed 1`"
         yield f"`sample.py` draws images with the `.tflite` files, and needs only numpy and ai-edge-litert{command}."
     yield (
         "`model_card.json` states all of this for programs, with the signatures and the SHA-256 of every file. "

@@ -156,7 +156,7 @@ def test_the_preview_of_a_conditional_model_uses_its_conditions_one_after_the_ot
     folder, _ = conditional
     drawn = runtime.load(folder).sample(runtime.seeds(64, 0), np.eye(5)[np.arange(64) % 5])
     with Image.open(folder / "preview.png") as picture:
-        np.testing.assert_array_equal(np.asarray(picture), drawn.sheet(means_only=True))
+        np.testing.assert_array_equal(np.asarray(picture), pictures.sheet(drawn.means))
 
 
 @pytest.mark.parametrize(
