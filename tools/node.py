@@ -6,9 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from kvae.export.web import ENGINE
-
-ASSETS = Path(__file__).parents[2] / "kvae" / "web"
+ASSETS = Path(__file__).parents[1] / "kvae" / "web"
 NODE = shutil.which("node")
 
 # Opens the page that the command line names, as the worker does.
@@ -29,6 +27,8 @@ def javascript(folder: Path, page: Path, code: str) -> Any:
         page: the page.
         code: JavaScript, which may use `await`.
     """
+    from kvae.export.web import ENGINE  # which imports TensorFlow
+
     program = folder / "program.js"
     engine = "".join((ASSETS / name).read_text() for name in ENGINE)
     program.write_text(f"var onmessage;{engine}{PROGRAM}(async () => {{{code}}})();")
