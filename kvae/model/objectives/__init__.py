@@ -6,16 +6,37 @@ image. `elbo` always has beta = 1; `loss` is what training minimises.
 
 from kvae.internal.errors import unknown
 from kvae.model.objectives.base import KL_KINDS, Draws, Objective
+from kvae.model.objectives.beta_tc import BetaTC
+from kvae.model.objectives.capacity import Capacity
 from kvae.model.objectives.elbo import ELBO
-from kvae.model.objectives.importance_weighted import importance_weighted_bound
-from kvae.model.objectives.schedules import Beta, LinearWarmup, check_beta, is_number, is_variable
+from kvae.model.objectives.free_bits import FreeBits
+from kvae.model.objectives.importance_weighted import CIWAE, IWAE, MIWAE, PIWAE, DReG, importance_weighted_bound
+from kvae.model.objectives.schedules import (
+    SCHEDULES,
+    Beta,
+    CyclicalAnnealing,
+    LinearWarmup,
+    check_beta,
+    is_number,
+    is_variable,
+)
 
 __all__ = [
+    "CIWAE",
     "ELBO",
+    "IWAE",
     "KL_KINDS",
+    "MIWAE",
     "OBJECTIVES",
+    "PIWAE",
+    "SCHEDULES",
     "Beta",
+    "BetaTC",
+    "Capacity",
+    "CyclicalAnnealing",
+    "DReG",
     "Draws",
+    "FreeBits",
     "LinearWarmup",
     "Objective",
     "check_beta",
@@ -25,7 +46,17 @@ __all__ = [
     "is_variable",
 ]
 
-OBJECTIVES: dict[str, type[Objective]] = {"elbo": ELBO}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "elbo": ELBO,
+    "iwae": IWAE,
+    "dreg": DReG,
+    "miwae": MIWAE,
+    "ciwae": CIWAE,
+    "piwae": PIWAE,
+    "free_bits": FreeBits,
+    "capacity": Capacity,
+    "beta_tc": BetaTC,
+}
 
 
 def get(objective: "str | Objective") -> Objective:

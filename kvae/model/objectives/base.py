@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from kvae.internal.tensorflow import tf
 from kvae.model.keywords import check_keywords
+from kvae.model.priors import Prior
 
 KL_KINDS = ("analytic", "sampled")
 
@@ -75,6 +76,9 @@ class Objective:
     def terms(self, draws: Draws) -> dict[str, tf.Tensor]:
         """Further metrics by name, each `[B]`."""
         return {}
+
+    def check(self, prior: Prior) -> None:
+        """A model calls it when it is built or gets the objective. Raises `UserError` if it cannot train the model."""
 
     def build(self, data_size: int | None) -> None:
         """`fit` calls it before the training, with the number of training images, or None if it is not known."""

@@ -3,12 +3,11 @@
 import copy
 from typing import Any
 
-import numpy as np
-
 from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.tensorflow import keras, tf
+from kvae.model.objectives import schedules
 from kvae.model.objectives.base import KL_KINDS, Draws, Objective
-from kvae.model.objectives.schedules import Beta, check_beta, is_number, is_variable, value_of_schedule
+from kvae.model.objectives.schedules import Beta, check_beta, is_number
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -21,7 +20,8 @@ class ELBO(Objective):
     Args:
         beta: weight of the KL term, at least 0: a number; a variable of TensorFlow or Keras, whose current value
             counts in each step; or a schedule, a function of the step such as `LinearWarmup` or one of
-            `keras.optimizers.schedules`. 1 by default.
+            `keras.optimizers.schedules`, or a table such as {kind = "cyclical", beta = 1.0, period = 5000}. 1 by
+            default.
         samples: number of draws of z per image, K. 1 by default.
         kl: `"analytic"`, the default, or `"sampled"` for log q(z|x) - log p(z) at the draws.
 
@@ -37,6 +37,7 @@ class ELBO(Objective):
         self.kl = kl
 
     def _set_up_beta(self, beta: Beta) -> None:
+        beta = schedules.from_table("beta", beta)
         self._given = None if is_number(beta) else beta
         if self._given is None:
             # In a variable, a number can be changed during training without another compilation.
@@ -62,13 +63,8 @@ class ELBO(Objective):
         self._number.assign(self._exact)
 
     def loss(self, draws: Draws, step: int | tf.Tensor | tf.Variable) -> tf.Tensor:
-        return draws.reconstruction + self._beta_at(step) * draws.kl
-
-    def _beta_at(self, step: int | tf.Tensor | tf.Variable) -> tf.Tensor:
         beta = self._number if self._given is None else self._given
-        if callable(beta):
-            beta = value_of_schedule(beta, tf.convert_to_tensor(step))
-        return tf.cast(tf.convert_to_tensor(beta), tf.float32)
+        return draws.reconstruction + schedules.value_at("beta", beta, step, draws.kl.dtype) * draws.kl
 
     def at_end(self) -> "ELBO":
         final = getattr(self._given, "beta", None)
@@ -86,16 +82,8 @@ class ELBO(Objective):
         return other
 
     def get_config(self) -> dict[str, Any]:
-        beta = self.beta
-        if is_variable(beta):
-            beta = float(np.asarray(beta))
-        elif callable(beta):
-            beta = keras.saving.serialize_keras_object(beta)
-        return {"beta": beta, "samples": self.samples, "kl": self.kl}
+        return {"beta": schedules.serialized(self.beta), "samples": self.samples, "kl": self.kl}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "ELBO":
-        beta = config["beta"]
-        return cls(
-            **{**config, "beta": keras.saving.deserialize_keras_object(beta) if isinstance(beta, dict) else beta}
-        )
+        return cls(**schedules.deserialized(config, "beta"))
