@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,6 +47,12 @@ def test_there_is_a_case_of_every_objective():
     assert CASES.keys() == objectives.OBJECTIVES.keys()
     for name, make in CASES.items():
         assert type(make()) is objectives.OBJECTIVES[name]
+
+
+def test_the_page_of_models_has_a_row_for_every_objective():
+    page = (Path(__file__).parents[2] / "docs" / "MODELS.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` `(\w+)\(", page, re.M))
+    assert rows == {name: cls.__name__ for name, cls in objectives.OBJECTIVES.items()}
 
 
 # Against NumPy and SciPy
