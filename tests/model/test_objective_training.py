@@ -19,6 +19,7 @@ from kvae import objectives, training
 from kvae.internal.errors import UserError
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
+from kvae.training import build
 from kvae.training.config import RunConfig
 from kvae.training.runs import Run
 
@@ -106,6 +107,12 @@ def test_beta_tc_finds_the_number_of_training_images(x):
     assert sum(parts) == pytest.approx(logs["kl"][0], rel=1e-4, abs=1e-5)  # float32 means of differences
 
 
+def test_a_run_tells_beta_tc_the_number_of_its_images_also_if_they_are_streamed():
+    data = kvae.data.load("mnist5k", train="train[:70]", batch_size=10)
+    vae = build.build_model(RunConfig.from_dict({"model": {"hidden_units": [4], "objective": "beta_tc"}}), data)
+    assert vae.objective.data_size == 70
+
+
 def test_dreg_refuses_a_prior_that_depends_on_the_encoder():
     class Bound(kvae.priors.StandardNormal):
         def bind(self, encode):
@@ -120,16 +127,25 @@ def test_dreg_refuses_a_prior_that_depends_on_the_encoder():
         vae.objective = "dreg"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
+def test_the_table_of_a_recipe_is_the_same_objective_after_it_was_written(name):
+    config = RunConfig.from_dict({"model": {"objective": {"kind": name, **TABLES[name]}}})
+    written = json.loads(json.dumps(build.resolved(config).to_dict()))
+    made = [build.part("objective", each.model.objective) for each in (config, RunConfig.from_dict(written))]
+    assert made[0].get_config() == made[1].get_config()
+    assert type(made[0]) is objectives.OBJECTIVES[name]
+    table = written["model"]["objective"]
+    assert {option: table[option] for option in TABLES[name]} == TABLES[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dreg", "free_bits", "capacity", "beta_tc"])
 def test_a_run_with_a_table_resumes_as_if_it_had_not_stopped(name, tmp_path):
     folders = {}
     for epochs in (1, 2):
         (tmp_path / str(epochs)).mkdir()
         folders[epochs] = tiny_run(tmp_path / str(epochs), objective={"kind": name, **TABLES[name]}, epochs=epochs)
     stopped, whole = folders[1], folders[2]
-    options = json.loads((whole.folder / "config.json").read_text())["config"]["model"]["objective"]
-    assert {key: options[key] for key in TABLES[name]} == TABLES[name]
     longer = stopped.config.to_dict()
     longer["training"]["epochs"] = 2
     resumed = training.resume(stopped.folder, RunConfig.from_dict(longer), verbose=0)
