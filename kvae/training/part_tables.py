@@ -28,7 +28,7 @@ SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "variance": ("likelihood", ("gaussian",)),
     "beta": ("objective", ("elbo", "beta_tc")),
     "samples": ("objective", _OBJECTIVES),
-    "kl": ("objective", ("elbo", "capacity")),
+    "kl": ("objective", ("elbo", "capacity", "beta_tc")),
 }
 
 # All options of the parts that kvae has, as in `SHORT`: what a shell completes without the classes of the parts, which

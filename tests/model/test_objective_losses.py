@@ -121,7 +121,8 @@ def aggregate(z, mean, log_var, size, own):
     return special.logsumexp(joint), special.logsumexp(each, axis=0)
 
 
-def test_the_parts_of_beta_tc_are_those_of_the_stratified_estimator(draws):
+def test_the_parts_of_beta_tc_are_those_of_the_stratified_estimator(model):
+    draws = model.draws(kl="sampled")
     size, (mean, log_var) = 23, (part.numpy() for part in draws.q)
     expected = np.zeros((3, DRAWS, IMAGES))
     for k, i in itertools.product(range(DRAWS), range(IMAGES)):
@@ -131,7 +132,7 @@ def test_the_parts_of_beta_tc_are_those_of_the_stratified_estimator(draws):
             joint - each.sum(),
             each.sum() - draws.log_prior[k, i],
         )
-    objective = objectives.BetaTC(4.0, samples=DRAWS, data_size=size)
+    objective = objectives.BetaTC(4.0, samples=DRAWS, kl="sampled", data_size=size)
     terms = objective.terms(draws)
     assert list(terms) == ["index_code_mi", "total_correlation", "dimension_wise_kl"]
     np.testing.assert_allclose(list(terms.values()), expected.mean(axis=1), rtol=1e-10, atol=1e-12)  # differences
@@ -139,6 +140,16 @@ def test_the_parts_of_beta_tc_are_those_of_the_stratified_estimator(draws):
     np.testing.assert_allclose(sum(terms.values()), kl, rtol=ROUNDING, atol=1e-12)
     mi, tc, rest = expected.mean(axis=1)
     np.testing.assert_allclose(loss(objective, draws), draws.reconstruction + mi + 4 * tc + rest, rtol=1e-10)
+
+
+def test_the_parts_of_beta_tc_sum_to_the_kl_term_in_closed_form(model, draws):
+    objective = objectives.BetaTC(4.0, samples=DRAWS, data_size=23)
+    terms, sampled = objective.terms(draws), objective.terms(model.draws(kl="sampled"))
+    np.testing.assert_allclose(sum(terms.values()), draws.kl, rtol=ROUNDING)
+    for name in ("index_code_mi", "total_correlation"):
+        np.testing.assert_array_equal(terms[name], sampled[name])
+    expected = draws.reconstruction + draws.kl + 3 * terms["total_correlation"]
+    np.testing.assert_allclose(loss(objective, draws), expected, rtol=ROUNDING)
 
 
 def test_the_stratified_estimate_of_q_is_right_on_the_average(rng):
@@ -157,7 +168,7 @@ def test_the_stratified_estimate_of_q_is_right_on_the_average(rng):
 
 
 def test_a_batch_of_one_image_has_neither_total_correlation_nor_mutual_information():
-    draws = Float64Model(images=1).draws()
+    draws = Float64Model(images=1).draws(kl="sampled")
     parts = objectives.BetaTC(data_size=23).decompose(draws)
     assert float(parts.index_code_mi[0]) == pytest.approx(0, abs=1e-14)
     # With D > 1 the one q is factorized.
@@ -179,7 +190,8 @@ LIMITS = {
     "free bits of 0": (objectives.FreeBits(0.0, samples=DRAWS), "analytic", DRAWS),
     "a group of free bits of 0": (objectives.FreeBits(0.0, 1, samples=DRAWS), "analytic", DRAWS),
     "capacity 0 with gamma 1": (objectives.Capacity(1.0, 0.0, samples=DRAWS), "analytic", DRAWS),
-    "beta_tc with beta 1": (objectives.BetaTC(1.0, samples=DRAWS, data_size=9), "sampled", DRAWS),
+    "beta_tc with beta 1": (objectives.BetaTC(1.0, samples=DRAWS, data_size=9), "analytic", DRAWS),
+    "beta_tc, sampled": (objectives.BetaTC(1.0, samples=DRAWS, kl="sampled", data_size=9), "sampled", DRAWS),
 }
 
 
@@ -303,6 +315,8 @@ def test_a_schedule_is_followed_and_saved(make, schedule, draws):
         (lambda: objectives.Capacity(capacity="25"), "capacity to be a finite number"),
         (lambda: objectives.BetaTC(-1.0), "beta to be a finite number"),
         (lambda: objectives.BetaTC(data_size=0), "data_size"),
+        (lambda: objectives.BetaTC(kl="sample"), "Did you mean 'sampled'"),
+        (lambda: objectives.Capacity(kl="sample"), "Did you mean 'sampled'"),
         (lambda: objectives.ELBO({"kind": "cyclic", "beta": 1.0}), "Did you mean 'cyclical'"),
         (lambda: objectives.ELBO({"beta": 1.0}), "kind of schedule for beta"),
         (lambda: objectives.ELBO({"kind": "linear", "beta": 1.0}), r"beta, steps, start.*missing.*'steps'"),
