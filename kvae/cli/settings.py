@@ -46,35 +46,42 @@ def recipes(name: str | None, as_json: bool) -> None:
 @click.argument("words", nargs=-1, metavar="[SECTION] [WORD ...]", type=KEY_WORDS)
 @json_option
 def keys(words: tuple[str, ...], as_json: bool) -> None:
-    """List all settings: keys, types, defaults and meanings.
+    """List all settings: keys, types, defaults and meanings, and all parts of models with their papers.
 
     A key is set in a recipe, or with --set KEY=VALUE. SECTION is one of data, model and training. With WORDs, only
-    the keys are listed that have all of them in their name or meaning. A part of the model, such as model.network, has
-    options of its own, which depend on its kind.
+    the keys and parts are listed that have all of them in their name or meaning. A part of the model, such as
+    model.network, has options of its own, which depend on its kind.
     """
     from kvae.training import keys as keys_
 
-    sections, found = keys_.sections(), list(keys_.of_sections())
+    sections, found, kinds = keys_.sections(), list(keys_.of_sections()), []
     section = words[0] if words and words[0] in {each.name for each in sections} else None
     if section in (None, MODEL):
         quiet_tensorflow()
-        sections += keys_.kinds()
+        kinds = keys_.kinds()
         found += keys_.of_parts()
     if section is not None:
+        sections = [each for each in sections if each.name == section]
         found = [key for key in found if key.section.partition(".")[0] == section]
     wanted = [word.lower() for word in words[section is not None :]]
-    found = [key for key in found if all(word in f"{key.name} {key.type} {key.meaning}".lower() for word in wanted)]
-    if not found:
+    found = [key for key in found if _has(wanted, key.name, key.kind, key.type, key.meaning)]
+    kinds_found = [each for each in kinds if _has(wanted, each.name, each.kind, each.meaning, each.paper)]
+    if not found and not kinds_found:
         raise _nothing(words, [key.name for key in keys_.of_sections()])
     if as_json:
         listed = [{**key._asdict(), "section": key.section or None} for key in found]
-        print(json.dumps({"keys": listed}))
+        print(json.dumps({"keys": listed, "kinds": [each._asdict() for each in kinds_found]}))
         return
-    for each in sections:
+    for each in [*sections, *kinds]:
         within = [key for key in found if (key.section, key.kind) == (each.name, each.kind)]
-        everything = not wanted and (section is None or each.name.partition(".")[0] == section)
-        if within or everything:
+        if within or each in kinds_found or not wanted:
             _print_section(each, within)
+
+
+def _has(words: list[str], *texts: str | None) -> bool:
+    """Whether all of these words, in lower case, stand in the texts."""
+    text = " ".join(text for text in texts if text).lower()
+    return all(word in text for word in words)
 
 
 def _nothing(words: tuple[str, ...], names: list[str]) -> UserError:
@@ -105,6 +112,8 @@ def _print_section(section: Any, keys: list[Any]) -> None:
     heading = f"[{section.name}]  " if section.name else ""
     heading += f'kind = "{section.kind}": ' if section.kind else ""
     out.print(heading + section.meaning, soft_wrap=True)
+    if section.paper:
+        out.print(f"  {section.paper}", soft_wrap=True)
     if keys:
         out.print(table)
     out.print()

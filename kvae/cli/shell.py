@@ -30,7 +30,8 @@ SOURCES = {
 }
 PARTS = {  # the file and the table with the kinds of each part
     "network": ("model/networks/__init__.py", "NETWORKS"),
-    **{part: (f"model/{part}s.py", f"{part.upper()}S") for part in ("likelihood", "prior", "posterior", "objective")},
+    **{part: (f"model/{part}s.py", f"{part.upper()}S") for part in ("likelihood", "prior", "posterior")},
+    "objective": ("model/objectives/__init__.py", "OBJECTIVES"),
 }
 
 

@@ -56,7 +56,7 @@ class Assembly(OldNames, Saving, FastFit):
         Raises:
             UserError: if beta is set to an invalid value, or the objective of the model is not an `ELBO`.
         """
-        return getattr(self.objective, "beta", 1.0)
+        return self.objective.beta if isinstance(self.objective, objectives.ELBO) else 1.0
 
     @beta.setter
     def beta(self, beta: objectives.Beta) -> None:
@@ -156,7 +156,11 @@ class Assembly(OldNames, Saving, FastFit):
         """Makes one metric for each name that `Objective.terms`, `added_losses` and `added_metrics` return.
 
         The names are known from a call with an image of zeros.
+
+        Raises:
+            UserError: if the objective cannot train a model of these parts.
         """
+        self.objective.check(self.prior)
         hooks = (type(self).added_losses, type(self).added_metrics, type(self.objective).terms)
         if hooks == (Assembly.added_losses, Assembly.added_metrics, objectives.Objective.terms):
             self._further_metrics = {}

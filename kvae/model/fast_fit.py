@@ -112,6 +112,7 @@ class FastFit(Compiling):
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras `evaluate`: means over the set with K draws per image, the same for every call and batch size.
 
+        Only the loss and the terms of an objective that compares the images of a batch depend on the batch size.
         For a number to publish, with its standard error and protocol, see `kvae.evaluation`.
 
         Raises:

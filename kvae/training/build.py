@@ -73,6 +73,7 @@ def build_model(config: RunConfig, data: Data, parts: Parts | None = None) -> VA
     if training.beta_warmup_epochs > 0:
         steps = max(1, round(training.beta_warmup_epochs * steps_per_epoch(data)))
         objective = objective.with_beta(objectives.LinearWarmup(objective.beta, steps))
+    objective.build(data.info.sizes["train"])  # fit does not know the number of images that are streamed
     vae = VAE(
         encoder=parts.encoder,
         decoder=_decoder(config, parts, data),

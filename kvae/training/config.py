@@ -196,6 +196,8 @@ class RunConfig(_Section):
             raise ValueError("training.final_learning_rate needs training.schedule='cosine' or 'exponential'")
         if training.beta_warmup_epochs > 0 and self.model.objective.kind != "elbo":
             raise ValueError("training.beta_warmup_epochs needs model.objective='elbo', whose beta it changes")
+        if training.beta_warmup_epochs > 0 and isinstance(self.model.objective.options.get("beta"), dict):
+            raise ValueError("training.beta_warmup_epochs needs model.beta to be a number. Received a schedule too")
         return self
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ whose docstring says what they mean.
 
 import re
 import types
+import typing
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 from kvae.training import config
 from kvae.training.part_tables import KINDS, SHORT
 
+_YEAR = re.compile(r"\((19|20)\d\d\)")
 TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false", tuple: "list", list: "list"}
 
 
@@ -23,6 +25,7 @@ class Section(NamedTuple):
     name: str  # e.g. `data` or `model.network`; empty for the keys of no section
     kind: str | None  # the kind of the part
     meaning: str
+    paper: str = ""  # the papers that introduce the kind
 
 
 class Key(NamedTuple):
@@ -48,7 +51,7 @@ def kinds() -> list[Section]:
     from kvae.training import build
 
     return [
-        Section(f"model.{part}", kind, _text((cls.__doc__ or "").partition("\n\n")[0]))
+        Section(f"model.{part}", kind, *_meaning_and_paper(cls))
         for part in KINDS
         for kind, cls in build.TABLES[part][0].items()
     ]
@@ -77,7 +80,7 @@ def of_parts() -> Iterator[Key]:
                 meaning = build.NETWORK_MEANINGS[name] if name in common else _argument(cls, name)
                 if name in SHORT:
                     meaning += f" Short key: model.{name}."
-                type_ = TYPES.get(type(default), "text")
+                type_ = _option_type(cls, name, default)
                 yield Key(f"model.{part}", kind, f"model.{part}.{name}", type_, default, meaning)
 
 
@@ -118,6 +121,29 @@ def _type(annotation: Any) -> str:
 def _text(text: str | None) -> str:
     """A docstring or a part of one as one line, without the marks of code."""
     return " ".join((text or "").split()).replace("`", "")
+
+
+def _meaning_and_paper(cls: type) -> tuple[str, str]:
+    """What a class is, from the first paragraph of its docstring; and its papers.
+
+    Papers are the sentences, or parts of one after a semicolon, with a year in parentheses, before the arguments.
+    """
+    about = re.split(r"\n\s*(?:Args|Attributes|Raises):", cls.__doc__ or "")[0].split("\n\n")
+    sentences = [re.split(r"(?<=[.;]) (?=[A-Z])", _text(paragraph)) for paragraph in about]
+    meaning = " ".join(sentence for sentence in sentences[0] if not _YEAR.search(sentence))
+    papers = [sentence for paragraph in sentences for sentence in paragraph if _YEAR.search(sentence)]
+    return re.sub(";$", ".", meaning), " ".join(papers)
+
+
+def _option_type(cls: type, name: str, default: Any) -> str:
+    """The type of an option of a part in words: that of its default, or else that of its annotation."""
+    if default is not None:
+        return TYPES.get(type(default), "text")
+    for base in cls.__mro__:
+        hints = typing.get_type_hints(vars(base).get("__init__", object))
+        if name in hints:
+            return " or ".join(TYPES.get(each, "text") for each in get_args(hints[name]) if each is not types.NoneType)
+    return "text"
 
 
 def _argument(cls: type, name: str) -> str:

@@ -67,8 +67,10 @@ def _remedies(config: RunConfig) -> list[str]:
 
 def _growth(config: RunConfig, history: Mapping[str, np.ndarray]) -> str | None:
     losses = history["loss"].tolist() if "loss" in history else []
-    # With a warm-up of beta, and with a schedule of a user's own, another loss is computed later than at the start.
-    if len(losses) < 2 or config.model.objective.kind != "elbo" or config.training.beta_warmup_epochs > 0:
+    # With a warm-up or another schedule of beta, and with another objective, the loss may grow in a good training.
+    objective = config.model.objective
+    scheduled = config.training.beta_warmup_epochs > 0 or isinstance(objective.options.get("beta"), dict)
+    if len(losses) < 2 or objective.kind != "elbo" or scheduled:
         return None
     if not losses[-1] > losses[0]:
         return None

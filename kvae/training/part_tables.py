@@ -12,6 +12,7 @@ KINDS = {  # the default kind of each part
     "posterior": "diagonal_gaussian",
     "objective": "elbo",
 }
+_OBJECTIVES = ("elbo", "iwae", "dreg", "miwae", "ciwae", "piwae", "free_bits", "capacity", "beta_tc")
 # Keys of [model] that are short for an option of a part, each with the part and with the kinds of the part that have
 # the option (None: all kinds).
 SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
@@ -25,14 +26,24 @@ SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "encoder_l2": ("network", None),
     "decoder_l2": ("network", None),
     "variance": ("likelihood", ("gaussian",)),
-    "beta": ("objective", ("elbo",)),
-    "samples": ("objective", ("elbo",)),
-    "kl": ("objective", ("elbo",)),
+    "beta": ("objective", ("elbo", "beta_tc")),
+    "samples": ("objective", _OBJECTIVES),
+    "kl": ("objective", ("elbo", "capacity", "beta_tc")),
 }
 
 # All options of the parts that kvae has, as in `SHORT`: what a shell completes without the classes of the parts, which
 # import TensorFlow.
-OPTIONS = {**SHORT, "start": ("likelihood", ("gaussian",)), "rate": ("likelihood", ("gaussian",))}
+OPTIONS: dict[str, tuple[str, tuple[str, ...] | None]] = {
+    **SHORT,
+    "start": ("likelihood", ("gaussian",)),
+    "rate": ("likelihood", ("gaussian",)),
+    "groups": ("objective", ("miwae", "piwae", "free_bits")),
+    "weight": ("objective", ("ciwae",)),
+    "nats": ("objective", ("free_bits",)),
+    "gamma": ("objective", ("capacity",)),
+    "capacity": ("objective", ("capacity",)),
+    "data_size": ("objective", ("beta_tc",)),
+}
 
 
 def with_tables(model: dict[str, Any], of_version_0_2: bool = False) -> dict[str, Any]:

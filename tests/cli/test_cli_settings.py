@@ -98,6 +98,28 @@ def test_a_listing_has_a_line_for_each_kind_also_for_those_without_options(call)
             assert f'[model.{part}]  kind = "{kind}": ' in out
 
 
+def test_kinds_are_listed_with_their_papers_and_found_by_them(call):
+    kinds = json.loads(call("keys", "model", "--json")[1])["kinds"]
+    assert {(each["name"], each["kind"]) for each in kinds} == {
+        (f"model.{part}", kind) for part, (table, _) in build.TABLES.items() for kind in table
+    }
+    for each in kinds:
+        assert each["meaning"].endswith("."), each
+        assert "(20" not in each["meaning"], each
+        assert ("(20" in each["paper"]) or each["name"] != "model.objective", each
+    _, out, _ = call("keys", "rainforth")
+    assert [line.split('"')[1] for line in out.splitlines() if line.startswith("[")] == ["miwae", "ciwae", "piwae"]
+    assert out.count('"Tighter Variational Bounds are Not Necessarily Better" (2018)') == 3
+    assert {key["kind"] for key in listed(call, "beta_tc")} == {"beta_tc"}
+
+
+def test_an_option_without_a_default_has_the_type_of_its_argument(call):
+    types = {(key["kind"], key["name"]): key["type"] for key in listed(call, "model.objective")}
+    assert (
+        types["free_bits", "model.objective.groups"] == types["beta_tc", "model.objective.data_size"] == "whole number"
+    )
+
+
 def test_words_that_no_key_has_are_a_mistake(call):
     status, out, err = call("keys", "learning_rat", "seconds")
     assert (status, out) == (2, "")

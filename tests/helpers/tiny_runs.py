@@ -9,8 +9,8 @@ from kvae.training.config import RunConfig
 from kvae.training.runs import Run
 
 
-def tiny_run(folder: Path, test_images: int = 20, name: str = "run", **model: object) -> Run:
-    """One epoch on 20 images of 6 x 5 random pixels without labels, in a new folder `run` within `folder`."""
+def tiny_run(folder: Path, test_images: int = 20, name: str = "run", epochs: int = 1, **model: object) -> Run:
+    """`epochs` epochs on 20 images of 6 x 5 random pixels without labels, in a new folder `run` within `folder`."""
     rng = np.random.default_rng(0)
     arrays = {"x_train": 20, "x_test": test_images}
     np.savez(folder / "odd.npz", **{key: rng.integers(0, 256, (n, 6, 5), np.uint8) for key, n in arrays.items()})
@@ -18,6 +18,6 @@ def tiny_run(folder: Path, test_images: int = 20, name: str = "run", **model: ob
         "name": name,
         "data": {"source": f"npz:{folder / 'odd.npz'}", "batch_size": 10},
         "model": {"hidden_units": [4], **model},
-        "training": {"epochs": 1, "jit_compile": False},
+        "training": {"epochs": epochs, "jit_compile": False},
     }
     return training.train(RunConfig.from_dict(values), folder / "run", verbose=0)

@@ -1,0 +1,68 @@
+"""Objectives, which training minimises, one class per objective; and the draws from q that they are computed from.
+
+Everything is in nats per image: summed over pixels and latent dimensions, averaged over the K draws, one number per
+image. `elbo` always has beta = 1; `loss` is what training minimises.
+"""
+
+from kvae.internal.errors import unknown
+from kvae.model.objectives.base import KL_KINDS, Draws, Objective
+from kvae.model.objectives.beta_tc import BetaTC
+from kvae.model.objectives.capacity import Capacity
+from kvae.model.objectives.elbo import ELBO
+from kvae.model.objectives.free_bits import FreeBits
+from kvae.model.objectives.importance_weighted import CIWAE, IWAE, MIWAE, PIWAE, DReG, importance_weighted_bound
+from kvae.model.objectives.schedules import (
+    SCHEDULES,
+    Beta,
+    CyclicalAnnealing,
+    LinearWarmup,
+    check_beta,
+    is_number,
+    is_variable,
+)
+
+__all__ = [
+    "CIWAE",
+    "ELBO",
+    "IWAE",
+    "KL_KINDS",
+    "MIWAE",
+    "OBJECTIVES",
+    "PIWAE",
+    "SCHEDULES",
+    "Beta",
+    "BetaTC",
+    "Capacity",
+    "CyclicalAnnealing",
+    "DReG",
+    "Draws",
+    "FreeBits",
+    "LinearWarmup",
+    "Objective",
+    "check_beta",
+    "get",
+    "importance_weighted_bound",
+    "is_number",
+    "is_variable",
+]
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "elbo": ELBO,
+    "iwae": IWAE,
+    "dreg": DReG,
+    "miwae": MIWAE,
+    "ciwae": CIWAE,
+    "piwae": PIWAE,
+    "free_bits": FreeBits,
+    "capacity": Capacity,
+    "beta_tc": BetaTC,
+}
+
+
+def get(objective: "str | Objective") -> Objective:
+    """The objective itself, or a new one from its name in `OBJECTIVES`. Raises `UserError` if it is neither."""
+    if isinstance(objective, Objective):
+        return objective
+    if isinstance(objective, str) and objective in OBJECTIVES:
+        return OBJECTIVES[objective]()
+    raise unknown("objective", objective, OBJECTIVES)
