@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kvae.export import quantization
 from kvae.export.web_network import Arrays, encoder, layers_of, network, unknown_layers
 from kvae.internal.errors import UserError
 from kvae.model import likelihoods, sampling
@@ -24,7 +25,6 @@ from kvae.noise import portable
 from kvae.runtime.web import LIKELIHOODS, VARIANTS, VERSION
 
 TOLERANCES = {"web_int8": {"means": 0.1, "elbo": 1.0}, "web_float32": {"means": 1e-4, "elbo": 0.01}}
-CALIBRATION = 4096  # latent points for examples of the layers' inputs, with seed 1, as for the .tflite file
 POINTS = 5000  # encoded images in the plane, at most
 MARGIN = 1.15  # of the side of the plane that is shown, beside the encoded images in it
 ENGINE = ("runtime.js", "inference.js", "sampling.js", "completion.js", "worker.js")  # the script of the worker
@@ -93,7 +93,7 @@ def write(vae: VAE, folder: Path, variants: Iterable[str], conditions: Any = Non
 def page(vae: VAE, variant: str, about: About) -> str:
     """The page as HTML. Arguments as in `write`."""
     arrays = Arrays()
-    z = sampling.draw_z(vae, CALIBRATION, 1).numpy()
+    z = sampling.draw_z(vae, quantization.examples(vae.image_shape), 1).numpy()
     log_variance = getattr(vae.likelihood, "log_variance", None)
     facts = {
         "format": VERSION,
