@@ -16,7 +16,7 @@ from kvae.model.vae import VAE
 from kvae.noise import portable
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
-from kvae.runtime import Decoder, footprint
+from kvae.runtime import Decoder, footprint, formats
 
 LATENTS = 4096  # number of z ~ p(z) at which the means are compared, at most
 IMAGES = 10_000  # number of samples whose pixels are compared, at most
@@ -25,7 +25,7 @@ PIXELS = IMAGES * SIZE  # in these samples: a decode of larger images takes long
 LEAST = 100  # samples of the largest images
 QUICK = 10  # times as few samples are compared in a quick export
 CHUNK = 1000  # samples that are compared at a time
-THREADS = (1, 2)  # numbers of threads with which the costs are measured
+THREADS = (1, 2)  # numbers of threads with which the costs are measured, if a process can have several
 Z_TOLERANCE = 1e-4  # of z if it depends on weights of the prior; otherwise z must be the same bit for bit
 
 
@@ -146,18 +146,15 @@ def costs(path: Path, name: str, threads: Iterable[int] = THREADS) -> dict[str, 
     Args:
         path: the file or folder of the decoder.
         name: the name of its format.
-        threads: the numbers of threads with which it is called, of which the first is 1. 1 and 2 by default.
+        threads: the numbers of threads with which it is called, of which the first is 1. 1 and 2 by default. If all
+            decoders of a process have the same number, as those of TensorFlow, only the first is used: a process for
+            every number would take seconds.
 
     Returns:
-        `bytes`, its size; `load_seconds` and `peak_memory_mb` with 1 thread; `latency_us` by the number of threads.
+        `bytes`, its size, and what `kvae.runtime.footprint.footprint` returns.
     """
-    measured = {count: footprint.footprint(path, count, name) for count in threads}
-    return {
-        "bytes": size(path),
-        "load_seconds": measured[1]["load_seconds"],
-        "peak_memory_mb": measured[1]["peak_memory_mb"],
-        "latency_us": {f"{count} threads": cost["latency_us"] for count, cost in measured.items()},
-    }
+    counts = list(threads) if formats.find(name).own_threads else list(threads)[:1]
+    return {"bytes": size(path), **footprint.footprint(path, counts, name)}
 
 
 def size(path: Path) -> int:
