@@ -1,5 +1,6 @@
 """Shared by several commands: quiet imports, the option --import, and tables."""
 
+import gc
 import importlib
 import os
 import sys
@@ -24,8 +25,12 @@ quiet_option = click.option("--quiet", is_flag=True, help="Print no progress, on
 
 def quiet_tensorflow() -> None:
     """Imports TensorFlow without the lines that it writes to file descriptor 2 before its log level takes effect."""
+    module = "kvae.internal.tensorflow"
+    if module in sys.modules:
+        return
     with stopping.importing(), silenced():
-        importlib.import_module("kvae.internal.tensorflow")
+        importlib.import_module(module)
+    gc.freeze()  # the modules stay until the command ends: no search for garbage needs to look at them again
 
 
 def import_option() -> click.Option:

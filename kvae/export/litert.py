@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from kvae.export import endpoints, parity, quantization
+from kvae.export import endpoints, quantization
 from kvae.internal import files, reading
 from kvae.internal.errors import UserError, unknown
 from kvae.internal.quiet_output import silenced, without_tensorflow_reports
@@ -28,7 +28,6 @@ TOLERANCES = {
 }
 # A dynamic batch size (None) does not work on every runtime: in browsers it may return too few values.
 BATCH_SIZES = (None, 1, 64)
-CALIBRATION = 1024  # latent points for examples of the layers' inputs, at least; with seed 1, and parity with seed 0
 RANGES = 256  # latent points from which the ranges of full-integer quantization are determined
 PURPOSES = {
     "float32": "the reference: as exact as the Keras model",
@@ -109,7 +108,7 @@ def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS, *, conditions:
         contents = {variant: _convert(vae, folder, names, variant, conditions) for variant in variants}
         if "int8" in variants:
             float32 = contents.get("float32") or _convert(vae, folder, names, "float32", conditions)
-            examples = max(CALIBRATION, parity.counts(vae.image_shape).latents)  # fewer if a decode takes long
+            examples = quantization.examples(vae.image_shape)
             condition = endpoints.cycled(conditions, 0, examples)
             inputs = {"z": sampling.draw_z(vae, examples, 1, condition).numpy()}
             inputs |= {} if condition is None else {"condition": condition}

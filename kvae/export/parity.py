@@ -16,7 +16,7 @@ from kvae.model.vae import VAE
 from kvae.noise import portable
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
-from kvae.runtime import Decoder, footprint
+from kvae.runtime import Decoder, footprint, formats
 
 LATENTS = 4096  # number of z ~ p(z) at which the means are compared, at most
 IMAGES = 10_000  # number of samples whose pixels are compared, at most
@@ -25,7 +25,7 @@ PIXELS = IMAGES * SIZE  # in these samples: a decode of larger images takes long
 LEAST = 100  # samples of the largest images
 QUICK = 10  # times as few samples are compared in a quick export
 CHUNK = 1000  # samples that are compared at a time
-THREADS = (1, 2)  # numbers of threads with which the costs are measured
+THREADS = (1, 2)  # numbers of threads with which the costs are measured, if a process can have several
 Z_TOLERANCE = 1e-4  # of z if it depends on weights of the prior; otherwise z must be the same bit for bit
 
 
@@ -77,35 +77,38 @@ def errors(
 
     Returns:
         For each name a dictionary that can be written as JSON: `means_error_greatest` and `means_error_mean`, the
-        largest and the mean absolute error of the means at some z ~ p(z); for some samples, the number of `pixels`,
+        largest and the mean absolute error of the means at the z of the first samples; for all, the number of `pixels`,
         the number of them that differ, `pixels_differing`, the largest difference in levels of 0 to 255,
         `pixels_difference_greatest`, and whether all z are the same, `z_identical`; if they are not,
         `z_error_greatest`.
     """
     seeds = portable.seeds(compared.images, 0)
-    latents = seeds[: compared.latents]
-    condition = cycled(conditions, 0, len(latents))
-    z = reference.sample(latents, condition).z
-    means = reference.decode(z, condition).means
-    mean_errors = {name: np.abs(decoder.decode(z, condition).means - means) for name, decoder in decoders.items()}
-    differing, greatest, z_error = (dict.fromkeys(decoders, 0.0) for _ in range(3))
+    mean_total, mean_greatest, differing, greatest, z_error = (dict.fromkeys(decoders, 0.0) for _ in range(5))
+    size = math.prod(reference.image_shape)
     for start in range(0, compared.images, CHUNK):
         some = seeds[start : start + CHUNK]
         condition = cycled(conditions, start, start + len(some))
         expected = reference.sample(some, condition)
+        z = expected.z[: max(0, compared.latents - start)]
+        decoded = (z, None if condition is None else condition[: len(z)])
+        means = reference.decode(*decoded).means if len(z) else None
         for name, decoder in decoders.items():
             actual = decoder.sample(some, condition)
             difference = np.abs(expected.images.astype(np.int16) - actual.images)
             differing[name] += int((difference > 0).sum())
             greatest[name] = max(greatest[name], int(difference.max()))
             z_error[name] = max(z_error[name], float(np.abs(expected.z - actual.z).max()))
+            if means is not None:
+                error = np.abs(decoder.decode(*decoded).means - means)
+                mean_total[name] += float(error.sum(dtype=np.float64))
+                mean_greatest[name] = float(np.maximum(mean_greatest[name], error.max()))  # NaN if one of them is
     return {
         name: {
-            "means_error_greatest": float(mean_errors[name].max()),
-            "means_error_mean": float(mean_errors[name].mean()),
+            "means_error_greatest": mean_greatest[name],
+            "means_error_mean": mean_total[name] / (compared.latents * size),
             "pixels_differing": int(differing[name]),
             "pixels_difference_greatest": int(greatest[name]),
-            "pixels": compared.images * math.prod(reference.image_shape),
+            "pixels": compared.images * size,
             "z_identical": z_error[name] == 0,
             **({"z_error_greatest": z_error[name]} if z_error[name] != 0 else {}),
         }
@@ -146,18 +149,15 @@ def costs(path: Path, name: str, threads: Iterable[int] = THREADS) -> dict[str, 
     Args:
         path: the file or folder of the decoder.
         name: the name of its format.
-        threads: the numbers of threads with which it is called, of which the first is 1. 1 and 2 by default.
+        threads: the numbers of threads with which it is called, of which the first is 1. 1 and 2 by default. If all
+            decoders of a process have the same number, as those of TensorFlow, only the first is used: a process for
+            every number would take seconds.
 
     Returns:
-        `bytes`, its size; `load_seconds` and `peak_memory_mb` with 1 thread; `latency_us` by the number of threads.
+        `bytes`, its size, and what `kvae.runtime.footprint.footprint` returns.
     """
-    measured = {count: footprint.footprint(path, count, name) for count in threads}
-    return {
-        "bytes": size(path),
-        "load_seconds": measured[1]["load_seconds"],
-        "peak_memory_mb": measured[1]["peak_memory_mb"],
-        "latency_us": {f"{count} threads": cost["latency_us"] for count, cost in measured.items()},
-    }
+    counts = list(threads) if formats.find(name).own_threads else list(threads)[:1]
+    return {"bytes": size(path), **footprint.footprint(path, counts, name)}
 
 
 def size(path: Path) -> int:

@@ -5,6 +5,7 @@ layers get their float32 weights back, because they cause most of the error and 
 other layers are rounded so that the outputs change as little as possible for typical inputs.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import flatbuffers
@@ -12,6 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
+from kvae.export import parity
 from kvae.runtime.litert import MAGIC
 
 LEAST_QUANTIZED = 10_000  # weights of a layer; with fewer of them, int8 saves little size for its loss of accuracy
@@ -20,6 +22,15 @@ LEAST_QUANTIZED = 10_000  # weights of a layer; with fewer of them, int8 saves l
 LEAST_INPUTS = 32
 DAMPING = 0.01  # fraction of the mean square of the inputs that is added to each, so that the inverse is bounded
 CHUNK = 256  # latent points per call of the interpreter
+LEAST_EXAMPLES = 1024  # latent points for examples of the layers' inputs, at least
+
+
+def examples(image_shape: Iterable[int]) -> int:
+    """The number of latent points for examples of the layers' inputs, fewer if a decode takes long.
+
+    They have seed 1, and those of the parity report seed 0.
+    """
+    return max(LEAST_EXAMPLES, parity.counts(image_shape).latents)
 
 
 def refined(quantized: bytes, float32: bytes, examples: dict[str, np.ndarray]) -> bytes:
@@ -87,12 +98,13 @@ def rounded(
     moments[np.diag_indices_from(moments)] += DAMPING * np.diag(moments).mean()
     factor = np.linalg.cholesky(np.linalg.inv(moments)).T  # upper triangular; row j distributes the error of input j
     steps = np.where(scales > 0, scales, 1.0)
-    integers = np.empty(weights.shape, np.int8)
-    for j in range(weights.shape[1]):
-        integers[:, j] = np.clip(np.rint(remaining[:, j] / steps), -127, 127)
-        error = (remaining[:, j] - integers[:, j] * steps) / factor[j, j]
-        remaining[:, j + 1 :] -= error[:, None] * factor[j, j + 1 :]
-    return integers, None if bias is None else remaining[:, -1].astype(np.float32)
+    remaining = np.ascontiguousarray(remaining.T)  # the weights of one input beside one another in memory: it is faster
+    integers = np.empty(weights.shape[::-1], np.int8)
+    for j in range(len(integers)):
+        integers[j] = np.clip(np.rint(remaining[j] / steps), -127, 127)
+        error = (remaining[j] - integers[j] * steps) / factor[j, j]
+        remaining[j + 1 :] -= factor[j, j + 1 :, None] * error
+    return np.ascontiguousarray(integers.T), None if bias is None else remaining[-1].astype(np.float32)
 
 
 def code_of(code: Any) -> int:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kvae.export import quantization
 from kvae.export.web_network import Arrays, encoder, layers_of, network, unknown_layers
 from kvae.internal.errors import UserError
 from kvae.model import likelihoods, sampling
@@ -30,7 +31,6 @@ PURPOSES = {
 }
 # By the documentation of browsers: worker-src of a content security policy (Safari), CSS aspect-ratio (the others).
 BROWSERS = {"Chrome": "88", "Edge": "88", "Firefox": "89", "Safari": "15.5"}
-CALIBRATION = 4096  # latent points for examples of the layers' inputs, with seed 1, as for the .tflite file
 POINTS = 5000  # encoded images in the plane, at most
 MARGIN = 1.15  # of the side of the plane that is shown, beside the encoded images in it
 ENGINE = ("runtime.js", "inference.js", "sampling.js", "completion.js", "worker.js")  # the script of the worker
@@ -109,7 +109,7 @@ def describe(variant: str, decoder: WebDecoder) -> dict[str, Any]:
 def page(vae: VAE, variant: str, about: About) -> str:
     """The page as HTML. Arguments as in `write`."""
     arrays = Arrays()
-    z = sampling.draw_z(vae, CALIBRATION, 1).numpy()
+    z = sampling.draw_z(vae, quantization.examples(vae.image_shape), 1).numpy()
     log_variance = getattr(vae.likelihood, "log_variance", None)
     facts = {
         "format": VERSION,

@@ -1,5 +1,6 @@
 """TensorFlow and Keras. They are imported only here, where the backend of Keras is checked."""
 
+import gc
 import os
 
 from kvae.internal.errors import UserError
@@ -10,6 +11,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides messages at start-up
 
 def _import() -> tuple:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    collecting = gc.isenabled()
+    gc.disable()  # the search for garbage among the many new objects would take a fifth of the time of the import
     try:
         import keras
         import tensorflow as tf
@@ -17,6 +20,9 @@ def _import() -> tuple:
         if error.name not in ("keras", "tensorflow"):
             raise
         raise explained(error) from error
+    finally:
+        if collecting:
+            gc.enable()
 
     if keras.backend.backend() != "tensorflow":
         raise ImportError(

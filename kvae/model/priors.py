@@ -78,7 +78,7 @@ class Prior(parts.Part):
         if condition is not None:
             condition = tf.repeat(tf.convert_to_tensor(condition)[:1], count, axis=0)
         seeds = tf.constant(portable.seeds(count, 0, start))
-        return np.asarray(self.sample(portable.Portable(seeds, keyed.TENSORFLOW), condition))
+        return np.asarray(self.sample(keyed.PortableTensors(seeds), condition))
 
     def quantiles(self, n: int) -> np.ndarray:
         """The quantiles (i + 1/2) / n of one latent dimension, for a lattice of equal probability.

@@ -23,8 +23,7 @@ from kvae.model.hints import Array
 from kvae.model.objectives import Draws
 from kvae.model.pixel_check import check_pixels
 from kvae.noise import portable
-from kvae.noise.keyed import TENSORFLOW, Keyed
-from kvae.noise.portable import Portable
+from kvae.noise.keyed import Keyed, PortableTensors
 from kvae.noise.streams import Stream
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def draw_z(vae: VAE, n: int, seed: int | None = None, condition: Array | None = 
     """
     vae._check_built()
     seeds = tf.constant(portable.seeds(n, seed_of(seed)))
-    return vae.prior.sample(Portable(seeds, TENSORFLOW), check_condition(condition, vae.condition_shape))
+    return vae.prior.sample(PortableTensors(seeds), check_condition(condition, vae.condition_shape))
 
 
 def image_batches(
@@ -98,7 +97,7 @@ def sample_graph(
     Returns:
         As `vae.sample`.
     """
-    noise = Portable(seeds, TENSORFLOW)
+    noise = PortableTensors(seeds)
     z = (prior or vae.prior).sample(noise, condition)
     parameters = vae._decode(z, condition)
     return Samples(vae.likelihood.sample(parameters, noise), vae.likelihood.mean(parameters), z)

@@ -63,6 +63,22 @@ class TensorFlow:
 TENSORFLOW = TensorFlow()
 
 
+class PortableTensors(portable.Portable):
+    """`kvae.noise.portable.Portable` with TensorFlow.
+
+    AutoGraph finds nothing to convert in it, for which it would need half a second in every process.
+
+    Args:
+        seeds: one seed per image, `[B]` int32.
+    """
+
+    def __init__(self, seeds: Any) -> None:
+        super().__init__(seeds, TENSORFLOW)
+
+    normal = tf.autograph.experimental.do_not_convert(portable.Portable.normal)
+    uniform = tf.autograph.experimental.do_not_convert(portable.Portable.uniform)
+
+
 def _bits(count: int, key: tuple[Any, ...]) -> tf.Tensor:
     """`count` hashed words for each key of a batch, `[B, count]` uint32."""
     ops, golden = TENSORFLOW, TENSORFLOW.words(portable.GOLDEN)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +21,9 @@ def can_start() -> bool:
     return bool(sys.executable) and not getattr(sys, "frozen", False)
 
 
-def run_module(module: str, arguments: list[str], seconds: float | None = None) -> str:
+def run_module(
+    module: str, arguments: list[str], seconds: float | None = None, environment: Mapping[str, str] | None = None
+) -> str:
     """Runs a module with `python -m` in a new process, which ends together with this one, even if this one is killed.
 
     The module must call `end_with_parent`. It searches the same folders for modules as this process, except for the
@@ -30,6 +33,7 @@ def run_module(module: str, arguments: list[str], seconds: float | None = None) 
         module: its name.
         arguments: its arguments.
         seconds: the time after which the process is ended. By default it may take any time.
+        environment: variables of its environment beside those of this process. None by default.
 
     Returns:
         What it wrote to standard output.
@@ -37,7 +41,7 @@ def run_module(module: str, arguments: list[str], seconds: float | None = None) 
     Raises:
         UserError: if it could not be started, failed, crashed or took too long. The message is only the reason.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
+    searched = os.pathsep.join(part for part in sys.path if part)
     # The end of a pipe that only this process holds: the system closes it when this process ends, however it does.
     reading, writing = os.pipe()
     try:
@@ -48,7 +52,7 @@ def run_module(module: str, arguments: list[str], seconds: float | None = None) 
             text=True,
             errors="replace",
             check=False,
-            env=environment,
+            env={**os.environ, "PYTHONPATH": searched, **(environment or {})},
             timeout=seconds,
         )
     except subprocess.TimeoutExpired:

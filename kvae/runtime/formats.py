@@ -19,12 +19,13 @@ class Format(NamedTuple):
     open: Callable[..., Decoder]  # (path, threads=None) -> its decoder
     # (path): raises `UserError` if a file for which no model card vouches must not be opened in this process.
     trial: Callable[[Path], None] | None = None
+    own_threads: bool = False  # whether decoders of one process can have different numbers of threads
 
 
 # `kvae.load` opens the first of these formats that a bundle has.
 FORMATS: dict[str, Format] = {
-    "tflite": Format(litert.VARIANTS, litert.holds, litert.LiteRTDecoder, litert.try_file),
-    "onnx": Format(onnx.VARIANTS, onnx.holds, onnx.OnnxDecoder, onnx.try_file),
+    "tflite": Format(litert.VARIANTS, litert.holds, litert.LiteRTDecoder, litert.try_file, own_threads=True),
+    "onnx": Format(onnx.VARIANTS, onnx.holds, onnx.OnnxDecoder, onnx.try_file, own_threads=True),
     "savedmodel": Format(savedmodel.VARIANTS, savedmodel.holds, savedmodel.SavedModelDecoder),
     "web": Format(web.VARIANTS, web.holds, web.WebDecoder),
     "keras": Format({}, keras.holds, keras.open_file),
