@@ -176,7 +176,7 @@ def _costs(loaded: float, latency: float, memory: float | None) -> dict[str, Any
     return {
         "load_seconds": loaded / 1000,
         "peak_memory_mb": memory,
-        "latency_us": {"1": 1000 * latency, "64": 64_000 * latency},
+        "latency_us": {"1 threads": {"1": 1000 * latency, "64": 64_000 * latency}},
     }
 
 

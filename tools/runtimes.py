@@ -149,7 +149,7 @@ def costs(exported: Mapping[str, Path], runtimes: Iterable[Runtime], rounds: int
                 if runtime.engine in measures:
                     cost = measures[runtime.engine](path)
                 else:
-                    cost = footprint.footprint(path, 1, f"runtime_decoders:{runtime.engine}")
+                    cost = footprint.footprint(path, [1], f"runtime_decoders:{runtime.engine}")
                 measured.setdefault(runtime.name, []).append(cost)
     return {
         runtime.name: {"bytes": parity.size(exported[runtime.variant]), **_least(measured[runtime.name])}
@@ -169,7 +169,7 @@ def table(report: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [HEADINGS, ["---"] * len(HEADINGS)]
     for name, of in report.items():
         per_ten_million = 1e7 * of["pixels_differing"] / of["pixels"]
-        memory, latency = of["peak_memory_mb"], of["latency_us"]
+        memory, latency = of["peak_memory_mb"], of["latency_us"]["1 threads"]
         lines.append([
             name,
             f"{of['bytes'] / 1000:,.0f}",
