@@ -1,0 +1,32 @@
+"""q(z|x): one file per family, with a class for the family and one for a distribution of the family.
+
+`base.py` says what both must do.
+"""
+
+from kvae.model import parts
+from kvae.model.posteriors.base import MEAN_DRAWS, Distribution, Posterior, as_sizes
+from kvae.model.posteriors.gaussian import DiagonalGaussian, Gaussian
+
+__all__ = [
+    "MEAN_DRAWS",
+    "POSTERIORS",
+    "DiagonalGaussian",
+    "Distribution",
+    "Gaussian",
+    "Posterior",
+    "as_sizes",
+    "get",
+    "name_of",
+]
+
+POSTERIORS: dict[str, type[Posterior]] = {"diagonal_gaussian": DiagonalGaussian}
+
+
+def get(posterior: "str | Posterior") -> Posterior:
+    """The posterior itself, or a new one from its name in `POSTERIORS`. Raises `UserError` if it is neither."""
+    return parts.get("posterior", posterior, POSTERIORS, Posterior)
+
+
+def name_of(posterior: Posterior) -> str:
+    """The name of a posterior in `POSTERIORS`, or the name of its class if it is not there."""
+    return parts.name_of(posterior, POSTERIORS)
