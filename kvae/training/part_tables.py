@@ -32,7 +32,17 @@ SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
 
 # All options of the parts that kvae has, as in `SHORT`: what a shell completes without the classes of the parts, which
 # import TensorFlow.
-OPTIONS = {**SHORT, "start": ("likelihood", ("gaussian",)), "rate": ("likelihood", ("gaussian",))}
+OPTIONS = {
+    **SHORT,
+    "start": ("likelihood", ("gaussian",)),
+    "rate": ("likelihood", ("gaussian",)),
+    "components": ("prior", ("mixture", "vamp")),
+    "layers": ("prior", ("flow",)),
+    "layer_units": ("prior", ("flow",)),
+    "steps": ("posterior", ("iaf",)),
+    "step_units": ("posterior", ("iaf",)),
+    "context": ("posterior", ("iaf",)),
+}
 
 
 def with_tables(model: dict[str, Any], of_version_0_2: bool = False) -> dict[str, Any]:

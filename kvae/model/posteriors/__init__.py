@@ -4,22 +4,33 @@
 """
 
 from kvae.model import parts
-from kvae.model.posteriors.base import MEAN_DRAWS, Distribution, Posterior, as_sizes
+from kvae.model.posteriors.base import MEAN_DRAWS, Distribution, NamedTensors, Posterior, as_sizes
+from kvae.model.posteriors.full_covariance import CorrelatedGaussian, FullCovariance
 from kvae.model.posteriors.gaussian import DiagonalGaussian, Gaussian
+from kvae.model.posteriors.iaf import IAF, InverseAutoregressive
 
 __all__ = [
+    "IAF",
     "MEAN_DRAWS",
     "POSTERIORS",
+    "CorrelatedGaussian",
     "DiagonalGaussian",
     "Distribution",
+    "FullCovariance",
     "Gaussian",
+    "InverseAutoregressive",
+    "NamedTensors",
     "Posterior",
     "as_sizes",
     "get",
     "name_of",
 ]
 
-POSTERIORS: dict[str, type[Posterior]] = {"diagonal_gaussian": DiagonalGaussian}
+POSTERIORS: dict[str, type[Posterior]] = {
+    "diagonal_gaussian": DiagonalGaussian,
+    "full_covariance": FullCovariance,
+    "iaf": IAF,
+}
 
 
 def get(posterior: "str | Posterior") -> Posterior:

@@ -1,6 +1,7 @@
 """What every q(z|x) and every family of q(z|x) must do."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from kvae.internal.errors import UserError
@@ -59,9 +60,32 @@ class Distribution:
             return self.stopped()
         raise NotImplementedError(f"{type(self).__name__} needs a method stop_gradient().")
 
+    def take(self, images: tf.Tensor) -> "Distribution":
+        """q(z|x) of N of the images, by their indices `[N]` int32, which may repeat. The prior `VampPrior` needs it."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method take(images).")
+
+    def convert(self, function: Callable[[Any], Any]) -> "Distribution":
+        """The same distribution with `function` applied to each of its tensors. An export of `VampPrior` needs it."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method convert(function).")
+
     def tensors(self) -> dict[str, tf.Tensor]:
         """The outputs of the exported endpoint `encode`, by name. The mean by default."""
         return {"mean": self.mean}
+
+
+class NamedTensors(Distribution):
+    """A distribution that is a named tuple of tensors, each `[B, ...]`, or of structures of tensors."""
+
+    __slots__ = ()
+
+    def stop_gradient(self) -> Distribution:
+        return self.convert(tf.stop_gradient)
+
+    def take(self, images: tf.Tensor) -> Distribution:
+        return self.convert(lambda tensor: tf.gather(tensor, images))
+
+    def convert(self, function: Callable[[Any], Any]) -> Distribution:
+        return tf.nest.map_structure(function, self)
 
 
 class Posterior(parts.Part):

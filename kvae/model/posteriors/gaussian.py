@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import densities
-from kvae.model.posteriors.base import Distribution, Posterior
+from kvae.model.posteriors.base import NamedTensors, Posterior
 from kvae.model.priors import Prior, StandardNormal
 from kvae.noise.keyed import Noise
 from kvae.noise.streams import Stream
@@ -15,7 +15,7 @@ class _MeanAndLogVar(NamedTuple):
     log_var: tf.Tensor  # [B, D]
 
 
-class Gaussian(_MeanAndLogVar, Distribution):
+class Gaussian(_MeanAndLogVar, NamedTensors):
     """The factorized N(mean, exp(log_var)). It is the tuple of both, each `[B, D]`: `mean, log_var = vae.encode(x)`."""
 
     __slots__ = ()
@@ -37,9 +37,6 @@ class Gaussian(_MeanAndLogVar, Distribution):
         if not isinstance(prior, StandardNormal):
             return None
         return densities.gaussian_kl(self.mean, self.log_var)
-
-    def stop_gradient(self) -> "Gaussian":
-        return Gaussian(*map(tf.stop_gradient, self))
 
     def tensors(self) -> dict[str, tf.Tensor]:
         return self._asdict()
