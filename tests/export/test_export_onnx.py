@@ -12,8 +12,10 @@ import kvae
 from kvae import export, runtime
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras
+from kvae.model import priors
 from kvae.runtime.keras import KerasDecoder
 
+LEARNED = [name for name, kind in priors.PRIORS.items() if not kind.exact]
 WHY = "the extra kvae[onnx] is not installed"
 
 
@@ -101,7 +103,9 @@ def test_conditional_models_and_several_parameters(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prior", [lambda: "standard_normal", own_parts.Mixture])
+@pytest.mark.parametrize(
+    "prior", [lambda: "standard_normal", own_parts.Mixture, *(lambda name=name: name for name in LEARNED)]
+)
 def test_convolutions_and_learned_priors(prior, tmp_path):
     installed()
     vae = kvae.VAE(

@@ -88,7 +88,8 @@ def test_keras_evaluates_them_with_every_batch_size(trained, data):
     sets = [data.test.unbatch().batch(size) for size in (7, 30)]
     results = [vae.evaluate(images, return_dict=True, verbose=0) for images in sets]
     for name, value in results[0].items():
-        assert value == pytest.approx(results[1][name], rel=1e-5), name  # float32 means in another order
+        # float32 means in another order; a KL term of nearly 0 is the difference of log densities of a few nats
+        assert value == pytest.approx(results[1][name], rel=1e-5, abs=1e-6), name
 
 
 def test_further_terms_are_metrics(trained):
