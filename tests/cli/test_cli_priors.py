@@ -6,6 +6,8 @@ import pytest
 from exports import quick_parity
 from tiny_runs import tiny_run
 
+from kvae.training.runs import Run
+
 pytestmark = pytest.mark.slow
 
 MODELS = {
@@ -18,15 +20,15 @@ MODELS = {
 @pytest.mark.parametrize("prior", MODELS)
 def test_every_command_works_with_a_learned_prior(prior, call, tmp_path):
     run = tiny_run(tmp_path, latent_dim=2, **MODELS[prior]).folder
-    config = json.loads((run / "config.json").read_text())["model"]
+    config = Run.open(run).config.to_dict()["model"]
     assert config["prior"] == MODELS[prior]["prior"]
     if prior == "vamp":
         assert config["posterior"] == {**MODELS[prior]["posterior"], "context": 16}
     commands = [
         ("evaluate", run, "--samples", "20", "--json"),
-        ("complete", run, "--observed", "top", "--images", "3", "--samples", "20", "--steps", "5"),
+        ("complete", run, "--observed", "top", "-n", "3", "--samples", "20"),
         ("plot", run, "lattice", "samples", "posterior_contours"),
-        ("encode", run, "--split", "test"),
+        ("encode", run, "--split", "test", "-o", tmp_path / "encoded.npz"),
         ("sample", run, "-n", "4", "--seed", "1", "-o", tmp_path / "images.png"),
     ]
     for command in commands:

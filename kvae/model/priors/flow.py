@@ -84,12 +84,10 @@ class Flow(Prior):
     @property
     def couplings(self) -> list[Coupling]:
         """The couplings, from standard normal numbers to z."""
+        kept = [((np.arange(self.latent_dim) + number) % 2).astype(np.float32) for number in range(2)]
         return [
-            Coupling(
-                *(weight.value for weight in weights),
-                kept=((np.arange(self.latent_dim) + number) % 2).astype(np.float32),
-            )
-            for number, weights in enumerate(self._weights_of_couplings)
+            Coupling(kernel.value, bias.value, output.value, output_bias.value, kept[number % 2])
+            for number, (kernel, bias, output, output_bias) in enumerate(self._weights_of_couplings)
         ]
 
     def log_prob(self, z: tf.Tensor, condition: tf.Tensor | None = None) -> tf.Tensor:

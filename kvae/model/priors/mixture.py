@@ -53,7 +53,7 @@ class Mixture(Prior):
         return tf.reduce_logsumexp(log_weights + tf.reduce_sum(each, axis=-1), axis=-1)
 
     def sample(self, noise: Noise, condition: tf.Tensor | None = None) -> tf.Tensor:
-        return self._frozen(tf.convert_to_tensor).sample(noise)
+        return _draw(noise, *self._constants())
 
     def region(self, condition: tf.Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The box around the regions of all components, except those that no seed draws."""
@@ -63,11 +63,11 @@ class Mixture(Prior):
         return (means - half).min(axis=0), (means + half).max(axis=0)
 
     def frozen(self) -> Prior:
-        return self._frozen(np.asarray)
+        return FrozenMixture(*map(np.asarray, self._constants()))
 
-    def _frozen(self, constant: Any) -> "FrozenMixture":
-        values = thresholds(self.logits.value), self.means.value, tf.exp(0.5 * self.log_vars.value)
-        return FrozenMixture(*map(constant, values))
+    def _constants(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """What a draw needs: the thresholds of the components, their means and their standard deviations."""
+        return thresholds(self.logits.value), self.means.value, tf.exp(0.5 * self.log_vars.value)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "components": self.components}
@@ -82,14 +82,18 @@ class FrozenMixture(Prior):
         deviations: standard deviations, `[K, D]`.
     """
 
-    def __init__(self, ends: Any, means: Any, deviations: Any) -> None:
+    def __init__(self, ends: np.ndarray, means: np.ndarray, deviations: np.ndarray) -> None:
         super().__init__()
         self.__dict__.update(constants=(ends, means, deviations))
 
     def sample(self, noise: Noise, condition: tf.Tensor | None = None) -> tf.Tensor:
-        ends, means, deviations = map(tf.convert_to_tensor, self.constants)
-        component = choose(noise, ends)
-        return tf.gather(means, component) + tf.gather(deviations, component) * normal_numbers(noise, means.shape[-1])
+        return _draw(noise, *map(tf.constant, self.constants))
+
+
+def _draw(noise: Noise, ends: tf.Tensor, means: tf.Tensor, deviations: tf.Tensor) -> tf.Tensor:
+    """z of a component that is chosen by its weight, `[B, D]`. The arguments are those of `FrozenMixture`."""
+    component = choose(noise, ends)
+    return tf.gather(means, component) + tf.gather(deviations, component) * normal_numbers(noise, means.shape[-1])
 
 
 def thresholds(logits: Any) -> tf.Tensor:

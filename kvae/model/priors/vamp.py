@@ -37,7 +37,7 @@ class VampPrior(Prior):
         super().__init__(**kwargs)
         self.components = check_whole("components", components)
 
-    def build(
+    def build(  # type: ignore[override]  # `VAE.build` gives each part the arguments that it names
         self,
         latent_dim: int,
         image_shape: tuple[int, ...],
