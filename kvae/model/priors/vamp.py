@@ -14,6 +14,8 @@ from kvae.model.priors.mixture import choose, thresholds
 from kvae.noise.keyed import Noise
 from kvae.noise.streams import Stream
 
+START = 3.0  # standard deviation of the weights: pixels that are nearly black or white have different posteriors
+
 
 @keras.saving.register_keras_serializable("kvae")
 class VampPrior(Prior):
@@ -52,7 +54,7 @@ class VampPrior(Prior):
                 f"Received condition_shape {tuple(condition_shape)}. Choose another prior."
             )
         memory.claim(self.components * math.prod(image_shape), self.components * latent_dim, decodes=True)
-        start = keras.initializers.RandomNormal(stddev=1.0, seed=next(parts.seeds(seed, 2)))
+        start = keras.initializers.RandomNormal(stddev=START, seed=next(parts.seeds(seed, 2)))
         shape = (self.components, *image_shape)
         self.logits = self.add_weight(name="pseudo_inputs", shape=shape, initializer=start)
 
