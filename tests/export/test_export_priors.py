@@ -43,7 +43,8 @@ def test_one_seed_is_one_z_in_every_variant(name, tmp_path):
         # float32 rounding in another order. With weights in float16 it would be 1e-3, with int8 1e-2.
         np.testing.assert_allclose(found.z, drawn.z, rtol=0, atol=2e-5)
         np.testing.assert_allclose(found.means, drawn.means, rtol=0, atol=means)
-        np.testing.assert_allclose(found.means, decoder.decode(drawn.z).means, rtol=0, atol=1e-4)  # the same weights
+        # The same weights; with int8 a layer rounds its inputs, where a difference of 1e-5 may decide a step.
+        np.testing.assert_allclose(found.means, decoder.decode(drawn.z).means, rtol=0, atol=2e-3)
         for size in (1, 64):
             np.testing.assert_array_equal(decoder.sample(seeds[:size]).z, found.z[:size])
     # The weights of the decoder are in each file once: 14,400 in int8 or in float16, and 600 in float32 or in float16.
