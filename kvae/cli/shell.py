@@ -28,10 +28,9 @@ SOURCES = {
     "npz:": "a file of NumPy",
     "images:": "a folder of pictures",
 }
-PARTS = {  # the file and the table with the kinds of each part
-    "network": ("model/networks/__init__.py", "NETWORKS"),
-    **{part: (f"model/{part}s.py", f"{part.upper()}S") for part in ("likelihood", "prior", "posterior")},
-    "objective": ("model/objectives/__init__.py", "OBJECTIVES"),
+PARTS = {  # the module and the table with the kinds of each part
+    part: (f"model/{part}s", f"{part.upper()}S")
+    for part in ("network", "likelihood", "prior", "posterior", "objective")
 }
 
 
@@ -105,7 +104,9 @@ class _Setting(click.ParamType):
 
 def _names_in(module: str, table: str) -> list[tuple[str, str]]:
     """The names in a table, a dictionary in a module of kvae, which is read and not imported: it needs TensorFlow."""
-    tree = ast.parse((Path(kvae.__file__).parent / module).read_text(encoding="utf-8"))
+    path = Path(kvae.__file__).parent / module
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == table and isinstance(node.value, ast.Dict):
             return [(str(key.value), "") for key in node.value.keys if isinstance(key, ast.Constant)]
@@ -147,7 +148,7 @@ SETTING = _Setting()
 RECIPE = _Words("recipe", _recipes)
 RECIPE_OR_FILE = _Words("recipe", _recipes, files=True)
 KEY_WORDS = _Words("word", _key_words)
-PLOT_KIND = _Words("kind", partial(_names_in, "plotting/figures.py", "KINDS"))
+PLOT_KIND = _Words("kind", partial(_names_in, "plotting/figures", "KINDS"))
 SOURCE = _Words("source", SOURCES.items)
 NETWORK = _Words("network", partial(_names_in, *PARTS["network"]))
 LIKELIHOOD = _Words("likelihood", partial(_names_in, *PARTS["likelihood"]))

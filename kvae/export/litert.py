@@ -14,7 +14,7 @@ from kvae.internal import files, reading
 from kvae.internal.errors import UserError, unknown
 from kvae.internal.quiet_output import silenced, without_tensorflow_reports
 from kvae.internal.tensorflow import tf
-from kvae.model import sampling
+from kvae.model import priors, sampling
 from kvae.model.vae import VAE
 from kvae.noise import portable
 from kvae.runtime.litert import VARIANTS, LiteRTDecoder
@@ -72,15 +72,16 @@ def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS, *, conditions:
             - `int8`: the weights of large dense layers are stored in int8, rounded so that the outputs change as little
               as possible, and their inputs are quantized during the computation (dynamic range). Convolutions and
               small layers stay in float32, because they cause most of the error and little of the size.
-            - `full_int8`: everything is quantized, with fixed ranges.
+            - `full_int8`: everything is quantized, with fixed ranges. Not for a prior with weights, because the
+              other variants keep these in float32.
         conditions: for a conditional model, examples `[M, ...]`, with which the int8 variants are calibrated.
 
     Returns:
         The content of the file of each variant, by its name.
 
     Raises:
-        UserError: if a variant is unknown, if the model is not built, or if LiteRT has no builtin operations for the
-            decoder.
+        UserError: if a variant is unknown or does not fit the prior, if the model is not built, or if LiteRT has no
+            builtin operations for the decoder.
     """
     variants = tuple(variants)
     for variant in variants:
@@ -88,6 +89,11 @@ def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS, *, conditions:
             raise unknown("variant", variant, VARIANTS)
     if not variants:
         raise UserError(f"Expected at least one variant of {', '.join(VARIANTS)}. Received none.")
+    if "full_int8" in variants and not vae.prior.exact:
+        raise UserError(
+            "Expected a model whose prior is the standard normal for the variant full_int8, because a prior's weights "
+            f"are never quantized. Received the prior {priors.name_of(vae.prior)}. Choose float32, float16 or int8."
+        )
     if vae.image_shape is not None:
         conditions = endpoints.conditions_of(vae, conditions, None)
     with (
@@ -106,8 +112,12 @@ def convert(vae: VAE, variants: Iterable[str] = DEFAULT_VARIANTS, *, conditions:
         weights = sum(sizes.values())
         names = list(signatures)
         contents = {variant: _convert(vae, folder, names, variant, conditions) for variant in variants}
+        float32 = contents.get("float32", b"")
+        if not float32 and ("int8" in variants or not vae.prior.exact):
+            float32 = _convert(vae, folder, names, "float32", conditions)
+        for variant in {"float16", "int8"} & set(variants) if not vae.prior.exact else ():
+            contents[variant] = quantization.with_exact_prior(contents[variant], float32)
         if "int8" in variants:
-            float32 = contents.get("float32") or _convert(vae, folder, names, "float32", conditions)
             examples = quantization.examples(vae.image_shape)
             condition = endpoints.cycled(conditions, 0, examples)
             inputs = {"z": sampling.draw_z(vae, examples, 1, condition).numpy()}

@@ -5,6 +5,7 @@ layers get their float32 weights back, because they cause most of the error and 
 other layers are rounded so that the outputs change as little as possible for typical inputs.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -67,9 +68,81 @@ def refined(quantized: bytes, float32: bytes, examples: dict[str, np.ndarray]) -
                     biases[tensor.buffer] = _round(model, tensor, bias, weights, inputs[place])
                 if bias is not None and biases.get(tensor.buffer) is not None:
                     bias.buffer = biases[tensor.buffer]
-    builder = flatbuffers.Builder(len(float32))
-    builder.Finish(model.Pack(builder), MAGIC)
-    return bytes(builder.Output())
+    return _packed(model, len(float32))
+
+
+def with_exact_prior(quantized: bytes, float32: bytes) -> bytes:
+    """A decoder in which the numbers that only `sample` needs, those of the prior, have their float32 values again.
+
+    A rounded weight would change z, and a rounded factor of a random number would choose other components.
+
+    Args:
+        quantized: the .tflite file of the converter with float16 or int8 weights.
+        float32: the .tflite file of the converter with float32 weights.
+
+    Returns:
+        The content of the changed .tflite file.
+    """
+    model, original = (schema.ModelT.InitFromObj(schema.Model.GetRootAs(content)) for content in (quantized, float32))
+    decodes = {entry.subgraphIndex for entry in original.signatureDefs if entry.signatureKey.startswith(b"decode")}
+    of_decoder = {
+        tensor.buffer
+        for number in decodes
+        for tensor in original.subgraphs[number].tensors
+        if math.prod(np.asarray(tensor.shape)) > 1
+    }
+    copies: dict[int, int] = {}
+    for number, (graph, before) in enumerate(zip(model.subgraphs, original.subgraphs, strict=True)):
+        if number not in decodes:
+            _restore(model, graph, original, before, of_decoder, copies)
+    used = {tensor.buffer for graph in model.subgraphs for each in graph.operators for tensor in _tensors(graph, each)}
+    used |= {entry.buffer for entry in model.metadata or ()}
+    for number, buffer in enumerate(model.buffers):
+        if number not in used:
+            buffer.data = None
+    return _packed(model, len(float32))
+
+
+def _restore(model: Any, graph: Any, original: Any, before: Any, of_decoder: set[int], copies: dict[int, int]) -> None:
+    """Gives the constants of a graph that are not among the buffers `of_decoder` the values that they had before.
+
+    The converter puts DEQUANTIZE operations behind rounded constants, or behind the operations that select from them.
+    Those that are not needed any more are removed. `copies` has the new buffer of each buffer of the original.
+    """
+    converts = {
+        id(operator)
+        for operator in graph.operators
+        if code_of(model.operatorCodes[operator.opcodeIndex]) == schema.BuiltinOperator.DEQUANTIZE
+    }
+    sources = {operator.outputs[0]: operator.inputs[0] for operator in graph.operators if id(operator) in converts}
+    others = [operator for operator in graph.operators if id(operator) not in converts]
+    restored = set()  # tensors that are float32 again
+
+    def restore(place: int, tensor_before: Any) -> None:
+        tensor = graph.tensors[place]
+        tensor.type, tensor.quantization = tensor_before.type, None
+        restored.add(place)
+
+    for operator, operator_before in zip(others, before.operators, strict=True):
+        inputs = list(operator.inputs)
+        for slot, (place, place_before) in enumerate(zip(inputs, operator_before.inputs, strict=True)):
+            source, tensor_before = sources.get(place, place), before.tensors[place_before]
+            tensor = graph.tensors[source]
+            is_constant = place >= 0 and model.buffers[tensor.buffer].data is not None
+            if is_constant and tensor.type != tensor_before.type and tensor_before.buffer not in of_decoder:
+                if tensor_before.buffer not in copies:
+                    copies[tensor_before.buffer] = len(model.buffers)
+                    model.buffers.append(original.buffers[tensor_before.buffer])
+                tensor.buffer = copies[tensor_before.buffer]
+                restore(source, tensor_before)
+            if source in restored:
+                inputs[slot] = source
+        operator.inputs = inputs
+        for place, place_before in zip(operator.outputs, operator_before.outputs, strict=True):
+            if graph.tensors[place].type != before.tensors[place_before].type and restored.intersection(inputs):
+                restore(place, before.tensors[place_before])
+    needed = {place for operator in others for place in operator.inputs} | set(graph.outputs)
+    graph.operators = [each for each in graph.operators if id(each) not in converts or each.outputs[0] in needed]
 
 
 def rounded(
@@ -110,6 +183,18 @@ def rounded(
 def code_of(code: Any) -> int:
     """The number of a builtin operation. Files of old versions have it in the second field."""
     return max(code.builtinCode, code.deprecatedBuiltinCode)
+
+
+def _packed(model: Any, size: int) -> bytes:
+    """The content of the .tflite file of a model, of about this size."""
+    builder = flatbuffers.Builder(size)
+    builder.Finish(model.Pack(builder), MAGIC)
+    return bytes(builder.Output())
+
+
+def _tensors(graph: Any, operator: Any) -> list[Any]:
+    """The inputs and outputs of an operation."""
+    return [graph.tensors[place] for place in (*operator.inputs, *operator.outputs) if place >= 0]
 
 
 def _quantized_slots(graph: Any, operator: Any, before: Any, operator_before: Any) -> list[int]:

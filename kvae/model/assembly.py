@@ -102,7 +102,7 @@ class Assembly(OldNames, Saving, FastFit):
         self._build_encoder(image_shape, condition)
         sizes = {"latent_dim": self.latent_dim, "image_shape": image_shape, "condition_shape": self.condition_shape}
         for part in (self.posterior, self.prior, self.likelihood):
-            parts.build(part, **sizes)
+            parts.build(part, **sizes, seed=self.seed)
         self._build_decoder(image_shape, condition)
         freeze_new_layers(self, before)
         self.image_shape = image_shape

@@ -1,7 +1,8 @@
 """The base class of priors, posteriors and likelihoods: Keras layers that have weights, but are never called."""
 
 import inspect
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kvae.internal.errors import UserError, unknown
@@ -12,8 +13,9 @@ from kvae.model.keywords import check_leftover_keywords
 class Part(keras.layers.Layer):
     """A part of a VAE. Its weights are trained and saved with the model; it computes in float32 under every policy.
 
-    `VAE.build` calls `build` with those of the arguments `latent_dim`, `image_shape` and `condition_shape` that it
-    takes. A file that was saved before a part had weights can still be loaded: the weights keep their initial values.
+    `VAE.build` calls `build` with those of the arguments `latent_dim`, `image_shape`, `condition_shape` and `seed`, the
+    seed of the model's initial weights, that it takes. A file that was saved before a part had weights can still be
+    loaded: the weights keep their initial values.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -34,6 +36,16 @@ def build(part: Part, **sizes: Any) -> None:
     if not part.built:
         wanted = inspect.signature(part.build).parameters
         part.build(**{name: size for name, size in sizes.items() if name in wanted})
+
+
+def seeds(seed: int | None, offset: int) -> Iterator[int | None]:
+    """Seeds of the initial weights of a part, one per weight; None, which Keras draws, if the model gives no seed.
+
+    Args:
+        seed: seed of the model, or None.
+        offset: number of the part: encoder and decoder have 0 and 1, a prior 2, a posterior 3.
+    """
+    return (None if seed is None else ((seed + offset) * 1_000_003 + i) % 2**31 for i in itertools.count(1))
 
 
 def get(kind: str, received: Any, table: Mapping[str, type], base: type) -> Any:

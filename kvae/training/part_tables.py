@@ -43,6 +43,12 @@ OPTIONS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "gamma": ("objective", ("capacity",)),
     "capacity": ("objective", ("capacity",)),
     "data_size": ("objective", ("beta_tc",)),
+    "components": ("prior", ("mixture", "vamp")),
+    "layers": ("prior", ("flow",)),
+    "layer_units": ("prior", ("flow",)),
+    "steps": ("posterior", ("iaf",)),
+    "step_units": ("posterior", ("iaf",)),
+    "context": ("posterior", ("iaf",)),
 }
 
 

@@ -1,19 +1,18 @@
-"""p(z): the log density of the latent space, draws, and the region with its probability mass. One class per prior."""
+"""What every prior p(z) must do."""
 
 from typing import Any
 
 import numpy as np
 
 from kvae.internal.errors import UserError
-from kvae.internal.tensorflow import keras, tf
-from kvae.model import densities, parts
+from kvae.internal.tensorflow import tf
+from kvae.model import parts
 from kvae.noise import keyed, portable
 from kvae.noise.keyed import Noise
 from kvae.noise.streams import Stream
-from kvae.runtime import latent_points
 
 REGION_DRAWS = 4096  # number of draws from which the region of a prior is computed
-HALF_WIDTH = 7.0  # of the standard normal's region: 5e-12 of the mass of two dimensions is outside
+HALF_WIDTH = 7.0  # of a Gaussian's region, in standard deviations: 5e-12 of the mass of two dimensions is outside
 
 
 class Prior(parts.Part):
@@ -105,36 +104,10 @@ class Prior(parts.Part):
         return self
 
 
-@keras.saving.register_keras_serializable("kvae")
-class StandardNormal(Prior):
-    """p(z) = N(0, I); Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), section 3."""
+def normal_numbers(noise: Noise, latent_dim: int) -> tf.Tensor:
+    """The standard normal numbers of which a prior makes z, `[B, D]` float32.
 
-    exact = True
-
-    def log_prob(self, z: tf.Tensor, condition: tf.Tensor | None = None) -> tf.Tensor:
-        return tf.reduce_sum(densities.standard_normal_log_density(z), axis=-1)
-
-    def sample(self, noise: Noise, condition: tf.Tensor | None = None) -> tf.Tensor:
-        # The numbers are within +-5.3, so the clip changes none. It prevents converters from merging the last factor of
-        # the noise, 2^-20, into float16 weights.
-        return tf.clip_by_value(noise.normal((self.latent_dim,), Stream.LATENT), -6.0, 6.0)
-
-    def region(self, condition: tf.Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
-        corner = np.full(self.latent_dim, HALF_WIDTH)
-        return -corner, corner
-
-    def quantiles(self, n: int) -> np.ndarray:
-        return latent_points.normal_quantiles(n)
-
-
-PRIORS: dict[str, type[Prior]] = {"standard_normal": StandardNormal}
-
-
-def get(prior: "str | Prior") -> Prior:
-    """The prior itself, or a new one from its name in `PRIORS`. Raises `UserError` if it is neither."""
-    return parts.get("prior", prior, PRIORS, Prior)
-
-
-def name_of(prior: Prior) -> str:
-    """The name of a prior in `PRIORS`, or the name of its class if it is not there."""
-    return parts.name_of(prior, PRIORS)
+    The numbers of the portable noise are within +-5.3, so the clip changes none. It prevents converters from merging
+    the last factor of that noise, 2^-20, into float16 weights.
+    """
+    return tf.clip_by_value(noise.normal((latent_dim,), Stream.LATENT), -6.0, 6.0)

@@ -1,12 +1,13 @@
-"""q(z|x): one class per family of distributions, and one class for a distribution of the family."""
+"""What every q(z|x) and every family of q(z|x) must do."""
 
 import warnings
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 from kvae.internal.errors import UserError
-from kvae.internal.tensorflow import keras, tf
-from kvae.model import densities, parts
-from kvae.model.priors import Prior, StandardNormal
+from kvae.internal.tensorflow import tf
+from kvae.model import parts
+from kvae.model.priors import Prior
 from kvae.noise.keyed import Keyed, Noise
 from kvae.noise.streams import Stream
 
@@ -59,44 +60,32 @@ class Distribution:
             return self.stopped()
         raise NotImplementedError(f"{type(self).__name__} needs a method stop_gradient().")
 
+    def take(self, images: tf.Tensor) -> "Distribution":
+        """q(z|x) of N of the images, by their indices `[N]` int32, which may repeat. The prior `VampPrior` needs it."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method take(images).")
+
+    def convert(self, function: Callable[[Any], Any]) -> "Distribution":
+        """The same distribution with `function` applied to each of its tensors. An export of `VampPrior` needs it."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method convert(function).")
+
     def tensors(self) -> dict[str, tf.Tensor]:
         """The outputs of the exported endpoint `encode`, by name. The mean by default."""
         return {"mean": self.mean}
 
 
-class _MeanAndLogVar(NamedTuple):
-    mean: tf.Tensor  # [B, D]
-    log_var: tf.Tensor  # [B, D]
-
-
-class Gaussian(_MeanAndLogVar, Distribution):
-    """The factorized N(mean, exp(log_var)). It is the tuple of both, each `[B, D]`: `mean, log_var = vae.encode(x)`."""
+class NamedTensors(Distribution):
+    """A distribution that is a named tuple of tensors, each `[B, ...]`, or of structures of tensors."""
 
     __slots__ = ()
 
-    @property
-    def covariance(self) -> tf.Tensor:
-        return tf.linalg.diag(tf.exp(self.log_var))
+    def stop_gradient(self) -> Distribution:
+        return self.convert(tf.stop_gradient)
 
-    def sample_and_log_prob(self, noise: Noise, samples: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """z = mean + exp(log_var / 2) * noise; Kingma and Welling (2014), section 2.4."""
-        numbers = noise.normal((samples, self.mean.shape[-1]), Stream.POSTERIOR)
-        z = densities.reparameterize(self.mean, self.log_var, tf.transpose(numbers, [1, 0, 2]))
-        return z, self.log_prob(z)
+    def take(self, images: tf.Tensor) -> Distribution:
+        return self.convert(lambda tensor: tf.gather(tensor, images))
 
-    def log_prob(self, z: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(densities.gaussian_log_density(z, self.mean, self.log_var), axis=-1)
-
-    def kl(self, prior: Prior) -> tf.Tensor | None:
-        if not isinstance(prior, StandardNormal):
-            return None
-        return densities.gaussian_kl(self.mean, self.log_var)
-
-    def stop_gradient(self) -> "Gaussian":
-        return Gaussian(*map(tf.stop_gradient, self))
-
-    def tensors(self) -> dict[str, tf.Tensor]:
-        return self._asdict()
+    def convert(self, function: Callable[[Any], Any]) -> Distribution:
+        return tf.nest.map_structure(function, self)
 
 
 class Posterior(parts.Part):
@@ -138,33 +127,6 @@ class Posterior(parts.Part):
             if as_sizes(self.parameters_size(latent_dim)) == sizes:
                 return latent_dim
         raise UserError(f"Expected the encoder to return {self.parameters}. Received tensors of widths {sizes}.")
-
-
-@keras.saving.register_keras_serializable("kvae")
-class DiagonalGaussian(Posterior):
-    """q(z|x) = N(mean, exp(log_var)), factorized. Kingma and Welling (2014), equation 9."""
-
-    parameters = "(mean, log_var), each [B, D]"
-
-    def parameters_size(self, latent_dim: int) -> tuple[int, ...]:
-        return latent_dim, latent_dim
-
-    def distribution(self, parameters: Any) -> Gaussian:
-        mean, log_var = parameters
-        return Gaussian(tf.cast(mean, tf.float32), tf.cast(log_var, tf.float32))
-
-
-POSTERIORS: dict[str, type[Posterior]] = {"diagonal_gaussian": DiagonalGaussian}
-
-
-def get(posterior: "str | Posterior") -> Posterior:
-    """The posterior itself, or a new one from its name in `POSTERIORS`. Raises `UserError` if it is neither."""
-    return parts.get("posterior", posterior, POSTERIORS, Posterior)
-
-
-def name_of(posterior: Posterior) -> str:
-    """The name of a posterior in `POSTERIORS`, or the name of its class if it is not there."""
-    return parts.name_of(posterior, POSTERIORS)
 
 
 def as_sizes(sizes: int | tuple[int, ...]) -> tuple[int, ...]:
