@@ -197,7 +197,8 @@ def check_condition(condition: Any, shape: tuple[int, ...] | None, count: int) -
     """The input `condition` of a decoder, checked.
 
     Args:
-        condition: conditions, `[n, *shape]`, or None.
+        condition: conditions, `[n, *shape]`; for a model whose condition is a vector, also labels, whole numbers `[n]`
+            or a single one for all images; or None.
         shape: the shape of the condition of one image, or None if the decoder takes no condition.
         count: the number of images, n.
 
@@ -205,18 +206,35 @@ def check_condition(condition: Any, shape: tuple[int, ...] | None, count: int) -
         A dictionary with `condition`, `[n, *shape]` float32, which is empty if the decoder takes no condition.
 
     Raises:
-        UserError: if the condition is missing, has a wrong shape or type, or if the decoder takes none.
+        UserError: if the condition is missing, has a wrong shape or type, if a label is no class of the model, or if
+            the decoder takes no condition.
     """
     if shape is None:
         if condition is not None:
             raise UserError("Expected no condition: this decoder takes none. Received one.")
         return {}
     expected = [count, *shape]
+    wanted = f"{expected}" + (f", or {count} labels in 0..{shape[0] - 1}," if len(shape) == 1 else "")
     if condition is None:
-        raise UserError(f"Expected a condition of shape {expected} for this decoder. Received none.")
+        raise UserError(f"Expected a condition of shape {wanted} for this decoder. Received none.")
     values = np.asarray(condition)
+    if values.ndim == 0 and len(shape) < 2:
+        values = np.full(count, values)
+    if len(shape) == 1 and values.shape == (count,) and values.dtype.kind in "iu":
+        values = _one_hot(values, shape[0])
     if list(values.shape) != expected or values.dtype.kind not in "fiub":
         raise UserError(
-            f"Expected a condition of shape {expected}. Received {values.dtype} of shape {list(values.shape)}."
+            f"Expected a condition of shape {wanted.rstrip(',')}. Received {values.dtype} of shape "
+            f"{list(values.shape)}."
         )
     return {"condition": values.astype(np.float32)}
+
+
+def _one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Labels `[n]` as vectors `[n, classes]` with a 1 for the class."""
+    for label in (labels.min(), labels.max()):
+        if not 0 <= label < classes:
+            raise UserError(
+                f"Expected labels in 0..{classes - 1}, because the model has {classes} classes. Received {label}."
+            )
+    return np.eye(classes, dtype=np.float32)[labels]

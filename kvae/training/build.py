@@ -23,7 +23,7 @@ TABLES: dict[str, tuple[Mapping[str, type], type]] = {
 }
 # Arguments of constructors that are not options of a recipe: the run or another key of the configuration sets them.
 NOT_OPTIONS = {"latent_dim", "seed", "dtype", "sizes", "name", "trainable", "kernel_regularizer", "bias_regularizer"}
-NOT_OPTIONS |= {"changed_layers"}  # of a saved network
+NOT_OPTIONS |= {"changed_layers", "condition_shape"}  # of a saved network; of a conditional model
 # The options that every network has, with their defaults.
 NETWORK_DEFAULTS: dict[str, Any] = {"output_bias": "zero", "encoder_l2": 0.0, "decoder_l2": 0.0}
 NETWORK_MEANINGS = {
