@@ -122,6 +122,7 @@ def export(
         "kvae sample saved_models/demo",
         "kvae sample saved_models/demo -n 64 --seed 3 --means -o grid.png",
         "kvae sample saved_models/demo/bundle/decoder.tflite -o device.png",
+        "kvae sample saved_models/mnist_conditional --label 7",
     )
 )
 @click.argument("path", type=RUN_OR_NAME)
@@ -136,9 +137,24 @@ def export(
     help="File of the picture. An existing one is replaced.",
 )
 @click.option("--means", is_flag=True, help="Show only the means, which are grey, and no draws.")
+@click.option(
+    "--label",
+    metavar="CLASS,...",
+    help="For a conditional model, the classes of the images, by number or name; several are taken in turn.  [default: "
+    "all classes]",
+)
 @click.option("--variant", help="Decoder of a bundle: float32, float16, int8, full_int8 or onnx.  [default: float32]")
 @json_option
-def sample(path: Path, number: int, seed: int, output: Path, means: bool, variant: str | None, as_json: bool) -> None:
+def sample(
+    path: Path,
+    number: int,
+    seed: int,
+    output: Path,
+    means: bool,
+    label: str | None,
+    variant: str | None,
+    as_json: bool,
+) -> None:
     """Draw new images with a trained model.
 
     The picture shows the means of p(x|z) for random z and, below them, images that are drawn from p(x|z).
@@ -155,7 +171,7 @@ def sample(path: Path, number: int, seed: int, output: Path, means: bool, varian
         )
     check_seed("--seed", seed)
     pictures.check_picture_file(output)
-    write_samples(path, number, seed, output, means, variant)
+    write_samples(path, number, seed, output, means, variant, label)
     if as_json:
         print(json.dumps({"file": str(output), "images": number, "seed": seed}))
     else:
@@ -254,16 +270,36 @@ def _in_words(protocol: str) -> str:
 
 
 def write_samples(
-    path: Path, number: int, seed: int, output: Path, means_only: bool, variant: str | None = None
+    path: Path,
+    number: int,
+    seed: int,
+    output: Path,
+    means_only: bool,
+    variant: str | None = None,
+    label: str | None = None,
 ) -> None:
-    """Writes one picture: the means and, unless `means_only`, the draws at the same z below them."""
+    """Writes one picture: the means and, unless `means_only`, the draws at the same z below them.
+
+    The images of a conditional model are of the classes in `label`, or of all its classes, in turn.
+    """
     from kvae import runtime
 
     decoder = runtime.load(path, variant)
     # the images and their means, and both as one picture
     memory.check(7 * number * math.prod(decoder.image_shape), f"{number:,} images", "Choose a smaller -n.")
-    samples = decoder.sample(runtime.seeds(number, seed))
+    samples = decoder.sample(runtime.seeds(number, seed), _labels(decoder, label, number))
     runtime.save_picture(output, samples.sheet(means_only=means_only))
+
+
+def _labels(decoder: Any, label: str | None, number: int) -> list[int] | None:
+    """The class of each of some images; None without --label for a model whose classes have no names."""
+    if label is None:
+        labels = list(range(len(decoder.class_names or ())))
+    else:
+        labels = [decoder.label(name) for name in _names(label)]
+        if not labels:
+            raise UserError("Expected --label with a class. Received none.")
+    return [labels[index % len(labels)] for index in range(number)] if labels else None
 
 
 def _names(text: str) -> list[str]:

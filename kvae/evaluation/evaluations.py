@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kvae.evaluation.classification import classification
 from kvae.evaluation.elbo_terms import elbo
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.importance_weighted import log_likelihood
@@ -31,6 +32,12 @@ EVALUATIONS: dict[str, Evaluation] = {
         log_likelihood,
         {"samples": "importance_samples"},
         {"log_likelihood": "bound of log p(x), with {importance_samples} draws of z"},
+        slow=True,
+    ),
+    "classification": Evaluation(
+        classification,
+        {"samples": "classification_samples"},
+        {"accuracy": "accuracy, a share and not nats: the class with the largest p(x|y)"},
         slow=True,
     ),
 }

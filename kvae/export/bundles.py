@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kvae import runtime, training
 from kvae.data import Data
 from kvae.export import endpoints, litert, parity, statements, steps
@@ -48,6 +50,7 @@ def bundle(
     metrics: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
     conditions: Any = None,
+    class_names: Iterable[str] | None = None,
     about: About | None = None,
     quick: bool = False,
     verbose: int = 0,
@@ -73,6 +76,7 @@ def bundle(
         run: the files of the model's run with their SHA-256, for the model card.
         conditions: for a conditional model, examples `[M, ...]`. At most 100 of them are used to compare the variants
             and are written to the model card. By default those of `test`.
+        class_names: for a model of C classes, their names, for the model card. `kvae sample --label` finds them there.
         about: what the web page says of the model, e.g. the encoded test images. By default its name and description.
         quick: whether to compare a tenth of the samples, and to measure times with 1 thread alone. False by default.
         verbose: 0 to print nothing, which is the default; 1 for a line for each step above a bar, 2 for lines alone.
@@ -87,6 +91,12 @@ def bundle(
     folder = Path(folder)
     plans = check_options(folder, formats, variants, tolerances, overwrite)
     facts = {"name": name, "description": description, "metrics": metrics, "run": dict(run or {})}
+    names = {} if class_names is None else {cards.CLASS_NAMES: list(map(str, class_names))}
+    if names and vae.condition_shape != (len(names[cards.CLASS_NAMES]),):
+        raise UserError(
+            f"Expected class_names= for a model of so many classes. Received {len(names[cards.CLASS_NAMES])} names for "
+            f"a model with condition_shape {vae.condition_shape}."
+        )
     try:
         json.dumps(facts, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -104,7 +114,7 @@ def bundle(
     with files.atomic_folder(folder, overwrite=replace) as partial, steps.told(verbose, number) as begin:
         write(vae, partial, plans, conditions, about or About(name, description), begin)
         card = {
-            **_card(vae, facts, conditions, quick),
+            **_card(vae, facts, names, conditions, quick),
             "variants": _report(vae, partial, plans, test, conditions, quick, begin),
             "tolerances": {plan.variant: dict(plan.tolerance) for plan in plans},
         }
@@ -156,6 +166,9 @@ def bundle_of_run(
     vae = run.load_model()
     if data is not None:
         options = {"test": data.test, **options}
+    names = run.facts.get(cards.CLASS_NAMES)
+    if names is not None and options.get("test") is None:  # otherwise the labels of the test images are the examples
+        options = {"conditions": np.arange(len(names)), **options}
     return bundle(
         vae,
         run.bundle if folder is None else folder,
@@ -164,6 +177,7 @@ def bundle_of_run(
         description=run.config.description,
         metrics=run.evaluation() if run.finished else None,
         run=digests,
+        class_names=names,
         about=_about(run, vae, data),
     )
 
@@ -234,12 +248,12 @@ def _reader(name: str) -> str:
     return readers.get(id(find(name).reading), name)
 
 
-def _card(vae: VAE, facts: Mapping[str, Any], conditions: Any, quick: bool) -> dict[str, Any]:
+def _card(vae: VAE, facts: Mapping[str, Any], names: Mapping[str, Any], conditions: Any, quick: bool) -> dict[str, Any]:
     """The entries of the model card other than the report, the tolerances and the files."""
     return {
         "format": cards.VERSION,
         **facts,
-        "model": statements.model(vae),
+        "model": {**statements.model(vae), **names},
         "signatures": statements.signatures(endpoints.decoded_name(vae), vae.condition_shape),
         "guarantee": statements.guarantee(vae.prior.exact),
         "reference": statements.reference(vae, conditions),

@@ -120,7 +120,7 @@ class VAE(Assembly):
         self.seed = sampling.seed_of(seed)
         self.condition_shape: Any = conditions.shape_of(condition, condition_shape)
         if condition is not None:
-            networks.give_condition((encoder, decoder), self.condition_shape)
+            networks.give_condition((encoder, decoder), self.condition_shape or ())
         self.encoder = encoder or self._default_encoder(latent_dim, hidden_units, activation)
         self.decoder: Any = decoder
         self._output_bias: Array | None = None if output_bias is None else np.asarray(output_bias, np.float32)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kvae.internal.errors import UserError, check_whole
+from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.pictures import as_bytes, enlarge, tile
 from kvae.noise.portable import check_seeds
 from kvae.runtime import latent_points
@@ -58,6 +58,7 @@ class Decoder:
         latent_dim: the size of the latent space, D.
         image_shape: the shape of one image, e.g. `(28, 28, 1)`.
         condition_shape: the shape of the condition of one image, or None if the model takes no condition.
+        class_names: for a conditional model of C classes, their names, if these are known; else None.
         path: the file or folder, or None for a model in memory.
         chunk: the largest number of images per call of `run`.
     """
@@ -65,6 +66,7 @@ class Decoder:
     latent_dim: int
     image_shape: tuple[int, ...]
     condition_shape: tuple[int, ...] | None = None
+    class_names: tuple[str, ...] | None = None
     path: Path | None = None
     chunk: int = CHUNK
 
@@ -89,7 +91,8 @@ class Decoder:
 
         Args:
             z: latent points, `[n, D]`.
-            condition: conditions, `[n, ...]`, for a conditional model; else None.
+            condition: conditions, `[n, ...]`, for a conditional model; for one of classes also labels, `[n]` or a
+                single one for all; else None.
 
         Returns:
             means `[n, *image]` and logits `[n, *image]`, float32.
@@ -109,7 +112,7 @@ class Decoder:
         Args:
             seeds: whole numbers in the range of int32, `[n]`. `kvae.runtime.seeds(n, seed)` returns those of
                 `VAE.generate(n, seed)`.
-            condition: conditions, `[n, ...]`, for a conditional model; else None.
+            condition: as in `decode`.
 
         Returns:
             images `[n, *image]` uint8, means `[n, *image]` float32 in [0, 1], z `[n, D]` float32.
@@ -119,6 +122,35 @@ class Decoder:
         """
         outputs = self._in_chunks("sample", "seed", check_seeds(seeds), condition)
         return Sample(*(outputs[name] for name in Sample._fields))
+
+    def label(self, name: str) -> int:
+        """The number of a class, for the argument `condition`.
+
+        Args:
+            name: the name of the class, in upper or lower case, or its number. Names are tried first.
+
+        Raises:
+            UserError: if the model was not trained on classes, or if it has no such class.
+        """
+        if self.condition_shape is None or len(self.condition_shape) != 1:
+            raise UserError(
+                "Expected a conditional model, which was trained on classes, for a label. Received "
+                f"{'one without a condition' if self.condition_shape is None else 'one with another condition'}. To "
+                "train one: kvae train --conditional"
+            )
+        numbers = {str(number): number for number in range(self.condition_shape[0])}
+        named = {known.lower(): number for number, known in enumerate(self.class_names or ())}
+        found = named.get(name.lower(), numbers.get(name))
+        if found is None:
+            raise unknown("class", name, self.class_names or numbers)
+        return found
+
+    def with_class_names(self, names: Any) -> "Decoder":
+        """This decoder, with the names of its classes from a file, if these are such names."""
+        texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if texts and self.condition_shape == (len(names),):
+            self.class_names = tuple(names)
+        return self
 
     def _in_chunks(self, name: str, argument: str, values: np.ndarray, condition: Any) -> dict[str, np.ndarray]:
         """The outputs of one function for all values, computed in chunks."""

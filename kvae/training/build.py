@@ -69,17 +69,27 @@ def build_model(config: RunConfig, data: Data, parts: Parts | None = None) -> VA
     """
     training = config.training
     parts = make_parts(config) if parts is None else parts
+    condition = None if config.data.condition is None else data.info.classes
+    if condition is not None:
+        networks.give_condition([parts.encoder], (condition,))
     objective = parts.objective
     if training.beta_warmup_epochs > 0:
         steps = max(1, round(training.beta_warmup_epochs * steps_per_epoch(data)))
         objective = objective.with_beta(objectives.LinearWarmup(objective.beta, steps))
+    decoder = _decoder(config, parts, data)
+    if condition is not None and not any(map(networks.takes_condition, (parts.encoder, decoder))):
+        raise UserError(
+            f"Expected model.network {config.model.network.kind!r} to take the label, because of data.condition. "
+            "Its call has no keyword condition, and neither has that of its decoder."
+        )
     vae = VAE(
         encoder=parts.encoder,
-        decoder=_decoder(config, parts, data),
+        decoder=decoder,
         objective=objective,
         likelihood=parts.likelihood,
         prior=parts.prior,
         posterior=parts.posterior,
+        condition=condition,
         seed=config.seed,
         dtype=training.precision,
     )
