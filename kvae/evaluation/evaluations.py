@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae.evaluation.classification import classification
+from kvae.evaluation.classifier import classification
 from kvae.evaluation.elbo_terms import elbo
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.importance_weighted import log_likelihood
