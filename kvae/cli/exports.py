@@ -122,7 +122,6 @@ def export(
         "kvae sample saved_models/demo",
         "kvae sample saved_models/demo -n 64 --seed 3 --means -o grid.png",
         "kvae sample saved_models/demo/bundle/decoder.tflite -o device.png",
-        "kvae sample saved_models/mnist_conditional --label 7",
     )
 )
 @click.argument("path", type=RUN_OR_NAME)

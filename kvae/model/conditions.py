@@ -69,10 +69,10 @@ def check_condition(condition: Array | None, shape: Shape | None, count: Any = N
     except (TypeError, ValueError, tf.errors.OpError):
         raise UserError(f"Expected numbers as a condition {wanted}. Received {condition!r}.") from None
     received = values.shape
-    if received.rank == 0 and count is not None and (not shape or _may_be_labels(values, shape)):
+    if received.rank == 0 and count is not None and (not shape or may_be_labels(values, shape)):
         values = tf.fill([count], values)
         converted = tf.cast(values, tf.float32)
-    if values.shape.rank == 1 and _may_be_labels(values, shape):
+    if values.shape.rank == 1 and may_be_labels(values, shape):
         check_labels(tf.get_static_value(values), shape)
         converted = tf.one_hot(tf.cast(values, tf.int32), shape[0])
     fits = converted.shape.rank == 1 + len(shape) and tuple(converted.shape[1:]) == shape
@@ -88,7 +88,7 @@ def check_labels(labels: Any, shape: Shape | None) -> None:
         labels: an array or tensor with values.
         shape: `condition_shape` of the model.
     """
-    if labels is None or shape is None or np.ndim(labels) != 1 or not _may_be_labels(labels, shape) or not len(labels):
+    if labels is None or shape is None or np.ndim(labels) != 1 or not may_be_labels(labels, shape) or not len(labels):
         return
     for label in (int(np.min(labels)), int(np.max(labels))):
         if not 0 <= label < shape[0]:
@@ -119,6 +119,6 @@ def in_memory(condition: Any, shape: Shape | None, count: int) -> Any:
     return condition
 
 
-def _may_be_labels(values: Any, shape: Shape) -> bool:
+def may_be_labels(values: Any, shape: Shape) -> bool:
     """Whether an array or tensor `[B]` has labels, which only a condition that is a vector has."""
     return len(shape) == 1 and tf.as_dtype(values.dtype).is_integer

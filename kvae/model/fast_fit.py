@@ -166,7 +166,7 @@ class FastFit(Compiling):
     @cached_property
     def _pixel_check(self) -> PixelCheck:
         """The check of batches that `check_pixels` could not check."""
-        return PixelCheck(self.likelihood)
+        return PixelCheck(self.likelihood, self.condition_shape)
 
     @property
     def _known_image_shape(self) -> Any:

@@ -148,6 +148,16 @@ def test_labels_of_images_in_memory_are_checked_before_the_training(x):
     assert int(vae.steps) == 0
 
 
+@pytest.mark.parametrize("eager", [False, True], ids=["compiled", "eager"])
+def test_labels_of_other_batches_are_checked_as_they_come(x, eager):
+    batches = tf.data.Dataset.from_tensor_slices((x, np.array([0, 1, 2, 0, 1, 2, 3]))).batch(4)
+    vae = compiled(labelled(), run_eagerly=eager)
+    for run in (vae.fit, vae.evaluate):
+        with pytest.raises(UserError, match=r"Expected labels in 0\.\.2.* Received 3"):
+            run(batches, verbose=0)
+    assert np.isfinite(vae.get_weights()[0]).all()
+
+
 @pytest.mark.parametrize("y", [LABELS, 1], ids=["labels", "one label"])
 def test_both_paths_of_fit_train_on_labels_as_on_vectors(paths, x, y):
     vectors = np.eye(CLASSES, dtype=np.float32)[np.broadcast_to(y, 7)]
