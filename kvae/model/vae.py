@@ -67,8 +67,8 @@ class VAE(Assembly):
             and `evaluate` take the condition as y. Of C classes it is a vector with a 1 for the class, and wherever
             such a model takes a condition, it also takes labels 0..C-1. The networks of kvae, and others whose `call`
             has the keyword `condition`, get it in float32.
-        condition_shape: the shape of the condition of one image, () for one number, for which networks of kvae that are
-            passed as `encoder` or `decoder` take the condition only if they were made with `condition_shape`.
+        condition_shape: the shape of the condition of one image, () for one number, of a model in which networks of
+            kvae take the condition only if they were made with `condition_shape`; for a condition of the prior alone.
         seed: seed of the initial weights (but not those of `encoder=` and `decoder=`), of the order of arrays in `fit`,
             and of all draws in training. By default drawn from Python's `random`, so that
             `keras.utils.set_random_seed` determines it.
@@ -119,9 +119,9 @@ class VAE(Assembly):
             networks.check_mirror(encoder)
         self.seed = sampling.seed_of(seed)
         self.condition_shape: Any = conditions.shape_of(condition, condition_shape)
-        if condition is not None:
-            networks.give_condition((encoder, decoder), self.condition_shape or ())
         self.encoder = encoder or self._default_encoder(latent_dim, hidden_units, activation)
+        if condition is not None:
+            networks.give_condition((self.encoder, decoder), self.condition_shape or ())
         self.decoder: Any = decoder
         self._output_bias: Array | None = None if output_bias is None else np.asarray(output_bias, np.float32)
         self.likelihood = likelihoods.get(likelihood)
@@ -140,7 +140,6 @@ class VAE(Assembly):
             (500,) if hidden_units is None else hidden_units,
             activation or "tanh",
             seed=self.seed,
-            condition_shape=self.condition_shape,
             dtype=self.dtype_policy,
         )
 

@@ -76,6 +76,15 @@ def test_a_model_gives_its_networks_the_condition_and_is_saved_with_it(family, x
     np.testing.assert_array_equal(loaded.elbo(x, 1, LABELS), vae.elbo(x, 1, LABELS))
 
 
+def test_keras_exports_a_model_with_its_condition(x, tmp_path):
+    vae = compiled(labelled())
+    vae.predict((x, LABELS), verbose=0)
+    vae.export(tmp_path / "out", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "out")).signatures["serving_default"]
+    found = served(x=x, condition=ONE_HOT)["output_0"]
+    np.testing.assert_allclose(found, vae(x, LABELS), rtol=1e-5, atol=1e-6)
+
+
 def test_the_shape_of_a_condition_can_be_given(x):
     vae = labelled(condition=(2, 2))
     assert vae.condition_shape == (2, 2)
