@@ -77,6 +77,8 @@ def build_model(config: RunConfig, data: Data, parts: Parts | None = None) -> VA
         steps = max(1, round(training.beta_warmup_epochs * steps_per_epoch(data)))
         objective = objective.with_beta(objectives.LinearWarmup(objective.beta, steps))
     decoder = _decoder(config, parts, data)
+    if condition is not None:
+        networks.give_condition([decoder], (condition,))
     if condition is not None and not any(map(networks.takes_condition, (parts.encoder, decoder))):
         raise UserError(
             f"Expected model.network {config.model.network.kind!r} to take the label, because of data.condition. "
