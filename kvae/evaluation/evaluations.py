@@ -24,6 +24,7 @@ class Evaluation(NamedTuple):
     options: Mapping[str, str] = {}  # for each option of the function, the key of the protocol for its value
     labels: Mapping[str, str] = {}  # for each result, its title in a table, with keys of the protocol in braces
     slow: bool = False  # whether it runs only if it is named
+    unit: str = "nats"  # of its estimates; empty for shares
 
 
 EVALUATIONS: dict[str, Evaluation] = {
@@ -39,6 +40,7 @@ EVALUATIONS: dict[str, Evaluation] = {
         {"samples": "classification_samples"},
         {"accuracy": "accuracy, a share and not nats: the class with the largest p(x|y)"},
         slow=True,
+        unit="",
     ),
 }
 

@@ -89,8 +89,11 @@ def test_commands_measure_a_conditional_run_with_its_labels(trained, call, tmp_p
     assert np.isfinite(json.loads(out)["kvae"]["mean"])
     status, out, err = call("encode", run, "-o", tmp_path / "z.csv")
     assert status == 0, err
-    status, out, err = call("verify", run)
+    status, out, err = call("verify", run, "--only", "elbo,classification")
     assert (status, err) == (0, "")
+    share = f"{measured['accuracy']:.3f}"
+    assert f"ok   evaluation.json: accuracy: computed {share}, stated {share}" in out
+    assert "ok   evaluation.json: elbo: computed " in out
     status, out, err = call("plot", run, "samples", "reconstructions", "--quiet")
     assert status == 2
     assert (run / "plots" / "samples.png").is_file()
