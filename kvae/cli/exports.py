@@ -157,9 +157,24 @@ def export(
     show_default=True,
     help="Show the mean of every pixel, or a draw of it, which looks noisy.",
 )
+@click.option(
+    "--label",
+    metavar="CLASS,...",
+    help="For a conditional model, the classes of the images, by number or name; several are taken in turn.  [default: "
+    "all classes]",
+)
 @click.option("--variant", help="Decoder of a bundle: float32, float16, int8, full_int8 or onnx.  [default: float32]")
 @json_option
-def sample(path: Path, number: int, seed: int, output: Path, means: bool, variant: str | None, as_json: bool) -> None:
+def sample(
+    path: Path,
+    number: int,
+    seed: int,
+    output: Path,
+    means: bool,
+    label: str | None,
+    variant: str | None,
+    as_json: bool,
+) -> None:
     """Draw new images with a trained model.
 
     The picture shows the means of p(x|z) for random z: the expected value of every pixel. With --draws, it shows images
@@ -178,7 +193,7 @@ def sample(path: Path, number: int, seed: int, output: Path, means: bool, varian
         )
     check_seed("--seed", seed)
     pictures.check_picture_file(output)
-    write_samples(path, number, seed, output, means, variant)
+    write_samples(path, number, seed, output, means, variant, label)
     if as_json:
         print(json.dumps({"file": str(output), "images": number, "seed": seed}))
     else:
@@ -274,16 +289,36 @@ def print_variants(card: dict[str, Any]) -> None:
 
 
 def write_samples(
-    path: Path, number: int, seed: int, output: Path, means: bool = True, variant: str | None = None
+    path: Path,
+    number: int,
+    seed: int,
+    output: Path,
+    means: bool = True,
+    variant: str | None = None,
+    label: str | None = None,
 ) -> None:
-    """Writes one picture of the means or, at the same z, of the draws."""
+    """Writes one picture of the means or, at the same z, of the draws.
+
+    The images of a conditional model are of the classes in `label`, or of all its classes, in turn.
+    """
     from kvae import runtime
 
     decoder = runtime.load(path, variant)
     # the images, their means, and one picture of either
     memory.check(6 * number * math.prod(decoder.image_shape), f"{number:,} images", "Choose a smaller -n.")
-    samples = decoder.sample(runtime.seeds(number, seed))
+    samples = decoder.sample(runtime.seeds(number, seed), _labels(decoder, label, number))
     runtime.save_picture(output, runtime.sheet(samples.means if means else samples.images))
+
+
+def _labels(decoder: Any, label: str | None, number: int) -> list[int] | None:
+    """The class of each of some images; None without --label for a model whose classes have no names."""
+    if label is None:
+        labels = list(range(len(decoder.class_names or ())))
+    else:
+        labels = [decoder.label(name) for name in _names(label)]
+        if not labels:
+            raise UserError("Expected --label with a class. Received none.")
+    return [labels[index % len(labels)] for index in range(number)] if labels else None
 
 
 def _names(text: str) -> list[str]:

@@ -40,7 +40,8 @@ from kvae.internal.errors import UserError, check_seed, check_whole
 @click.option(
     "--only",
     metavar="NAME,...",
-    help="Evaluations to compute: elbo, log_likelihood.  [default: elbo; with --samples both]",
+    help="Evaluations to compute: elbo, log_likelihood, classification (of a conditional model).  [default: elbo; with "
+    "--samples elbo and log_likelihood]",
 )
 @click.option("--samples", metavar="K", type=int, help="Add log_likelihood with K draws of z per image.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random draws.")

@@ -28,6 +28,7 @@ KEYS = {  # the keys of a configuration that options are short for
     "network": "model.network",
     "likelihood": "model.likelihood",
     "binarize": "data.binarize",
+    "conditional": "data.condition",
     "early_stopping": "training.early_stopping",
     "tensorboard": "training.tensorboard",
 }
@@ -111,6 +112,7 @@ def _say_what_follows_the_demo(run: Path) -> None:
         "kvae train --dataset mnist5k --network conv --binarize none --likelihood continuous_bernoulli --epochs 1",
         "kvae train --early-stopping 5 --set 'data.train=train[:90%]' --set 'data.validation=train[90%:]'",
         "kvae train --recipe digits_2d --seed 1 --tensorboard --quiet --out runs/logged",
+        "kvae train --recipe digits_2d --conditional --epochs 10 --out runs/conditional",
         "kvae train --resume --out runs/five",
     )
 )
@@ -162,6 +164,12 @@ def _say_what_follows_the_demo(run: Path) -> None:
     metavar="KIND",
     type=BINARIZATION,
     help="How grey pixels become 0 or 1: threshold, stochastic, fixed or none (data.binarize).",
+)
+@click.option(
+    "--conditional",
+    flag_value="label",
+    default=None,
+    help="Train a model of the images of each class, whose condition is the label (data.condition=label).",
 )
 @click.option(
     "--early-stopping",
@@ -289,7 +297,7 @@ def _epochs_in_words(run: Any) -> list[str]:
 def _as_typed(name: str, value: Any) -> str:
     """An option as the user has given it."""
     option = f"--{name.replace('_', '-')}"
-    return option if value is True else f"{option} {value}"
+    return option if value is True or name == "conditional" else f"{option} {value}"
 
 
 COMMANDS = (demo, train)

@@ -22,7 +22,9 @@ def has_pixel_means(vae: VAE) -> bool:
     return tuple(vae.likelihood.parameters_shape(image_shape)) == image_shape and vae.likelihood.support[:2] == (0, 1)
 
 
-def pixel_mean_baseline(vae: VAE, x: Any, observed: Any, pixel_mean: Any, count: int) -> np.ndarray:
+def pixel_mean_baseline(
+    vae: VAE, x: Any, observed: Any, pixel_mean: Any, count: int, condition: Any = None
+) -> np.ndarray:
     """log p(missing) if every pixel is independent of the others and has its mean over the training images.
 
     Args:
@@ -32,6 +34,7 @@ def pixel_mean_baseline(vae: VAE, x: Any, observed: Any, pixel_mean: Any, count:
         pixel_mean: the mean of the training images, `[*image]`, in [0, 1]. Laplace's rule of succession smooths it to
             (n mean + 1) / (n + 2), so that a pixel that is always 0 in training still has a probability.
         count: n, the number of training images.
+        condition: conditions, `[B, ...]`, for a model that takes one. The baseline does not depend on them.
 
     Returns:
         `[B]`, nats.
@@ -40,7 +43,7 @@ def pixel_mean_baseline(vae: VAE, x: Any, observed: Any, pixel_mean: Any, count:
         UserError: if `pixel_mean` has another shape or a value outside [0, 1], if a mean does not determine the
             likelihood of a pixel, or if `complete` does not accept the images or the mask.
     """
-    images = check_images(vae, x, observed)
+    images = check_images(vae, x, observed, condition=condition)
     if not has_pixel_means(vae):
         raise UserError(
             "Expected a likelihood of pixels in [0, 1] that one mean per pixel determines, as the baseline of pixel "

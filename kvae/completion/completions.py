@@ -138,7 +138,7 @@ def evaluate(
         raise UserError("Expected the true values of all missing pixels, to compute a score. Received NaN.")
     values = {"kvae": completion.score.log_density}
     if has_pixel_means(vae):
-        values["pixel_means"] = pixel_mean_baseline(vae, x, completion.observed, pixel_mean, training_images)
+        values["pixel_means"] = pixel_mean_baseline(vae, x, completion.observed, pixel_mean, training_images, condition)
     values["zero_filled"] = zero_filled_baseline(
         vae, x, completion.observed, whole=completion.whole, samples=samples, seed=seed, condition=condition
     )

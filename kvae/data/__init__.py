@@ -27,6 +27,7 @@ def load(
     evaluation_seed: int = 0,
     order: str = "shuffled",
     labels: bool = False,
+    condition: str | None = None,
 ) -> Data:
     """Opens a source and makes its pipelines.
 
@@ -50,8 +51,10 @@ def load(
         order: `shuffled`: if the order of the images means nothing, they are put into a random order before slices are
             taken, the same order in every run and on every machine. This holds for pictures of a folder, and for all
             data without a test split, of which a tenth is held out. `source`: the order of the files.
-        labels: whether batches are (x, label) instead of x. The label is the condition of a model with a
-            `condition_shape`; other models ignore it.
+        labels: whether batches are (x, label) instead of x. The label is the condition of a conditional model; other
+            models ignore it.
+        condition: `"label"` for the batches (x, label) of a model of classes, `VAE(condition=data.info.classes)`, with
+            labels that number the classes from 0. None by default.
 
     Returns:
         `Data` with `.train`, `.validation` (or None) and `.test`, each a `tf.data.Dataset` of `[B, H, W, C]` float32,
@@ -73,4 +76,5 @@ def load(
         evaluation_seed=evaluation_seed,
         order=order,
         labels=labels,
+        condition=condition,
     )

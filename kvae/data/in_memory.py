@@ -139,6 +139,11 @@ class ImagesInMemory:
         self._epoch = epoch
 
     @property
+    def condition(self) -> tf.Tensor | None:
+        """The condition of each image, `[N, ...]`, or None if there is none."""
+        return self._arrays[1] if len(self._arrays) > 1 else None
+
+    @property
     def fits_on_device(self) -> bool:
         """Whether the images are small enough to be copied to the device that holds the model."""
         size = self.images.dtype.size * np.prod(self.images.shape)

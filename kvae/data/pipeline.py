@@ -21,6 +21,7 @@ from kvae.internal.errors import UserError, check_seed, check_whole, unknown
 from kvae.internal.tensorflow import tf
 
 ORDERS = ("shuffled", "source")
+CONDITIONS = ("label",)
 BATCH = 100  # Number of images per batch if no number is given and there are so many.
 CHUNK = 1000  # Number of images that are binarized at a time outside of training.
 
@@ -35,6 +36,8 @@ class Info:
         label_names: names of the classes, or None if the source has no names.
         sizes: number of images in `train`, `validation` (0 without one) and `test`.
         protocol: the facts about these data that belong to every number measured on them.
+        classes: number of classes, C: one more than the largest label of the source, or the number of names if that is
+            larger; None if there are no labels, or if a label is negative.
     """
 
     source: str
@@ -42,6 +45,13 @@ class Info:
     label_names: tuple[str, ...] | None
     sizes: dict[str, int]
     protocol: dict[str, Any]
+    classes: int | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """A name for each class: its number if it has no other."""
+        names, classes = self.label_names or (), self.classes or 0
+        return (*names[:classes], *map(str, range(len(names), classes)))
 
 
 @dataclass(frozen=True)
@@ -320,6 +330,7 @@ def build_data(
     evaluation_seed: int,
     order: str = "shuffled",
     labels: bool = False,
+    condition: str | None = None,
 ) -> Data:
     """Builds the pipelines for a source. The arguments are those of `kvae.data.load`."""
     if order not in ORDERS:
@@ -348,8 +359,16 @@ def build_data(
             f"Expected a batch_size of at most {splits['train'].count}, the number of training images of {train!r}. "
             f"Received {batch_size}."
         )
+    if condition is not None and condition not in CONDITIONS:
+        raise unknown("condition", condition, CONDITIONS)
+    labels = labels or condition == "label"
     if labels and any(split.labels is None for split in splits.values()):
-        raise UserError(f"Expected a dataset with labels, because of labels=True. {source.name} has none.")
+        why = "the label is the condition of the model" if condition else "of labels=True"
+        streams = " if its images stream from disk" if any(split.images is None for split in splits.values()) else ""
+        raise UserError(f"Expected a dataset with labels, because {why}. {source.name} has none{streams}.")
+    classes = _classes(source)
+    if condition == "label" and classes is None:
+        raise UserError(f"Expected labels that number the classes from 0. {source.name} has negative ones.")
     training = _Binarization(binarize, threshold, seed)
     evaluation = training.same_in_every_epoch(evaluation_seed)
     protocol: dict[str, Any] = {
@@ -361,6 +380,8 @@ def build_data(
     }
     if evaluation.kind == "fixed":
         protocol["evaluation_binarization"] = f"drawn once, seed {evaluation_seed}"
+    if condition is not None:
+        protocol["condition"] = condition
     notes = [*source.notes, *(["test images were trained on"] if source.overlap(train, test) else [])]
     if notes:
         protocol["notes"] = notes
@@ -370,10 +391,19 @@ def build_data(
         source.label_names,
         {part: splits[part].count if part in splits else 0 for part in ("train", "validation", "test")},
         protocol,
+        classes,
     )
     data = Data(info, splits, training, evaluation, batch_size, drop_remainder, labels)
     data.check(*(part for part in splits if part != "train"))
     return data
+
+
+def _classes(source: Source) -> int | None:
+    """The number of classes of a source, as `Info` has it."""
+    labels = [split.labels for split in source.splits.values() if split.labels is not None and len(split.labels)]
+    if not labels or min(part.min() for part in labels) < 0:
+        return None
+    return max(int(max(part.max() for part in labels)) + 1, len(source.label_names or ()))
 
 
 def _training_dataset(

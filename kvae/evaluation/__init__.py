@@ -5,6 +5,7 @@
 number of the draw. So a result depends neither on the batch size nor on the size of the chunks of draws.
 """
 
+from kvae.evaluation.classifier import Classification, classification
 from kvae.evaluation.elbo_terms import ElboTerms, elbo
 from kvae.evaluation.encoding import Encoded, encode
 from kvae.evaluation.estimate import Estimate
@@ -13,10 +14,12 @@ from kvae.evaluation.importance_weighted import log_likelihood
 
 __all__ = [
     "EVALUATIONS",
+    "Classification",
     "ElboTerms",
     "Encoded",
     "Estimate",
     "Evaluation",
+    "classification",
     "elbo",
     "encode",
     "evaluate",

@@ -10,6 +10,7 @@ from kvae.internal import finite
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import given_images
+from kvae.model.conditions import check_condition
 from kvae.model.pixel_check import check_pixels
 from kvae.model.vae import VAE
 
@@ -77,7 +78,7 @@ def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
         elif y is None:
             raise UserError("Expected data (x, y), because y is the condition of this model. Received x alone.")
         else:
-            condition = tf.cast(tf.convert_to_tensor(y), tf.float32)
+            condition = check_condition(y, vae.condition_shape, int(x.shape[0]))
         yield x, condition, tf.range(start, start + x.shape[0])
         start += x.shape[0]
     if start == 0:

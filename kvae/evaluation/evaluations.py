@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kvae.evaluation.classifier import classification
 from kvae.evaluation.elbo_terms import elbo
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.importance_weighted import log_likelihood
@@ -23,6 +24,7 @@ class Evaluation(NamedTuple):
     options: Mapping[str, str] = {}  # for each option of the function, the key of the protocol for its value
     labels: Mapping[str, str] = {}  # for each result, its title in a table, with keys of the protocol in braces
     slow: bool = False  # whether it runs only if it is named
+    unit: str = "nats"  # of its estimates; empty for shares
 
 
 EVALUATIONS: dict[str, Evaluation] = {
@@ -32,6 +34,13 @@ EVALUATIONS: dict[str, Evaluation] = {
         {"samples": "importance_samples"},
         {"log_likelihood": "bound of log p(x), with {importance_samples} draws of z"},
         slow=True,
+    ),
+    "classification": Evaluation(
+        classification,
+        {"samples": "classification_samples"},
+        {"accuracy": "accuracy, a share and not nats: the class with the largest p(x|y)"},
+        slow=True,
+        unit="",
     ),
 }
 

@@ -40,20 +40,25 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
     """
     check_whole("samples", samples)
     check_seed("seed", seed)
-    seed_ = tf.constant(seed)
     results = []
     with counted(verbose, f"bound of log p(x), K = {samples}", "batches", count_batches(data)) as one_more:
         for x, condition, index in batches(vae, data):
-            count = min(max(sampling.images_at_once(vae) // (CACHED * int(x.shape[0])), 1), samples)
-            whole, rest = divmod(samples, count)
-            total = _log_weight_sum(vae, x, condition, index, seed_, tf.constant(0), tf.constant(whole), count).numpy()
-            if rest:
-                first, once = tf.constant(whole * count), tf.constant(1)
-                last = _log_weight_sum(vae, x, condition, index, seed_, first, once, rest).numpy()
-                total = np.logaddexp(total, last)
-            results.append(np.where(total > LOG_ZERO / 2, total - math.log(samples), -np.inf))
+            results.append(bound_of_batch(vae, x, condition, index, samples, seed))
             one_more()
     return Estimate(np.concatenate(results))
+
+
+def bound_of_batch(vae: VAE, x: tf.Tensor, condition: Any, index: tf.Tensor, samples: int, seed: int) -> np.ndarray:
+    """The bound of each image of a batch of `kvae.evaluation.estimate.batches`, `[B]` nats."""
+    seed_ = tf.constant(seed)
+    count = min(max(sampling.images_at_once(vae) // (CACHED * int(x.shape[0])), 1), samples)
+    whole, rest = divmod(samples, count)
+    total = _log_weight_sum(vae, x, condition, index, seed_, tf.constant(0), tf.constant(whole), count).numpy()
+    if rest:
+        first, once = tf.constant(whole * count), tf.constant(1)
+        last = _log_weight_sum(vae, x, condition, index, seed_, first, once, rest).numpy()
+        total = np.logaddexp(total, last)
+    return np.where(total > LOG_ZERO / 2, total - math.log(samples), -np.inf)
 
 
 @compiled(xla=True)

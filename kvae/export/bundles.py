@@ -19,6 +19,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kvae import runtime, training
 from kvae.data import Data
 from kvae.export import endpoints, interface, licences, litert, parity, preview, readme, snippets, statements, steps
@@ -52,6 +54,7 @@ def bundle(
     metrics: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
     conditions: Any = None,
+    class_names: Iterable[str] | None = None,
     about: About | None = None,
     dataset: str | None = None,
     licence: str | None = None,
@@ -80,6 +83,7 @@ def bundle(
         run: the files of the model's run with their SHA-256, for the model card.
         conditions: for a conditional model, examples `[M, ...]`. At most 100 of them are used to compare the variants
             and are written to the model card. By default those of `test`.
+        class_names: for a model of C classes, their names, for the model card. `kvae sample --label` finds them there.
         about: what the web page says of the model, e.g. the encoded test images. By default its name and description.
         dataset: the name of the data of the model, as in `kvae.data.load`, whose licence is known for some.
         licence: the licence of the model for the model card, e.g. `CC-BY-4.0`. By default the card says that it is not
@@ -104,6 +108,12 @@ def bundle(
         "metrics": metrics,
         "run": dict(run or {}),
     }
+    names = {} if class_names is None else {cards.CLASS_NAMES: list(map(str, class_names))}
+    if names and vae.condition_shape != (len(names[cards.CLASS_NAMES]),):
+        raise UserError(
+            f"Expected class_names= for a model of so many classes. Received {len(names[cards.CLASS_NAMES])} names for "
+            f"a model with condition_shape {vae.condition_shape}."
+        )
     try:
         json.dumps(facts, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -125,7 +135,7 @@ def bundle(
         }
         reports = _report(vae, partial, plans, decoders, test, conditions, quick, begin)
         card = {
-            **_card(vae, facts, reports, conditions, quick),
+            **_card(vae, facts, names, reports, conditions, quick),
             "variants": reports,
             "tolerances": {plan.variant: dict(plan.tolerance) for plan in plans},
         }
@@ -188,6 +198,9 @@ def bundle_of_run(
     vae = run.load_model()
     if data is not None:
         options = {"test": data.test, **options}
+    names = run.facts.get(cards.CLASS_NAMES)
+    if names is not None and options.get("test") is None:  # otherwise the labels of the test images are the examples
+        options = {"conditions": np.arange(len(names)), **options}
     return bundle(
         vae,
         run.bundle if folder is None else folder,
@@ -197,6 +210,7 @@ def bundle_of_run(
         metrics=run.evaluation() if run.finished else None,
         run=digests,
         dataset=run.config.data.source,
+        class_names=names,
         about=_about(run, vae, data),
     )
 
@@ -281,14 +295,19 @@ def _reader(name: str) -> str:
 
 
 def _card(
-    vae: VAE, facts: Mapping[str, Any], variants: Mapping[str, Any], conditions: Any, quick: bool
+    vae: VAE,
+    facts: Mapping[str, Any],
+    names: Mapping[str, Any],
+    variants: Mapping[str, Any],
+    conditions: Any,
+    quick: bool,
 ) -> dict[str, Any]:
     """The entries of the model card other than the report, the tolerances and the files."""
     decoded = endpoints.decoded_name(vae)
     return {
         "format": cards.VERSION,
         **facts,
-        "model": statements.model(vae),
+        "model": {**statements.model(vae), **names},
         "signatures": statements.signatures(decoded, vae.condition_shape),
         "interface": interface.interface(
             interface.names_of(variants),

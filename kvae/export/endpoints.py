@@ -9,6 +9,7 @@ from kvae.internal import finite
 from kvae.internal.errors import UserError, unknown
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import sampling
+from kvae.model.conditions import check_condition
 from kvae.model.keras_privates import layers_of
 from kvae.model.vae import VAE
 
@@ -70,7 +71,7 @@ def conditions_of(vae: VAE, conditions: Any, data: Any) -> np.ndarray | None:
 
     Args:
         vae: a built model.
-        conditions: examples `[M, ...]`, or None.
+        conditions: examples `[M, ...]`, or labels `[M]`, or None.
         data: a `tf.data.Dataset` of batches (x, y) or arrays (x, y), whose first conditions are used if `conditions` is
             None; or None.
 
@@ -91,9 +92,9 @@ def conditions_of(vae: VAE, conditions: Any, data: Any) -> np.ndarray | None:
         raise UserError(
             "Expected conditions=, examples [M, ...] of the condition of this model, or test=(x, y). Received neither."
         )
-    examples = np.asarray(conditions, np.float32)[:EXAMPLES]
-    if examples.shape[1:] != vae.condition_shape or len(examples) == 0:
-        raise UserError(f"Expected conditions [M, {vae.condition_shape}]. Received shape {examples.shape}.")
+    examples = np.asarray(check_condition(conditions[:EXAMPLES], vae.condition_shape))
+    if len(examples) == 0:
+        raise UserError("Expected at least one example of the condition. Received none.")
     return examples
 
 

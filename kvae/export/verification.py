@@ -198,7 +198,7 @@ def _numbers(
                 if key not in measured:
                     measured[key] = evaluation.results_of(name, vae, data.test, seed=seed, **options)
                 results |= measured[key]
-                yield from _agree(source, measured[key], stated)
+                yield from _agree(source, measured[key], stated, described.unit)
             except (KeyError, TypeError, ValueError) as error:
                 yield Check(f"{source}: {name}", False, f"it is not an evaluation of kvae ({error!r})")
         expected = derivation.evaluation(stated, vae, training.protocol(data), results)
@@ -233,12 +233,13 @@ def _told(failed: list[Result]) -> str:
     return told if len(failed) <= MOST else f"{told}; and {len(failed) - MOST} more"
 
 
-def _agree(source: str, measured: Mapping[str, Any], stated: Mapping[str, Any]) -> Iterator[Check]:
-    """Compares the means of one evaluation with those that a file states."""
+def _agree(source: str, measured: Mapping[str, Any], stated: Mapping[str, Any], unit: str) -> Iterator[Check]:
+    """Compares the means of one evaluation, in a unit, with those that a file states."""
     for name, value in measured.items():
         if isinstance(value, Estimate):
             mean = float(stated[name])
-            detail = f"computed {value.mean:.3f} nats, stated {mean:.3f} (tolerance {TOLERANCE})"
+            computed = f"computed {value.mean:.3f} {unit}".rstrip()
+            detail = f"{computed}, stated {mean:.3f} (tolerance {TOLERANCE})"
             yield Check(f"{source}: {name}", abs(value.mean - mean) <= TOLERANCE, detail)
 
 

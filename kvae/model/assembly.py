@@ -225,5 +225,10 @@ class Assembly(OldNames, Saving, FastFit):
             raise UserError(f"Expected z of shape [..., {self.latent_dim}]. Received {z.shape.as_list()}.")
         return z
 
-    def _check_condition(self, condition: Array | None) -> tf.Tensor | None:
-        return check_condition(condition, self.condition_shape)
+    def _check_condition(self, condition: Array | None, count: Any) -> tf.Tensor | None:
+        """The condition of `count` images."""
+        return check_condition(condition, self.condition_shape, count)
+
+    def _check_condition_of(self, z: tf.Tensor, condition: Array | None) -> tf.Tensor | None:
+        """The condition of the images of z `[..., B, D]`."""
+        return check_condition(condition, self.condition_shape, tf.shape(z)[-2] if z.shape.rank > 1 else None)

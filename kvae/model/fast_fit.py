@@ -19,7 +19,7 @@ from kvae.data.in_memory import ImageDataset, ImagesInMemory, as_float32, shuffl
 from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user
 from kvae.internal.quiet_output import without_tensorflow_reports
 from kvae.internal.tensorflow import check_process, keras, tf
-from kvae.model import fit_checks, given_images
+from kvae.model import conditions, fit_checks, given_images
 from kvae.model.compiling import Compiling, arguments
 from kvae.model.grouped_steps import GroupCallbacks, GroupedDataset
 from kvae.model.image_places import Batch, Placed, add_places
@@ -61,7 +61,7 @@ class FastFit(Compiling):
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras `fit`. `x` is an array of images `[N, *image]`, or a dataset, loader or generator of batches.
 
-        Batches are x or (x, y). y is the condition of a model with a `condition_shape`; other models ignore it. Grey
+        Batches are x or (x, y). y is the condition of a conditional model, or its labels; other models ignore it. Grey
         images may be `[N, H, W]`. Arrays, and the datasets of `kvae.data.load` with images in memory, use the fast
         path: the batches are made on the device, and `steps_per_execution` of them run in one compiled loop.
 
@@ -167,7 +167,7 @@ class FastFit(Compiling):
     @cached_property
     def _pixel_check(self) -> PixelCheck:
         """The check of batches that `check_pixels` could not check."""
-        return PixelCheck(self.likelihood)
+        return PixelCheck(self.likelihood, self.condition_shape)
 
     @property
     def _known_image_shape(self) -> Any:
@@ -183,7 +183,12 @@ class FastFit(Compiling):
         check_process()
         shape = self._known_image_shape
         x, y = given_images.as_pair(x, y, shape, conditional=self.condition_shape is not None)
-        return given_images.as_batches(x, shape), y
+        x = given_images.as_batches(x, shape)
+        if isinstance(x, np.ndarray | tf.Tensor):
+            y = conditions.in_memory(y, self.condition_shape, len(x))
+        elif isinstance(x, ImageDataset) and x.in_memory is not None:
+            conditions.check_labels(x.in_memory.condition, self.condition_shape)
+        return x, y
 
     def _read_held_out(self, held_out: Any) -> Any:
         """The validation data: None, a dataset or generator, or the tuple of arrays (x, y)."""
@@ -303,7 +308,9 @@ class FastFit(Compiling):
             UserError: if the batch has weights, x is not a tensor, or the condition of the model is missing.
         """
         if isinstance(data, Placed):
-            condition = None if self.condition_shape is None else tf.cast(data.condition, tf.float32)
+            condition = None
+            if self.condition_shape is not None:
+                condition = conditions.check_condition(data.condition, self.condition_shape, tf.shape(data.x)[0])
             x = tf.cast(given_images.with_channels(data.x, self._known_image_shape), tf.float32)
             return Batch(x, condition, 0, data.place, data.global_batch_size)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -322,7 +329,7 @@ class FastFit(Compiling):
                 raise UserError(
                     "Expected batches (x, y), because y is the condition of this model. Received batches x."
                 )
-            condition = tf.cast(y, tf.float32)
+            condition = conditions.check_condition(y, self.condition_shape, tf.shape(x)[0])
         x = given_images.with_channels(tf.convert_to_tensor(x), self._known_image_shape)
         if not self.built:
             self.build(x.shape)

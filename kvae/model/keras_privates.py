@@ -26,6 +26,16 @@ class StrategyAware(keras.Model):
         """Keras calls it when `build` has returned, that of a subclass too. It can be called again later."""
 
 
+class SignatureOfCall(keras.Model):
+    """A Keras model that does not let Keras trace `call(x)` while it exports, if its `call` needs a condition too."""
+
+    condition_shape: Any = None
+
+    @property
+    def _default_save_signature(self) -> Any:
+        return None if self.condition_shape is not None else super()._default_save_signature
+
+
 def place_layer(model: keras.Model, layer: Any, position: int) -> None:
     """Moves a layer to another position in the order of a model's layers, and so of its weights.
 

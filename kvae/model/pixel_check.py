@@ -1,4 +1,4 @@
-"""The check of the pixels of every batch, before a step sees it.
+"""The check of the pixels and of the labels of every batch, before a step sees it.
 
 Arrays and datasets of `kvae.data.load` are checked once, on the host, before `fit` begins. All other batches are
 checked here: in the graph, but on the host and outside of XLA, which ignores assertions.
@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from kvae.data.in_memory import ImageDataset
 from kvae.internal.errors import stacklevel_of_user
 from kvae.internal.tensorflow import tf
+from kvae.model import conditions
 
 MARK = "kvae found impossible pixels"
+LABELS = "kvae found labels that are no class"
 
 
 def check_pixels(likelihood: Any, x: Any) -> bool:
@@ -47,10 +51,12 @@ class PixelCheck:
 
     Args:
         likelihood: the `kvae.likelihoods.Likelihood`.
+        condition_shape: `condition_shape` of the model, so that labels that are no class of it are refused too.
     """
 
-    def __init__(self, likelihood: Any) -> None:
+    def __init__(self, likelihood: Any, condition_shape: Any = None) -> None:
         self._likelihood = likelihood
+        self._condition_shape = condition_shape
         self._warns = True
         with tf.init_scope(), tf.device("CPU"):
             self._grey = tf.Variable(False, trainable=False)
@@ -75,6 +81,8 @@ class PixelCheck:
         if self._likelihood.support[2] and x.dtype.is_floating:
             with tf.device("CPU"), tf.control_dependencies([self._grey.assign(self._grey | _is_grey(x))]):
                 x = tf.identity(x)
+        if rest and hasattr(rest[0], "dtype"):
+            rest[0] = self.refuse_labels(tf.convert_to_tensor(rest[0]))
         return (x, *rest) if isinstance(data, tuple | list) else x
 
     def refuse(self, x: tf.Tensor) -> tf.Tensor:
@@ -88,6 +96,17 @@ class PixelCheck:
             possible = tf.reduce_all((values >= low) & (values <= high) & tf.math.is_finite(values))
             with tf.control_dependencies([tf.cond(possible, lambda: True, lambda: _fail(values))]):
                 return tf.identity(x)
+
+    def refuse_labels(self, y: tf.Tensor) -> tf.Tensor:
+        """The same conditions, or an `InvalidArgumentError` at run time if they are labels and one is no class."""
+        if self._condition_shape is None or y.shape.rank != 1 or not conditions.may_be_labels(y, self._condition_shape):
+            return y
+        with tf.device("CPU"):
+            labels = tf.cast(y, tf.int64)
+            ends = (tf.reduce_min(labels), tf.reduce_max(labels))
+            known = tf.reduce_all((labels >= 0) & (labels < self._condition_shape[0]))
+            with tf.control_dependencies([tf.cond(known, lambda: True, lambda: _stop(LABELS, *ends))]):
+                return tf.identity(y)
 
     @contextmanager
     def raising_user_errors(self) -> Iterator[None]:
@@ -103,6 +122,9 @@ class PixelCheck:
         found = re.search(rf"{MARK}: (\S+) to (\S+?)\]", str(error))
         if found:
             raise self._likelihood.impossible_pixels(*found.groups()) from None
+        found = re.search(rf"{LABELS}: (\S+) to (\S+?)\]", str(error))
+        if found:
+            conditions.check_labels(np.array(found.groups(), np.int64), self._condition_shape)
 
 
 def _is_grey(x: tf.Tensor) -> tf.Tensor:
@@ -113,5 +135,9 @@ def _fail(values: tf.Tensor) -> bool:
     """An assertion that fails, with the range of the values in its message."""
     is_nan = tf.reduce_any(tf.math.is_nan(values))
     least, most = (tf.where(is_nan, float("nan"), reduce(values)) for reduce in (tf.reduce_min, tf.reduce_max))
-    tf.debugging.Assert(False, [tf.strings.format(MARK + ": {} to {}]", (least, most))])
+    return _stop(MARK, least, most)
+
+
+def _stop(mark: str, least: tf.Tensor, most: tf.Tensor) -> bool:
+    tf.debugging.Assert(False, [tf.strings.format(mark + ": {} to {}]", (least, most))])
     return True

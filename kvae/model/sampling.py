@@ -55,7 +55,7 @@ def draw_z(vae: VAE, n: int, seed: int | None = None, condition: Array | None = 
     """
     vae._check_built()
     seeds = tf.constant(portable.seeds(n, seed_of(seed)))
-    return vae.prior.sample(PortableTensors(seeds), check_condition(condition, vae.condition_shape))
+    return vae.prior.sample(PortableTensors(seeds), check_condition(condition, vae.condition_shape, n))
 
 
 def image_batches(
@@ -78,7 +78,7 @@ def image_batches(
     """
     vae._check_built()
     check_whole("batch_size", batch_size)
-    seeds, conditions = portable.seeds(n, seed_of(seed)), check_condition(condition, vae.condition_shape)
+    seeds, conditions = portable.seeds(n, seed_of(seed)), check_condition(condition, vae.condition_shape, n)
     slices = (slice(start, start + batch_size) for start in range(0, n, batch_size))
     return (vae.sample(seeds[part], None if conditions is None else conditions[part]).images for part in slices)
 

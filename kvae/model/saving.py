@@ -10,7 +10,7 @@ from typing import Any
 from kvae.internal import files, finite
 from kvae.internal.errors import UserError
 from kvae.internal.quiet_output import silenced, without_tensorflow_reports
-from kvae.internal.tensorflow import keras
+from kvae.model.keras_privates import SignatureOfCall
 
 # Places that Keras does not write as local files.
 REMOTE = re.compile(r".*://|/(cns|cfs|gcs|hdfs|readahead|placer|tfhub)")
@@ -18,7 +18,7 @@ REMOTE = re.compile(r".*://|/(cns|cfs|gcs|hdfs|readahead|placer|tfhub)")
 ENDINGS: dict[str, str | None] = {"tf_saved_model": None, "onnx": "", "openvino": ".xml", "litert": ".tflite"}
 
 
-class Saving(keras.Model):
+class Saving(SignatureOfCall):
     """A Keras model that writes files as Keras does, but each of them whole or not at all.
 
     Keras itself writes where kvae cannot replace a file at once: file objects, remote places such as `hf://` and

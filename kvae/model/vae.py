@@ -15,7 +15,7 @@ import numpy as np
 
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
-from kvae.model import likelihoods, networks, objectives, posteriors, priors, sampling
+from kvae.model import conditions, likelihoods, networks, objectives, posteriors, priors, sampling
 from kvae.model.assembly import Assembly
 from kvae.model.compiling import returns_metrics
 from kvae.model.hints import Activation, Array
@@ -63,8 +63,12 @@ class VAE(Assembly):
             default. `beta`, `samples` and `kl` are short for `objective=ELBO(beta, samples, kl)`.
         samples: number of draws of z per image, K. 1 by default.
         kl: `"analytic"`, the default, or `"sampled"` for log q(z|x) - log p(z) at the draws.
-        condition_shape: for a conditional model, the shape of the condition of one image, () for a label. `fit` and
-            `evaluate` take the condition as y. The networks whose `call` has the keyword `condition` get it in float32.
+        condition: for a conditional model, the number of classes, C, or the shape of the condition of one image. `fit`
+            and `evaluate` take the condition as y. Of C classes it is a vector with a 1 for the class, and wherever
+            such a model takes a condition, it also takes labels 0..C-1. The networks of kvae, and others whose `call`
+            has the keyword `condition`, get it in float32.
+        condition_shape: the shape of the condition of one image, () for one number, of a model in which networks of
+            kvae take the condition only if they were made with `condition_shape`; for a condition of the prior alone.
         seed: seed of the initial weights (but not those of `encoder=` and `decoder=`), of the order of arrays in `fit`,
             and of all draws in training. By default drawn from Python's `random`, so that
             `keras.utils.set_random_seed` determines it.
@@ -98,6 +102,7 @@ class VAE(Assembly):
         beta: objectives.Beta | None = None,
         samples: int | None = None,
         kl: str | None = None,
+        condition: int | tuple[int, ...] | None = None,
         condition_shape: tuple[int, ...] | None = None,
         seed: int | None = None,
         **kwargs: Any,
@@ -113,13 +118,15 @@ class VAE(Assembly):
         if encoder is not None and decoder is None:
             networks.check_mirror(encoder)
         self.seed = sampling.seed_of(seed)
+        self.condition_shape: Any = conditions.shape_of(condition, condition_shape)
         self.encoder = encoder or self._default_encoder(latent_dim, hidden_units, activation)
+        if condition is not None:
+            networks.give_condition((self.encoder, decoder), self.condition_shape or ())
         self.decoder: Any = decoder
         self._output_bias: Array | None = None if output_bias is None else np.asarray(output_bias, np.float32)
         self.likelihood = likelihoods.get(likelihood)
         self.prior = priors.get(prior)
         self.posterior = posteriors.get(posterior)
-        self.condition_shape: Any = None if condition_shape is None else tuple(condition_shape)
         self.image_shape: Any = None  # a tuple, set by build
         self.latent_dim: Any = getattr(self.encoder, "latent_dim", None)
         self._means = [keras.metrics.Mean(name=name) for name in METRICS]
@@ -192,7 +199,8 @@ class VAE(Assembly):
         Raises:
             UserError: if x or the condition has a wrong shape, or a conditional model gets no condition.
         """
-        x, condition = self._check_x(x), self._check_condition(condition)
+        x = self._check_x(x)
+        condition = self._check_condition(condition, tf.shape(x)[0])
         q = self._approximate_posterior(x, condition, training) if q is None else q
         z, log_q = q.sample_and_log_prob(noise, samples)
         log_likelihood, log_prior = self._joint_terms(x, z, condition, observed, None, training)
@@ -214,7 +222,8 @@ class VAE(Assembly):
         training: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """log p(x|z) and log p(z), each `[B]` or `[K, B]`."""
-        x, z, condition = self._check_x(x), self._check_z(z), self._check_condition(condition)
+        x, z = self._check_x(x), self._check_z(z)
+        condition = self._check_condition_of(z, condition)
         if z.shape.rank > 1 and None not in (x.shape[0], z.shape[-2]) and x.shape[0] not in (z.shape[-2], 1):
             raise UserError(f"Expected one z per image, z [..., {x.shape[0]}, D]. Received z {z.shape.as_list()}.")
         if parameters is None:
@@ -274,6 +283,7 @@ class VAE(Assembly):
 
     def call(self, x: tf.Tensor, condition: Array | None = None, training: bool = False) -> tf.Tensor:
         """E[x|z] at the posterior mean of each image, `[B, *image]`. `predict` returns it."""
+        condition = self._check_condition(condition, tf.shape(x)[0])
         mean = self._approximate_posterior(x, condition, training).mean
         return self.likelihood.mean(self._decode(mean, condition, training))
 
@@ -315,7 +325,8 @@ class VAE(Assembly):
         Raises:
             UserError: if x or the condition has a wrong shape, or a conditional model gets no condition.
         """
-        return self._approximate_posterior(self._check_x(x), self._check_condition(condition))
+        x = self._check_x(x)
+        return self._approximate_posterior(x, self._check_condition(condition, tf.shape(x)[0]))
 
     def decode(self, z: Array, condition: Array | None = None) -> tf.Tensor:
         """The parameters of p(x|z): logits for a Bernoulli likelihood.
@@ -330,7 +341,8 @@ class VAE(Assembly):
         Raises:
             UserError: if z has another latent size, the condition has a wrong shape, or a conditional model gets none.
         """
-        return self._decode(self._check_z(z), self._check_condition(condition))
+        z = self._check_z(z)
+        return self._decode(z, self._check_condition_of(z, condition))
 
     def reconstruct(self, x: Array, seed: int | None = None, condition: Array | None = None) -> tf.Tensor:
         """E[x|z] at one draw z ~ q(z|x) per image, or at the posterior mean.
@@ -346,7 +358,9 @@ class VAE(Assembly):
         Raises:
             UserError: if x, the seed or the condition is not valid.
         """
-        q, condition = self.encode(x, condition), self._check_condition(condition)
+        x = self._check_x(x)
+        condition = self._check_condition(condition, tf.shape(x)[0])
+        q = self._approximate_posterior(x, condition)
         if seed is None:
             z = q.mean
         else:
@@ -373,7 +387,8 @@ class VAE(Assembly):
                 built.
         """
         self._check_built()
-        seeds, condition = portable.check_seeds(seeds), self._check_condition(condition)
+        seeds = portable.check_seeds(seeds)
+        condition = self._check_condition(condition, len(seeds))
         chunk = sampling.images_at_once(self)
         slices = [slice(start, start + chunk) for start in range(0, len(seeds), chunk)]
         drawn = [
@@ -408,7 +423,8 @@ class VAE(Assembly):
 
     def log_prior(self, z: Array, condition: Array | None = None) -> tf.Tensor:
         """log p(z), nats; z `[..., D]` -> `[...]`. Arguments and errors as in `decode`."""
-        return self.prior.log_prob(self._check_z(z), self._check_condition(condition))
+        z = self._check_z(z)
+        return self.prior.log_prob(z, self._check_condition_of(z, condition))
 
     def log_likelihood(
         self, x: Array, z: Array, observed: Array | None = None, condition: Array | None = None

@@ -53,6 +53,9 @@ KINDS: dict[str, Callable[..., Drawings]] = {
 }
 
 
+OF_A_CONDITION = ("learning_curves", "samples")  # the kinds that a conditional model has
+
+
 def parse(text: str) -> tuple[str, dict[str, Any]]:
     """A kind with options, as a recipe writes it in `training.plots`: `lattice`, or `lattice(n=50, seamless=true)`.
 
@@ -116,7 +119,7 @@ def draw(
     """
     name, chosen = parse(kind)
     check_options(name, options)
-    if subject.vae.condition_shape is not None and name != "learning_curves":
+    if subject.vae.condition_shape is not None and name not in OF_A_CONDITION:
         raise Unsuitable(
             f"Expected a model without a condition for {name}. This model needs a condition for every image."
         )

@@ -19,6 +19,7 @@ from kvae.runtime import latent_points
 
 DIGIT_PAIRS = (("0", "5"), ("1", "4"), ("2", "9"))
 PAIRS = 3  # rows of an interpolation
+CLASSES = 20  # rows of samples of each class, at most
 
 
 def samples(subject: Subject, *, n: int = 20, seed: int = 0) -> Drawings:
@@ -28,12 +29,17 @@ def samples(subject: Subject, *, n: int = 20, seed: int = 0) -> Drawings:
     - `samples_grid`: ten samples, one per row, each as its mean and 3 draws.
     - `samples_strip`: ten samples as means in one row, above one draw for each.
 
+    Of a conditional model of classes there is one picture, `samples`: a row of means for each class, with the same z in
+    all rows.
+
     Args:
         subject: with a model.
         n: the number of samples.
         seed: the seed. It gives the same z in all pictures and in `VAE.generate`.
     """
     vae = subject.vae
+    if vae.condition_shape is not None:
+        return {"samples": _of_each_class(subject, check_whole("n", n), seed)}
     drawing.check_size(2 * math.ceil(check_whole("n", n) / 10), 10, vae.image_shape)
     z = sampling.draw_z(vae, 10, seed)
     index = tf.range(10)
@@ -46,6 +52,20 @@ def samples(subject: Subject, *, n: int = 20, seed: int = 0) -> Drawings:
         "samples_grid": drawing.titled_columns(columns),
         "samples_strip": drawing.samples(vae.generate_means(10, seed).numpy(), vae.generate(10, seed).numpy()),
     }
+
+
+def _of_each_class(subject: Subject, n: int, seed: int) -> drawing.Drawing:
+    """Means of a conditional model for n draws of z, one row per class."""
+    vae = subject.vae
+    if len(vae.condition_shape) != 1:
+        raise Unsuitable("Expected a model whose condition is a class for samples. This model has another condition.")
+    classes = min(vae.condition_shape[0], CLASSES)
+    drawing.check_size(classes, n, vae.image_shape)
+    rows = [clip(vae.generate_means(n, seed, label)) for label in range(classes)]
+    names = subject.data.info.class_names if subject.data is not None else tuple(map(str, range(classes)))
+    columns: dict[Title, Any] = {f"z {number + 1}": [row[number] for row in rows] for number in range(n)}
+    note = "Means of every pixel for z drawn from the prior p(z): a class per row, the same z in each column."
+    return drawing.titled_columns(columns, list(names[:classes]), "class", note)
 
 
 def reconstructions(subject: Subject, *, seed: int = 0) -> Drawings:

@@ -92,7 +92,7 @@ def _load(path: Path, variant: str | None, threads: int | None) -> Decoder:
         if variant is not None:
             raise UserError(f"{message} {again}")
         warnings.warn(f"{message} The Keras model itself is used. {again}", KvaeWarning, stacklevel=3)
-        return open_decoder(path / MODEL, threads)
+        return _keras_model(path, threads)
     if not present and variant is None and (path / MODEL).is_file():
         return _keras_model(path, threads)
     chosen = next(iter(present), "float32") if variant is None else variant
@@ -107,7 +107,7 @@ def _load(path: Path, variant: str | None, threads: int | None) -> Decoder:
 def _keras_model(run: Path, threads: int | None) -> Decoder:
     """The Keras model of a run without a bundle."""
     try:
-        return open_decoder(run / MODEL, threads)
+        return open_decoder(run / MODEL, threads).with_class_names(cards.class_names_of_run(run))
     except (ModuleNotFoundError, MissingPackageError) as error:
         reason = explained(error)
         if not isinstance(reason, MissingPackageError):
@@ -132,7 +132,7 @@ def _load_alone(path: Path, variant: str | None, threads: int | None) -> Decoder
             )
         if not cards.vouches(path) and found.trial is not None:
             found.trial(path)
-        return found.open(path, threads)
+        return found.open(path, threads).with_class_names(cards.class_names_beside(path))
     if (path / MODEL).is_file() and variant is None:
         return _keras_model(path, threads)
     if (path / "config.json").is_file() and variant is None:

@@ -22,6 +22,7 @@ FIELDS = {  # the fields that a model card must have, with their types
     "run": dict,
 }
 MODEL = "model.keras"  # the model in the folder of a run
+CLASS_NAMES = "class_names"  # of a conditional model: a key of config.json, and of `model` in a model card
 
 
 def find_bundle(path: Path) -> Path | None:
@@ -138,4 +139,16 @@ def open_variant(folder: Path, card: dict[str, Any], variant: str, threads: int 
     Raises:
         UserError: if the decoder cannot be opened.
     """
-    return formats.open_decoder(folder / file_of(card, variant), threads, card["variants"][variant].get("format"))
+    decoder = formats.open_decoder(folder / file_of(card, variant), threads, card["variants"][variant].get("format"))
+    return decoder.with_class_names(card["model"].get(CLASS_NAMES))
+
+
+def class_names_beside(path: Path) -> Any:
+    """The names of the classes in the model card beside a single decoder; None if there are none."""
+    return read_card(path.parent)["model"].get(CLASS_NAMES) if (path.parent / CARD).is_file() else None
+
+
+def class_names_of_run(run: Path) -> Any:
+    """The names of the classes in the config.json of a run; None if there are none."""
+    config = files.read_json(run / "config.json") if (run / "config.json").is_file() else None
+    return config.get(CLASS_NAMES) if isinstance(config, dict) else None

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kvae.internal.errors import UserError, check_whole
+from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.pictures import tile
 from kvae.noise.portable import check_seeds
 from kvae.runtime import latent_points
@@ -42,6 +42,7 @@ class Decoder:
         latent_dim: the size of the latent space, D.
         image_shape: the shape of one image, e.g. `(28, 28, 1)`.
         condition_shape: the shape of the condition of one image, or None if the model takes no condition.
+        class_names: for a conditional model of C classes, their names, if these are known; else None.
         path: the file or folder, or None for a model in memory.
         chunk: the largest number of images per call of `run`.
     """
@@ -49,6 +50,7 @@ class Decoder:
     latent_dim: int
     image_shape: tuple[int, ...]
     condition_shape: tuple[int, ...] | None = None
+    class_names: tuple[str, ...] | None = None
     path: Path | None = None
     chunk: int = CHUNK
 
@@ -73,7 +75,8 @@ class Decoder:
 
         Args:
             z: latent points, `[n, D]`.
-            condition: conditions, `[n, ...]`, for a conditional model; else None.
+            condition: conditions, `[n, ...]`, for a conditional model; for one of classes also labels, `[n]` or a
+                single one for all; else None.
 
         Returns:
             means `[n, *image]` and logits `[n, *image]`, float32.
@@ -93,7 +96,7 @@ class Decoder:
         Args:
             seeds: whole numbers in the range of int32, `[n]`. `kvae.runtime.seeds(n, seed)` returns those of
                 `VAE.generate(n, seed)`.
-            condition: conditions, `[n, ...]`, for a conditional model; else None.
+            condition: as in `decode`.
 
         Returns:
             images `[n, *image]` uint8, means `[n, *image]` float32 in [0, 1], z `[n, D]` float32.
@@ -103,6 +106,35 @@ class Decoder:
         """
         outputs = self._in_chunks("sample", "seed", check_seeds(seeds), condition)
         return Sample(*(outputs[name] for name in Sample._fields))
+
+    def label(self, name: str) -> int:
+        """The number of a class, for the argument `condition`.
+
+        Args:
+            name: the name of the class, in upper or lower case, or its number. Names are tried first.
+
+        Raises:
+            UserError: if the model was not trained on classes, or if it has no such class.
+        """
+        if self.condition_shape is None or len(self.condition_shape) != 1:
+            raise UserError(
+                "Expected a conditional model, which was trained on classes, for a label. Received "
+                f"{'one without a condition' if self.condition_shape is None else 'one with another condition'}. To "
+                "train one: kvae train --conditional"
+            )
+        numbers = {str(number): number for number in range(self.condition_shape[0])}
+        named = {known.lower(): number for number, known in enumerate(self.class_names or ())}
+        found = named.get(name.lower(), numbers.get(name))
+        if found is None:
+            raise unknown("class", name, self.class_names or numbers)
+        return found
+
+    def with_class_names(self, names: Any) -> "Decoder":
+        """This decoder, with the names of its classes from a file, if these are such names."""
+        texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if texts and self.condition_shape == (len(names),):
+            self.class_names = tuple(names)
+        return self
 
     def _in_chunks(self, name: str, argument: str, values: np.ndarray, condition: Any) -> dict[str, np.ndarray]:
         """The outputs of one function for all values, computed in chunks."""
@@ -181,7 +213,8 @@ def check_condition(condition: Any, shape: tuple[int, ...] | None, count: int) -
     """The input `condition` of a decoder, checked.
 
     Args:
-        condition: conditions, `[n, *shape]`, or None.
+        condition: conditions, `[n, *shape]`; for a model whose condition is a vector, also labels, whole numbers `[n]`
+            or a single one for all images; or None.
         shape: the shape of the condition of one image, or None if the decoder takes no condition.
         count: the number of images, n.
 
@@ -189,18 +222,35 @@ def check_condition(condition: Any, shape: tuple[int, ...] | None, count: int) -
         A dictionary with `condition`, `[n, *shape]` float32, which is empty if the decoder takes no condition.
 
     Raises:
-        UserError: if the condition is missing, has a wrong shape or type, or if the decoder takes none.
+        UserError: if the condition is missing, has a wrong shape or type, if a label is no class of the model, or if
+            the decoder takes no condition.
     """
     if shape is None:
         if condition is not None:
             raise UserError("Expected no condition: this decoder takes none. Received one.")
         return {}
     expected = [count, *shape]
+    wanted = f"{expected}" + (f", or {count} labels in 0..{shape[0] - 1}," if len(shape) == 1 else "")
     if condition is None:
-        raise UserError(f"Expected a condition of shape {expected} for this decoder. Received none.")
+        raise UserError(f"Expected a condition of shape {wanted} for this decoder. Received none.")
     values = np.asarray(condition)
+    if values.ndim == 0 and len(shape) < 2:
+        values = np.full(count, values)
+    if len(shape) == 1 and values.shape == (count,) and values.dtype.kind in "iu":
+        values = _one_hot(values, shape[0])
     if list(values.shape) != expected or values.dtype.kind not in "fiub":
         raise UserError(
-            f"Expected a condition of shape {expected}. Received {values.dtype} of shape {list(values.shape)}."
+            f"Expected a condition of shape {wanted.rstrip(',')}. Received {values.dtype} of shape "
+            f"{list(values.shape)}."
         )
     return {"condition": values.astype(np.float32)}
+
+
+def _one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Labels `[n]` as vectors `[n, classes]` with a 1 for the class."""
+    for label in (labels.min(), labels.max()):
+        if not 0 <= label < classes:
+            raise UserError(
+                f"Expected labels in 0..{classes - 1}, because the model has {classes} classes. Received {label}."
+            )
+    return np.eye(classes, dtype=np.float32)[labels]

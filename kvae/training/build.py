@@ -23,7 +23,7 @@ TABLES: dict[str, tuple[Mapping[str, type], type]] = {
 }
 # Arguments of constructors that are not options of a recipe: the run or another key of the configuration sets them.
 NOT_OPTIONS = {"latent_dim", "seed", "dtype", "sizes", "name", "trainable", "kernel_regularizer", "bias_regularizer"}
-NOT_OPTIONS |= {"changed_layers"}  # of a saved network
+NOT_OPTIONS |= {"changed_layers", "condition_shape"}  # of a saved network; of a conditional model
 # The options that every network has, with their defaults.
 NETWORK_DEFAULTS: dict[str, Any] = {"output_bias": "zero", "encoder_l2": 0.0, "decoder_l2": 0.0}
 NETWORK_MEANINGS = {
@@ -69,18 +69,30 @@ def build_model(config: RunConfig, data: Data, parts: Parts | None = None) -> VA
     """
     training = config.training
     parts = make_parts(config) if parts is None else parts
+    condition = None if config.data.condition is None else data.info.classes
+    if condition is not None:
+        networks.give_condition([parts.encoder], (condition,))
     objective = parts.objective
     if training.beta_warmup_epochs > 0:
         steps = max(1, round(training.beta_warmup_epochs * steps_per_epoch(data)))
         objective = objective.with_beta(objectives.LinearWarmup(objective.beta, steps))
     objective.build(data.info.sizes["train"])  # fit does not know the number of images that are streamed
+    decoder = _decoder(config, parts, data)
+    if condition is not None:
+        networks.give_condition([decoder], (condition,))
+    if condition is not None and not any(map(networks.takes_condition, (parts.encoder, decoder))):
+        raise UserError(
+            f"Expected model.network {config.model.network.kind!r} to take the label, because of data.condition. "
+            "Its call has no keyword condition, and neither has that of its decoder."
+        )
     vae = VAE(
         encoder=parts.encoder,
-        decoder=_decoder(config, parts, data),
+        decoder=decoder,
         objective=objective,
         likelihood=parts.likelihood,
         prior=parts.prior,
         posterior=parts.posterior,
+        condition=condition,
         seed=config.seed,
         dtype=training.precision,
     )

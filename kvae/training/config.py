@@ -73,6 +73,9 @@ class DataConfig(_Section):
     """Whether to read the images from disk in batches, for datasets that do not fit into memory."""
     evaluation_seed: Seed = 0
     """The seed with which validation and test images are binarized."""
+    condition: Literal["label"] | None = None
+    """label: the model is conditional, p(x|z, y), and its condition y is the class of an image. By default it has
+    none."""
     order: Literal["shuffled", "source"] = "shuffled"
     """shuffled: images whose order means nothing, such as the pictures of a folder, are put into a random order, which
     is the same in every run; source: all images keep the order of the files."""

@@ -188,9 +188,10 @@ def complete(
     else:
         indices = np.arange(min(number or 100, data.info.sizes["test"]))
     x = data.images_at("test", indices)
+    condition = None if vae.condition_shape is None else data.labels_at("test", indices)
     options = completion.article_options(vae) if plain else {}
     start = time.monotonic()
-    completed = completion.complete(vae, x, observed, samples=samples, seed=seed, **options)
+    completed = completion.complete(vae, x, observed, samples=samples, seed=seed, condition=condition, **options)
     seconds = time.monotonic() - start
     result = completion.evaluate(
         vae,
@@ -201,6 +202,7 @@ def complete(
         samples=samples,
         seed=seed,
         exact=exact,
+        condition=condition,
     )
     test_images = f"the first {len(x)}" if index is None else f"the image with index {index}, counted from 0"
     result["protocol"] = {
@@ -215,7 +217,7 @@ def complete(
     drawings = {
         "complete": figures.completion_rows(x[:10], completed.head(10), subject.originals(x[:10], indices[:10]))
     }
-    if vae.latent_dim == 2:
+    if vae.latent_dim == 2 and condition is None:
         drawings["complete_contours"] = figures.contour_panels(vae, x[0], completed.observed[0], completed.inferred)
     for name, picture in drawings.items():
         drawing.save(picture, folder / f"{name}.png")

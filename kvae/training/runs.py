@@ -16,7 +16,7 @@ saved_models/<run>/
 
 import importlib.metadata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,8 +56,8 @@ class Run:
     Attributes:
         folder: its path.
         config: the configuration of the run.
-        facts: what config.json states besides: the protocol of the data, and the versions of the packages with which
-            the training began.
+        facts: what config.json states besides: the protocol of the data, the versions of the packages with which the
+            training began, and the names of the classes of a conditional model.
     """
 
     def __init__(self, folder: Path, config: RunConfig, facts: dict[str, Any] | None = None) -> None:
@@ -66,7 +66,14 @@ class Run:
         self.facts = facts or {}
 
     @classmethod
-    def create(cls, folder: str | Path, config: RunConfig, protocol: dict[str, Any], overwrite: bool = False) -> "Run":
+    def create(
+        cls,
+        folder: str | Path,
+        config: RunConfig,
+        protocol: dict[str, Any],
+        overwrite: bool = False,
+        class_names: Sequence[str] | None = None,
+    ) -> "Run":
         """Makes a new run folder with its config.json.
 
         Args:
@@ -74,13 +81,15 @@ class Run:
             config: the configuration of the run.
             protocol: the protocol of the data.
             overwrite: whether to replace an existing run. False by default.
+            class_names: for a conditional model, the names of the classes, whose images it makes.
 
         Raises:
             UserError: if the folder exists and `overwrite` is False, if it is not a run, or if it cannot be written.
         """
         folder = Path(folder)
         check_free(folder, overwrite)
-        run = cls(folder, config, {"protocol": protocol, "versions": versions()})
+        further = {} if class_names is None else {cards.CLASS_NAMES: list(class_names)}
+        run = cls(folder, config, {"protocol": protocol, "versions": versions(), **further})
         if not folder.is_dir() or replacing.is_empty(folder):
             run.write_config()
             return run

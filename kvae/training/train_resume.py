@@ -105,7 +105,8 @@ def train(
     with strategy.scope():
         vae = build_model(config, data, parts)
         vae.compile(optimizer=build_optimizer(config, steps_per_epoch(data)), **_compile_options(config))
-    run = Run.create(folder, config, data.info.protocol, overwrite) if chief else Run(Path(folder), config)
+    names = None if config.data.condition is None else data.info.class_names
+    run = Run.create(folder, config, data.info.protocol, overwrite, names) if chief else Run(Path(folder), config)
     with run.locked() if chief else nullcontext():
         return _fit_and_save(_Session(run, data, vae, None, verbose, extra, chief))
 

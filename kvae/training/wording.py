@@ -26,6 +26,8 @@ PROTOCOL = {
     "kl": "KL term",
     "elbo_draws": "draws of z per image, for the ELBO",
     "importance_samples": "draws of z per image, for the bound of log p(x)",
+    "classification_samples": "draws of z per image and class, for the classification",
+    "condition": "condition of the model",
     "latent_samples": "draws of z per image",
     "test_images": "images",
     "observed": "observed pixels",

@@ -2,8 +2,10 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import kvae
 from kvae import training
@@ -203,3 +205,33 @@ def test_a_whole_configuration_of_version_0_2_is_read_as_it_was_meant(tmp_path):
         }
     )
     assert resolved(old) == resolved(new)
+
+
+class Unconditional(keras.Model):
+    """An encoder of the user's own, whose decoder is its own too or one of kvae, and whose `call` has no condition."""
+
+    def __init__(self, latent_dim, own_decoder=True, **kwargs):
+        super().__init__(**kwargs)
+        self.latent_dim, self.own_decoder = latent_dim, own_decoder
+        self.head = keras.layers.Dense(2 * latent_dim)
+
+    def call(self, x):
+        return tf.split(self.head(tf.reshape(x, [-1, 784])), 2, axis=-1)
+
+    def mirror(self, image_shape, output_bias=None, **options):
+        if not self.own_decoder:
+            return kvae.networks.MLPDecoder(image_shape, (4,))
+        return keras.Sequential([keras.layers.Dense(784), keras.layers.Reshape(image_shape)])
+
+
+def test_one_network_of_a_conditional_run_must_take_the_label(monkeypatch):
+    monkeypatch.setitem(kvae.networks.NETWORKS, "own", Unconditional)
+    settings = {"train": "train[:200]", "condition": "label"}
+    model = {"kind": "own", "own_decoder": True}
+    config = RunConfig.from_dict({"model": {"network": model}, "data": settings})
+    data = training.load_data(config)
+    with pytest.raises(UserError, match="'own' to take the label"):
+        build_model(config, data)
+    config = RunConfig.from_dict({"model": {"network": {**model, "own_decoder": False}}, "data": settings})
+    vae = build_model(config, data)
+    assert vae.decoder.condition_shape == (10,)

@@ -6,7 +6,7 @@ likelihood decides what its decoder must return, logits of the images for a Bern
 float32 under every precision policy, and so do the densities.
 """
 
-from kvae.model.networks.base import call, check_mirror, mirrored, takes_condition
+from kvae.model.networks.base import call, check_mirror, give_condition, mirrored, takes_condition
 from kvae.model.networks.convolutional import ConvDecoder, ConvEncoder
 from kvae.model.networks.mlp import MLPDecoder, MLPEncoder
 from kvae.model.networks.output_bias import ConstantValues, logit_of_mean
@@ -20,6 +20,7 @@ __all__ = [
     "MLPEncoder",
     "call",
     "check_mirror",
+    "give_condition",
     "logit_of_mean",
     "mirrored",
     "takes_condition",

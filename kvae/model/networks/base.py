@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,18 @@ Shape = tuple[int, ...]
 
 
 def takes_condition(network: Any) -> bool:
-    """Whether the `call` of a network has the keyword `condition`."""
-    return "condition" in inspect.signature(network.call).parameters
+    """Whether the `call` of a network has the keyword `condition`, and, for a network of kvae, uses it."""
+    if "condition" not in inspect.signature(network.call).parameters:
+        return False
+    owner = next((base for base in type(network).__mro__ if "call" in vars(base)), type(network))
+    return owner.__module__.partition(".")[0] != "kvae" or getattr(network, "condition_shape", None) is not None
+
+
+def give_condition(networks: Iterable[Any], shape: Shape) -> None:
+    """Makes the networks of kvae among these take a condition of this shape per image, as `Network.take_condition`."""
+    for network in networks:
+        if hasattr(network, "take_condition"):
+            network.take_condition(shape)
 
 
 def call(network: Any, inputs: Any, condition: Any = None, training: bool = False) -> Any:
@@ -96,6 +106,8 @@ class Network(Saving):
     Args:
         initialization: initial weights, `"glorot"` (the default: Glorot uniform kernels, zero biases) or `"fan_in"`
             (kernels and biases uniform in +-1/sqrt(fan_in)).
+        condition_shape: shape of the condition of one image, which the network joins to its inputs; None, the default,
+            for a network that takes no condition.
     """
 
     def __init__(
@@ -105,6 +117,7 @@ class Network(Saving):
         bias_regularizer: Regularizer = None,
         initialization: str = "glorot",
         seed: int | None = None,
+        condition_shape: Sequence[int] | None = None,
         changed_layers: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -122,8 +135,38 @@ class Network(Saving):
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.initialization = initialization
         self.seed = seed
+        self.condition_shape: Shape | None = None if condition_shape is None else tuple(map(int, condition_shape))
         self._seeds_used = 0
         self._layer_configs = LayerConfigs(changed_layers)
+
+    def take_condition(self, shape: Shape) -> None:
+        """Makes the network take a condition of this shape per image. `VAE(condition=...)` calls it.
+
+        Raises:
+            UserError: if the network is built without a condition, or takes one of another shape.
+        """
+        if self.condition_shape == shape:
+            return
+        if self.built or self.condition_shape is not None:
+            received = "none" if self.condition_shape is None else f"one of shape {self.condition_shape}"
+            raise UserError(
+                f"Expected a network that takes a condition of shape {shape}, or one that is not built yet. Received "
+                f"a {type(self).__name__} that was made for {received}. Make a new network for this model."
+            )
+        self.condition_shape = shape
+
+    def _width_with_condition(self, width: int) -> int:
+        """The number of values per image after `_with_condition`, if there were `width` before."""
+        return width if self.condition_shape is None else width + math.prod(self.condition_shape)
+
+    def _with_condition(self, h: tf.Tensor, condition: Any) -> tf.Tensor:
+        """h `[B, n]`, joined with the condition `[B, *condition_shape]` of each image if the network takes one."""
+        if self.condition_shape is None:
+            return h
+        if condition is None:
+            raise UserError(f"Expected condition= for this {type(self).__name__}, which takes one. Received none.")
+        flat = tf.reshape(condition, [-1, math.prod(self.condition_shape)])
+        return tf.concat([h, tf.cast(flat, h.dtype)], axis=-1)
 
     def _next_seed(self) -> int | None:
         self._seeds_used += 1
@@ -170,6 +213,7 @@ class Network(Saving):
         return {
             **super().get_config(),
             **({"changed_layers": changed} if changed else {}),
+            **({} if self.condition_shape is None else {"condition_shape": self.condition_shape}),
             "activation": keras.activations.serialize(self.activation),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
@@ -185,6 +229,7 @@ class Network(Saving):
             "bias_regularizer": self.bias_regularizer,
             "initialization": self.initialization,
             "seed": None if self.seed is None else self.seed + 1,
+            "condition_shape": self.condition_shape,
             "dtype": self.dtype_policy,
         }
 

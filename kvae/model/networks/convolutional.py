@@ -28,6 +28,8 @@ class ConvEncoder(Encoder):
 
     Call arguments:
         x: images, `[B, H, W, C]`.
+        condition: condition per image, `[B, *condition_shape]`. It is flattened and joined to what the convolutions
+            return. Not used by a network without `condition_shape`.
 
     Returns:
         mean `[B, D]` and log_var `[B, D]`, float32; or tensors of the widths `sizes`.
@@ -69,16 +71,17 @@ class ConvEncoder(Encoder):
         fan_in = height * width * channels
         self.flatten = keras.layers.Flatten(dtype=self.dtype_policy)
         self.flatten.build((None, height, width, channels))
+        fan_in = self._width_with_condition(fan_in)
         self.dense = self._layer(keras.layers.Dense, self.dense_units, fan_in)
         self.dense.build((None, fan_in))
         self._make_heads(self.dense_units)
         self.built = True
 
-    def call(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(self, x: tf.Tensor, condition: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         h = x
         for layer in self.convolutions:
             h = layer(h)
-        h = self.dense(self.flatten(h))
+        h = self.dense(self._with_condition(self.flatten(h), condition))
         return self._posterior(h)
 
     def mirror(self, image_shape: Sequence[int], output_bias: Array | None = None, **options: Any) -> ConvDecoder:
@@ -110,6 +113,7 @@ class ConvDecoder(Decoder):
 
     Call arguments:
         z: latent points, `[B, D]`.
+        condition: as in `kvae.networks.MLPDecoder`.
 
     Returns:
         `[B, H, W, C]`, or `[B, H, W, C, n]` if n is above 1; float32.
@@ -136,8 +140,9 @@ class ConvDecoder(Decoder):
         height, width, channels = self.image_shape
         doublings = len(self.filters)
         shape = (-(-height // 2**doublings), -(-width // 2**doublings), self.filters[0] if self.filters else channels)
-        self.dense = self._layer(keras.layers.Dense, self.dense_units, input_shape[-1])
-        self.dense.build((None, input_shape[-1]))
+        fan_in = self._width_with_condition(input_shape[-1])
+        self.dense = self._layer(keras.layers.Dense, self.dense_units, fan_in)
+        self.dense.build((None, fan_in))
         self.stem = self._layer(keras.layers.Dense, math.prod(shape), self.dense_units)
         self.stem.build((None, self.dense_units))
         self.reshape = keras.layers.Reshape(shape, dtype=self.dtype_policy)
@@ -182,8 +187,8 @@ class ConvDecoder(Decoder):
             self.split.build((None, height, width, channels * self.numbers_per_pixel))
         self.built = True
 
-    def call(self, z: tf.Tensor) -> tf.Tensor:
-        h = self.reshape(self.stem(self.dense(z)))
+    def call(self, z: tf.Tensor, condition: tf.Tensor | None = None) -> tf.Tensor:
+        h = self.reshape(self.stem(self.dense(self._with_condition(z, condition))))
         for layer in self.convolutions:
             h = layer(h)
         h = self.crop(self.head(h))

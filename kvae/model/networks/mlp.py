@@ -25,11 +25,14 @@ class MLPEncoder(Encoder):
         **options: `kernel_regularizer` and `bias_regularizer` of every layer, which are added to the training loss;
             `initialization`, `"glorot"` (the default: Glorot uniform kernels, zero biases) or `"fan_in"` (kernels and
             biases uniform in +-1/sqrt(fan_in)); `seed` of the initial weights (if None, Keras's global seed decides);
-            `sizes`, widths of other heads than the two, which a model sets for its posterior; and the options of
+            `sizes`, widths of other heads than the two, which a model sets for its posterior; `condition_shape`, shape
+            of the condition of one image if the network takes one, which `VAE(condition=...)` sets; and the options of
             `keras.Model`.
 
     Call arguments:
         x: images, `[B, ...]`. They are flattened.
+        condition: condition per image, `[B, *condition_shape]`. It is flattened too and joined to x. Not used by a
+            network without `condition_shape`.
 
     Returns:
         mean `[B, D]` and log_var `[B, D]`, float32; or tensors of the widths `sizes`.
@@ -53,12 +56,12 @@ class MLPEncoder(Encoder):
         fan_in = math.prod(check_image_shape(input_shape[1:]))
         self.flatten = keras.layers.Flatten(dtype=self.dtype_policy)
         self.flatten.build((None, *input_shape[1:]))
-        self.hidden, fan_in = self._dense_layers(self.hidden_units, fan_in)
+        self.hidden, fan_in = self._dense_layers(self.hidden_units, self._width_with_condition(fan_in))
         self._make_heads(fan_in)
         self.built = True
 
-    def call(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        h = self.flatten(x)
+    def call(self, x: tf.Tensor, condition: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        h = self._with_condition(self.flatten(x), condition)
         for layer in self.hidden:
             h = layer(h)
         return self._posterior(h)
@@ -88,6 +91,8 @@ class MLPDecoder(Decoder):
 
     Call arguments:
         z: latent points, `[B, D]`.
+        condition: condition per image, `[B, *condition_shape]`, which is flattened and joined to z. Not used by a
+            network without `condition_shape`.
 
     Returns:
         `[B, *image_shape]`, or `[B, *image_shape, n]` if n is above 1; float32.
@@ -108,7 +113,7 @@ class MLPDecoder(Decoder):
         self.hidden_units = check_widths("hidden_units", hidden_units)
 
     def build(self, input_shape: Shape) -> None:
-        fan_in = input_shape[-1]
+        fan_in = self._width_with_condition(input_shape[-1])
         self.hidden, fan_in = self._dense_layers(self.hidden_units, fan_in)
         bias = None
         if self.output_bias is not None:
@@ -120,8 +125,8 @@ class MLPDecoder(Decoder):
         self.reshape.build((None, width))
         self.built = True
 
-    def call(self, z: tf.Tensor) -> tf.Tensor:
-        h = z
+    def call(self, z: tf.Tensor, condition: tf.Tensor | None = None) -> tf.Tensor:
+        h = self._with_condition(z, condition)
         for layer in self.hidden:
             h = layer(h)
         return self.reshape(self.head(h))
