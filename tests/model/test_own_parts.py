@@ -1,6 +1,6 @@
 """Parts that a user wrote work everywhere that those of kvae work, and no file of kvae names them.
 
-The same tests look at the priors and posteriors of kvae.
+The same tests look at kvae's own, in pairs; tests/cli/test_cli_priors.py has the commands with each prior.
 """
 
 import warnings
@@ -41,12 +41,11 @@ OPTIONS = {
     },
     "mixture and full covariance": lambda: {"prior": "mixture", "posterior": "full_covariance"},
     "vamp and iaf": lambda: {"prior": priors.VampPrior(5), "posterior": posteriors.IAF(2, 8, 4)},
-    "flow": lambda: {"prior": priors.Flow(2, 8)},
 }
 # One by one they are the longer check; a model of all four is looked at in every run of the tests.
 EACH = [pytest.param(name, marks=[] if name == "all" else pytest.mark.slow) for name in OPTIONS]
 EXACT = {"likelihood", "posterior", "objective"}  # whose prior is the standard normal
-OF_PRIORS = {"mixture and full covariance": "mixture", "vamp and iaf": "vamp", "flow": "flow"}
+OF_PRIORS = {"mixture and full covariance": "mixture", "vamp and iaf": "vamp"}
 
 
 @pytest.fixture(scope="module")

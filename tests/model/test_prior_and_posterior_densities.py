@@ -1,5 +1,6 @@
 """The priors and posteriors against truth: integrals, draws, Jacobians, and models whose every value is known."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,7 +8,7 @@ from oracles import LinearModel
 from scipy import stats
 from small_models import built
 
-from kvae.evaluation import quadrature
+from kvae.evaluation import elbo, quadrature
 from kvae.model import posteriors, priors
 from kvae.model.posteriors.iaf import AutoregressiveStep
 from kvae.model.priors.flow import Coupling
@@ -203,6 +204,27 @@ def test_with_full_covariance_the_bound_of_a_linear_model_is_tight(rng):
     # Every single draw has the weight p(x): sums of a few terms of up to 100 nats in float32.
     np.testing.assert_allclose(draws.log_weights, np.broadcast_to(evidence, (7, 4)), rtol=0, atol=2e-4)
     np.testing.assert_allclose(q.covariance[0], model.posterior(x[0]).covariance, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_an_autoregressive_flow_learns_the_correlations_of_a_linear_model(rng):
+    weights = np.array([[1.0, 1.0], [1.0, 0.8], [0.9, 1.0], [1.0, 0.9]])
+    model = LinearModel(weights, np.zeros(4), 0.4, (2, 2, 1), posterior=posteriors.IAF(1, 16, 4))
+    precision = np.linalg.inv(model.posterior(np.zeros(4)).covariance)
+    # KL divergence of the best factorized Gaussian, whose variances are 1 / precision_ii.
+    of_diagonal = 0.5 * (np.log(np.diag(precision)).sum() - np.linalg.slogdet(precision)[1])
+    z = rng.normal(size=(500, 2))
+    x = (z @ weights.T + 0.4 * rng.normal(size=(500, 4))).astype(np.float32)
+    model.vae.likelihood.support = (-np.inf, np.inf, False)
+    model.vae.decoder.trainable = False
+    model.vae.compile(keras.optimizers.Adam(1e-2))
+    model.vae.fit(x.reshape(-1, 2, 2, 1), batch_size=100, epochs=200, verbose=0)
+    model.vae.optimizer.learning_rate = 1e-3
+    model.vae.fit(x.reshape(-1, 2, 2, 1), batch_size=100, epochs=60, verbose=0)
+    bound = elbo(model.vae, x.reshape(-1, 2, 2, 1), draws=100).elbo.mean
+    gap = np.mean([model.log_evidence(image) for image in x]) - bound
+    assert of_diagonal > 0.4
+    assert -0.02 < gap < of_diagonal / 5  # 0.02: the error of 50,000 draws, whose weights differ by a few tenths
 
 
 def test_the_kl_term_of_a_full_covariance_is_that_of_the_formula(rng):
