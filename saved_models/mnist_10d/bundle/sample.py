@@ -119,13 +119,37 @@ def write(path: pathlib.Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def conditions(details: dict | None, text: str | None) -> dict[str, np.ndarray]:
-    """The input `condition` of one image, [1, ...] float32, or no input if the model takes no condition."""
+def class_names(model: pathlib.Path) -> list[str]:
+    """The names of the classes that a model card beside the decoder states, in lower case, or none."""
+    try:
+        card = json.loads((model.parent / "model_card.json").read_bytes())
+        return [str(name).lower() for name in card["model"]["class_names"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+
+
+def of_labels(text: str, classes: int, names: list[str]) -> np.ndarray:
+    """The conditions of the classes in a text, one row each: a 1 for the class, and 0 for all others."""
+    numbers = [str(number) for number in range(classes)]
+    parts = [part.strip().lower() for part in text.split(",")]
+    for part in parts:
+        if part not in names and part not in numbers:
+            fail(f"expected --label with a class from 0 to {classes - 1} or a name, received {part!r}")
+    return np.eye(classes, dtype=np.float32)[[(names if part in names else numbers).index(part) for part in parts]]
+
+
+def conditions(details: dict | None, text: str | None, labels: str | None, names: list[str]) -> dict[str, np.ndarray]:
+    """The input `condition` of one or several images, [m, ...] float32, or no input if the model takes no condition."""
     if details is None:
-        if text is not None:
-            fail("expected no --condition, because this model takes none")
+        if text is not None or labels is not None:
+            fail("expected no --condition and no --label, because this model takes none")
         return {}
     shape = tuple(int(side) for side in details["shape"][1:])
+    if labels is not None and (text is not None or len(shape) != 1):
+        fail("expected --label for a model of classes, and without --condition")
+    if text is None and len(shape) == 1 and (labels is not None or names):
+        labels = ",".join(map(str, range(shape[0]))) if labels is None else labels
+        return {"condition": of_labels(labels, shape[0], names)}
     try:
         return {"condition": np.array([float(part) for part in (text or "").split(",")], np.float32).reshape(1, *shape)}
     except ValueError:
@@ -150,6 +174,9 @@ def main() -> None:
     parser.add_argument(
         "--condition", help="the condition of all images, for a conditional model: numbers separated by commas"
     )
+    parser.add_argument(
+        "--label", help="the classes of the images, taken in turn, for a model of classes: names or numbers"
+    )
     parser.add_argument("--model", type=pathlib.Path, default=None, help="a .tflite file of this bundle")
     given = parser.parse_args()
     if not 1 <= given.count <= MOST:
@@ -164,14 +191,15 @@ def main() -> None:
         details = draw.get_input_details().get("condition")
     except Exception as error:  # of a damaged file, the runtime raises errors of many types
         fail(f"could not load {model}: {' '.join(str(error).split())}")
-    condition = conditions(details, given.condition)
+    condition = conditions(details, given.condition, given.label, class_names(model))
     if len(draw.get_output_details()["images"]["shape"]) not in (3, 4):
         fail("expected a model of images [height, width] or [height, width, channels], received a model of vectors")
     seeds, images = image_seeds(given.count, given.seed), []
     for start in range(0, given.count, CHUNK):
         some = seeds[start : start + CHUNK]
+        places = np.arange(start, start + len(some))
         try:
-            drawn = draw(seed=some, **{name: value.repeat(len(some), axis=0) for name, value in condition.items()})
+            drawn = draw(seed=some, **{name: value[places % len(value)] for name, value in condition.items()})
         except Exception as error:
             fail(f"could not draw with {model}: {' '.join(str(error).split())}")
         if not np.isfinite(drawn["means"]).all():
