@@ -4,7 +4,7 @@
     python tools/runtimes.py --page docs/DEVICES.md      # and puts it into the page
     python tools/runtimes.py --run saved_models/mnist_10d --images 1000 --rounds 1
 
-It takes about 6 minutes on 2 cores that do nothing else.
+It takes about 3 minutes on 2 cores that do nothing else.
 """
 
 import os
