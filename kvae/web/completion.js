@@ -39,6 +39,8 @@ let newestCompletion = 0;
 async function complete({ x, shown, seed }, tell) {
   const mine = ++newestCompletion;
   const control = { stale: () => mine !== newestCompletion, progress: (done) => tell({ done }) };
+  await pause(); // a newer question may wait already
+  if (control.stale()) throw new Stale();
   const all = Array.from(shown.keys());
   const observed = all.filter((p) => shown[p]), hidden = all.filter((p) => !shown[p]);
   const infer = model.latent_dim === 2 ? posterior : sampledPosterior;

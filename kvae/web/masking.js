@@ -18,6 +18,8 @@ function clearInk() {
 function stroke([x0, y0], [x1, y1]) {
   const context = inkContext();
   const erase = document.querySelector("[name=tool]:checked").value === "erase";
+  if (taken && !erase) emptyPad(); // who draws begins a picture of their own
+  taken = false;
   context.lineWidth = PAD * Math.max(1.5, Math.max(width, height) * (erase ? 0.12 : 0.075)); // at least a pixel and a half
   context.lineCap = context.lineJoin = "round";
   context.strokeStyle = erase ? "#000" : channels === 3 ? $("colour").value : "#fff";
@@ -91,7 +93,7 @@ function prepare() {
 function showImage() {
   paintPad();
   paintSeen();
-  completeNewest(true);
+  completeNewest();
 }
 
 // A ring where the keys have moved a pen, while its canvas has the focus.
@@ -159,16 +161,27 @@ function hide(part) {
 
 const nats = (value) => `${value.toFixed(2).replace("-", "−")} nats`;
 let found; // the last answer of the worker
+let taken = false; // whether the pad shows a picture of the network that nobody has changed
 
-const completeNewest = newest(async () => {
+let newestQuestion = 0;
+
+// Asks what fits the picture as it is now; the worker leaves the question before unanswered.
+async function completeNewest() {
+  const mine = ++newestQuestion;
   const shown = Uint8Array.from(image, (_, p) => 1 - hiddenPixels[Math.floor(p / channels)]);
   let told = "";
-  const status = $("complete-status");
+  const status = $("complete-status"), progress = $("complete-progress"), section = $("complete-section");
+  section.setAttribute("aria-busy", "true"); // what is shown belongs to the picture before
+  delete document.body.dataset.completed;
   const last = await ask("complete", { x: image, shown, seed: 0 }, (part) => {
+    if (mine !== newestQuestion) return;
     if ("done" in part) {
-      status.textContent = `Computing: ${Math.round(100 * part.done)} %`;
+      progress.hidden = false;
+      progress.value = part.done;
+      if (!told && status.textContent !== "Computing …") status.textContent = "Computing …"; // is said once
       return;
     }
+    section.setAttribute("aria-busy", "false");
     found = part;
     paint($("completed"), part.mean);
     const images = [...part.draws.map(({ mean }) => mean), ...part.draws.map(({ drawn }) => drawn)];
@@ -178,11 +191,12 @@ const completeNewest = newest(async () => {
     drawPosterior();
     status.textContent = told;
   });
-  if (!last) return;
+  if (!last || mine !== newestQuestion) return;
+  progress.hidden = true;
   const score = last.score === null ? "" : ` log p(hidden | visible) = ${withError(last.score, last.scoreError)}.`;
   status.textContent = `${told}${score}`;
   document.body.dataset.completed = JSON.stringify({ log: found.log, ...last }); // for tests
-});
+}
 
 // A value in nats; by importance sampling, with its standard error.
 const withError = (value, error) => (plane ? nats(value) : `${nats(value)} (± ${error.toFixed(2)})`);
@@ -252,7 +266,16 @@ async function takeSample() {
   $("invert").checked = $("fit").checked = false;
   context.imageSmoothingEnabled = false;
   context.drawImage(small, 0, 0, ink.width, ink.height);
+  taken = true;
   prepare();
+}
+
+// An empty pad, with the settings for a drawing.
+function emptyPad() {
+  clearInk();
+  taken = false;
+  $("fit").checked = model.digits;
+  $("invert").checked = false;
 }
 
 async function loadPicture(file) {
@@ -263,6 +286,7 @@ async function loadPicture(file) {
     const scale = Math.min(ink.width / bitmap.width, ink.height / bitmap.height);
     const [w, h] = [bitmap.width * scale, bitmap.height * scale];
     clearInk();
+    taken = false;
     inkContext().drawImage(bitmap, (ink.width - w) / 2, (ink.height - h) / 2, w, h);
     prepare();
   } catch {
@@ -321,9 +345,7 @@ function openCompletion() {
   });
   for (const id of ["pad", "seen"]) $(id).addEventListener("blur", () => (paintPad(), paintSeen()));
   $("clear").addEventListener("click", () => {
-    clearInk();
-    $("fit").checked = model.digits;
-    $("invert").checked = false;
+    emptyPad();
     prepare();
   });
   $("take").addEventListener("click", takeSample);

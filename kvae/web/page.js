@@ -140,8 +140,9 @@ function choose(point) {
   }
   decodeNewest(z);
   if (plane) drawPlane();
+  $("where").textContent = describe(z);
   clearTimeout(toldLater); // a screen reader need not hear every step of a drag
-  toldLater = setTimeout(() => ($("where").textContent = describe(z)), 250);
+  toldLater = setTimeout(() => ($("where-told").textContent = describe(z)), 250);
 }
 
 function describe(point) {

@@ -24,9 +24,10 @@ function listen() {
   for (const id of ["means", "draws"]) $(id).addEventListener("change", showSheet);
   $("save").addEventListener("click", () => save($("sheet"), "samples.png"));
   $("morph-form").addEventListener("submit", (event) => event.preventDefault());
-  for (const id of ["from", "to"]) $(id).addEventListener("change", () => morph(true));
+  for (const id of ["from", "to"]) $(id).addEventListener("change", () => $("morph-form").reportValidity() && morph(true));
   $("way").addEventListener("input", () => goTo(Number($("way").value)));
-  $("play").addEventListener("click", playerOf($("play"), "Play", goTo).toggle);
+  const { toggle } = playerOf($("play"), "Play", goTo);
+  $("play").addEventListener("click", () => $("morph-form").reportValidity() && toggle());
 }
 
 async function start() {

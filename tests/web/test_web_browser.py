@@ -317,6 +317,7 @@ def test_a_path_is_drawn_and_followed(visit, files):
     page.click("text=Play the path")
     page.wait_for_timeout(600)
     assert not np.allclose(chosen(page), path[-1])
+    assert page.evaluate("$('where').textContent === describe(z)")  # while the path is played
     page.click("#path-play")
     page.click("text=Clear the path")
     assert page.is_disabled("#path-play")
@@ -324,21 +325,26 @@ def test_a_path_is_drawn_and_followed(visit, files):
 
 def completed(page):
     """What the page found for the picture and the mask that were set last."""
-    page.wait_for_selector('#complete-status:has-text("log p(visible)")')
-    page.wait_for_timeout(600)
-    page.wait_for_selector('#complete-status:has-text("log p(visible)")')
+    page.wait_for_selector("body[data-completed]")
+    assert page.get_attribute("#complete-section", "aria-busy") == "false"
+    assert not page.is_visible("#complete-progress")
     return page.evaluate("JSON.parse(document.body.dataset.completed)")
 
 
 def test_what_is_drawn_and_hidden_is_completed_as_numpy_completes_it(visit, files):
     path = files("mlp", "web_float32")
     page = visit(path)
-    page.click("#clear")
-    box = box_of(page, "#pad")
-    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.1 * box["height"])
-    page.mouse.down()
-    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.9 * box["height"], steps=10)
-    page.mouse.up()
+    images = []
+    for _ in range(2):  # on the picture of the network, and on an empty pad
+        box = box_of(page, "#pad")
+        page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.1 * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.9 * box["height"], steps=10)
+        page.mouse.up()
+        images.append(page.evaluate("Array.from(image)"))
+        if len(images) == 1:
+            page.click("#clear")
+    assert images[0] == images[1]  # a drawing is not laid over the picture of the network
     page.click("[data-hide=left]")
     answer = completed(page)
     image = np.array(page.evaluate("Array.from(image)"))
@@ -362,7 +368,11 @@ def test_what_is_drawn_and_hidden_is_completed_as_numpy_completes_it(visit, file
 
 def test_more_dimensions_are_completed_by_importance_sampling_with_its_effective_sample_size(visit, files):
     page = visit(files("colour"))
-    page.click("[data-hide=top]")
+    busy = page.evaluate("""() => {
+      for (const part of ["left", "right", "nothing", "top"]) document.querySelector(`[data-hide=${part}]`).click();
+      return $("complete-section").getAttribute("aria-busy");
+    }""")
+    assert busy == "true"  # what is shown belongs to another picture
     answer = completed(page)
     assert answer["scoreError"] >= 0
     assert "effective samples, of" in page.inner_text("#posterior-where")
