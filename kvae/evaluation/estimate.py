@@ -10,7 +10,7 @@ from kvae.internal import finite
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import given_images
-from kvae.model.conditions import check_condition
+from kvae.model.conditions import check_condition, in_memory
 from kvae.model.pixel_check import check_pixels
 from kvae.model.vae import VAE
 
@@ -69,7 +69,7 @@ def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
     """
     finite.check_trained(vae)
     start = 0
-    for batch in _split(data, vae.image_shape):
+    for batch in _split(data, vae.image_shape, vae.condition_shape):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
         x = given_images.with_channels(tf.cast(tf.convert_to_tensor(x), tf.float32), vae.image_shape)
         check_pixels(vae.likelihood, x)
@@ -85,12 +85,14 @@ def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
         raise UserError("Expected at least one image to evaluate. Received none.")
 
 
-def _split(data: Any, image_shape: Any) -> Iterator[Any]:
+def _split(data: Any, image_shape: Any, condition_shape: Any) -> Iterator[Any]:
     """The batches of a dataset or loader unchanged, or an array x or arrays (x, y) in batches of `BATCH` images."""
     arrays = data if isinstance(data, tuple) else (data,)
     arrays = (given_images.as_array(arrays[0], image_shape), *arrays[1:])
     if not isinstance(arrays[0], np.ndarray | tf.Tensor):
         yield from data
         return
+    if len(arrays) > 1:
+        arrays = (arrays[0], in_memory(arrays[1], condition_shape, len(arrays[0])), *arrays[2:])
     for start in range(0, len(arrays[0]), BATCH):
         yield tuple(array[start : start + BATCH] for array in arrays)

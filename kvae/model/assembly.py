@@ -41,10 +41,17 @@ class Assembly(OldNames, Saving, FastFit):
 
     @objective.setter
     def objective(self, objective: str | objectives.Objective) -> None:
-        self._objective = objectives.get(objective)
-        self._forget_compiled()
+        objective = objectives.get(objective)
+        objective.check(self.prior)
+        before = self.__dict__.get("_objective", objective)
+        self._objective = objective
         if self.image_shape is not None:
-            self._make_further_metrics()
+            try:
+                self._make_further_metrics()
+            except BaseException:
+                self._objective = before
+                raise
+        self._forget_compiled()
 
     @property
     def beta(self) -> objectives.Beta:
@@ -107,8 +114,12 @@ class Assembly(OldNames, Saving, FastFit):
         freeze_new_layers(self, before)
         self.image_shape = image_shape
         self.prior.bind(self._approximate_posterior)
+        try:
+            self._make_further_metrics()
+        except BaseException:
+            self.image_shape = None  # a model whose objective cannot train it is not built
+            raise
         self.built = True
-        self._make_further_metrics()
 
     def _after_build(self) -> None:
         super()._after_build()
@@ -160,7 +171,6 @@ class Assembly(OldNames, Saving, FastFit):
         Raises:
             UserError: if the objective cannot train a model of these parts.
         """
-        self.objective.check(self.prior)
         hooks = (type(self).added_losses, type(self).added_metrics, type(self.objective).terms)
         if hooks == (Assembly.added_losses, Assembly.added_metrics, objectives.Objective.terms):
             self._further_metrics = {}

@@ -23,6 +23,10 @@ class Part(keras.layers.Layer):
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
 
+    def add_weight(self, *args: Any, **kwargs: Any) -> Any:
+        """A weight that stays in float32 also within a model of mixed precision."""
+        return super().add_weight(*args, **{"autocast": False, **kwargs})
+
     def load_own_variables(self, store: Any) -> None:
         if len(store.keys()) > 0:
             super().load_own_variables(store)

@@ -127,10 +127,21 @@ class VAE(Assembly):
         self.likelihood = likelihoods.get(likelihood)
         self.prior = priors.get(prior)
         self.posterior = posteriors.get(posterior)
+        if condition is not None and encoder is not None and decoder is not None:
+            self._check_that_condition_is_used()
         self.image_shape: Any = None  # a tuple, set by build
         self.latent_dim: Any = getattr(self.encoder, "latent_dim", None)
         self._means = [keras.metrics.Mean(name=name) for name in METRICS]
         self.objective = _make_objective(objective, {"beta": beta, "samples": samples, "kl": kl})
+
+    def _check_that_condition_is_used(self) -> None:
+        if type(self.prior) is priors.StandardNormal and not any(
+            map(networks.takes_condition, (self.encoder, self.decoder))
+        ):
+            raise UserError(
+                "Expected an encoder or a decoder that takes the condition, because of condition=. Received networks "
+                "whose call has no keyword condition. Make them with kvae.networks, or give their call this keyword."
+            )
 
     def _default_encoder(
         self, latent_dim: int | None, hidden_units: Sequence[int] | None, activation: Activation

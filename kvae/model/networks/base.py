@@ -254,9 +254,15 @@ class Encoder(Network):
             sizes: width of each tensor.
 
         Raises:
-            UserError: if the encoder is built already and returns other widths.
+            UserError: if the encoder is built already and returns other widths, or if it shall return the standard
+                deviation and these are not the widths of a diagonal Gaussian.
         """
         wanted = None if sizes == (self.latent_dim, self.latent_dim) else sizes
+        if wanted is not None and self.scale != "log_var":
+            raise UserError(
+                f"Expected scale='log_var', because this posterior needs tensors of widths {sizes}, which are no mean "
+                f"and standard deviation. Received scale={self.scale!r}. Use the posterior diagonal_gaussian with it."
+            )
         if wanted == self.sizes:
             return
         if self.built:

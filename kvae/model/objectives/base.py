@@ -78,7 +78,7 @@ class Objective:
         return {}
 
     def check(self, prior: Prior) -> None:
-        """A model calls it when it is built or gets the objective. Raises `UserError` if it cannot train the model."""
+        """A model that gets the objective calls it. Raises `UserError` if it cannot train a model with this prior."""
 
     def build(self, data_size: int | None) -> None:
         """`fit` calls it before the training, with the number of training images, or None if it is not known."""

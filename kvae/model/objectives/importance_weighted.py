@@ -53,7 +53,7 @@ class DReG(IWAE):
     """The importance-weighted bound, with the doubly reparameterized gradient for the encoder and the posterior.
 
     Tucker, Lawson, Gu and Maddison, "Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives" (2019).
-    The gradient for the parameters phi of q has the expectation of that of `IWAE`, but less variance:
+    The gradient for the parameters phi of q has the expectation of that of `IWAE`, and usually less variance:
 
         sum_k v_k^2 (d log w_k / d z_k) (d z_k / d phi),   v_k = w_k / sum_j w_j
 
@@ -87,7 +87,7 @@ class DReG(IWAE):
 class MIWAE(IWAE):
     """The mean of M importance-weighted bounds, each with K / M of the K draws.
 
-    Rainforth et al., "Tighter Variational Bounds are Not Necessarily Better" (2018), section 4. The gradient of the
+    Rainforth et al., "Tighter Variational Bounds are Not Necessarily Better" (2018), section 5. The gradient of the
     encoder has less noise than that of one bound with all draws. With one group it is `IWAE`; with as many groups as
     draws it is the ELBO with a sampled KL term.
 
@@ -121,7 +121,7 @@ class MIWAE(IWAE):
 class PIWAE(MIWAE):
     """Two losses: that of `MIWAE` for the encoder and the posterior, and that of `IWAE` for all other parts.
 
-    Rainforth et al., "Tighter Variational Bounds are Not Necessarily Better" (2018), section 4.
+    Rainforth et al., "Tighter Variational Bounds are Not Necessarily Better" (2018), section 5.
 
     Args:
         samples: number of draws of z per image, K. 16 by default.
@@ -141,7 +141,7 @@ class CIWAE(IWAE):
 
         -(weight mean_k log w_k + (1 - weight) log 1/K sum_k w_k)
 
-    Rainforth et al., "Tighter Variational Bounds are Not Necessarily Better" (2018), section 4, with beta for weight.
+    Rainforth et al., "Tighter Variational Bounds are Not Necessarily Better" (2018), section 5, with beta for weight.
 
     Args:
         samples: number of draws of z per image, K. 5 by default.

@@ -12,6 +12,7 @@ from kvae.model.posteriors.base import NamedTensors, Posterior
 from kvae.noise.keyed import Noise
 from kvae.noise.streams import Stream
 
+MOST_GATE = 2.0  # of the logit of a gate in magnitude: the inversion of a step divides by its gate, in float32
 START = 2.0  # of the gates' biases, so that a step changes z little before training: section 4 of the paper
 
 
@@ -27,7 +28,7 @@ class AutoregressiveStep(NamedTuple):
         """m `[K, B, D]` and the logit of sigma `[K, B, D]` for z `[K, B, D]`."""
         hidden = tf.tanh(tf.tensordot(z, self.of_z, axes=1) + self.of_context)
         shift, gate = tf.split(tf.tensordot(hidden, self.output, axes=1) + self.bias, 2, axis=-1)
-        return shift, gate
+        return shift, MOST_GATE * tf.tanh(gate / MOST_GATE)
 
     def forward(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """sigma z + (1 - sigma) m, and log det of its derivative, `[K, B]`."""
@@ -97,7 +98,8 @@ class IAF(Posterior):
     Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow" (2016), section 4 and algorithm 1.
     The numbers m_t and sigma_t of coordinate i come from a network with one hidden layer that sees the coordinates
     before i and a context of the image; its weights are masked as in Germain et al., "MADE" (2015), section 3. The
-    order of the coordinates is reversed after each step. The KL term is computed from the draws.
+    logits of sigma_t are kept within -2 and 2, so that a step can be inverted in float32. The order of the coordinates
+    is reversed after each step. The KL term is computed from the draws.
 
     Args:
         steps: number of steps, T. With 0 it is `DiagonalGaussian`. 2 by default.
