@@ -1,0 +1,92 @@
+"""Parts of a model that do not fit together are refused, and leave the model as it was; the others work together."""
+
+import keras
+import numpy as np
+import pytest
+
+import kvae
+from kvae import evaluation
+from kvae.internal.errors import UserError
+
+SHAPE = (6, 5, 1)
+
+
+@pytest.fixture
+def x(rng):
+    return (rng.random((23, *SHAPE)) < 0.4).astype(np.float32)
+
+
+def model(**options):
+    vae = kvae.VAE(2, hidden_units=(4,), seed=0, **options)
+    vae.build((None, *SHAPE))
+    vae.compile()
+    return vae
+
+
+def test_an_objective_that_cannot_train_a_prior_is_refused_when_the_model_is_made():
+    with pytest.raises(UserError, match="Received VampPrior"):
+        kvae.VAE(2, prior="vamp", objective="dreg")
+
+
+@pytest.mark.parametrize(
+    ("parts", "objective"), [({"prior": "vamp"}, "dreg"), ({"posterior": "full_covariance"}, "beta_tc")]
+)
+def test_a_refused_objective_leaves_that_of_before(parts, objective, x):
+    vae = model(**parts)
+    before = vae.objective
+    with pytest.raises(UserError):
+        vae.objective = objective
+    assert vae.objective is before
+    assert vae.fit(x, verbose=0).history.keys() == {"loss", "elbo", "reconstruction", "kl"}
+
+
+def test_a_model_whose_objective_cannot_train_it_is_refused_again_and_again(x):
+    vae = kvae.VAE(2, hidden_units=(4,), posterior="full_covariance", objective="beta_tc")
+    vae.compile()
+    for _ in range(2):
+        with pytest.raises(UserError, match="diagonal_gaussian"):
+            vae.fit(x, verbose=0)
+        assert not vae.built
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("posterior", ["full_covariance", "iaf"])
+def test_a_posterior_with_weights_computes_in_float32_in_a_model_of_mixed_precision(posterior, policy, x):
+    vae = model(posterior=posterior, prior="flow", dtype=policy)
+    assert np.isfinite(vae.predict(x, verbose=0)).all()
+
+
+def test_a_single_label_for_all_images_is_taken_by_evaluations(x):
+    vae = model(condition=3)
+    one, each = (evaluation.elbo(vae, (x, label)).elbo.per_example for label in (2, np.full(len(x), 2)))
+    np.testing.assert_array_equal(one, each)
+
+
+def test_a_condition_that_no_network_takes_is_refused():
+    inputs = keras.Input(SHAPE)
+    h = keras.layers.Flatten()(inputs)
+    encoder = keras.Model(inputs, [keras.layers.Dense(2)(h), keras.layers.Dense(2)(h)])
+    z = keras.Input((2,))
+    decoder = keras.Model(z, keras.layers.Reshape(SHAPE)(keras.layers.Dense(30)(z)))
+    with pytest.raises(UserError, match="has no keyword condition"):
+        kvae.VAE(encoder=encoder, decoder=decoder, condition=3)
+
+
+@pytest.mark.parametrize("posterior", ["full_covariance", "iaf"])
+def test_a_scale_that_only_a_diagonal_gaussian_has_is_refused_with_another_posterior(posterior):
+    vae = kvae.VAE(encoder=kvae.networks.MLPEncoder(2, (4,), scale="log_sigma"), posterior=posterior)
+    with pytest.raises(UserError, match="scale='log_var'"):
+        vae.build((None, *SHAPE))
+
+
+def test_an_autoregressive_flow_knows_the_density_of_its_draws_also_with_its_least_gates(x):
+    from kvae.noise.keyed import Keyed
+    from kvae.noise.streams import Stream
+
+    vae = kvae.VAE(8, hidden_units=(4,), posterior="iaf", seed=0)
+    vae.build((None, *SHAPE))
+    for weights in vae.posterior.weights_of_steps:
+        weights["bias"].assign(np.full(16, -100.0))
+    q = vae.encode(x)
+    z, log_q = q.sample_and_log_prob(Keyed(0, Stream.EVALUATION, np.arange(len(x), dtype=np.int32)), 3)
+    np.testing.assert_allclose(q.log_prob(z), log_q, atol=0.05)
