@@ -126,7 +126,7 @@ def export(
         return
     if not quiet:
         print_variants(card)
-        say("README.md in the bundle says which file is for what, and has code that draws images with them.")
+        say("README.md in the bundle says which file is for what, and how to use it.")
     say(folder)
 
 
@@ -163,7 +163,9 @@ def export(
     help="For a conditional model, the classes of the images, by number or name; several are taken in turn.  [default: "
     "all classes]",
 )
-@click.option("--variant", help="Decoder of a bundle: float32, float16, int8, full_int8 or onnx.  [default: float32]")
+@click.option(
+    "--variant", help="Decoder of a bundle: float32, float16, int8, full_int8, onnx, web_int8, ...  [default: float32]"
+)
 @json_option
 def sample(
     path: Path,
@@ -181,9 +183,9 @@ def sample(
     drawn from p(x|z) at the same z. They look noisy, because every pixel is drawn by itself, independently of its
     neighbours.
 
-    PATH: a run, a bundle, the folder of a SavedModel, a .tflite or .onnx file, or a name that `kvae pretrained` lists.
-    With the same seed, all forms of one model draw the same images. If there is a .tflite file, TensorFlow is not
-    loaded.
+    PATH: a run, a bundle, the folder of a SavedModel, a .tflite, .onnx or .html file, or a name that `kvae pretrained`
+    lists. With the same seed, all forms of one model draw the same images. If there is a .tflite file, TensorFlow is
+    not loaded.
     """
     check_whole("-n", number)
     if number > MOST:
@@ -279,12 +281,13 @@ def print_variants(card: dict[str, Any]) -> None:
             f"{report['load_seconds']:.2f}",
             "" if megabytes is None else f"{megabytes:.0f}",
         )
+    of_page = any(report["format"] == "web" for report in card["variants"].values())
     print_table(table)
     say(
         f"A mean is that of a pixel, from 0 to 1. Differing pixels: of {pixels:,} that were drawn with the same seeds.",
-        f"Errors: {wording.of_comparison(card['protocol']['parity'])}.",
+        f"Errors: {wording.of_comparison(card['protocol']['parity'], measured)}.",
         f"Times and memory: with 1 thread on {card['protocol']['costs'].partition(';')[0]}; the start is that of a new "
-        "process.",
+        "process." + (" Those of a web page are those of NumPy, which reads the decoder from it." if of_page else ""),
     )
 
 

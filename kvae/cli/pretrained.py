@@ -44,6 +44,7 @@ def _facts(model: dict[str, Any]) -> tuple[str, ...]:
         f"binarization ({protocol['evaluation_binarization']}), "
         f"{protocol['elbo_draws']} draws of z (seed {protocol['seed']})",
         f"folder: {model['folder']}",
+        *([f"page, for a browser: {model['page']}"] if model["page"] else []),
     )
 
 

@@ -102,6 +102,8 @@ def plan(formats: Any, variants: Any, tolerances: Mapping[str, float] | None) ->
         if variant not in valid:
             raise unknown_variant(variant, valid)
     _check_tolerances(tolerances, valid)
+    if names != litert.DEFAULT_VARIANTS:
+        _check_used(names, chosen)
     plans = []
     for name, format_ in chosen.items():
         selected = [variant for variant in names if variant in format_.tolerances]
@@ -111,6 +113,17 @@ def plan(formats: Any, variants: Any, tolerances: Mapping[str, float] | None) ->
                 tolerance["means"] = float((tolerances or {})[variant])
             plans.append(Plan(name, variant, format_.reading.variants[variant], tolerance))
     return plans
+
+
+def _check_used(variants: Iterable[str], chosen: Mapping[str, Format]) -> None:
+    """Raises `UserError` if a variant belongs to none of the chosen formats."""
+    for variant in variants:
+        if not any(variant in each.tolerances for each in chosen.values()):
+            owner = next(name for name, each in FORMATS.items() if variant in each.tolerances)
+            raise UserError(
+                f"Expected variants of the formats {', '.join(chosen)}. Received {variant}, which is one of the format "
+                f"{owner}. Add {owner} to the formats, or leave this variant out."
+            )
 
 
 def tolerance_of(variant: str) -> Tolerance | None:

@@ -62,7 +62,8 @@ def _introduction(card: Mapping[str, Any]) -> Iterable[str]:
         if model["condition_shape"] is None:
             yield (
                 f"These are the means of {count} images. With the folder DIR of this file, "
-                f"`kvae sample DIR -n {count} --seed {stated['seed']}` draws the same picture."
+                f"`kvae sample DIR -n {count} --seed {stated['seed']}` draws the same picture. kvae is installed from "
+                "its repository; the package of this name in a registry is another one."
             )
     condition = "" if model["condition_shape"] is None else " and a condition"
     yield (
@@ -77,7 +78,7 @@ def _introduction(card: Mapping[str, Any]) -> Iterable[str]:
 
 def _files(card: Mapping[str, Any]) -> Iterable[str]:
     reports = card["variants"]
-    measured = any("elbo_change" in report for report in reports.values())
+    measured = _has_elbo(card)
     headings = ["file", "for", "size", "least runtime", "largest error of a mean", "differing pixels"]
     headings += [*(["change of test ELBO, nats"] if measured else []), "ms for 1 image"]
     rows = []
@@ -101,19 +102,28 @@ def _files(card: Mapping[str, Any]) -> Iterable[str]:
     if any(report["format"] == "tflite" for report in reports.values()):
         takes_condition = card["model"]["condition_shape"] is not None
         command = "" if takes_condition else ": `python sample.py -n 64 --seed 1`"
-        yield f"`sample.py` draws images with the `.tflite` files, and needs only numpy and ai-edge-litert{command}."
+        yield (
+            f"`sample.py` draws images with the `.tflite` files without kvae, and needs only numpy and "
+            f"ai-edge-litert{command}."
+        )
     yield (
         "`model_card.json` states all of this for programs, with the signatures and the SHA-256 of every file. "
         "`kvae verify DIR` measures it again."
     )
 
 
+def _has_elbo(card: Mapping[str, Any]) -> bool:
+    """Whether the change of the test ELBO was measured."""
+    return any("elbo_change" in report for report in card["variants"].values())
+
+
 def _notes(card: Mapping[str, Any]) -> Iterable[str]:
     """What the columns of the table of files mean."""
-    reports, parity = card["variants"], wording.of_comparison(card["protocol"]["parity"])
+    reports, parity = card["variants"], wording.of_comparison(card["protocol"]["parity"], _has_elbo(card))
     yield f"A mean is that of a pixel, from 0 to 1. Errors: {escaped(parity)}."
     yield f"Differing pixels: of {next(iter(reports.values()))['pixels']:,} that were drawn with the same seeds."
-    yield f"Times: of one decode with 1 thread, on {escaped(card['protocol']['costs'].partition(';')[0])}."
+    if any(report["format"] != "web" for report in reports.values()):
+        yield f"Times: of one decode with 1 thread, on {escaped(card['protocol']['costs'].partition(';')[0])}."
     known = {_listed(report["least_runtime"], "and"): report["least_runtime_is"] for report in _described(reports)}
     for runtimes, how in known.items():
         yield f"Least version of {runtimes}: {how}."
@@ -222,10 +232,13 @@ def _licence(card: Mapping[str, Any]) -> Iterable[str]:
     name = "" if data["dataset"] is None else f", {escaped(_line(data['dataset']))}"
     of_data = "not stated" if data["licence"] is None else escaped(_line(data["licence"]))
     source = f" ({escaped(data['source'])})" if data["source"] else ""
+    code = stated["code"]
+    if all(report["format"] == "web" for report in card["variants"].values()):
+        code = f"{code.partition(' for ')[0]} for the code in the web page, which is a part of kvae"
     lines = [
         f"- the model: {'not stated; ask who made it' if stated['model'] is None else escaped(_line(stated['model']))}",
         f"- the data on which it was trained{name}: {of_data}{source}",
-        f"- the code: {stated['code']}",
+        f"- the code: {code}",
     ]
     yield "\n".join(lines)
     made = ", ".join(f"{package} {version}" for package, version in card["versions"].items() if version)

@@ -13,11 +13,11 @@ from kvae.noise import portable
 REFERENCE = 8  # samples whose z the card contains
 GUARANTEE = (
     "z and the uniform random numbers depend only on the seed and on the index of the number. They are computed in "
-    "integers and are the same bit for bit in NumPy, TensorFlow (eager, graph, XLA), SavedModel and LiteRT float32, "
-    "float16 and int8. The means are floating-point numbers and differ as stated for each variant. So a pixel of a "
-    "draw differs if its uniform random number is between two values of its mean; the number of such pixels in 10,000 "
-    "images is stated. Image i depends only on seed i and not on the rest of the batch, except for the rounding of the "
-    "means."
+    "integers and are the same bit for bit in NumPy, TensorFlow (eager, graph, XLA), SavedModel, LiteRT float32, "
+    "float16 and int8, ONNX Runtime and the web page. The means are floating-point numbers and differ as stated for "
+    "each variant. So a pixel of a draw differs if its uniform random number is between two values of its mean; the "
+    "number of such pixels in 10,000 images is stated. Image i depends only on seed i and not on the rest of the "
+    "batch, except for the rounding of the means."
 )
 LEARNED_PRIOR = (
     "The random numbers from which z and the pixels are drawn depend only on the seed and on the index of the number. "

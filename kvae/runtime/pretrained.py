@@ -15,7 +15,8 @@ from kvae.runtime import cards
 
 NAMES = ("mnist_2d", "fashion_2d", "mnist_10d")
 # The files of each bundle that are installed. The others, such as the float16 decoder, are in the repository only.
-INSTALLED = (cards.CARD, "decoder.tflite", "decoder_int8.tflite", "README.md", "preview.png", "web/index.html")
+PAGE = "web/index.html"
+INSTALLED = (cards.CARD, "decoder.tflite", "decoder_int8.tflite", "README.md", "preview.png", PAGE)
 PACKAGE = Path(__file__).parents[1] / "pretrained"
 CLONE = Path(__file__).parents[2] / "saved_models"
 
@@ -53,6 +54,7 @@ def describe(name: str) -> dict[str, Any]:
         "name": name,
         "description": card["description"],
         "folder": str(folder),
+        "page": str(folder / PAGE) if (folder / PAGE).is_file() else None,
         "latent_dim": model["latent_dim"],
         "image_shape": model["image_shape"],
         "elbo": metrics["elbo"],

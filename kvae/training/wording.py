@@ -53,8 +53,15 @@ def _value_in_words(key: str, value: Any) -> Any:
     return "; ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
-def of_comparison(protocol: str) -> str:
-    """How the decoders of a bundle were compared, as its model card says it, in words of which the card has others."""
+def of_comparison(protocol: str, elbo: bool) -> str:
+    """How the decoders of a bundle were compared, as its model card says it, in words of which the card has others.
+
+    Args:
+        protocol: the words of the card.
+        elbo: whether the change of the test ELBO was measured, so that the words about it are needed.
+    """
+    if not elbo:
+        protocol = protocol.partition("; elbo_change")[0]
     return protocol.replace("elbo_change", "change of the test ELBO").replace("per example", "per image")
 
 

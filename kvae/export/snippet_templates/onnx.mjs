@@ -1,4 +1,4 @@
-// npm install onnxruntime-web; then, in the folder of @FILE@: node draw.mjs
+// npm install onnxruntime-web@1.30.0; then, in the folder of @FILE@: node draw.mjs
 // In a browser, pass the bytes from `fetch`, and show new ImageData(rgba(means), width, height) in a canvas.
 import { readFile, writeFile } from "node:fs/promises";
 import * as ort from "onnxruntime-web";
