@@ -144,6 +144,7 @@ def test_export_without_its_data_says_how_to_export_without_evaluation(call, cop
         (["export", "{bare}", "--formats", "tflit"], "Unknown format 'tflit'. Did you mean 'tflite'"),
         (["export", "{bare}", "--formats", ","], "Expected a list of at least one format"),
         (["export", "{bare}", "--variants", "int4"], "Unknown variant 'int4'"),
+        (["export", "{bare}", "--formats", "web", "--variants", "int8"], "Add tflite to the formats"),
         (["export", "{bare}", "--variants", ""], "Expected a list of at least one variant"),
         (["export", "{bare}", "--tolerance", "int8"], "VARIANT=ERROR, e.g. int8=0.2. Received 'int8'"),
         (["export", "{bare}", "--tolerance", "int8=much"], "Received 'int8=much'"),
