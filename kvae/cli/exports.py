@@ -281,7 +281,7 @@ def print_variants(card: dict[str, Any]) -> None:
             f"{report['load_seconds']:.2f}",
             "" if megabytes is None else f"{megabytes:.0f}",
         )
-    of_page = any(report["format"] == "web" for report in card["variants"].values())
+    of_page = any(report.get("format") == "web" for report in card["variants"].values())
     print_table(table)
     say(
         f"A mean is that of a pixel, from 0 to 1. Differing pixels: of {pixels:,} that were drawn with the same seeds.",

@@ -45,7 +45,7 @@ def test_it_draws_images_right_away(name):
 
 def test_its_decoders_are_a_few_megabytes_in_all(name):
     sizes = [report["bytes"] for report in card_of(name)["variants"].values()]
-    assert sum(sizes) < 4e6
+    assert sum(sizes) < 5e6
     assert card_of(name)["variants"]["int8"]["bytes"] < 0.7e6
 
 
