@@ -29,7 +29,7 @@ def package_page(readme: str, address: str) -> str:
     parts = re.split(r"(^```.*?^```$)", readme, flags=re.M | re.S)  # every second one is code
     for index, text in list(enumerate(parts))[::2]:
         if address:
-            text = re.sub(r'(<img [^>]*src=")(?!https://)', rf"\1{address.replace('/blob/', '/raw/')}/", text)
+            text = re.sub(r'(<img\s[^>]*src=")(?!https://)', rf"\1{address.replace('/blob/', '/raw/')}/", text)
         else:
             text = re.sub(r"^<p><img .*?</p>\n\n", "", text, flags=re.M | re.S)
         parts[index] = re.sub(r"\[([^\]]+)\]\(([^)]+)\)", link, text)

@@ -129,7 +129,8 @@ def test_links_of_the_package_page_are_absolute(monkeypatch):
     links, pictures = targets(package_page(monkeypatch, "https://example.org/kvae/blob/v1/"))
     assert "https://example.org/kvae/blob/v1/docs/DATA.md" in links
     assert "https://example.org/kvae/blob/v1/README.md#the-first-minute" in links
-    files = ("saved_models/mnist_2d/plots/map.png", "docs/pictures/web_page_completion.png")
+    pages = ("docs/pictures/web_page_completion.png", "docs/pictures/web_page_phone.png")
+    files = ("saved_models/mnist_2d/plots/map.png", *pages)
     assert pictures == {f"https://example.org/kvae/raw/v1/{path}" for path in files}
     assert all((ROOT / path).is_file() for path in files)
     shown = {re.sub(r"#.*", "", link) for link in links}

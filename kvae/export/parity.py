@@ -21,7 +21,8 @@ from kvae.runtime import Decoder, footprint, formats
 LATENTS = 4096  # number of z ~ p(z) at which the means are compared, at most
 IMAGES = 10_000  # number of samples whose pixels are compared, at most
 SIZE = 28 * 28  # pixels of the images for which the tolerances of the ELBO are stated
-PIXELS = IMAGES * SIZE  # in these samples: a decode of larger images takes longer
+PIXELS = IMAGES * SIZE  # in these samples
+PIXELS_OF_LARGER = PIXELS // 2  # in samples of larger images, whose decoders also take longer for a pixel
 LEAST = 100  # samples of the largest images
 QUICK = 10  # times as few samples are compared in a quick export
 CHUNK = 1000  # samples that are compared at a time
@@ -43,7 +44,8 @@ def counts(image_shape: Iterable[int], *, quick: bool = False) -> Counts:
         image_shape: the shape of one image.
         quick: whether to compare a tenth of it. False by default.
     """
-    images = max(LEAST, PIXELS // math.prod(image_shape)) // (QUICK if quick else 1)
+    size = math.prod(image_shape)
+    images = max(LEAST, (PIXELS if size <= SIZE else PIXELS_OF_LARGER) // size) // (QUICK if quick else 1)
     return _of_images(min(IMAGES // (QUICK if quick else 1), images))
 
 

@@ -42,7 +42,7 @@ def test_commands_are_completed():
 
 @pytest.mark.parametrize("words", [("recipes", "mnist"), ("train", "--recipe", "mnist")])
 def test_recipes_are_completed(words):
-    assert completed(*words) == ["mnist_10d", "mnist_2d"]
+    assert completed(*words) == ["mnist_10d", "mnist_2d", "mnist_conditional"]
 
 
 @pytest.mark.parametrize("command", ["evaluate", "plot", "complete", "export", "sample", "verify"])

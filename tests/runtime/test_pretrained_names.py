@@ -73,7 +73,7 @@ def test_a_path_wins_over_a_name(kind, installed, tmp_path):
 
 @pytest.mark.usefixtures("installed")
 def test_a_variant_that_is_not_installed_is_refused_with_those_that_are():
-    with pytest.raises(UserError, match=r"installed: float32, int8\. Received float16, which is only in"):
+    with pytest.raises(UserError, match=r"installed: float32, int8, web_int8\. Received float16, which is only in"):
         kvae.load("mnist_2d", "float16")
     for received, near in (("int9", "int8"), ("INT8", "int8"), ("fp16", "float16")):
         with pytest.raises(UserError, match=rf"Unknown variant '{received}'\. Did you mean '{near}'"):
@@ -128,6 +128,6 @@ def test_what_is_not_installed_is_verified_neither_as_right_nor_as_wrong(install
 def test_what_an_installation_has_is_listed(installed, tmp_path):
     assert pretrained.folders() == {"mnist_2d": installed}
     facts = pretrained.describe("mnist_2d")
-    assert list(facts["variants"]) == ["float32", "int8"]
+    assert list(facts["variants"]) == ["float32", "int8", "web_int8"]
     assert (facts["latent_dim"], facts["image_shape"]) == (2, [28, 28, 1])
     assert -150 < facts["elbo"] < -140

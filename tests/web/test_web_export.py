@@ -45,7 +45,9 @@ def test_numpy_computes_from_a_page_what_keras_computes_from_the_model(name, tmp
 
 def test_a_page_in_a_bundle_is_measured_and_listed_as_every_variant(bundled):
     folder, card = bundled
-    assert set(tree(folder)) == {"model_card.json", "web/index.html", "web/index_float32.html"}
+    assert set(tree(folder)) == {
+        "README.md", "model_card.json", "preview.png", "web/index.html", "web/index_float32.html"
+    }  # fmt: skip
     for variant, name in (("web_int8", "web/index.html"), ("web_float32", "web/index_float32.html")):
         content = (folder / name).read_bytes()
         assert card["files"][name] == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
