@@ -129,7 +129,7 @@ def test_two_commands_draw_digits(command, tmp_path):
 def test_the_pretrained_models_are_listed_and_open_by_name(command, python, tmp_path):
     listed = json.loads(checked(command, "pretrained", "--json", cwd=tmp_path))["pretrained"]
     assert [(each["name"], list(each["variants"])) for each in listed] == [
-        (name, ["float32", "int8"]) for name in pretrained.NAMES
+        (name, ["float32", "int8", "web_int8"]) for name in pretrained.NAMES
     ]
     code = (
         "import importlib.util as u, kvae; "
