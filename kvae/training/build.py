@@ -31,7 +31,8 @@ NETWORK_MEANINGS = {
     "encoder_l2": "L2 penalty of the encoder: this number times the sum of its squared weights is added to the loss.",
     "decoder_l2": "L2 penalty of the decoder: this number times the sum of its squared weights is added to the loss.",
 }
-SLOTS = {"adam": 2, "adamw": 2, "adamax": 2, "rmsprop": 1, "sgd": 0}  # numbers that an optimizer stores per weight
+# Numbers that an optimizer stores per weight.
+SLOTS = {"adam": 2, "adamw": 2, "adamax": 2, "nadam": 2, "lion": 1, "rmsprop": 1, "sgd": 0}
 OUTPUT_BIASES = ("zero", "data")
 
 
@@ -98,7 +99,7 @@ def build_model(config: RunConfig, data: Data, parts: Parts | None = None) -> VA
     )
     batch = config.data.batch_size // tf.distribute.get_strategy().num_replicas_in_sync
     with memory.training(
-        slots=SLOTS[training.optimizer],
+        slots=SLOTS[training.optimizer] + (training.average is not None),
         batch=batch,
         draws=objective.samples,
         number=4 if training.precision == "float32" else 2,
@@ -258,7 +259,7 @@ def steps_per_epoch(data: Data) -> int:
 
 
 def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
-    """Makes the optimizer with its learning-rate schedule.
+    """Makes the optimizer with its learning-rate schedule and its average of the weights.
 
     Args:
         config: the configuration of the run.
@@ -286,4 +287,5 @@ def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer
             rate = schedules.CosineDecay(0.0, total - warmup, alpha=end, warmup_target=rate, warmup_steps=warmup)
         else:
             rate = schedules.CosineDecay(rate, total, alpha=end)
-    return keras.optimizers.get({"class_name": training.optimizer, "config": {"learning_rate": rate}})
+    options = {} if training.average is None else {"use_ema": True, "ema_momentum": training.average}
+    return keras.optimizers.get({"class_name": training.optimizer, "config": {"learning_rate": rate, **options}})

@@ -58,24 +58,65 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
             self.wait, self.best, self.best_epoch = state["wait"], state["best"], state["best_epoch"]
 
 
+class AveragedWeights(keras.callbacks.Callback):
+    """Gives a model the weights that its optimizer averages, while it is evaluated and at the end of each epoch.
+
+    So the callbacks after this one measure, keep and draw the averaged weights, until that of `giving_back`. Training
+    goes on with its own weights to the last bit, which the sums of `keras.callbacks.SwapEMAWeights` would change. At
+    the end of `fit`, Keras makes the averaged weights those of the model.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._own: list[np.ndarray] = []  # the weights of the training while the model has the averaged ones
+
+    def giving_back(self) -> keras.callbacks.Callback:
+        """The callback that comes before the one that writes the state of the training."""
+        return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self._give_back())
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._take()
+
+    def on_test_end(self, logs: Any = None) -> None:
+        self._give_back()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._take()
+
+    def _take(self) -> None:
+        self._own = [keras.ops.convert_to_numpy(weight).copy() for weight in self.model.trainable_variables]
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+
+    def _give_back(self) -> None:
+        for weight, own in zip(self.model.trainable_variables, self._own, strict=True):
+            weight.assign(own)
+
+
 class TrainingTime(keras.callbacks.Callback):
     """Writes the seconds that a training has taken, at the end of an epoch and of the training.
+
+    They are the seconds of a clock, and those in which a core of the processor worked for this process.
 
     Args:
         file: the JSON file.
         before: the seconds that the training took before it was interrupted.
+        processor_before: its processor seconds, or None if they are not known; then they are not written.
         seconds: the minimum time between two writes, in seconds.
     """
 
-    def __init__(self, file: Path, before: float = 0.0, seconds: float = 5.0) -> None:
+    def __init__(
+        self, file: Path, before: float = 0.0, processor_before: float | None = 0.0, seconds: float = 5.0
+    ) -> None:
         super().__init__()
         self.file = file
         self.before = before
+        self.processor_before = processor_before
         self.seconds = seconds
-        self._begun = self._written = 0.0
+        self._begun = self._written = self._processor_begun = 0.0
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._begun = self._written = time.monotonic()
+        self._processor_begun = time.process_time()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if time.monotonic() - self._written >= self.seconds:
@@ -86,7 +127,10 @@ class TrainingTime(keras.callbacks.Callback):
 
     def _write(self) -> None:
         self._written = time.monotonic()
-        files.write_json(self.file, {"seconds": self.before + self._written - self._begun})
+        spent = {"seconds": self.before + self._written - self._begun}
+        if self.processor_before is not None:
+            spent["processor_seconds"] = self.processor_before + time.process_time() - self._processor_begun
+        files.write_json(self.file, spent)
 
 
 class BatchLoss(keras.callbacks.Callback):

@@ -5,7 +5,7 @@ saved_models/<run>/
   model.keras        weights and architecture, without the state of the optimizer
   encoder.keras, decoder.keras
   history.csv        one row per epoch
-  training_time.json the seconds that the training has taken
+  training_time.json the seconds that the training has taken, of a clock and of the processor
   evaluation.json    the last evaluation on the run's own data, with its protocol
   evaluation-<dataset>.json    the last evaluation on other data
   plots/*.png        figures
@@ -174,8 +174,18 @@ class Run:
         It includes epochs that were trained again after an interruption. It is None if it is not known, as for runs of
         kvae 0.3 and before.
         """
+        return self._time("seconds")
+
+    def processor_seconds(self) -> float | None:
+        """The seconds in which a core of the processor worked for the training, summed over the cores.
+
+        They are of use where other programs share the machine. They include and miss what `training_seconds` does.
+        """
+        return self._time("processor_seconds")
+
+    def _time(self, kind: str) -> float | None:
         try:
-            seconds = files.read_json(self.time_file)["seconds"]
+            seconds = files.read_json(self.time_file)[kind]
         except (UserError, LookupError, TypeError):
             return None
         return float(seconds) if isinstance(seconds, int | float) and seconds >= 0 else None

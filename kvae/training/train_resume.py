@@ -297,6 +297,7 @@ def _fit_and_save(session: _Session) -> Run:
         best = stopping.best_weights if stopping else None
     else:
         best = resumed.best_weights if resumed else None
+        vae.optimizer.finalize_variable_values(vae.trainable_variables)  # as `fit` ends: with averaged weights, if any
     if best is not None:
         vae.set_weights(best)
     if session.chief:
@@ -312,6 +313,7 @@ def _call_fit(session: _Session, stopping: callbacks.EarlyStopping | None) -> No
     held_out = data.test if data.validation is None and config.training.monitor_test else data.validation
     epochs, begun = config.training.epochs, resumed.state.epochs if resumed else 0
     verbose, name = session.verbose if session.chief else 0, "test" if held_out is data.test else "validation"
+    averaged = [] if config.training.average is None else [callbacks.AveragedWeights()]
     try:
         with (
             progress.shown(verbose, epochs, steps_per_epoch(data), name, begun) as shown,
@@ -328,10 +330,13 @@ def _call_fit(session: _Session, stopping: callbacks.EarlyStopping | None) -> No
                 callbacks=[
                     _stop_at_divergence(session),
                     callbacks.DataEpoch(data.epoch),
+                    *averaged,
                     *shown,
                     *([stopping] if stopping else []),
                     *session.extra,
-                    *(_output_callbacks(session, stopping) if session.chief else []),
+                    *(_output_callbacks(session) if session.chief else []),
+                    *(each.giving_back() for each in averaged),
+                    *([_checkpoint(session, stopping)] if session.chief else []),
                 ],
                 verbose=0,
             )
@@ -353,8 +358,8 @@ def _stop_at_divergence(session: _Session) -> Any:
     return divergence.StopAtDivergence(run.config, run.folder, run.checkpoints, losses)
 
 
-def _output_callbacks(session: _Session, stopping: callbacks.EarlyStopping | None) -> list[Any]:
-    """The callbacks that print, draw and write. The checkpoint is the last of them."""
+def _output_callbacks(session: _Session) -> list[Any]:
+    """The callbacks that print, draw and measure the time."""
     run, data, training = session.run, session.data, session.run.config.training
     rows = session.resumed.state.rows if session.resumed else []
     result: list[Any] = [_tensorboard(run)] if training.tensorboard else []
@@ -364,10 +369,16 @@ def _output_callbacks(session: _Session, stopping: callbacks.EarlyStopping | Non
         result.append(callbacks.Plots(data, run.plots, training.plots, training.plots_every, rows))
     spent = run.training_seconds()
     if spent is not None or session.resumed is None:  # otherwise the time of the first epochs is not known
-        result.append(callbacks.TrainingTime(run.time_file, spent or 0.0))
-    seconds, config = training.checkpoint_seconds, run.config.to_dict()
-    result.append(checkpoints.Checkpoint(run.checkpoints, run.history_file, rows, seconds, stopping, config))
+        processor = 0.0 if session.resumed is None else run.processor_seconds()
+        result.append(callbacks.TrainingTime(run.time_file, spent or 0.0, processor))
     return result
+
+
+def _checkpoint(session: _Session, stopping: callbacks.EarlyStopping | None) -> checkpoints.Checkpoint:
+    """The callback that writes the checkpoints, which is the last one."""
+    run, rows = session.run, session.resumed.state.rows if session.resumed else []
+    seconds, config = run.config.training.checkpoint_seconds, run.config.to_dict()
+    return checkpoints.Checkpoint(run.checkpoints, run.history_file, rows, seconds, stopping, config)
 
 
 def protocol(data: Data) -> dict[str, Any]:

@@ -25,8 +25,9 @@ def run(tiny_run, tmp_path) -> Run:
 def test_the_time_is_written_now_and_then_and_at_the_end(tmp_path, monkeypatch):
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(callbacks.time, "process_time", lambda: 2 * clock.now)
     run = Run(tmp_path, None)
-    callback = callbacks.TrainingTime(run.time_file, before=7.0, seconds=5.0)
+    callback = callbacks.TrainingTime(run.time_file, before=7.0, processor_before=11.0, seconds=5.0)
     callback.on_train_begin()
     written = []
     for epoch, now in enumerate((103.0, 106.0, 108.0)):
@@ -35,12 +36,23 @@ def test_the_time_is_written_now_and_then_and_at_the_end(tmp_path, monkeypatch):
         written.append(run.training_seconds())
     callback.on_train_end()
     assert [*written, run.training_seconds()] == [None, 13.0, 13.0, 15.0]
+    assert run.processor_seconds() == 11.0 + 2 * 8.0
 
 
 def test_a_resumed_training_goes_on_counting(run):
     assert 0 < run.training_seconds() < 600
+    run.time_file.write_text('{"seconds": 1000, "processor_seconds": 3000}')
+    longer = lengthened(run)
+    assert 1000 < longer.training_seconds() < 1600
+    assert 3000 < longer.processor_seconds() < 3600
+
+
+@pytest.mark.slow
+def test_a_training_whose_beginning_had_no_processor_seconds_has_none(run):
     run.time_file.write_text('{"seconds": 1000}')
-    assert 1000 < lengthened(run).training_seconds() < 1600
+    longer = lengthened(run)
+    assert 1000 < longer.training_seconds() < 1600
+    assert longer.processor_seconds() is None
 
 
 @pytest.mark.slow
