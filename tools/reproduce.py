@@ -1,8 +1,12 @@
-"""Runs the five published experiments and writes docs/REPRODUCTION.md: our results and theirs, protocols and figures.
+"""Runs published experiments and writes a page about them: our results and theirs, protocols and figures.
 
-    python tools/reproduce.py                     all of them on the real data (TFDS): about half an hour on 2 cores
-    python tools/reproduce.py article_2d          one of them; the page keeps the earlier results of the others
+    python tools/reproduce.py                     docs/REPRODUCTION.md, on the real data (TFDS): about half an hour
+    python tools/reproduce.py article_2d          one of its recipes; the page keeps the earlier results of the others
     python tools/reproduce.py --quick             all of them for two epochs on the embedded digits
+    python tools/reproduce.py --page results --minutes 10     docs/RESULTS.md: published likelihoods, trained for about
+                                                  10 minutes for each recipe and seed; all minutes without --minutes
+    python tools/reproduce.py --page results iwae_5 --minutes 120     one recipe, for two hours on 2 cores
+    python tools/reproduce.py --page results --no-training     the page of the runs that exist
 
 A finished run is not trained again. A run that was interrupted is continued.
 """
@@ -21,6 +25,7 @@ from typing import Any
 
 import click
 import numpy as np
+import reproduce_likelihoods as likelihoods
 import tensorflow as tf
 
 from kvae import completion, evaluation, training
@@ -411,6 +416,20 @@ def page(results: list[dict[str, Any]], quick: bool) -> str:
 
 @click.command(help=__doc__)
 @click.argument("recipes", nargs=-1)
+@click.option(
+    "--page",
+    "which",
+    type=click.Choice(["experiments", "results"]),
+    default="experiments",
+    help="The page: five published experiments, or published likelihoods.  [default: experiments]",
+)
+@click.option(
+    "--minutes",
+    type=click.Choice([str(budget.minutes) for budget in likelihoods.BUDGETS]),
+    multiple=True,
+    help="Train only for so long, with --page results. Can be given several times.",
+)
+@click.option("--no-training", is_flag=True, help="Write the page of the runs that exist, with --page results.")
 @click.option("--quick", is_flag=True, help="Train for two epochs on the digits that are part of kvae.")
 @click.option(
     "--runs", type=click.Path(path_type=Path), help="Folder of the runs.  [default: saved_models/reproduction]"
@@ -420,8 +439,19 @@ def page(results: list[dict[str, Any]], quick: bool) -> str:
     type=click.Path(path_type=Path),
     help="Folder of the page.  [default: docs, or that of the runs with --quick]",
 )
-def main(recipes: tuple[str, ...], quick: bool, runs: Path | None, out: Path | None) -> None:
-    valid = [experiment.recipe for experiment in EXPERIMENTS]
+def main(
+    recipes: tuple[str, ...],
+    which: str,
+    minutes: tuple[str, ...],
+    no_training: bool,
+    quick: bool,
+    runs: Path | None,
+    out: Path | None,
+) -> None:
+    results_page = which == "results"
+    if (minutes or no_training) and not results_page:
+        raise click.UsageError("Expected --minutes and --no-training only with --page results.")
+    valid = likelihoods.RECIPES if results_page else [experiment.recipe for experiment in EXPERIMENTS]
     for recipe in recipes:
         if recipe not in valid:
             raise click.UsageError(str(unknown("recipe", recipe, valid)))
@@ -429,6 +459,9 @@ def main(recipes: tuple[str, ...], quick: bool, runs: Path | None, out: Path | N
     runs = runs or ROOT / "saved_models" / ("reproduction_quick" if quick else "reproduction")
     out = out or (runs if quick else ROOT / "docs")
     try:
+        if results_page:
+            click.echo(likelihoods.write(runs, out, quick, recipes, [int(each) for each in minutes], not no_training))
+            return
         for experiment in EXPERIMENTS:
             if not recipes or experiment.recipe in recipes:
                 result = conduct(experiment, runs, out / "reproduction", quick)

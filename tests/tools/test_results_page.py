@@ -1,0 +1,135 @@
+"""tools/reproduce.py --page results: published likelihoods beside those of runs, which are trained once."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import reproduce_likelihoods as likelihoods
+from click.testing import CliRunner
+from PIL import Image
+from reproduce import main
+
+from kvae import training
+from kvae.internal.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+SHORT, LONG, LONGEST = likelihoods.BUDGETS
+
+
+def measured(recipe, budget, seed, bound):
+    """A run with its numbers, as if it had been trained."""
+    plan = likelihoods.Plan(recipe, budget, seed, Path(), quick=False)
+    result = {"log_likelihood": -bound, "log_likelihood_standard_error": 0.1, "elbo": -bound - 5, "kl": 25.0}
+    result |= {"active_units": 20, "latent_dim": 50, "epochs": 400, "processor": 660.0, "clock": 330.0}
+    protocol = {"dataset": "mnist", "train": "60000", "test": "10000", "evaluation_binarization": "drawn once"}
+    return plan, {**result, "protocol": {**protocol, "importance_samples": 5000}}
+
+
+def rows(page: str) -> dict[str, list[str]]:
+    """The cells of the first table by the name of the model."""
+    table = page.split("\n\n- paper")[0].rpartition("\n\n")[2].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+    return {first: rest for first, *rest in cells}
+
+
+def test_the_page_has_the_mean_and_range_of_seeds_and_says_what_was_not_run():
+    short = [measured("iwae_5", SHORT, seed, bound) for seed, bound in enumerate((86.1, 86.25, 86.2))]
+    page = likelihoods.page([*short, measured("iwae_5", LONGEST, 0, 85.4)], quick=False)
+    assert rows(page)["IWAE, 5 draws"] == [
+        "`iwae_5`", "85.54", "85.18", "86.18 (86.10 to 86.25, 3 seeds)", "not run", "85.40"
+    ]  # fmt: skip
+    assert rows(page)["DReG, 50 draws"] == ["`dreg_50`", "", "84.32", "not run", "not run", "not run"]
+    assert rows(page)["VAE, 50 draws"] == ["", "86.35", "86.06", "", "", ""]
+    assert "bound with 5,000 draws" in page
+    assert "| `iwae_5` | 120 | 0 | 400 | 85.40 ± 0.10 | 90.40 | 25.00 | 20 of 50 | 11.0 | 5.5 |" in page
+    assert "quick" not in page
+
+
+def test_longer_trainings_have_more_epochs_and_a_folder_each():
+    plans = list(likelihoods.plans(Path("runs"), quick=False))
+    assert len({plan.run_folder for plan in plans}) == len(plans) == 4 * (3 + 1 + 1)
+    epochs = {plan.budget.minutes: plan.config.training.epochs for plan in plans if plan.recipe == "iwae_vae"}
+    assert epochs[60] == 6 * epochs[10]
+    assert {plan.seed for plan in plans} == {plan.config.seed for plan in plans} == {0, 1, 2}
+    some = list(likelihoods.plans(Path("runs"), False, ["iwae_5"], [60]))
+    assert [plan.run_folder.name for plan in some] == ["iwae_5_60min_seed0"]
+
+
+@pytest.mark.parametrize("recipe", likelihoods.RECIPES)
+def test_the_recipes_are_the_published_model(recipe):
+    config = likelihoods.Plan(recipe, SHORT, 0, Path(), quick=False).config
+    network = config.model.network
+    assert (network.kind, network.options["hidden_units"], network.options["activation"]) == ("mlp", [200, 200], "tanh")
+    assert config.model.latent_dim == 50
+    assert (config.data.source, config.data.train, config.data.test) == ("mnist", "train", "test")
+    assert config.data.binarize == "stochastic"
+    kind, draws = {"iwae_vae": ("elbo", 1), "iwae_5": ("iwae", 5), "iwae_50": ("iwae", 50), "dreg_50": ("dreg", 50)}[
+        recipe
+    ]
+    assert (config.model.objective.kind, config.model.objective.options.get("samples", 1)) == (kind, draws)
+
+
+def reproduce(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    words = [sys.executable, ROOT / "tools" / "reproduce.py", "--runs", "runs", "--out", "out", *arguments]
+    return subprocess.run(words, capture_output=True, text=True, cwd=folder, check=False)
+
+
+@pytest.mark.slow
+def test_one_command_trains_what_is_missing_and_writes_the_page(tmp_path):
+    arguments = ("--page", "results", "--quick", "iwae_vae", "--minutes", "10")
+    result = reproduce(tmp_path, *arguments)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.splitlines()[-1] == "out/RESULTS.md"
+    page = (tmp_path / "out" / "RESULTS.md").read_text(encoding="utf-8")
+    assert re.fullmatch(r"\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d, 2 seeds\)", rows(page)["VAE"][3])
+    with Image.open(tmp_path / "out" / "results" / "curve.png") as image:
+        image.load()
+    times = [path.stat().st_mtime_ns for path in sorted((tmp_path / "runs").glob("*/*.json"))]
+    again = reproduce(tmp_path, *arguments)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "runs").glob("*/*.json"))] == times
+    assert (tmp_path / "out" / "RESULTS.md").read_text(encoding="utf-8") == page
+
+
+def test_only_the_page_of_results_has_minutes():
+    result = CliRunner().invoke(main, ["--minutes", "10"])
+    assert result.exit_code == 2
+    assert "only with --page results" in result.output
+
+
+def test_without_runs_the_page_says_so(tmp_path):
+    folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, ["--page", "results", "--no-training", *folders])
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "out" / "RESULTS.md").read_text(encoding="utf-8")
+    assert rows(page)["VAE"] == ["`iwae_vae`", "86.76", "86.35", "not run", "not run", "not run"]
+    assert "curve" not in page
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_is_not_on_the_page_and_is_continued(tmp_path, monkeypatch):
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    plan = likelihoods.Plan("iwae_vae", LONG, 0, tmp_path, quick=True)
+    assert plan.result() is None
+    with monkeypatch.context() as patch:
+        patch.setattr(training.train_resume.evaluation, "evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            plan.conduct()
+    assert plan.result() is None  # trained, but not finished
+    with monkeypatch.context() as patch:
+        patch.setattr(likelihoods.results, "evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            plan.conduct()
+    assert plan.result() is None  # finished, but the bound is not measured
+    plan.conduct()
+    assert plan.result()["protocol"]["importance_samples"] == 50
+    assert plan.result()["processor"] > 0
+    other = likelihoods.Plan("iwae_vae", LONG, 0, tmp_path, quick=False)
+    monkeypatch.setattr(likelihoods.Plan, "draws", 50)
+    with pytest.raises(UserError, match=r"training\.epochs"):
+        other.result()

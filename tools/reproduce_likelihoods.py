@@ -1,0 +1,324 @@
+"""The page of `reproduce.py --page results`: published bounds of log p(x) on MNIST, and ours per training time."""
+
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+import tensorflow as tf
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from kvae import training
+from kvae.internal import files
+from kvae.plotting import canvas
+from kvae.plotting.colours import COLOURS, MARKERS
+from kvae.training import results
+from kvae.training.config import RunConfig, load_values, override
+from kvae.training.runs import Run, read_evaluation
+
+PAGE, CURVE = "RESULTS.md", "results/curve.png"
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A model with its published results, in nats per image; None where there is none."""
+
+    name: str
+    recipe: str | None  # None for published numbers that stand here for comparison only
+    paper: float | None  # Burda et al., table 1
+    tensorflow: float | None  # nbip/IWAE, README.md
+
+
+METHODS = (
+    Method("VAE", "iwae_vae", 86.76, 86.35),
+    Method("VAE, 50 draws", None, 86.35, 86.06),
+    Method("IWAE, 5 draws", "iwae_5", 85.54, 85.18),
+    Method("IWAE, 50 draws", "iwae_50", 84.78, 84.59),
+    Method("DReG, 5 draws", None, None, 84.90),
+    Method("DReG, 50 draws", "dreg_50", None, 84.32),
+)
+RECIPES = [method.recipe for method in METHODS if method.recipe is not None]
+
+
+class Budget(NamedTuple):
+    """About how long a training takes on two cores that do nothing else; each has a full schedule of its own."""
+
+    minutes: int
+    epochs: int  # times those of the recipe, whose training takes about 10 minutes
+    seeds: tuple[int, ...]
+
+
+BUDGETS = (Budget(10, 1, (0, 1, 2)), Budget(60, 6, (0,)), Budget(120, 12, (0,)))
+QUICK = {"data.source": "mnist5k", "data.train": "train[:500]", "data.test": "test[:50]", "training.warmup_epochs": 0}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that belongs on the page.
+
+    Attributes:
+        recipe: its recipe.
+        budget: its training time, which decides the number of epochs.
+        seed: its seed.
+        folder: the folder of all runs.
+        quick: whether to train for a moment on the embedded digits.
+    """
+
+    recipe: str
+    budget: Budget
+    seed: int
+    folder: Path
+    quick: bool
+
+    @property
+    def run_folder(self) -> Path:
+        return self.folder / f"{self.recipe}_{self.budget.minutes}min_seed{self.seed}"
+
+    @property
+    def draws(self) -> int:
+        """The number of draws of the bound."""
+        return 50 if self.quick else 5000
+
+    @property
+    def config(self) -> RunConfig:
+        values = load_values(self.recipe)
+        epochs = (1 if self.quick else values["training"]["epochs"]) * self.budget.epochs
+        settings = {"seed": self.seed, "training.epochs": epochs, **(QUICK if self.quick else {})}
+        return RunConfig.from_dict(override(values, settings))
+
+    def conduct(self) -> None:
+        """Trains and measures what has not been trained and measured."""
+        if self.run_folder.exists():
+            run = training.resume(self.run_folder, self.config, verbose=0)
+        else:
+            run = training.train(self.config, self.run_folder, verbose=0)
+        if not self._is_measured():
+            results.evaluate(run, only=["elbo", "log_likelihood"], samples=self.draws)
+
+    def result(self) -> dict[str, Any] | None:
+        """The numbers of a run that was trained and measured; None of any other.
+
+        Raises:
+            UserError: if there is such a run with other settings.
+        """
+        if not (self.run_folder.is_dir() and Run.open(self.run_folder).finished and self._is_measured()):
+            return None
+        run = training.resume(self.run_folder, self.config, verbose=0)  # compares the settings of a finished run
+        seconds = {"processor": run.processor_seconds(), "clock": run.training_seconds()}
+        return {**self._evaluation(), **seconds, "epochs": run.config.training.epochs}
+
+    def _is_measured(self) -> bool:
+        protocol = self._evaluation()["protocol"]
+        return protocol.get("importance_samples") == self.draws
+
+    def _evaluation(self) -> dict[str, Any]:
+        return read_evaluation(self.run_folder / "evaluation.json")
+
+
+def plans(folder: Path, quick: bool, recipes: Sequence[str] = (), minutes: Sequence[int] = ()) -> Iterator[Plan]:
+    """The runs, the shortest first.
+
+    Args:
+        folder: the folder of the runs.
+        quick: whether they are quick ones, with two seeds at most.
+        recipes: only runs of these recipes. By default all.
+        minutes: only runs of these budgets. By default all.
+    """
+    for budget in BUDGETS:
+        for seed in budget.seeds[: 2 if quick else None]:
+            for recipe in RECIPES:
+                if (not recipes or recipe in recipes) and (not minutes or budget.minutes in minutes):
+                    yield Plan(recipe, budget, seed, folder, quick)
+
+
+def write(
+    runs: Path, out: Path, quick: bool, recipes: Sequence[str], minutes: Sequence[int], train: bool = True
+) -> Path:
+    """Trains the runs that are missing, each after the shorter ones, and writes the page after each.
+
+    Args:
+        runs: the folder of the runs.
+        out: the folder of the page.
+        quick: whether to train for a moment on the embedded digits.
+        recipes: only these recipes are trained. All by default, also for an empty sequence.
+        minutes: only these budgets are trained, likewise.
+        train: whether to train. If not, the page shows the runs that exist.
+
+    Returns:
+        The path of the page.
+    """
+    for plan in plans(runs, quick, recipes, minutes) if train else ():
+        click.echo(f"{plan.run_folder.name}: {plan.config.training.epochs} epochs")
+        plan.conduct()
+        _write_page(runs, out, quick)
+    return _write_page(runs, out, quick)
+
+
+def _write_page(runs: Path, out: Path, quick: bool) -> Path:
+    found = [(plan, plan.result()) for plan in plans(runs, quick)]
+    measured = [(plan, result) for plan, result in found if result is not None]
+    if timed(measured):
+        _draw_curve(timed(measured), out / CURVE)
+    files.write_text(out / PAGE, page(measured, quick))
+    return out / PAGE
+
+
+Measured = Sequence[tuple[Plan, dict[str, Any]]]
+
+
+def nll(result: dict[str, Any]) -> float:
+    """The bound of -log p(x), in nats per image."""
+    return -result["log_likelihood"]
+
+
+def timed(measured: Measured) -> Measured:
+    """The runs whose processor seconds are known."""
+    return [(plan, result) for plan, result in measured if result["processor"] is not None]
+
+
+def of(measured: Measured, recipe: str | None, budget: Budget) -> list[dict[str, Any]]:
+    """The results of one recipe and one budget, one for each seed."""
+    return [result for plan, result in measured if (plan.recipe, plan.budget) == (recipe, budget)]
+
+
+def page(measured: Measured, quick: bool) -> str:
+    """The page, in Markdown."""
+    lines = [
+        "# Published likelihoods",
+        "",
+        "Written by `python tools/reproduce.py --page results`, which trains the recipes; runs that exist are not "
+        "trained again.",
+        "",
+    ]
+    if quick:
+        lines += ["**A quick run** on 500 embedded digits, which only shows that everything works.", ""]
+    lines += [
+        "All numbers are upper bounds of -log p(x) in nats per image; lower is better. The model is that of Burda, "
+        "Grosse and Salakhutdinov, *Importance Weighted Autoencoders* (2016), with one stochastic layer: "
+        "784-200-200-50, tanh. Pixels are drawn anew in every epoch, with the grey value as the probability of 1.",
+        "",
+        *_main_table(measured),
+        "",
+        "- paper: table 1 of Burda et al. (2016); TensorFlow 2: the [README of "
+        "nbip/IWAE](https://github.com/nbip/IWAE), also for DReG (Tucker et al. 2019). Both train for 3,280 epochs "
+        "with batches of 20, and measure the bound with 5,000 draws on the 10,000 test images.",
+        "- Ours: the recipes of kvae, with the epochs that take about so many minutes on two cores, and the mean over "
+        "the seeds with their range. Each time is a training of its own with a full schedule.",
+        *_protocol(measured),
+        "",
+    ]
+    if timed(measured):
+        lines += [
+            "## Against processor time",
+            "",
+            f'<img src="{CURVE}" width="640" alt="Bound of -log p(x) against processor minutes of the training">',
+            "",
+            "Dotted lines: the paper, or the implementation in TensorFlow 2 where the paper has no number.",
+            "",
+        ]
+    lines += _runs_table(measured)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _main_table(measured: Measured) -> list[str]:
+    titles = [f"{budget.minutes} minutes" for budget in BUDGETS]
+    lines = [
+        "| model | recipe | paper | TensorFlow 2 | " + " | ".join(titles) + " |",
+        "|---|---|" + "---:|" * (2 + len(BUDGETS)),
+    ]
+    for method in METHODS:
+        published = [f"{value:.2f}" if value is not None else "" for value in (method.paper, method.tensorflow)]
+        ours = [_cell(of(measured, method.recipe, budget)) if method.recipe else "" for budget in BUDGETS]
+        recipe = f"`{method.recipe}`" if method.recipe else ""
+        lines.append("| " + " | ".join([method.name, recipe, *published, *ours]) + " |")
+    return lines
+
+
+def _cell(found: Sequence[dict[str, Any]]) -> str:
+    """The mean of the seeds with their range, or that nothing was run."""
+    values = [nll(result) for result in found]
+    if not values:
+        return NOT_RUN
+    text = f"{np.mean(values):.2f}"
+    return text if len(values) == 1 else f"{text} ({min(values):.2f} to {max(values):.2f}, {len(values)} seeds)"
+
+
+def _protocol(measured: Measured) -> list[str]:
+    """What is common to our numbers: data, draws, machine."""
+    machine = (
+        f"- Machine: {os.cpu_count()}-core {platform.machine()} {platform.system()}, TensorFlow {tf.__version__}, no "
+        "GPU. Processor minutes are summed over the cores and hardly depend on what else runs; those by the clock do."
+    )
+    if not measured:
+        return [machine]
+    protocol = measured[0][1]["protocol"]
+    return [
+        f"- Data: {protocol['dataset']}; {protocol['train']}; {protocol['test']}, binarized: "
+        f"{protocol['evaluation_binarization']}; bound with {protocol['importance_samples']:,} draws.",
+        machine,
+    ]
+
+
+def _runs_table(measured: Measured) -> list[str]:
+    if not measured:
+        return []
+    lines = [
+        "## Every run",
+        "",
+        "± is the standard error over the test images.",
+        "",
+        "| recipe | minutes | seed | epochs | bound | negative ELBO | KL | active units | processor minutes "
+        "| by the clock |",
+        "|---|" + "---:|" * 9,
+    ]
+    for plan, result in sorted(measured, key=lambda each: RECIPES.index(each[0].recipe)):
+        cells = [
+            f"`{plan.recipe}`",
+            plan.budget.minutes,
+            plan.seed,
+            f"{result['epochs']:,}",
+            f"{nll(result):.2f} ± {result['log_likelihood_standard_error']:.2f}",
+            f"{-result['elbo']:.2f}",
+            f"{result['kl']:.2f}",
+            f"{result['active_units']} of {result['latent_dim']}",
+            *("" if result[kind] is None else f"{result[kind] / 60:.1f}" for kind in ("processor", "clock")),
+        ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return lines
+
+
+def _draw_curve(measured: Measured, path: Path) -> None:
+    """Draws the bound against the processor minutes of the training: a line per recipe through the means of seeds."""
+    figure = canvas.Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for colour, marker, method in zip(COLOURS, MARKERS, [each for each in METHODS if each.recipe], strict=False):
+        groups = [group for budget in BUDGETS if (group := of(measured, method.recipe, budget))]
+        minutes = [np.mean([result["processor"] / 60 for result in group]) for group in groups]
+        axes.plot(minutes, [np.mean([nll(each) for each in group]) for group in groups], color=colour, lw=1)
+        singles = [result for group in groups for result in group]
+        axes.plot(
+            [result["processor"] / 60 for result in singles],
+            [nll(result) for result in singles],
+            ls="",
+            marker=marker,
+            ms=4,
+            color=colour,
+            label=f"{method.name} ({method.recipe})",
+        )
+        published = method.paper if method.paper is not None else method.tensorflow
+        axes.axhline(published, color=colour, ls=":", lw=1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("processor minutes of the training")
+    axes.set_ylabel("bound of -log p(x), nats per image")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.save(figure, path)
