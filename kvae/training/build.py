@@ -32,7 +32,9 @@ NETWORK_MEANINGS = {
     "decoder_l2": "L2 penalty of the decoder: this number times the sum of its squared weights is added to the loss.",
 }
 # Numbers that an optimizer stores per weight.
-SLOTS = {"adam": 2, "adamw": 2, "adamax": 2, "nadam": 2, "lion": 1, "rmsprop": 1, "sgd": 0}
+SLOTS = {"adam": 2, "adamw": 2, "adamax": 2, "nadam": 2, "lion": 1, "muon": 1, "rmsprop": 1, "sgd": 0}
+# Options of an optimizer that differ from the defaults of Keras: its weight decay is for language models.
+OPTIMIZER_OPTIONS = {"muon": {"weight_decay": 0.0, "adam_weight_decay": 0.0}}
 OUTPUT_BIASES = ("zero", "data")
 
 
@@ -287,5 +289,7 @@ def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer
             rate = schedules.CosineDecay(0.0, total - warmup, alpha=end, warmup_target=rate, warmup_steps=warmup)
         else:
             rate = schedules.CosineDecay(rate, total, alpha=end)
-    options = {} if training.average is None else {"use_ema": True, "ema_momentum": training.average}
+    options: dict[str, Any] = dict(OPTIMIZER_OPTIONS.get(training.optimizer, {}))
+    if training.average is not None:
+        options |= {"use_ema": True, "ema_momentum": training.average}
     return keras.optimizers.get({"class_name": training.optimizer, "config": {"learning_rate": rate, **options}})

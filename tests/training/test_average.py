@@ -118,6 +118,7 @@ def test_a_process_that_was_killed_before_the_last_evaluation_leaves_the_average
         {"precision": "mixed_float16"},
         {"optimizer": "nadam", "early_stopping": 1, "learning_rate": 0.3, "epochs": 12},
         {"optimizer": "lion"},
+        {"optimizer": "muon"},
     ],
     ids=lambda keys: "-".join(map(str, keys.values())),
 )
