@@ -45,10 +45,16 @@ OPTIONS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "data_size": ("objective", ("beta_tc",)),
     "components": ("prior", ("mixture", "vamp")),
     "layers": ("prior", ("flow",)),
-    "layer_units": ("prior", ("flow",)),
+    "layer_units": ("prior", ("flow", "hierarchical")),
+    "upper_dim": ("prior", ("hierarchical",)),
     "steps": ("posterior", ("iaf",)),
     "step_units": ("posterior", ("iaf",)),
     "context": ("posterior", ("iaf",)),
+}
+# Options with the name of one in `OPTIONS` that another part of the model has too.
+OF_ANOTHER_PART: dict[str, tuple[str, tuple[str, ...] | None]] = {
+    "layer_units": ("posterior", ("bottom_up",)),
+    "upper_dim": ("posterior", ("bottom_up",)),
 }
 
 

@@ -19,6 +19,7 @@ MODELS = {
     "mixture and full covariance": lambda: {"prior": priors.Mixture(3), "posterior": "full_covariance"},
     "vamp and iaf": lambda: {"prior": priors.VampPrior(4), "posterior": posteriors.IAF(2, 6, 3)},
     "flow": lambda: {"prior": priors.Flow(2, 6)},
+    "two layers": lambda: {"prior": priors.Hierarchical(1, 6), "posterior": posteriors.BottomUp(1, 7)},
 }
 
 
@@ -100,6 +101,9 @@ def test_its_gradient_reaches_the_encoder(images):
         (lambda: priors.VampPrior(1.5), "Expected components to be a whole number of at least 1"),
         (lambda: priors.Flow(-1), "Expected layers to be a whole number of at least 0"),
         (lambda: posteriors.IAF(context=0), "Expected context to be a whole number of at least 1"),
+        (lambda: priors.Hierarchical(0), "Expected upper_dim to be a whole number of at least 1"),
+        (lambda: tiny_built(latent_dim=1, prior="hierarchical"), "latent size of at least 2 for the prior hier.* Rec"),
+        (lambda: tiny_built(posterior=posteriors.BottomUp(2)), "at least 3 for the posterior bottom_up.*smaller upper"),
         (lambda: tiny_built(prior="vamp", condition_shape=()), r"without a condition for the prior vamp"),
         (lambda: tiny_built(prior="mixtur"), "Did you mean 'mixture'"),
         (lambda: tiny_built(prior="flow").prior.quantiles(3), "prior with independent dimensions.*Received Flow"),
