@@ -86,6 +86,21 @@ def test_a_vamp_prior_is_the_mixture_of_the_posteriors_of_its_pseudo_inputs(rng)
     assert 0 < vae.prior.pseudo_inputs.numpy().min() < vae.prior.pseudo_inputs.numpy().max() < 1
 
 
+def test_a_vamp_prior_of_another_model_is_refused_unless_its_encoder_is_the_same(images):
+    first = tiny_built(prior=priors.VampPrior(4))
+    other = tiny(prior=first.prior)
+    for _ in range(2):
+        with pytest.raises(UserError, match="VampPrior of this model"):
+            other.build((None, *SHAPE))
+        assert not other.built
+    before = first.elbo(images, seed=1)
+    parts = {"encoder": first.encoder, "decoder": first.decoder, "posterior": first.posterior, "prior": first.prior}
+    same = kvae.VAE(**parts, seed=0)
+    same.build((None, *SHAPE))
+    assert np.array_equal(same.log_prior(np.ones((3, 2))), first.log_prior(np.ones((3, 2))))
+    assert np.array_equal(first.elbo(images, seed=1), before)
+
+
 def test_its_gradient_reaches_the_encoder(images):
     vae = tiny_built(prior=priors.VampPrior(4))
     with tf.GradientTape() as tape:
