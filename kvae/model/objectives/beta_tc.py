@@ -25,10 +25,11 @@ class Decomposition(NamedTuple):
 class BetaTC(Objective):
     """The loss reconstruction + kl + (beta - 1) * total correlation: that of the ELBO with a weight of one part.
 
-    Chen, Li, Grosse and Duvenaud, "Isolating Sources of Disentanglement in Variational Autoencoders" (2018), equation 4
-    with alpha = gamma = 1. The KL term is the sum of the mutual information of images and z, the total correlation of
-    the dimensions of z, and the KL terms of the dimensions. The aggregate q(z) = 1/N sum_n q(z|x_n) is estimated from
-    the B images of a batch by minibatch-stratified sampling. For the z of an image n, with M = B - 1 other images:
+    Chen, Li, Grosse and Duvenaud, "Isolating Sources of Disentanglement in Variational Autoencoders" (2018), whose
+    objective it is with alpha = gamma = 1. The KL term is the sum of the mutual information of images and z, the total
+    correlation of the dimensions of z, and the KL terms of the dimensions. The aggregate q(z) = 1/N sum_n q(z|x_n) is
+    estimated from the B images of a batch by minibatch-stratified sampling, appendix C.2 of the paper. For the z of an
+    image n, with M = B - 1 other images:
 
         q(z) = 1/N q(z|x_n) + 1/M sum_{m < M} q(z|x_m) + (N - M) / (N M) q(z|x_M)
 

@@ -39,7 +39,8 @@ class TwoLayers(_Parameters, NamedTensors):
         return self._start_log_prob(start) - log_determinant
 
     def take(self, images: tf.Tensor) -> "TwoLayers":
-        return TwoLayers(*(tf.gather(part, images) for part in self[:2]), self.coupling)
+        mean, log_var = (tf.gather(part, images) for part in (self.start_mean, self.start_log_var))
+        return TwoLayers(mean, log_var, self.coupling)
 
     def _start_log_prob(self, start: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(densities.gaussian_log_density(start, self.start_mean, self.start_log_var), axis=-1)
@@ -82,7 +83,7 @@ class BottomUp(Posterior):
 
     def distribution(self, parameters: Any) -> TwoLayers:
         mean, log_var = (tf.cast(part, tf.float32) for part in parameters)
-        return TwoLayers(mean, log_var, Coupling(*(weight.value for weight in self._weights_of_coupling), self._kept))
+        return TwoLayers(mean, log_var, Coupling.of(self._weights_of_coupling, self._kept))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "upper_dim": self.upper_dim, "layer_units": self.layer_units}

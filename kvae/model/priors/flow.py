@@ -23,6 +23,12 @@ class Coupling(NamedTuple):
     output_bias: tf.Tensor  # [2 D]
     kept: np.ndarray  # [D], 1 for a coordinate that it keeps, else 0
 
+    @classmethod
+    def of(cls, weights: tuple, kept: np.ndarray) -> "Coupling":
+        """The coupling with weights that `coupling_weights` made."""
+        kernel, bias, output, output_bias = (weight.value for weight in weights)
+        return cls(kernel, bias, output, output_bias, kept)
+
     def scale_and_shift(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """log scale s and shift t, each `[..., D]`, which are 0 for kept coordinates and depend on these alone."""
         hidden = tf.tanh(tf.tensordot(z * self.kept, self.kernel, axes=1) + self.bias)
@@ -117,10 +123,7 @@ class Flow(CouplingPrior):
     @property
     def couplings(self) -> list[Coupling]:
         kept = [((np.arange(self.latent_dim) + number) % 2).astype(np.float32) for number in range(2)]
-        return [
-            Coupling(*(weight.value for weight in weights), kept[number % 2])
-            for number, weights in enumerate(self._weights_of_couplings)
-        ]
+        return [Coupling.of(weights, kept[number % 2]) for number, weights in enumerate(self._weights_of_couplings)]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "layers": self.layers, "layer_units": self.layer_units}

@@ -43,7 +43,7 @@ class Hierarchical(CouplingPrior):
     @property
     def couplings(self) -> list[Coupling]:
         """One coupling: it keeps z_2 and makes z_1 = m(z_2) + s(z_2) e_1 of the standard normal numbers e_1."""
-        return [Coupling(*(weight.value for weight in self._weights_of_coupling), self._kept)]
+        return [Coupling.of(self._weights_of_coupling, self._kept)]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "upper_dim": self.upper_dim, "layer_units": self.layer_units}
