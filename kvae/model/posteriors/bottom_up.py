@@ -52,11 +52,11 @@ class BottomUp(Posterior):
 
         q(z|x) = N(z_1; a_1, diag(b_1^2)) N(z_2; t(z_1) + s(z_1) a_2, diag((s(z_1) b_2)^2))
 
-    The encoder returns a = (a_1, a_2) and the logarithm of b^2 as for `DiagonalGaussian`; t and log s, which is kept
-    within -2 and 2, come from a network with one hidden layer of tanh units. With a_2 = 0 and b_2 = 1 it is the
-    posterior q(z_1|x) q(z_2|z_1) of two stochastic layers in Burda, Grosse and Salakhutdinov, "Importance Weighted
-    Autoencoders" (2016), section 5; here z_2 may see the image too. It is made for the prior `Hierarchical`, whose
-    `upper_dim` it should have. At the start t = 0 and s = 1, so it is `DiagonalGaussian`. The KL term is computed from
+    Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders" (2016), section 5: models with two stochastic
+    layers. Their q(z_1|x) q(z_2|z_1) has a_2 = 0 and b_2 = 1; here z_2 may see the image too. The encoder returns
+    a = (a_1, a_2) and the logarithm of b^2 as for `DiagonalGaussian`; t and log s, which is kept within -2 and 2, come
+    from a network with one hidden layer of tanh units. It is made for the prior `Hierarchical`, whose `upper_dim` it
+    should have. At the start t = 0 and s = 1, so it is `DiagonalGaussian`. The KL term is computed from
     the draws.
 
     Args:

@@ -16,10 +16,10 @@ class Hierarchical(CouplingPrior):
 
         p(z) = N(z_2; 0, I) N(z_1; m(z_2), diag(s(z_2)^2))
 
-    The prior of the models with two stochastic layers in Burda, Grosse and Salakhutdinov, "Importance Weighted
-    Autoencoders" (2016), section 5. m and log s come from a network with one hidden layer of tanh units; log s is kept
-    within -2 and 2. z_2 are the last `upper_dim` coordinates of z. The decoder sees all of z, while that of the paper
-    sees z_1 alone. The posterior `BottomUp` draws z_1 before z_2. At the start m = 0 and s = 1, so p(z) is the standard
+    Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders" (2016), section 5: models with two stochastic
+    layers. Both m and log s, which is kept within -2 and 2, come from a network with one hidden layer of tanh units.
+    The last `upper_dim` coordinates of z are z_2. The decoder sees all of z, while that of the paper sees z_1 alone.
+    The posterior `BottomUp` draws z_1 before z_2. At the start m = 0 and s = 1, so p(z) is the standard
     normal. The KL term is computed from the draws.
 
     Args:
