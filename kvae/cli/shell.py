@@ -115,11 +115,11 @@ def _names_in(module: str, table: str) -> list[tuple[str, str]]:
 
 def _options_of_parts() -> list[tuple[str, str]]:
     """The keys `model.PART.OPTION`, each with the kinds of the part that have the option."""
-    from kvae.training.part_tables import OPTIONS
+    from kvae.training.part_tables import OF_ANOTHER_PART, OPTIONS
 
     return [
         (f"model.{part}.{name}", f"option of {', '.join(kinds)}" if kinds else "option of every kind")
-        for name, (part, kinds) in OPTIONS.items()
+        for name, (part, kinds) in (*OPTIONS.items(), *OF_ANOTHER_PART.items())
     ]
 
 

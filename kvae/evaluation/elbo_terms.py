@@ -65,6 +65,15 @@ def elbo(vae: VAE, data: Any, *, draws: int = DRAWS, seed: int = 0, noise: int =
     )
 
 
+def kl_kind(vae: VAE) -> str:
+    """How the KL term of a model is computed: `"analytic"`, or `"sampled"` if it has no closed form or is not asked."""
+    if vae.kl == "sampled":
+        return "sampled"
+    x = tf.zeros([1, *vae.image_shape])
+    condition = None if vae.condition_shape is None else tf.zeros([1, *vae.condition_shape])
+    return "sampled" if vae.encode(x, condition).kl(vae.prior) is None else "analytic"
+
+
 @compiled
 def _elbo_of_batch(
     vae: VAE, x: tf.Tensor, condition: Any, index: tf.Tensor, seed: tf.Tensor, samples: int, noise: int

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvae.evaluation.classifier import classification
-from kvae.evaluation.elbo_terms import elbo
+from kvae.evaluation.elbo_terms import elbo, kl_kind
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.importance_weighted import log_likelihood
 from kvae.internal import user_files
@@ -195,7 +195,7 @@ def _protocol(vae: VAE, data: Mapping[str, Any], examples: int | None) -> dict[s
         "likelihood": likelihoods.name_of(vae.likelihood),
         "prior": priors.name_of(vae.prior),
         "posterior": posteriors.name_of(vae.posterior),
-        "kl": vae.kl,
+        "kl": kl_kind(vae),
     }
     if vae.likelihood.binary and data.get("binarization") == "none":
         added["warning"] = "grey pixels under a Bernoulli likelihood: a cross entropy, no bound of log p(x)"

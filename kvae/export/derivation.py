@@ -82,6 +82,8 @@ def evaluation(
             tree[name] = value
     tree["latent_dim"] = vae.latent_dim
     protocol = {**data_protocol, **evaluations._protocol(vae, data_protocol, examples)}
+    if stated["protocol"].get("kl") == vae.kl:  # before 0.3 what the model asks for, also if there is no closed form
+        protocol["kl"] = vae.kl
     tree["protocol"] = {name: protocol[name] for name in stated["protocol"] if name in protocol}
     return {name: value for name, value in tree.items() if name in stated}
 

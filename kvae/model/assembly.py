@@ -30,6 +30,7 @@ class Assembly(OldNames, Saving, FastFit):
     """A Keras model made of an encoder, a decoder, a likelihood, a prior, a posterior and an objective."""
 
     prior: priors.Prior
+    posterior: posteriors.Posterior
     _output_bias: Any
     image_shape: Any  # a tuple; None until the model is built
     latent_dim: Any
@@ -42,7 +43,7 @@ class Assembly(OldNames, Saving, FastFit):
     @objective.setter
     def objective(self, objective: str | objectives.Objective) -> None:
         objective = objectives.get(objective)
-        objective.check(self.prior)
+        objective.check(self.prior, self.posterior)
         before = self.__dict__.get("_objective", objective)
         self._objective = objective
         if self.image_shape is not None:
@@ -55,21 +56,22 @@ class Assembly(OldNames, Saving, FastFit):
 
     @property
     def beta(self) -> objectives.Beta:
-        """Weight of the KL term of an `ELBO`, a number, a variable or a schedule; 1 for any other objective.
+        """The beta of the objective, a number, a variable or a schedule; 1 for an objective that has none.
 
-        It can be set at any time, also by a callback during `fit`. If a number replaces a number, nothing is compiled
-        again; otherwise the model gets a new objective.
+        For `ELBO` it is the weight of the KL term, for `BetaTC` that of the total correlation. That of an `ELBO` can be
+        set at any time, also by a callback during `fit`. If a number replaces a number, nothing is compiled again;
+        otherwise the model gets a new objective.
 
         Raises:
             UserError: if beta is set to an invalid value, or the objective of the model is not an `ELBO`.
         """
-        return self.objective.beta if isinstance(self.objective, objectives.ELBO) else 1.0
+        return getattr(self.objective, "beta", 1.0)
 
     @beta.setter
     def beta(self, beta: objectives.Beta) -> None:
         if not isinstance(self.objective, objectives.ELBO):
             raise UserError(
-                "Expected a model with the objective ELBO, because only this one has a beta. This model has "
+                "Expected a model with the objective ELBO, because only its beta can be set. This model has "
                 f"{type(self.objective).__name__}. For another objective: vae.objective = kvae.objectives.ELBO(beta)."
             )
         if objectives.is_number(self.objective.beta) and objectives.is_number(beta):
@@ -113,11 +115,11 @@ class Assembly(OldNames, Saving, FastFit):
         self._build_decoder(image_shape, condition)
         freeze_new_layers(self, before)
         self.image_shape = image_shape
-        self.prior.bind(self._approximate_posterior)
         try:
+            self.prior.bind(self._approximate_posterior)
             self._make_further_metrics()
         except BaseException:
-            self.image_shape = None  # a model whose objective cannot train it is not built
+            self.image_shape = None  # a model that cannot be trained with its parts is not built
             raise
         self.built = True
 

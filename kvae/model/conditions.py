@@ -60,7 +60,9 @@ def check_condition(condition: Array | None, shape: Shape | None, count: Any = N
             )
         return None
     batch = count if isinstance(count, int) else "B"
-    wanted = f"[{join((batch, *shape))}]" + (f", or labels [{batch}] in 0..{shape[0] - 1}" if len(shape) == 1 else "")
+    wanted = f"[{join((batch, *shape))}]" + (
+        f", or labels [{batch}], whole numbers in 0..{shape[0] - 1}" if len(shape) == 1 else ""
+    )
     if condition is None:
         raise UserError(f"Expected a condition {wanted} for this model. Received none. Pass condition=.")
     try:
@@ -77,7 +79,7 @@ def check_condition(condition: Array | None, shape: Shape | None, count: Any = N
         converted = tf.one_hot(tf.cast(values, tf.int32), shape[0])
     fits = converted.shape.rank == 1 + len(shape) and tuple(converted.shape[1:]) == shape
     if not fits or (isinstance(count, int) and converted.shape[0] != count):
-        raise UserError(f"Expected a condition {wanted}. Received {received.as_list()}.")
+        raise UserError(f"Expected a condition {wanted}. Received {received.as_list()} of {values.dtype.name}.")
     return converted
 
 

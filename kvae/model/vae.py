@@ -470,5 +470,6 @@ def _make_objective(objective: str | objectives.Objective | None, elbo_options: 
     if objective is None:
         return objectives.ELBO(**given)
     if given:
-        raise UserError(f"Expected either objective= or {'=, '.join(given)}=, which make an ELBO. Received both.")
+        hint = objectives.with_options(objective, given)
+        raise UserError(f"Expected either objective= or {'=, '.join(given)}=, which make an ELBO. Received both.{hint}")
     return objectives.get(objective)

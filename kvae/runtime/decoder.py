@@ -230,7 +230,7 @@ def check_condition(condition: Any, shape: tuple[int, ...] | None, count: int) -
             raise UserError("Expected no condition: this decoder takes none. Received one.")
         return {}
     expected = [count, *shape]
-    wanted = f"{expected}" + (f", or {count} labels in 0..{shape[0] - 1}," if len(shape) == 1 else "")
+    wanted = f"{expected}" + (f", or {count} labels, whole numbers in 0..{shape[0] - 1}," if len(shape) == 1 else "")
     if condition is None:
         raise UserError(f"Expected a condition of shape {wanted} for this decoder. Received none.")
     values = np.asarray(condition)

@@ -12,7 +12,7 @@ KINDS = {  # the default kind of each part
     "posterior": "diagonal_gaussian",
     "objective": "elbo",
 }
-_OBJECTIVES = ("elbo", "iwae", "dreg", "miwae", "ciwae", "piwae", "free_bits", "capacity", "beta_tc")
+_OBJECTIVES = ("elbo", "iwae", "dreg", "miwae", "ciwae", "piwae", "free_bits", "capacity", "beta_tc", "info")
 # Keys of [model] that are short for an option of a part, each with the part and with the kinds of the part that have
 # the option (None: all kinds).
 SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
@@ -38,17 +38,24 @@ OPTIONS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "start": ("likelihood", ("gaussian",)),
     "rate": ("likelihood", ("gaussian",)),
     "groups": ("objective", ("miwae", "piwae", "free_bits")),
-    "weight": ("objective", ("ciwae",)),
+    "weight": ("objective", ("ciwae", "info")),
     "nats": ("objective", ("free_bits",)),
     "gamma": ("objective", ("capacity",)),
     "capacity": ("objective", ("capacity",)),
+    "alpha": ("objective", ("info",)),
     "data_size": ("objective", ("beta_tc",)),
     "components": ("prior", ("mixture", "vamp")),
     "layers": ("prior", ("flow",)),
-    "layer_units": ("prior", ("flow",)),
+    "layer_units": ("prior", ("flow", "hierarchical")),
+    "upper_dim": ("prior", ("hierarchical",)),
     "steps": ("posterior", ("iaf",)),
     "step_units": ("posterior", ("iaf",)),
     "context": ("posterior", ("iaf",)),
+}
+# Options with the name of one in `OPTIONS` that another part of the model has too.
+OF_ANOTHER_PART: dict[str, tuple[str, tuple[str, ...] | None]] = {
+    "layer_units": ("posterior", ("bottom_up",)),
+    "upper_dim": ("posterior", ("bottom_up",)),
 }
 
 

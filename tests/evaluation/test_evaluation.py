@@ -252,6 +252,22 @@ def test_evaluate_states_its_protocol(model_2d):
     }
 
 
+@pytest.mark.parametrize(
+    ("options", "kl"),
+    [
+        ({"posterior": "full_covariance"}, "analytic"),
+        ({"objective": "iwae"}, "analytic"),
+        ({"kl": "sampled"}, "sampled"),
+        ({"prior": "mixture"}, "sampled"),
+        ({"posterior": "iaf", "condition": 3}, "sampled"),
+    ],
+)
+def test_the_protocol_says_how_the_kl_term_was_computed(options, kl):
+    vae, x = untrained(2, **options)
+    result = evaluation.evaluate(vae, x if vae.condition_shape is None else (x, np.zeros(len(x), int)))
+    assert result["protocol"]["kl"] == kl
+
+
 def test_evaluate_keeps_the_protocol_of_the_data(model_2d):
     protocol = evaluation.evaluate(*model_2d, protocol={"dataset": "all", "split": "test"})["protocol"]
     assert (protocol["dataset"], protocol["split"]) == ("all", "test")

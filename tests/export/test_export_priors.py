@@ -18,6 +18,7 @@ PRIORS = {
     "vamp": lambda: {"prior": priors.VampPrior(400), "posterior": "full_covariance"},
     "vamp of iaf": lambda: {"prior": priors.VampPrior(50), "posterior": posteriors.IAF(2, 60, 30)},
     "flow": lambda: {"prior": priors.Flow(3, 600)},
+    "hierarchical": lambda: {"prior": priors.Hierarchical(1, 600), "posterior": posteriors.BottomUp(1, 60)},
 }
 EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name != "mixture")) for name in PRIORS]
 

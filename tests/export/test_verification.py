@@ -9,7 +9,7 @@ import pytest
 from small_models import tiny, tiny_built
 
 from kvae import export
-from kvae.export import claims, verification
+from kvae.export import claims, derivation, verification
 from kvae.internal import files, sealed
 from kvae.internal.errors import KvaeWarning, UserError
 from kvae.runtime import cards
@@ -451,3 +451,13 @@ def test_a_bundle_verifies_with_its_variants_in_any_order(tmp_path):
     vae = tiny_built(hidden_units=(100, 110))  # 11,000 weights: a layer that int8 quantizes
     export.bundle(vae, tmp_path / "bundle", formats=["tflite"], variants=["int8", "float32"])
     assert [check for check in export.verify(tmp_path / "bundle") if check.passed is False] == []
+
+
+@pytest.mark.parametrize("stated", ["analytic", "sampled"])
+def test_a_file_that_says_analytic_of_a_sampled_kl_term_still_verifies(stated):
+    vae = tiny_built(prior="mixture")
+    for claim, expected in ((stated, stated), ("exact", "sampled")):
+        tree = derivation.evaluation({"protocol": {"kl": claim}}, vae, {}, {})
+        assert tree["protocol"]["kl"] == expected
+    vae = tiny_built()
+    assert derivation.evaluation({"protocol": {"kl": "sampled"}}, vae, {}, {})["protocol"]["kl"] == "analytic"

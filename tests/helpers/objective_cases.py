@@ -19,8 +19,18 @@ CASES = {
     "free_bits": lambda: objectives.FreeBits(0.4, samples=DRAWS),
     "capacity": lambda: objectives.Capacity(3.0, 0.5, samples=DRAWS),
     "beta_tc": lambda: objectives.BetaTC(4.0, samples=DRAWS, data_size=23),
+    "info": lambda: objectives.Info(0.3, 9.0, samples=DRAWS),
 }
-DEEP = ("elbo", "iwae", "miwae", "ciwae", "free_bits", "capacity", "beta_tc")  # whose one loss has its own gradient
+DEEP = (
+    "elbo",
+    "iwae",
+    "miwae",
+    "ciwae",
+    "free_bits",
+    "capacity",
+    "beta_tc",
+    "info",
+)  # whose one loss has its own gradient
 
 
 class Float64Model:

@@ -138,8 +138,14 @@ def test_labels_may_be_whole_numbers_of_any_type_also_in_a_graph(vae, kind):
         ([0, 1, 3, 0, 0, 0, 0], r"Expected labels in 0\.\.2, because the model has 3 classes\. Received 3"),
         ([0, 1, -1, 0, 0, 0, 0], r"Expected labels in 0\.\.2.* Received -1"),
         (3, r"Expected labels in 0\.\.2.* Received 3"),
-        ([0.0] * 7, r"Expected a condition \[B, 3\], or labels \[B\] in 0\.\.2\. Received \[7\]"),
-        (None, r"Expected a condition \[B, 3\], or labels \[B\] in 0\.\.2 for this model\. Received none"),
+        (
+            [0.0] * 7,
+            r"Expected a condition \[B, 3\], or labels \[B\], whole numbers in 0\.\.2\. Received \[7\] of float32",
+        ),
+        (
+            None,
+            r"Expected a condition \[B, 3\], or labels \[B\], whole numbers in 0\.\.2 for this model\. Received none",
+        ),
     ],
 )
 def test_what_is_no_label_is_refused(vae, x, condition, message):

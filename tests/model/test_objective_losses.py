@@ -181,6 +181,46 @@ def test_a_batch_of_more_images_than_there_are_for_training_has_finite_parts(dra
     assert np.isfinite(list(objectives.BetaTC(data_size=2).terms(draws).values())).all()
 
 
+def kernel(one, other):
+    """exp(-|z - z'|^2 / (2 D)) of all pairs."""
+    return np.exp(-((one[:, None] - other[None]) ** 2).sum(axis=-1) / (2 * one.shape[-1]))
+
+
+def test_info_weighs_the_kl_term_and_an_unbiased_mmd(draws):
+    of_draws, prior_alone = [], of_prior()
+    for z in draws.z.numpy():
+        pairs = [kernel(z, z)[i, j] for i in range(IMAGES) for j in range(IMAGES) if i != j]
+        with_prior = [quadrature_2d(lambda points, each=each: kernel(each[None], points)[0]) for each in z]
+        of_draws.append(np.mean(pairs) - 2 * np.mean(with_prior) + prior_alone)
+    mmd = objectives.Info(samples=DRAWS).terms(draws)["mmd"]
+    assert float(np.mean(mmd)) == pytest.approx(np.mean(of_draws), rel=1e-9)  # Gauss-Hermite, 30 points per side
+    expected = draws.reconstruction + 0.7 * draws.kl + (0.3 + 9 - 1) * mmd
+    np.testing.assert_allclose(loss(objectives.Info(0.3, 9.0, samples=DRAWS), draws), expected, rtol=ROUNDING)
+
+
+def quadrature_2d(function):
+    """E[function(z)] of z ~ N(0, I), D = 2."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(30)
+    points = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1).reshape(-1, LATENT)
+    return np.outer(weights, weights).ravel() @ function(points) / (2 * np.pi)
+
+
+def of_prior():
+    return quadrature_2d(lambda points: np.array([quadrature_2d(lambda z, p=p: kernel(p[None], z)[0]) for p in points]))
+
+
+def test_the_mmd_of_the_prior_with_itself_is_0_on_the_average(rng):
+    z = tf.constant(rng.normal(size=(4000, 20, 3)))
+    draws = objectives.Draws(z, *[tf.zeros([4000, 20], tf.float64)] * 3, tf.zeros([20], tf.float64), None, None)
+    each = np.asarray([np.mean(objectives.Info().terms(draws._replace(z=part[None]))["mmd"]) for part in z[:400]])
+    assert abs(each.mean()) < 4 * each.std() / 20  # a biased estimate would be 1/20, many times more
+    assert each.std() < 0.05
+
+
+def test_a_batch_of_one_image_has_no_mmd():
+    assert objectives.Info().terms(Float64Model(images=1).draws())["mmd"].numpy().tolist() == [0.0]
+
+
 # The limits
 
 
@@ -192,6 +232,7 @@ LIMITS = {
     "a group of free bits of 0": (objectives.FreeBits(0.0, 1, samples=DRAWS), "analytic", DRAWS),
     "capacity 0 with gamma 1": (objectives.Capacity(1.0, 0.0, samples=DRAWS), "analytic", DRAWS),
     "beta_tc with beta 1": (objectives.BetaTC(1.0, samples=DRAWS, data_size=9), "analytic", DRAWS),
+    "info without MMD": (objectives.Info(0.0, 1.0, samples=DRAWS), "analytic", DRAWS),
     "beta_tc, sampled": (objectives.BetaTC(1.0, samples=DRAWS, kl="sampled", data_size=9), "sampled", DRAWS),
 }
 
@@ -316,13 +357,18 @@ def test_a_schedule_is_followed_and_saved(make, schedule, draws):
         (lambda: objectives.Capacity(capacity="25"), "capacity to be a finite number"),
         (lambda: objectives.BetaTC(-1.0), "beta to be a finite number"),
         (lambda: objectives.BetaTC(data_size=0), "data_size"),
+        (lambda: objectives.Info(1.5), "alpha to be from 0 to 1"),
+        (lambda: objectives.Info(0.2, 0.5), r"weight at least 1 - alpha\. Received alpha=0\.2 and weight=0\.5"),
         (lambda: objectives.BetaTC(kl="sample"), "Did you mean 'sampled'"),
         (lambda: objectives.Capacity(kl="sample"), "Did you mean 'sampled'"),
         (lambda: objectives.ELBO({"kind": "cyclic", "beta": 1.0}), "Did you mean 'cyclical'"),
         (lambda: objectives.ELBO({"beta": 1.0}), "kind of schedule for beta"),
         (lambda: objectives.ELBO({"kind": "linear", "beta": 1.0}), r"beta, steps, start.*missing.*'steps'"),
         (lambda: objectives.ELBO({"kind": "linear", "beta": 1.0, "steps": "many"}), "at least 1 step"),
-        (lambda: objectives.DReG(5).check(BoundPrior()), "does not depend on the encoder.*BoundPrior.*IWAE"),
+        (
+            lambda: objectives.DReG(5).check(BoundPrior(), posteriors.DiagonalGaussian()),
+            "does not depend on the encoder.*BoundPrior.*IWAE",
+        ),
     ],
 )
 def test_wrong_options_are_refused(make, message):
@@ -338,7 +384,11 @@ class BoundPrior(priors.StandardNormal):
 @pytest.mark.parametrize(
     ("objective", "change", "message"),
     [
-        (objectives.FreeBits(0.1), {"kl_per_dimension": None}, "per dimension in closed form.*groups=1"),
+        (
+            objectives.FreeBits(0.1),
+            {"kl_per_dimension": None},
+            "per dimension in closed form.*makes Gaussian.*groups=1",
+        ),
         (objectives.FreeBits(0.1, 3), {}, "latent size to be a multiple of groups=3"),
         (objectives.BetaTC(), {}, r"number of training images.*BetaTC\(data_size=...\)"),
         (objectives.BetaTC(data_size=9), {"q": object()}, "posterior diagonal_gaussian"),

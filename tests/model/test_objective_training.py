@@ -88,10 +88,26 @@ def test_bounds_are_ordered_below_the_exact_evidence(rng):
 def test_an_objective_is_an_argument_or_a_name_and_has_no_short_forms():
     assert kvae.VAE(2, objective=kvae.objectives.IWAE(samples=7)).samples == 7
     assert isinstance(kvae.VAE(2, objective="beta_tc").objective, kvae.objectives.BetaTC)
-    assert kvae.VAE(2, objective="beta_tc").beta == 1.0  # the weight of the KL term, which this objective does not have
+    assert kvae.VAE(2, objective="beta_tc").beta == 6.0
+    assert kvae.VAE(2, objective="iwae").beta == 1.0  # it has none
     for short in ({"beta": 2.0}, {"samples": 3}, {"kl": "sampled"}):
         with pytest.raises(UserError, match="Expected either objective="):
             kvae.VAE(2, objective="iwae", **short)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "hint"),
+    [
+        ("beta_tc", {"beta": 4}, "Write objective=kvae.objectives.BetaTC(beta=4)."),
+        ("iwae", {"samples": 3}, "Write objective=kvae.objectives.IWAE(samples=3)."),
+        ("iwae", {"beta": 4}, "Received both."),
+        (kvae.objectives.IWAE(), {"samples": 3}, "Received both."),
+    ],
+)
+def test_the_short_form_of_an_option_beside_an_objective_is_answered_with_the_long_one(name, given, hint):
+    with pytest.raises(UserError) as error:
+        kvae.VAE(2, objective=name, **given)
+    assert str(error.value).endswith(hint)
 
 
 def test_beta_tc_finds_the_number_of_training_images(x):
@@ -102,9 +118,28 @@ def test_beta_tc_finds_the_number_of_training_images(x):
     assert vae.objective.data_size == 20
     logs = vae.fit(x, batch_size=5, verbose=0).history  # without another compilation
     assert (vae.objective.data_size, float(vae.objective._size)) == (23, 23.0)
-    assert vae.objective.get_config()["data_size"] == 23
+    again = kvae.objectives.BetaTC.from_config(vae.objective.get_config())
+    assert again.data_size == 23
+    again.build(9)
+    assert again.data_size == 9  # it was found, not given
     parts = [logs[name][0] for name in ("index_code_mi", "total_correlation", "dimension_wise_kl")]
     assert sum(parts) == pytest.approx(logs["kl"][0], rel=1e-4, abs=1e-5)  # float32 means of differences
+
+
+def test_a_given_number_of_training_images_is_kept(x):
+    vae = compiled(tiny(objective=kvae.objectives.BetaTC(data_size=500)))
+    vae.fit(x, batch_size=5, verbose=0)
+    again = kvae.objectives.BetaTC.from_config(vae.objective.get_config())
+    again.build(9)
+    for objective in (vae.objective, again):
+        assert (objective.data_size, float(objective._size)) == (500, 500.0)
+
+
+def test_a_file_of_before_has_the_number_of_images_that_was_found():
+    again = kvae.objectives.BetaTC.from_config({"beta": 2.0, "samples": 1, "kl": "analytic", "data_size": 23})
+    assert again.data_size == 23
+    again.build(9)
+    assert again.data_size == 9
 
 
 def test_a_run_tells_beta_tc_the_number_of_its_images_also_if_they_are_streamed():

@@ -41,11 +41,12 @@ OPTIONS = {
     },
     "mixture and full covariance": lambda: {"prior": "mixture", "posterior": "full_covariance"},
     "vamp and iaf": lambda: {"prior": priors.VampPrior(5), "posterior": posteriors.IAF(2, 8, 4)},
+    "two layers": lambda: {"prior": priors.Hierarchical(1, 8), "posterior": posteriors.BottomUp(1, 8)},
 }
 # One by one they are the longer check; a model of all four is looked at in every run of the tests.
 EACH = [pytest.param(name, marks=[] if name == "all" else pytest.mark.slow) for name in OPTIONS]
 EXACT = {"likelihood", "posterior", "objective"}  # whose prior is the standard normal
-OF_PRIORS = {"mixture and full covariance": "mixture", "vamp and iaf": "vamp"}
+OF_PRIORS = {"mixture and full covariance": "mixture", "vamp and iaf": "vamp", "two layers": "hierarchical"}
 
 
 @pytest.fixture(scope="module")

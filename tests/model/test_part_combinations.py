@@ -3,10 +3,13 @@
 import keras
 import numpy as np
 import pytest
+from own_parts import GumbelPosterior
 
 import kvae
 from kvae import evaluation
 from kvae.internal.errors import UserError
+from kvae.noise.keyed import Keyed
+from kvae.noise.streams import Stream
 
 SHAPE = (6, 5, 1)
 
@@ -23,9 +26,27 @@ def model(**options):
     return vae
 
 
-def test_an_objective_that_cannot_train_a_prior_is_refused_when_the_model_is_made():
-    with pytest.raises(UserError, match="Received VampPrior"):
-        kvae.VAE(2, prior="vamp", objective="dreg")
+@pytest.mark.parametrize(
+    ("parts", "objective", "message"),
+    [
+        ({"prior": "vamp"}, "dreg", "Received VampPrior"),
+        ({"prior": "flow"}, "info", "prior standard_normal for the objective Info.*Received Flow"),
+        ({"posterior": "iaf"}, "beta_tc", "posterior diagonal_gaussian for the objective BetaTC.*Received IAF"),
+        ({"posterior": "full_covariance"}, "free_bits", "Received FullCovariance with StandardNormal.*groups=1"),
+        ({"prior": "mixture"}, kvae.objectives.FreeBits(groups=2), "Received DiagonalGaussian with Mixture"),
+    ],
+)
+def test_an_objective_that_cannot_train_the_parts_is_refused_when_the_model_is_made(parts, objective, message):
+    with pytest.raises(UserError, match=message):
+        kvae.VAE(2, objective=objective, **parts)
+
+
+def test_one_group_of_free_bits_and_beta_tc_with_a_learned_prior_are_taken(x):
+    for options in ({"posterior": "iaf", "objective": kvae.objectives.FreeBits(groups=1)}, {"prior": "mixture"}):
+        vae = model(**{"objective": "beta_tc", **options})
+        vae.objective.build(len(x))
+        draws = vae.draw(x, Keyed(0, Stream.EVALUATION, np.arange(len(x), dtype=np.int32)))
+        assert np.isfinite(vae.objective.loss(draws, 0)).all()
 
 
 @pytest.mark.parametrize(
@@ -41,7 +62,7 @@ def test_a_refused_objective_leaves_that_of_before(parts, objective, x):
 
 
 def test_a_model_whose_objective_cannot_train_it_is_refused_again_and_again(x):
-    vae = kvae.VAE(2, hidden_units=(4,), posterior="full_covariance", objective="beta_tc")
+    vae = kvae.VAE(2, hidden_units=(4,), posterior=GumbelPosterior(), objective="beta_tc")
     vae.compile()
     for _ in range(2):
         with pytest.raises(UserError, match="diagonal_gaussian"):
@@ -80,9 +101,6 @@ def test_a_scale_that_only_a_diagonal_gaussian_has_is_refused_with_another_poste
 
 
 def test_an_autoregressive_flow_knows_the_density_of_its_draws_also_with_its_least_gates(x):
-    from kvae.noise.keyed import Keyed
-    from kvae.noise.streams import Stream
-
     vae = kvae.VAE(8, hidden_units=(4,), posterior="iaf", seed=0)
     vae.build((None, *SHAPE))
     for weights in vae.posterior.weights_of_steps:

@@ -21,9 +21,15 @@ PRIORS = {
     "mixture": lambda: priors.Mixture(3),
     "vamp": lambda: priors.VampPrior(3),
     "flow": lambda: priors.Flow(3, 8),
+    "hierarchical": lambda: priors.Hierarchical(1, 8),
 }
-POSTERIORS = {"full_covariance": posteriors.FullCovariance, "iaf": lambda: posteriors.IAF(2, 8, 3)}
-OF_VAMP = ("full_covariance", "iaf")  # the posteriors with which the prior vamp is looked at beside the Gaussian
+POSTERIORS = {
+    "full_covariance": posteriors.FullCovariance,
+    "iaf": lambda: posteriors.IAF(2, 8, 3),
+    "bottom_up": lambda: posteriors.BottomUp(1, 8),
+}
+TWO_LAYERS = ("hierarchical", "bottom_up")  # which need at least two dimensions
+OF_VAMP = ("full_covariance", "iaf", "bottom_up")  # with which the prior vamp is looked at beside the Gaussian
 MODELS = {
     **{name: lambda make=make: {"prior": make()} for name, make in PRIORS.items()},
     **{
@@ -32,6 +38,7 @@ MODELS = {
     },
 }
 SEEDS = 20_000
+OF_LATENT_SIZES = [(name, size) for name in MODELS for size in (1, 2) if size > 1 or not name.endswith(TWO_LAYERS)]
 LEVEL = 1e-3  # of the chi-square tests, whose seeds are fixed
 
 
@@ -70,8 +77,7 @@ class Grid:
         return stats.chisquare(observed, expected).pvalue
 
 
-@pytest.mark.parametrize("latent_dim", [1, 2])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "latent_dim"), OF_LATENT_SIZES)
 def test_a_prior_integrates_to_one_and_is_what_it_draws(name, latent_dim):
     prior = made(name, latent_dim).prior
     grid = Grid(prior.log_prob, *prior.region(), 480)
@@ -80,8 +86,9 @@ def test_a_prior_integrates_to_one_and_is_what_it_draws(name, latent_dim):
     assert grid.chi_square(z, 24) > LEVEL
 
 
-@pytest.mark.parametrize("latent_dim", [1, 2])
-@pytest.mark.parametrize("name", POSTERIORS)
+@pytest.mark.parametrize(
+    ("name", "latent_dim"), [(name, size) for name in POSTERIORS for size in (1, 2) if size > 1 or name != "bottom_up"]
+)
 def test_a_posterior_integrates_to_one_and_is_what_it_draws(name, latent_dim):
     vae = made(name, latent_dim, options={"posterior": POSTERIORS[name]()})
     q = vae.encode(np.full((1, *SHAPE), 0.7, np.float32))
@@ -166,6 +173,9 @@ LIMITS = {
     "a mixture of one component": of_one_component,
     "a flow without couplings": lambda: moved({"prior": priors.Flow(0), "kl": "sampled"}),
     "a flow before its training": lambda: moved({"prior": "flow", "kl": "sampled"}),
+    "two layers before their training": lambda: moved(
+        {"prior": "hierarchical", "posterior": "bottom_up", "kl": "sampled"}
+    ),
     "an autoregressive flow without steps": lambda: moved({"posterior": posteriors.IAF(0), "kl": "sampled"}),
     "a covariance without correlations": without_correlations,
 }
@@ -249,6 +259,33 @@ def test_the_probabilities_of_all_images_of_nine_pixels_sum_to_one(name):
     some = [0, 100, 511]
     found = quadrature.log_evidence(vae, x[some].reshape(-1, 3, 3, 1).astype(np.float32))
     np.testing.assert_allclose(found.log_value, np.log(probabilities[some]), rtol=0, atol=3e-3)
+
+
+def test_the_upper_layer_is_standard_normal_and_decides_the_lower_one():
+    prior = made("hierarchical", 3, options={"prior": priors.Hierarchical(1, 8)}).prior
+    z = np.asarray(prior.sample(portable.Portable(tf.constant(portable.seeds(SEEDS, 1)), TENSORFLOW)))
+    assert stats.kstest(z[:, 2], "norm").pvalue > LEVEL
+    kernel, bias, output, output_bias = (np.asarray(weight, np.float64) for weight in prior.weights)
+    found = np.tanh(z[:, 2:] @ kernel[2:] + bias) @ output + output_bias
+    scale, mean = np.exp(2 * np.tanh(found[:, :2] / 2)), found[:, 3:5]
+    for lower in ((z[:, :2] - mean) / scale).T:
+        assert stats.kstest(lower, "norm").pvalue > LEVEL
+    expected = stats.norm.logpdf(z[:, :2], mean, scale).sum(axis=1) + stats.norm.logpdf(z[:, 2])
+    np.testing.assert_allclose(prior.log_prob(z), expected, rtol=1e-4, atol=1e-4)  # float32
+
+
+def test_bottom_up_draws_the_lower_layer_first():
+    """q(z_1) does not depend on the coupling, and z_2 has another mean and variance for each z_1."""
+    vae = made("bottom_up", 3, options={"posterior": posteriors.BottomUp(1, 8)})
+    q = vae.encode(np.full((1, *SHAPE), 0.7, np.float32))
+    z, log_q = q.sample_and_log_prob(Keyed(0, Stream.EVALUATION, tf.zeros([1], tf.int32)), 500)
+    z, mean, deviation = np.asarray(z)[:, 0], q.start_mean[0].numpy(), np.exp(q.start_log_var[0].numpy() / 2)
+    kernel, bias, output, output_bias = (np.asarray(weight, np.float64) for weight in vae.posterior.weights)
+    found = np.tanh(z[:, :2] @ kernel[:2] + bias) @ output + output_bias
+    scale, shift = np.exp(2 * np.tanh(found[:, 2] / 2)), found[:, 5]
+    expected = stats.norm.logpdf(z[:, :2], mean[:2], deviation[:2]).sum(axis=1)
+    expected += stats.norm.logpdf(z[:, 2], scale * mean[2] + shift, scale * deviation[2])
+    np.testing.assert_allclose(log_q[:, 0], expected, rtol=1e-4, atol=1e-4)  # float32
 
 
 def test_no_component_of_a_weight_of_zero_is_in_the_region():

@@ -19,6 +19,7 @@ MODELS = {
     "mixture and full covariance": lambda: {"prior": priors.Mixture(3), "posterior": "full_covariance"},
     "vamp and iaf": lambda: {"prior": priors.VampPrior(4), "posterior": posteriors.IAF(2, 6, 3)},
     "flow": lambda: {"prior": priors.Flow(2, 6)},
+    "two layers": lambda: {"prior": priors.Hierarchical(1, 6), "posterior": posteriors.BottomUp(1, 7)},
 }
 
 
@@ -85,6 +86,21 @@ def test_a_vamp_prior_is_the_mixture_of_the_posteriors_of_its_pseudo_inputs(rng)
     assert 0 < vae.prior.pseudo_inputs.numpy().min() < vae.prior.pseudo_inputs.numpy().max() < 1
 
 
+def test_a_vamp_prior_of_another_model_is_refused_unless_its_encoder_is_the_same(images):
+    first = tiny_built(prior=priors.VampPrior(4))
+    other = tiny(prior=first.prior)
+    for _ in range(2):
+        with pytest.raises(UserError, match="VampPrior of this model"):
+            other.build((None, *SHAPE))
+        assert not other.built
+    before = first.elbo(images, seed=1)
+    parts = {"encoder": first.encoder, "decoder": first.decoder, "posterior": first.posterior, "prior": first.prior}
+    same = kvae.VAE(**parts, seed=0)
+    same.build((None, *SHAPE))
+    assert np.array_equal(same.log_prior(np.ones((3, 2))), first.log_prior(np.ones((3, 2))))
+    assert np.array_equal(first.elbo(images, seed=1), before)
+
+
 def test_its_gradient_reaches_the_encoder(images):
     vae = tiny_built(prior=priors.VampPrior(4))
     with tf.GradientTape() as tape:
@@ -100,6 +116,9 @@ def test_its_gradient_reaches_the_encoder(images):
         (lambda: priors.VampPrior(1.5), "Expected components to be a whole number of at least 1"),
         (lambda: priors.Flow(-1), "Expected layers to be a whole number of at least 0"),
         (lambda: posteriors.IAF(context=0), "Expected context to be a whole number of at least 1"),
+        (lambda: priors.Hierarchical(0), "Expected upper_dim to be a whole number of at least 1"),
+        (lambda: tiny_built(latent_dim=1, prior="hierarchical"), "latent size of at least 2 for the prior hier.* Rec"),
+        (lambda: tiny_built(posterior=posteriors.BottomUp(2)), "at least 3 for the posterior bottom_up.*smaller upper"),
         (lambda: tiny_built(prior="vamp", condition_shape=()), r"without a condition for the prior vamp"),
         (lambda: tiny_built(prior="mixtur"), "Did you mean 'mixture'"),
         (lambda: tiny_built(prior="flow").prior.quantiles(3), "prior with independent dimensions.*Received Flow"),

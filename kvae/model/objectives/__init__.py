@@ -4,6 +4,9 @@ Everything is in nats per image: summed over pixels and latent dimensions, avera
 image. `elbo` always has beta = 1; `loss` is what training minimises.
 """
 
+import inspect
+from typing import Any
+
 from kvae.internal.errors import unknown
 from kvae.model.objectives.base import KL_KINDS, Draws, Objective
 from kvae.model.objectives.beta_tc import BetaTC
@@ -11,6 +14,7 @@ from kvae.model.objectives.capacity import Capacity
 from kvae.model.objectives.elbo import ELBO
 from kvae.model.objectives.free_bits import FreeBits
 from kvae.model.objectives.importance_weighted import CIWAE, IWAE, MIWAE, PIWAE, DReG, importance_weighted_bound
+from kvae.model.objectives.info import Info
 from kvae.model.objectives.schedules import (
     SCHEDULES,
     Beta,
@@ -37,6 +41,7 @@ __all__ = [
     "DReG",
     "Draws",
     "FreeBits",
+    "Info",
     "LinearWarmup",
     "Objective",
     "check_beta",
@@ -44,6 +49,7 @@ __all__ = [
     "importance_weighted_bound",
     "is_number",
     "is_variable",
+    "with_options",
 ]
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -56,6 +62,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "free_bits": FreeBits,
     "capacity": Capacity,
     "beta_tc": BetaTC,
+    "info": Info,
 }
 
 
@@ -66,3 +73,12 @@ def get(objective: "str | Objective") -> Objective:
     if isinstance(objective, str) and objective in OBJECTIVES:
         return OBJECTIVES[objective]()
     raise unknown("objective", objective, OBJECTIVES)
+
+
+def with_options(objective: Any, options: dict[str, Any]) -> str:
+    """How an objective with these options is written, as the end of a message; empty if it does not have them all."""
+    cls = OBJECTIVES.get(objective) if isinstance(objective, str) else None
+    if cls is None or not options.keys() <= inspect.signature(cls.__init__).parameters.keys():
+        return ""
+    arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    return f" Write objective=kvae.objectives.{cls.__name__}({arguments})."

@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 from kvae.internal.tensorflow import tf
 from kvae.model.keywords import check_keywords
-from kvae.model.priors import Prior
+from kvae.model.posteriors import POSTERIORS, DiagonalGaussian, Posterior
+from kvae.model.priors import Prior, StandardNormal
 
 KL_KINDS = ("analytic", "sampled")
 
@@ -77,8 +78,8 @@ class Objective:
         """Further metrics by name, each `[B]`."""
         return {}
 
-    def check(self, prior: Prior) -> None:
-        """A model that gets the objective calls it. Raises `UserError` if it cannot train a model with this prior."""
+    def check(self, prior: Prior, posterior: Posterior) -> None:
+        """A model that gets the objective calls it. Raises `UserError` if it cannot train a model of these parts."""
 
     def build(self, data_size: int | None) -> None:
         """`fit` calls it before the training, with the number of training images, or None if it is not known."""
@@ -93,3 +94,12 @@ class Objective:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Objective":
         return cls(**config)
+
+
+def lacks_kl_per_dimension(prior: Prior, posterior: Posterior) -> bool:
+    """Whether a posterior of kvae has no KL term per dimension in closed form with a prior.
+
+    Of a posterior of your own it is not known before its first draws.
+    """
+    closed = isinstance(prior, StandardNormal) and isinstance(posterior, DiagonalGaussian)
+    return type(posterior) in POSTERIORS.values() and not closed

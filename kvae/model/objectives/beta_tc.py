@@ -9,7 +9,8 @@ from kvae.model import densities
 from kvae.model.objectives import schedules
 from kvae.model.objectives.base import KL_KINDS, Draws, Objective
 from kvae.model.objectives.schedules import Weight, check_weight
-from kvae.model.posteriors import Gaussian
+from kvae.model.posteriors import POSTERIORS, DiagonalGaussian, Gaussian, Posterior
+from kvae.model.priors import Prior
 
 
 class Decomposition(NamedTuple):
@@ -24,10 +25,11 @@ class Decomposition(NamedTuple):
 class BetaTC(Objective):
     """The loss reconstruction + kl + (beta - 1) * total correlation: that of the ELBO with a weight of one part.
 
-    Chen, Li, Grosse and Duvenaud, "Isolating Sources of Disentanglement in Variational Autoencoders" (2018), equation 4
-    with alpha = gamma = 1. The KL term is the sum of the mutual information of images and z, the total correlation of
-    the dimensions of z, and the KL terms of the dimensions. The aggregate q(z) = 1/N sum_n q(z|x_n) is estimated from
-    the B images of a batch by minibatch-stratified sampling. For the z of an image n, with M = B - 1 other images:
+    Chen, Li, Grosse and Duvenaud, "Isolating Sources of Disentanglement in Variational Autoencoders" (2018), whose
+    objective it is with alpha = gamma = 1. The KL term is the sum of the mutual information of images and z, the total
+    correlation of the dimensions of z, and the KL terms of the dimensions. The aggregate q(z) = 1/N sum_n q(z|x_n) is
+    estimated from the B images of a batch by minibatch-stratified sampling, appendix C.2 of the paper. For the z of an
+    image n, with M = B - 1 other images:
 
         q(z) = 1/N q(z|x_n) + 1/M sum_{m < M} q(z|x_m) + (N - M) / (N M) q(z|x_M)
 
@@ -40,12 +42,15 @@ class BetaTC(Objective):
             default.
         samples: number of draws of z per image, K. 1 by default.
         kl: `"analytic"`, the default, or `"sampled"` for log q(z|x) - log p(z) at the draws.
-        data_size: number of training images, N. `fit` sets it for images in memory, and `kvae train` for all; for other
-            datasets it is needed.
+        data_size: number of training images, N. By default `fit` finds it for images in memory, and `kvae train` for
+            all; for other datasets it is needed.
+
+    Attributes:
+        data_size: the given number, or else the one that was found; None if it is not known.
 
     Raises:
-        UserError: if an argument is not one of these; in training, if the posterior is no diagonal Gaussian, if the
-            number of training images is not known, or if several devices share a batch.
+        UserError: if an argument is not one of these; when a model gets it, if the posterior is no diagonal Gaussian;
+            in training, if the number of training images is not known, or if several devices share a batch.
     """
 
     def __init__(
@@ -56,12 +61,17 @@ class BetaTC(Objective):
         if kl not in KL_KINDS:
             raise unknown("kl", kl, KL_KINDS)
         self.kl = kl
-        self.data_size = None if data_size is None else check_whole("data_size", data_size)
+        self._given_size = None if data_size is None else check_whole("data_size", data_size)
+        self.data_size = self._given_size
         # In a variable it can change between two calls of `fit` without another compilation. 0 if it is not known.
         self._size = keras.Variable(float(self.data_size or 0), dtype="float32", trainable=False, name="data_size")
 
+    def check(self, prior: Prior, posterior: Posterior) -> None:
+        if type(posterior) in POSTERIORS.values() and not isinstance(posterior, DiagonalGaussian):
+            raise _needs_gaussian(type(posterior).__name__)
+
     def build(self, data_size: int | None) -> None:
-        if data_size is not None:
+        if data_size is not None and self._given_size is None:
             self.data_size = data_size
             self._size.assign(float(data_size))
 
@@ -85,10 +95,7 @@ class BetaTC(Objective):
     def decompose(self, draws: Draws) -> Decomposition:
         """The three parts of the KL term. Raises `UserError` if q is no diagonal Gaussian."""
         if not isinstance(draws.q, Gaussian):
-            raise UserError(
-                "Expected the posterior diagonal_gaussian for the objective BetaTC, which needs the density of each "
-                f"latent dimension. Received a posterior that makes {type(draws.q).__name__}."
-            )
+            raise _needs_gaussian(f"a posterior that makes {type(draws.q).__name__}")
         # log q(z_d of image i | x_j), [K, i, j, D]
         each = densities.gaussian_log_density(draws.z[:, :, None], draws.q.mean, draws.q.log_var)
         log_weights = self._log_weights(tf.shape(each)[1], each.dtype)
@@ -117,8 +124,21 @@ class BetaTC(Objective):
 
     def get_config(self) -> dict[str, Any]:
         beta = schedules.serialized(self.beta)
-        return {"beta": beta, "samples": self.samples, "kl": self.kl, "data_size": self.data_size}
+        sizes = {"data_size": self._given_size, "found_size": None if self._given_size else self.data_size}
+        return {"beta": beta, "samples": self.samples, "kl": self.kl, **sizes}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "BetaTC":
-        return cls(**schedules.deserialized(config, "beta"))
+        config = dict(config)
+        # Files of before have the number that was found last as data_size.
+        found = config.pop("found_size") if "found_size" in config else config.pop("data_size", None)
+        objective = cls(**schedules.deserialized(config, "beta"))
+        objective.build(found)
+        return objective
+
+
+def _needs_gaussian(received: str) -> UserError:
+    return UserError(
+        "Expected the posterior diagonal_gaussian for the objective BetaTC, which needs the density of each latent "
+        f"dimension. Received {received}."
+    )

@@ -16,7 +16,9 @@ class Capacity(Objective):
 
     Burgess et al., "Understanding disentangling in beta-VAE" (2018), equation 8. There the capacity grows linearly
     during training. With gamma = 1 the capacity is the target rate of Alemi et al., "Fixing a Broken ELBO" (2018). With
-    gamma = 1 and capacity = 0 the loss is -ELBO.
+    gamma = 1 and capacity = 0 the loss is -ELBO. Where the KL term is computed from K draws, the distance is that of
+    this estimate. Near the capacity its mean, E|estimate - capacity|, is above |kl - capacity|; more draws bring it
+    closer.
 
     Args:
         gamma: weight of the distance between KL term and capacity, at least 0. 1000 by default, as in the paper.

@@ -4,8 +4,10 @@ from typing import Any
 
 from kvae.internal.errors import UserError, check_whole
 from kvae.internal.tensorflow import keras, tf
-from kvae.model.objectives.base import Draws, Objective
+from kvae.model.objectives.base import Draws, Objective, lacks_kl_per_dimension
 from kvae.model.objectives.schedules import check_number
+from kvae.model.posteriors import Posterior
+from kvae.model.priors import Prior
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -17,6 +19,8 @@ class FreeBits(Objective):
     Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow" (2016), appendix C.8. A group
     with a lower KL term has no gradient from it, so it is not pushed to the prior. With 0 nats the loss is -ELBO.
     The loss depends on the whole batch, also under `tf.distribute`, so that of an evaluation depends on the batch size.
+    Where the KL term is computed from draws, KL_g is the mean of noisy estimates, so that its maximum with `nats` is on
+    average a little too large; larger batches and more draws bring it closer.
 
     Args:
         nats: lowest KL term of a group, at least 0. 0.25 by default.
@@ -25,14 +29,18 @@ class FreeBits(Objective):
         samples: number of draws of z per image, K. 1 by default.
 
     Raises:
-        UserError: if an argument is not one of these; in training, if the latent size is not a multiple of `groups`, or
-            if q and p have no KL term per dimension in closed form.
+        UserError: if an argument is not one of these; when a model gets it, if q and p have no KL term per dimension in
+            closed form; in training, if the latent size is not a multiple of `groups`.
     """
 
     def __init__(self, nats: float = 0.25, groups: int | None = None, samples: int = 1) -> None:
         self.nats = check_number("nats", nats)
         self.groups = None if groups is None else check_whole("groups", groups)
         self.samples = check_whole("samples", samples)
+
+    def check(self, prior: Prior, posterior: Posterior) -> None:
+        if self.groups != 1 and lacks_kl_per_dimension(prior, posterior):
+            raise self._needs_closed_form(f"{type(posterior).__name__} with {type(prior).__name__}")
 
     def loss(self, draws: Draws, step: int | tf.Tensor | tf.Variable) -> tf.Tensor:
         kl = self._of_groups(draws)
@@ -47,10 +55,7 @@ class FreeBits(Objective):
             return draws.kl[:, None]
         kl = draws.kl_per_dimension
         if kl is None:
-            raise UserError(
-                "Expected a posterior and a prior with a KL term per dimension in closed form for the objective "
-                "FreeBits, such as diagonal_gaussian and standard_normal. For others, use one group: groups=1."
-            )
+            raise self._needs_closed_form(f"a posterior that makes {type(draws.q).__name__}")
         if self.groups is None:
             return kl
         if kl.shape[-1] % self.groups:
@@ -59,6 +64,12 @@ class FreeBits(Objective):
                 f"Received a model of {kl.shape[-1]} latent dimensions."
             )
         return tf.reduce_sum(tf.reshape(kl, [-1, self.groups, kl.shape[-1] // self.groups]), axis=-1)
+
+    def _needs_closed_form(self, received: str) -> UserError:
+        return UserError(
+            "Expected a posterior and a prior with a KL term per dimension in closed form for the objective FreeBits, "
+            f"such as diagonal_gaussian and standard_normal. Received {received}. For these, use one group: groups=1."
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {"nats": self.nats, "groups": self.groups, "samples": self.samples}

@@ -6,6 +6,7 @@ from kvae.internal.errors import UserError, check_whole
 from kvae.internal.tensorflow import keras, tf
 from kvae.model.objectives.base import Draws, Objective
 from kvae.model.objectives.schedules import check_number
+from kvae.model.posteriors import Posterior
 from kvae.model.priors import Prior
 
 
@@ -68,7 +69,7 @@ class DReG(IWAE):
             then log w also depends on phi by the prior, for which this gradient is not correct.
     """
 
-    def check(self, prior: Prior) -> None:
+    def check(self, prior: Prior, posterior: Posterior) -> None:
         if type(prior).bind is not Prior.bind:
             raise UserError(
                 f"Expected a prior that does not depend on the encoder for the objective DReG. Received "

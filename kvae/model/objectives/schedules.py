@@ -28,7 +28,7 @@ Weight: TypeAlias = float | Schedule | dict[str, Any]  # a number, a schedule, o
 class LinearWarmup:
     """A schedule: beta grows linearly from `start` to `beta` over the first `steps` training steps, then is constant.
 
-    Sonderby et al., "Ladder Variational Autoencoders" (2016), section 2.3. Its value depends only on the step, so a
+    Sonderby et al., "Ladder Variational Autoencoders" (2016), on warm-up. Its value depends only on the step, so a
     resumed training continues with the correct value. Evaluation uses the final value.
 
     Args:

@@ -5,6 +5,7 @@
 
 from kvae.model import parts
 from kvae.model.posteriors.base import MEAN_DRAWS, Distribution, NamedTensors, Posterior, as_sizes
+from kvae.model.posteriors.bottom_up import BottomUp, TwoLayers
 from kvae.model.posteriors.full_covariance import CorrelatedGaussian, FullCovariance
 from kvae.model.posteriors.gaussian import DiagonalGaussian, Gaussian
 from kvae.model.posteriors.iaf import IAF, InverseAutoregressive
@@ -13,6 +14,7 @@ __all__ = [
     "IAF",
     "MEAN_DRAWS",
     "POSTERIORS",
+    "BottomUp",
     "CorrelatedGaussian",
     "DiagonalGaussian",
     "Distribution",
@@ -21,6 +23,7 @@ __all__ = [
     "InverseAutoregressive",
     "NamedTensors",
     "Posterior",
+    "TwoLayers",
     "as_sizes",
     "get",
     "name_of",
@@ -30,6 +33,7 @@ POSTERIORS: dict[str, type[Posterior]] = {
     "diagonal_gaussian": DiagonalGaussian,
     "full_covariance": FullCovariance,
     "iaf": IAF,
+    "bottom_up": BottomUp,
 }
 
 

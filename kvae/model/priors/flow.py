@@ -1,4 +1,4 @@
-"""The prior by a flow of affine couplings."""
+"""The prior by a flow of affine couplings, and what every prior of couplings does."""
 
 from typing import Any, NamedTuple
 
@@ -23,6 +23,12 @@ class Coupling(NamedTuple):
     output_bias: tf.Tensor  # [2 D]
     kept: np.ndarray  # [D], 1 for a coordinate that it keeps, else 0
 
+    @classmethod
+    def of(cls, weights: tuple, kept: np.ndarray) -> "Coupling":
+        """The coupling with weights that `coupling_weights` made."""
+        kernel, bias, output, output_bias = (weight.value for weight in weights)
+        return cls(kernel, bias, output, output_bias, kept)
+
     def scale_and_shift(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """log scale s and shift t, each `[..., D]`, which are 0 for kept coordinates and depend on these alone."""
         hidden = tf.tanh(tf.tensordot(z * self.kept, self.kernel, axes=1) + self.bias)
@@ -41,8 +47,50 @@ class Coupling(NamedTuple):
         return (after - shift) * tf.exp(-log_scale), tf.reduce_sum(log_scale, axis=-1)
 
 
+def coupling_weights(part: parts.Part, number: int, latent_dim: int, units: int, seed: int | None) -> tuple:
+    """Makes the weights of a coupling, those of `Coupling` in its order, with which it changes nothing before training.
+
+    Args:
+        part: prior or posterior that gets the weights.
+        number: number of the coupling, a part of the names of its weights.
+        latent_dim: latent size, D.
+        units: width of the hidden layer, H.
+        seed: seed of the initial kernel, or None.
+    """
+    memory.claim((latent_dim + 1) * units + 2 * latent_dim * (units + 1), units, decodes=True)
+    start = keras.initializers.GlorotUniform(seed=seed)
+    return (
+        part.add_weight(name=f"kernel_{number}", shape=(latent_dim, units), initializer=start),
+        part.add_weight(name=f"bias_{number}", shape=(units,), initializer="zeros"),
+        part.add_weight(name=f"output_{number}", shape=(units, 2 * latent_dim), initializer="zeros"),
+        part.add_weight(name=f"output_bias_{number}", shape=(2 * latent_dim,), initializer="zeros"),
+    )
+
+
+class CouplingPrior(Prior):
+    """Base class of the priors whose z are standard normal numbers that pass through couplings."""
+
+    @property
+    def couplings(self) -> list[Coupling]:
+        """The couplings, from standard normal numbers to z."""
+        raise NotImplementedError(f"{type(self).__name__} needs a property couplings.")
+
+    def log_prob(self, z: tf.Tensor, condition: tf.Tensor | None = None) -> tf.Tensor:
+        log_determinants = tf.zeros_like(z[..., 0])
+        for coupling in reversed(self.couplings):
+            z, log_determinant = coupling.inverse(z)
+            log_determinants += log_determinant
+        return tf.reduce_sum(densities.standard_normal_log_density(z), axis=-1) - log_determinants
+
+    def sample(self, noise: Noise, condition: tf.Tensor | None = None) -> tf.Tensor:
+        z = normal_numbers(noise, self.latent_dim)
+        for coupling in self.couplings:
+            z, _ = coupling.forward(z)
+        return z
+
+
 @keras.saving.register_keras_serializable("kvae")
-class Flow(Prior):
+class Flow(CouplingPrior):
     """A flow of affine couplings, which makes z of standard normal numbers e = z_0.
 
         z_l = z_(l-1) exp(s_l) + t_l,   log p(z_L) = log N(z_0; 0, I) - sum_l sum_i s_li
@@ -67,41 +115,15 @@ class Flow(Prior):
 
     def build(self, latent_dim: int, seed: int | None = None) -> None:
         super().build(latent_dim)
-        units, seeds = self.layer_units, parts.seeds(seed, 2)
-        self._weights_of_couplings = []
-        for number in range(self.layers):
-            memory.claim((latent_dim + 1) * units + 2 * latent_dim * (units + 1), units, decodes=True)
-            start = keras.initializers.GlorotUniform(seed=next(seeds))
-            self._weights_of_couplings.append(
-                (
-                    self.add_weight(name=f"kernel_{number}", shape=(latent_dim, units), initializer=start),
-                    self.add_weight(name=f"bias_{number}", shape=(units,), initializer="zeros"),
-                    self.add_weight(name=f"output_{number}", shape=(units, 2 * latent_dim), initializer="zeros"),
-                    self.add_weight(name=f"output_bias_{number}", shape=(2 * latent_dim,), initializer="zeros"),
-                )
-            )
+        seeds = parts.seeds(seed, 2)
+        self._weights_of_couplings = [
+            coupling_weights(self, number, latent_dim, self.layer_units, next(seeds)) for number in range(self.layers)
+        ]
 
     @property
     def couplings(self) -> list[Coupling]:
-        """The couplings, from standard normal numbers to z."""
         kept = [((np.arange(self.latent_dim) + number) % 2).astype(np.float32) for number in range(2)]
-        return [
-            Coupling(kernel.value, bias.value, output.value, output_bias.value, kept[number % 2])
-            for number, (kernel, bias, output, output_bias) in enumerate(self._weights_of_couplings)
-        ]
-
-    def log_prob(self, z: tf.Tensor, condition: tf.Tensor | None = None) -> tf.Tensor:
-        log_determinants = tf.zeros_like(z[..., 0])
-        for coupling in reversed(self.couplings):
-            z, log_determinant = coupling.inverse(z)
-            log_determinants += log_determinant
-        return tf.reduce_sum(densities.standard_normal_log_density(z), axis=-1) - log_determinants
-
-    def sample(self, noise: Noise, condition: tf.Tensor | None = None) -> tf.Tensor:
-        z = normal_numbers(noise, self.latent_dim)
-        for coupling in self.couplings:
-            z, _ = coupling.forward(z)
-        return z
+        return [Coupling.of(weights, kept[number % 2]) for number, weights in enumerate(self._weights_of_couplings)]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "layers": self.layers, "layer_units": self.layer_units}

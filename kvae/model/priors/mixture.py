@@ -23,8 +23,8 @@ class Mixture(Prior):
 
     Dilokthanakul et al., "Deep Unsupervised Clustering with Gaussian Mixture Variational Autoencoders" (2016), have it
     as p(z) with a condition; as a prior that is learned directly, it is the "MoG" of Tomczak and Welling, "VAE with a
-    VampPrior" (2018), section 4. At the start the weights are equal, the variances are 1, and the means are about one
-    standard deviation away from the origin. The KL term has no closed form and is computed from the draws.
+    VampPrior" (2018). At the start the weights are equal, the variances are 1, and the means are about one standard
+    deviation away from the origin. The KL term has no closed form and is computed from the draws.
 
     Args:
         components: number of Gaussians, K. 10 by default.

@@ -59,6 +59,13 @@ class VampPrior(Prior):
         self.logits = self.add_weight(name="pseudo_inputs", shape=shape, initializer=start)
 
     def bind(self, encode: Any) -> None:
+        """Keeps the function. Raises `UserError` if it is that of another model, whose encoder is not the same one."""
+        before = self.__dict__.get("_encode", encode)
+        if _networks(before) != _networks(encode):
+            raise UserError(
+                "Expected a VampPrior of this model, because it is made of the posteriors of one encoder. Received "
+                "that of another model. Make a VampPrior for each model."
+            )
         self.__dict__["_encode"] = encode
 
     @property
@@ -94,6 +101,12 @@ class VampPrior(Prior):
     def _posteriors(self) -> Any:
         """q(z|u) of all pseudo-inputs, a distribution of K images."""
         return self._encode(self.pseudo_inputs)
+
+
+def _networks(encode: Any) -> Any:
+    """What decides the result of `encode`: two models that share their encoder and posterior can share the prior."""
+    model = getattr(encode, "__self__", None)
+    return encode if model is None else (id(model.encoder), id(model.posterior))
 
 
 class FrozenVampPrior(Prior):
