@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae.export import quantization
+from kvae.export import endpoints, quantization
 from kvae.export.web_network import Arrays, encoder, layers_of, network, unknown_layers
 from kvae.internal.errors import UserError
 from kvae.model import likelihoods, sampling
@@ -46,6 +46,7 @@ class About(NamedTuple):
     means: np.ndarray | None = None  # [N, D], posterior means of test images
     labels: np.ndarray | None = None  # [N], their classes; -1 for an image without a label
     label_names: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None  # of a conditional model, those of its condition, if they are known
     kl_per_dimension: list[float] | None = None  # [D] nats, by which the dimensions are ordered
     digits: bool = False  # whether the data were centred and scaled as MNIST
 
@@ -60,8 +61,8 @@ def unknown(vae: VAE) -> list[str]:
     shape: tuple[int, ...] = vae.image_shape or ()
     if not (len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))):
         found.append(f"images of shape {shape}")
-    if vae.condition_shape is not None:
-        found.append("a condition")
+    if vae.condition_shape is not None and len(vae.condition_shape) != 1:
+        found.append(f"a condition of shape {vae.condition_shape}, which is not a class")
     return found
 
 
@@ -83,7 +84,7 @@ def write(vae: VAE, folder: Path, variants: Iterable[str], conditions: Any = Non
         vae: a built model.
         folder: the folder of the bundle.
         variants: names in `kvae.runtime.web.VARIANTS`: the type of the weights.
-        conditions: not used; the page knows no conditional models.
+        conditions: for a conditional model, examples of the condition `[M, C]`; by default every class once.
         about: what the page says of the model.
 
     Raises:
@@ -93,7 +94,7 @@ def write(vae: VAE, folder: Path, variants: Iterable[str], conditions: Any = Non
     for variant in variants:
         path = folder / VARIANTS[variant]
         path.parent.mkdir(exist_ok=True)
-        path.write_text(page(vae, variant, about or About()), encoding="utf-8")
+        path.write_text(page(vae, variant, about or About(), conditions), encoding="utf-8")
 
 
 def describe(variant: str, decoder: WebDecoder) -> dict[str, Any]:
@@ -106,10 +107,13 @@ def describe(variant: str, decoder: WebDecoder) -> dict[str, Any]:
     }
 
 
-def page(vae: VAE, variant: str, about: About) -> str:
+def page(vae: VAE, variant: str, about: About, conditions: Any = None) -> str:
     """The page as HTML. Arguments as in `write`."""
-    arrays = Arrays()
-    z = sampling.draw_z(vae, quantization.examples(vae.image_shape), 1).numpy()
+    arrays, int8, count = Arrays(), variant == "web_int8", quantization.examples(vae.image_shape)
+    if vae.condition_shape is not None and conditions is None:
+        conditions = np.eye(vae.condition_shape[0], dtype=np.float32)
+    condition = endpoints.cycled(conditions, 0, count)
+    z = sampling.draw_z(vae, count, 1, condition).numpy()
     log_variance = getattr(vae.likelihood, "log_variance", None)
     facts = {
         "format": VERSION,
@@ -117,6 +121,7 @@ def page(vae: VAE, variant: str, about: About) -> str:
         "description": about.description,
         "latent_dim": vae.latent_dim,
         "image_shape": list(vae.image_shape),
+        **_classes(vae, about),
         "weights": variant.removeprefix("web_"),
         "likelihood": {
             "name": _likelihood(vae),
@@ -124,8 +129,8 @@ def page(vae: VAE, variant: str, about: About) -> str:
             **({} if log_variance is None else {"variance": float(np.exp(np.float64(log_variance)))}),
         },
         "quantiles": arrays.add(portable._QUANTILES, "int32"),
-        "decoder": network(layers_of(vae.decoder) or [], z, arrays, int8=variant == "web_int8"),
-        **_encoder(vae, arrays, int8=variant == "web_int8"),
+        "decoder": network(layers_of(vae.decoder) or [], z, arrays, int8, condition),
+        **_encoder(vae, arrays, int8, condition),
         "order": _order(vae.latent_dim, about.kl_per_dimension),
         "kl_per_dimension": about.kl_per_dimension,
         "digits": about.digits,
@@ -161,11 +166,19 @@ def _likelihood(vae: VAE) -> str:
     return likelihoods.name_of(vae.likelihood)
 
 
-def _encoder(vae: VAE, arrays: Arrays, int8: bool) -> dict[str, Any]:
+def _classes(vae: VAE, about: About) -> dict[str, Any]:
+    """The classes of a conditional model, with their names or None. Any vector is taken for that of a class."""
+    if vae.condition_shape is None:
+        return {}
+    names = None if about.class_names is None else list(about.class_names)
+    return {"classes": {"count": vae.condition_shape[0], "names": names}}
+
+
+def _encoder(vae: VAE, arrays: Arrays, int8: bool, condition: np.ndarray | None) -> dict[str, Any]:
     """The encoder, which the page needs for completions if it cannot integrate over a plane, and if it knows it."""
     if vae.latent_dim == 2 or type(vae.posterior) is not DiagonalGaussian:
         return {}
-    found = encoder(vae.encoder, vae.image_shape, arrays, int8)
+    found = encoder(vae.encoder, vae.image_shape, arrays, int8, None if condition is None else condition[:1])
     return {} if found is None else {"encoder": found}
 
 
@@ -195,8 +208,10 @@ def _plane(vae: VAE, about: About, arrays: Arrays) -> dict[str, Any]:
     if about.labels is not None:
         labels = np.asarray(about.labels[:POINTS])[inside]
         known, numbers = np.unique(labels, return_inverse=True)
+        if vae.condition_shape is not None:  # the numbers are those of the condition
+            known, numbers = np.arange(vae.condition_shape[0]), labels
         if len(known) <= 2**8:
-            names = about.label_names or ()
+            names = about.label_names or about.class_names or ()
             plane["labels"] = arrays.add(numbers, "uint8")
             plane["classes"] = [_class(label, names) for label in known.tolist()]
     return {"plane": plane}

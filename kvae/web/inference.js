@@ -37,9 +37,9 @@ function logNormalizer(l) {
   return Math.abs(l) < 0.01 ? Math.log(2) + l ** 2 / 12 : Math.log(l / Math.tanh(l / 2));
 }
 
-// A latent point with what the likelihood needs of it.
-function openPoint(z) {
-  const { parameters } = decode(model, z);
+// A latent point with what the likelihood of a class needs of it.
+function openPoint(z, label) {
+  const { parameters } = decode(model, z, label);
   const eta = new Float32Array(model.pixels), c = new Float32Array(model.pixels);
   const natural = NATURAL[model.likelihood.name];
   for (let p = 0; p < model.pixels; p++) [eta[p], c[p]] = natural(parameters[p], model.likelihood);
@@ -68,14 +68,15 @@ const ACTIVE = 18; // nats below its maximum down to which the integrand is look
 const AGREED = 4e-3; // nats: two grids agree; the error of the finer one is then far smaller
 const MEMORY = 2 ** 27; // bytes for points that are kept
 
-const kept = new Map(); // points by their place on the finest grid
+const kept = new Map(); // points by their place on the finest grid, and by class
 const keyOf = (i, j) => (i + 2 ** 15) * 2 ** 16 + j + 2 ** 15;
 
 // Points per side of the first grid, so that it fits into half of the memory.
 const firstSide = () => (65 ** 2 * 8 * model.pixels <= MEMORY / 2 ? 65 : 33);
 
-// The integral of p(x, z) over z for some pixels, and the points with their weights, which sum to 1.
-async function posterior(x, pixels, { stale, progress }) {
+// The integral of p(x, z) over z for some pixels, and the points with their weights, which sum to 1; given a class, if
+// the model has any.
+async function posterior(x, pixels, { stale, progress, label = 0 }) {
   const unit = (2 * REACH) / (firstSide() - 1) / 2 ** FINEST;
   const shared = sharedTerm(x, pixels);
   if (kept.size * 8 * model.pixels > MEMORY) kept.clear();
@@ -88,8 +89,9 @@ async function posterior(x, pixels, { stale, progress }) {
     for (let n = 0; n < places.length; n++) {
       const [i, j] = places[n], key = keyOf(i, j);
       if (values.has(key)) continue;
-      let point = kept.get(key);
-      if (!point) kept.set(key, (point = openPoint([i * unit, j * unit])));
+      const place = label * 2 ** 32 + key;
+      let point = kept.get(place);
+      if (!point) kept.set(place, (point = openPoint([i * unit, j * unit], label)));
       const value = logJoint(point, x, pixels);
       values.set(key, { i, j, point, value });
       greatest = Math.max(greatest, value);

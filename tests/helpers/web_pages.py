@@ -38,6 +38,8 @@ MODELS = {
     ),
     "colour_plane": lambda: lively(built((7, 5, 3), latent_dim=2, hidden_units=(8,), likelihood="gaussian")),
     "conv": lambda: lively(built((6, 5, 1), encoder=conv_encoder(2))),
+    "classes": lambda: lively(built((6, 5, 1), latent_dim=2, hidden_units=(8,), condition=3)),
+    "classes_conv": lambda: lively(built((6, 5, 1), encoder=conv_encoder(3), condition=3)),
     "layers": lambda: sequential(
         L.Dense(3 * 2 * 4, "silu"),
         L.Reshape((3, 2, 4)),
@@ -76,5 +78,11 @@ def described(path: Path) -> dict:
 
 
 def expected_samples(path: Path, count: int, seed: int = 0):
-    """What `kvae.runtime` draws from a page."""
-    return WebDecoder(path).sample(portable.seeds(count, seed))
+    """What `kvae.runtime` draws from a page: of all classes in turn, if it has any."""
+    decoder = WebDecoder(path)
+    return decoder.sample(portable.seeds(count, seed), in_turn(decoder, count))
+
+
+def in_turn(model, count: int):
+    """The class of each of some images, all classes in turn; None for a model without classes."""
+    return None if model.condition_shape is None else np.arange(count) % model.condition_shape[0]

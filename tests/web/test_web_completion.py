@@ -21,15 +21,17 @@ pytestmark = pytest.mark.skipif(NODE is None, reason="Node is not installed")
 ROOT = Path(__file__).parents[2]
 
 
-def completed(folder, page, images, shown):
-    """What the page computes for images `[B, P]` and their masks: a list of its answers."""
+def completed(folder, page, images, shown, labels=None):
+    """What the page computes for images `[B, P]`, their masks, and their classes if there are any: its answers."""
     code = f"""
     const answers = [];
     const images = {json.dumps(images.tolist())}, masks = {json.dumps(shown.astype(int).tolist())};
+    const labels = {json.dumps(labels or [])};
     for (let b = 0; b < images.length; b++) {{
       let found;
       const tell = (part) => {{ if ("log" in part) found = part; }};
-      const last = await complete({{ x: Float32Array.from(images[b]), shown: masks[b], seed: b }}, tell);
+      const question = {{ x: Float32Array.from(images[b]), shown: masks[b], seed: b, label: labels[b] }};
+      const last = await complete(question, tell);
       const draws = found.draws.map(({{ z, mean, drawn }}) => [z, mean, drawn].map((each) => Array.from(each)));
       answers.push({{ ...found, ...last, mean: Array.from(found.mean), draws }});
     }}
@@ -112,6 +114,27 @@ def test_log_densities_of_mnist_agree_with_those_of_kvae_completion(tmp_path, di
     np.testing.assert_allclose([each["log"] for each in answers], observed.log_value, rtol=0, atol=0.01)
     np.testing.assert_allclose([each["score"] for each in answers], expected.log_value, rtol=0, atol=0.01)
     assert max(each["error"] for each in answers) <= 4e-3  # at which the page stops to refine its grid
+
+
+@pytest.mark.parametrize("name", ["classes", "classes_conv"])
+def test_a_class_is_given_to_the_decoder_and_to_the_encoder(name, tmp_path):
+    vae, labels = MODELS[name](), [2, 0, 2, 1]
+    page, shown = write_page(vae, tmp_path), np.arange(30) % 3 > 0
+    images = vae.generate(4, seed=1, condition=labels).numpy().reshape(4, 30)
+    z = np.random.default_rng(0).normal(size=(40_000, vae.latent_dim))
+    log_density = []
+    for image, label in zip(images, labels, strict=True):
+        logits = WebDecoder(page).decode(z, label).logits.reshape(len(z), 30).astype(float)
+        log_joint = ((image * logits - np.logaddexp(0, logits)) * shown).sum(1)
+        log_density.append(np.logaddexp.reduce(log_joint) - np.log(len(z)))
+    answers = completed(tmp_path, page, images, np.tile(shown, (4, 1)), labels)
+    # The standard error of the mean over draws of the prior is about 0.01; between classes there are tenths of a nat.
+    np.testing.assert_allclose([each["log"] for each in answers], log_density, rtol=0, atol=0.15)
+    if name == "classes_conv":
+        code = f"console.log(JSON.stringify({json.dumps(images.tolist())}.map((x, b) => encode(x, {labels}[b]))))"
+        result = javascript(tmp_path, page, code)
+        mean, _ = vae.encode(images.reshape(4, *vae.image_shape), np.array(labels))
+        np.testing.assert_allclose([each["mean"] for each in result], mean, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("encoder", ["mlp", "log_sigma", "conv"])
