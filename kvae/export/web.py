@@ -16,10 +16,10 @@ import numpy as np
 
 from kvae.export import endpoints, quantization
 from kvae.export.web_network import Arrays, encoder, layers_of, network, unknown_layers
+from kvae.export.web_prior import prior, unknown_prior
 from kvae.internal.errors import UserError
 from kvae.model import likelihoods, sampling
 from kvae.model.posteriors import DiagonalGaussian
-from kvae.model.priors import StandardNormal
 from kvae.model.vae import VAE
 from kvae.noise import portable
 from kvae.runtime.web import LIKELIHOODS, VARIANTS, VERSION, WebDecoder
@@ -33,7 +33,14 @@ PURPOSES = {
 BROWSERS = {"Chrome": "88", "Edge": "88", "Firefox": "89", "Safari": "15.5"}
 POINTS = 5000  # encoded images in the plane, at most
 MARGIN = 1.15  # of the side of the plane that is shown, beside the encoded images in it
-ENGINE = ("runtime.js", "inference.js", "sampling.js", "completion.js", "worker.js")  # the script of the worker
+ENGINE = (
+    "runtime.js",
+    "prior.js",
+    "inference.js",
+    "sampling.js",
+    "completion.js",
+    "worker.js",
+)  # the script of the worker
 PAGE = ("page.js", "plane.js", "samples.js", "masking.js", "start.js")  # the script of the page
 STEPS = 2**16 - 1  # of a coordinate of an encoded image
 
@@ -54,8 +61,7 @@ class About(NamedTuple):
 def unknown(vae: VAE) -> list[str]:
     """What the page cannot compute or show of a model, in words; nothing if it can have a page."""
     found = unknown_layers(vae.decoder)
-    if type(vae.prior) is not StandardNormal:
-        found.append(f"the prior {type(vae.prior).__name__}")
+    found += unknown_prior(vae)
     if likelihoods.LIKELIHOODS.get(_likelihood(vae)) is not type(vae.likelihood) or _likelihood(vae) not in LIKELIHOODS:
         found.append(f"the likelihood {type(vae.likelihood).__name__}")
     shape: tuple[int, ...] = vae.image_shape or ()
@@ -122,6 +128,7 @@ def page(vae: VAE, variant: str, about: About, conditions: Any = None) -> str:
         "latent_dim": vae.latent_dim,
         "image_shape": list(vae.image_shape),
         **_classes(vae, about),
+        **prior(vae, z, arrays),
         "weights": variant.removeprefix("web_"),
         "likelihood": {
             "name": _likelihood(vae),
@@ -134,7 +141,7 @@ def page(vae: VAE, variant: str, about: About, conditions: Any = None) -> str:
         "order": _order(vae.latent_dim, about.kl_per_dimension),
         "kl_per_dimension": about.kl_per_dimension,
         "digits": about.digits,
-        **_plane(vae, about, arrays),
+        **_plane(vae, about, z, arrays),
     }
     return assembled(facts, arrays.content())
 
@@ -191,19 +198,21 @@ def _order(latent_dim: int, kl: list[float] | None) -> list[int]:
     )
 
 
-def _plane(vae: VAE, about: About, arrays: Arrays) -> dict[str, Any]:
-    """The square of the latent plane that is shown, and the encoded images in it, for models of 2 dimensions."""
+def _plane(vae: VAE, about: About, z: np.ndarray, arrays: Arrays) -> dict[str, Any]:
+    """The square of the latent plane that is shown, and the encoded images in it, for models of 2 dimensions.
+
+    Without encoded images it is that of the draws z from a learned prior.
+    """
     if vae.latent_dim != 2:
         return {}
     means = about.means
     if means is None or not np.isfinite(means).all() or not np.ptp(means, axis=0).any():
-        return {"plane": {"low": [-3.0, -3.0], "high": [3.0, 3.0]}}
+        low, high = (np.full(2, -3.0), np.full(2, 3.0)) if vae.prior.exact else _square(z)
+        return {"plane": {"low": low.tolist(), "high": high.tolist()}}
     means = np.asarray(means[:POINTS], np.float64)
-    ends = np.percentile(means, [1, 99], axis=0)
-    centre, half = ends.mean(axis=0), MARGIN * np.ptp(ends, axis=0).max() / 2
-    low, high = centre - half, centre + half
+    low, high = _square(means)
     inside = ((means >= low) & (means <= high)).all(axis=1)
-    places = np.rint((means[inside] - low) / (2 * half) * STEPS)
+    places = np.rint((means[inside] - low) / (high - low) * STEPS)
     plane = {"low": low.tolist(), "high": high.tolist(), "points": arrays.add(places, "uint16")}
     if about.labels is not None:
         labels = np.asarray(about.labels[:POINTS])[inside]
@@ -215,6 +224,13 @@ def _plane(vae: VAE, about: About, arrays: Arrays) -> dict[str, Any]:
             plane["labels"] = arrays.add(numbers, "uint8")
             plane["classes"] = [_class(label, names) for label in known.tolist()]
     return {"plane": plane}
+
+
+def _square(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The corners of a square around nearly all of some points of the plane."""
+    ends = np.percentile(np.asarray(points, np.float64), [1, 99], axis=0)
+    centre, half = ends.mean(axis=0), MARGIN * np.ptp(ends, axis=0).max() / 2
+    return centre - half, centre + half
 
 
 def _class(label: int, names: tuple[str, ...]) -> str:

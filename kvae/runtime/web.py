@@ -15,7 +15,7 @@ from kvae.internal.errors import UserError
 from kvae.internal.visible import shown
 from kvae.noise.portable import Portable
 from kvae.noise.streams import Stream
-from kvae.runtime import plain_network
+from kvae.runtime import plain_network, plain_prior
 from kvae.runtime.decoder import Decoder
 
 VARIANTS = {  # for each variant, its file in a bundle
@@ -70,7 +70,9 @@ class WebDecoder(Decoder):
             if self._likelihood["name"] not in LIKELIHOODS or not float(self._likelihood.get("variance", 1.0)) > 0:
                 raise ValueError("its likelihood is not known")
             self._layers = [_opened(layer, content) for layer in description["decoder"]]
+            self._prior = _opened_prior(description.get("prior"), content)
             self._check_sides()
+            plain_prior.check(self._prior, self.latent_dim)
             self.sample([0], None if self.condition_shape is None else 0)
         except UserError:
             raise
@@ -109,7 +111,7 @@ class WebDecoder(Decoder):
             parameters = self._parameters(inputs["z"], condition)
             return {"means": self._means(parameters), "logits": parameters}
         noise = Portable(inputs["seed"])
-        z = noise.normal((self.latent_dim,), Stream.LATENT)
+        z = plain_prior.draw(self._prior, noise, self.latent_dim)
         parameters = self._parameters(z, condition)
         means = self._means(parameters)
         images = np.rint(np.clip(self._draws(parameters, means, noise), 0, 1) * np.float32(255)).astype(np.uint8)
@@ -175,6 +177,15 @@ def _check_strides(layer: dict[str, Any]) -> None:
         seen = (layer[small][axis] - 1) * stride + size
         if not (stride > 0 and 0 <= before <= size and seen <= layer[large][axis] + size + stride):
             raise ValueError("the strides of a convolution do not fit")
+
+
+def _opened_prior(facts: dict[str, Any] | None, content: bytes) -> dict[str, Any]:
+    """A prior with its arrays; a page without one has the standard normal."""
+    if facts is None:
+        return {"kind": "standard_normal"}
+    arrays = {name: array_of(facts[name], content) for name in ("ends", "means", "deviations") if name in facts}
+    couplings = [[_opened(layer, content) for layer in layers] for layers in facts.get("couplings", [])]
+    return {**facts, **arrays, "couplings": couplings}
 
 
 def _opened(layer: dict[str, Any], content: bytes) -> dict[str, Any]:

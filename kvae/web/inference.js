@@ -43,12 +43,12 @@ function openPoint(z, label) {
   const eta = new Float32Array(model.pixels), c = new Float32Array(model.pixels);
   const natural = NATURAL[model.likelihood.name];
   for (let p = 0; p < model.pixels; p++) [eta[p], c[p]] = natural(parameters[p], model.likelihood);
-  return { z, eta, c, logPrior: z.reduce((sum, value) => sum - (value ** 2 + Math.log(2 * Math.PI)) / 2, 0) };
+  return { z, eta, c, logOfPrior: logPrior(model, z) };
 }
 
 // log p(x, z) for the pixels whose indices are given, without h(x), which all points share.
-function logJoint({ eta, c, logPrior }, x, pixels) {
-  let sum = logPrior;
+function logJoint({ eta, c, logOfPrior }, x, pixels) {
+  let sum = logOfPrior;
   for (let i = 0; i < pixels.length; i++) {
     const p = pixels[i];
     sum += x[p] * eta[p] + c[p];
@@ -61,7 +61,6 @@ function sharedTerm(x, pixels) {
   return term ? pixels.reduce((sum, p) => sum + term(x[p], model.likelihood), 0) : 0;
 }
 
-const REACH = 7; // the first grid covers [-7, 7]^2, outside of which the prior has 5e-12 of its mass
 const FINEST = 5; // halvings of the distance between its points, at most
 const EDGE = 20; // nats below its maximum that the integrand must be at the edge, or the grid grows
 const ACTIVE = 18; // nats below its maximum down to which the integrand is looked at more closely
@@ -71,13 +70,15 @@ const MEMORY = 2 ** 27; // bytes for points that are kept
 const kept = new Map(); // points by their place on the finest grid, and by class
 const keyOf = (i, j) => (i + 2 ** 15) * 2 ** 16 + j + 2 ** 15;
 
-// Points per side of the first grid, so that it fits into half of the memory.
+// Points per side of the first grid, so that it fits into half of the memory. The grid covers [-reach, reach]^2 of the
+// prior, which has nearly all of its mass there: for the standard normal, all but 5e-12.
 const firstSide = () => (65 ** 2 * 8 * model.pixels <= MEMORY / 2 ? 65 : 33);
 
 // The integral of p(x, z) over z for some pixels, and the points with their weights, which sum to 1; given a class, if
 // the model has any.
 async function posterior(x, pixels, { stale, progress, label = 0 }) {
-  const unit = (2 * REACH) / (firstSide() - 1) / 2 ** FINEST;
+  const { reach } = model.prior;
+  const unit = (2 * reach) / (firstSide() - 1) / 2 ** FINEST;
   const shared = sharedTerm(x, pixels);
   if (kept.size * 8 * model.pixels > MEMORY) kept.clear();
   let step = 2 ** FINEST, half = ((firstSide() - 1) / 2) * step;
@@ -114,7 +115,7 @@ async function posterior(x, pixels, { stale, progress, label = 0 }) {
   const atEdge = ({ i, j, value }) => Math.max(Math.abs(i), Math.abs(j)) === half && value > greatest - EDGE;
 
   await evaluate(square());
-  while ([...values.values()].some(atEdge) && half * unit < 4 * REACH) {
+  while ([...values.values()].some(atEdge) && half * unit < 4 * reach) {
     half *= 2;
     await evaluate(square());
   }

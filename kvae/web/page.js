@@ -113,8 +113,9 @@ function save(canvas, name) {
 
 // --- The chosen numbers
 
-let z = new Array(D).fill(0);
-const reach = plane ? Math.max(...plane.high, ...plane.low.map((value) => -value)) : 3.5;
+const centre = model.prior ? model.prior.centre : new Array(D).fill(0);
+let z = centre;
+const reach = plane ? Math.max(...plane.high, ...plane.low.map((value) => -value)) : model.prior ? model.prior.extent : 3.5;
 const subscript = (d) => `z${String(d + 1).replace(/\d/g, (digit) => "₀₁₂₃₄₅₆₇₈₉"[digit])}`;
 const rounded = (value) => value.toFixed(2).replace("-", "−");
 

@@ -32,6 +32,7 @@ function openModel(description, base64) {
     ...description,
     quantiles: arrayOf(buffer, description.quantiles),
     decoder: network(description.decoder),
+    prior: openPrior(description, buffer),
     classCount: description.classes?.count ?? 0,
     encoder: encoder && { ...encoder, body: network(encoder.body), mean: network(encoder.mean), scale: network(encoder.scale) },
     pixels: description.image_shape.reduce((product, side) => product * side, 1),
@@ -265,7 +266,7 @@ function decode(model, z, label) {
 
 // The image of one seed, and of a class if the model has any: its z, the means and a draw of p(x|z), both in bytes.
 function sample(model, seed, label) {
-  const z = normals(seed, LATENT, model.latent_dim, model.quantiles);
+  const z = drawPrior(model, seed);
   const { parameters, means } = decode(model, z, label);
   const { draw, noise } = LIKELIHOODS[model.likelihood.name];
   const numbers = noise(seed, PIXELS, model.pixels, model.quantiles);

@@ -100,8 +100,7 @@ function tempered(logWeights) {
 async function sampledPosterior(x, pixels, { stale, progress, label }) {
   const D = model.latent_dim, shared = sharedTerm(x, pixels);
   const most = Math.min(ROUND * ROUNDS, Math.floor(MEMORY / (8 * model.pixels)));
-  const prior = normalDistribution(new Array(D).fill(0), cholesky(Array.from({ length: D }, (_, d) =>
-    Array.from({ length: D }, (_, e) => (d === e ? 1 : 0)))));
+  const prior = { draw: (numbers, seed) => drawPrior(model, seed), logDensity: (z) => logPrior(model, z) };
   const proposals = [{ ...prior, count: 0 }], points = [];
   let next = firstProposal(x, pixels, label), start = performance.now(), result;
   do {
@@ -110,7 +109,8 @@ async function sampledPosterior(x, pixels, { stale, progress, label }) {
     for (let n = 0; n < ROUND; n++) {
       const from = n < PRIOR_SHARE * ROUND ? proposals[0] : proposal;
       from.count++;
-      const z = from.draw(normals(points.length, LATENT, D, model.quantiles));
+      const seed = points.length;
+      const z = from.draw(normals(seed, LATENT, D, model.quantiles), seed);
       const point = openPoint(z, label);
       points.push({ ...point, value: logJoint(point, x, pixels) });
       if (performance.now() - start > SLICE) {
@@ -141,7 +141,7 @@ function logMixture(proposals, z, total) {
 
 // The q(z|x) of the encoder, after the hidden pixels were filled by the means of the decoder.
 function firstProposal(x, pixels, label) {
-  const filled = decode(model, new Array(model.latent_dim).fill(0), label).means;
+  const filled = decode(model, model.prior.centre, label).means;
   const fill = () => pixels.forEach((p) => (filled[p] = x[p]));
   fill();
   let q = encode(filled, label);

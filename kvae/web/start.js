@@ -34,7 +34,7 @@ function listen() {
     const seed = crypto.getRandomValues(new Uint32Array(1))[0] >>> 1;
     await ask("sampleAll", { seed, count: 1, labels: [chosenClass] }, ({ parts }) => choose(Array.from(parts[0].z)));
   });
-  $("centre").addEventListener("click", () => choose(new Array(D).fill(0)));
+  $("centre").addEventListener("click", () => choose(centre));
   $("sample-form").addEventListener("submit", (event) => {
     event.preventDefault();
     remakeSamples();

@@ -12,7 +12,7 @@ import pytest
 from exports import quick_parity, tree
 from small_models import built, tiny_built
 from tiny_runs import tiny_run
-from web_pages import MODELS, described, in_turn, lively, sequential, write_page
+from web_pages import MODELS, check_z, described, in_turn, lively, sequential, write_page
 
 import kvae
 from kvae import export, runtime, training
@@ -20,6 +20,10 @@ from kvae.export import formats, web
 from kvae.internal.errors import UserError
 from kvae.runtime.web import WebDecoder, array_of
 from kvae.training.config import RunConfig
+
+
+class OwnPrior(kvae.priors.Flow):
+    """It may compute anything."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,7 @@ def test_numpy_computes_from_a_page_what_keras_computes_from_the_model(name, tmp
     decoder, labels = WebDecoder(write_page(vae, tmp_path)), in_turn(vae, 50)
     expected, drawn = vae.sample(seeds, labels), decoder.sample(seeds, labels)
     assert np.ptp(expected.means) > 0.1  # the means depend on z, so that a wrong layer would be noticed
-    assert np.array_equal(drawn.z, expected.z)
+    check_z(drawn.z, expected.z, vae)
     # Both are float32. Sums of up to 200 products round by about 1e-6.
     np.testing.assert_allclose(drawn.means, expected.means, rtol=0, atol=1e-5)
     images = vae.likelihood.as_bytes(expected.images).numpy().astype(int)
@@ -85,8 +89,10 @@ def test_a_changed_page_is_not_opened(bundled, tmp_path):
          "LayerNormalization"),
         (lambda: sequential(keras.layers.Dense(30, "gelu"), keras.layers.Reshape((6, 5, 1))), "activation gelu"),
         (lambda: built((6, 5, 2), latent_dim=2, hidden_units=(8,)), r"images of shape \(6, 5, 2\)"),
+        (lambda: tiny_built(prior=OwnPrior()), "the prior OwnPrior"),
+        (lambda: tiny_built(prior="vamp", posterior="full_covariance"), "vamp with the posterior full_covariance"),
     ],
-    ids=["layer", "activation", "channels"],
+    ids=["layer", "activation", "channels", "prior", "posterior"],
 )  # fmt: skip
 def test_what_a_page_does_not_know_is_refused_before_anything_is_written(make, named, tmp_path):
     with pytest.raises(UserError, match=f"Expected a model that the web page knows.*{named}"):
@@ -224,6 +230,8 @@ def test_the_command_writes_the_page_of_a_run_with_its_name_and_its_encoded_test
 
 # Pages from strangers
 
+COMPONENTS = ("ends", "means", "deviations")
+
 
 def changed(path, change):
     """The page with another description of its model."""
@@ -250,6 +258,8 @@ def changed(path, change):
         lambda facts: facts.pop("likelihood"),
         lambda facts: facts["decoder"].insert(0, {"kind": "join", "input": [2], "output": [2]}),
         lambda facts: facts.update(classes={"count": 10**9, "names": None}),
+        lambda facts: facts.update(prior={"kind": "system"}),
+        lambda facts: facts.update(prior={"kind": "mixture", **dict.fromkeys(COMPONENTS, facts["decoder"][0]["bias"])}),
         lambda facts: facts["decoder"].append({"kind": "upsample", "input": [6, 5, 1], "output": [2**20, 2**20, 1]}),
     ],
 )  # fmt: skip
