@@ -28,13 +28,16 @@ def prior(vae: VAE, draws: np.ndarray, arrays: Arrays) -> dict[str, Any]:
         arrays: the arrays of the page, to which those of the prior are added.
 
     Returns:
-        The key `prior` with what `kvae.runtime.plain_prior` and the page draw from, and where z is: the `reach` of a
-        square around the origin with nearly all of the probability, the `centre` of the draws, and their `extent`.
+        The key `prior` with what `kvae.runtime.plain_prior` and the page draw from, and where z is: nearly all of the
+        probability is within `reach` of `middle` in each dimension; the draws have the mean `centre`, and no number of
+        theirs is above `extent` in magnitude.
     """
     if type(vae.prior) is priors.StandardNormal:
         return {}
+    low, high = vae.prior.region()
     facts = {
-        "reach": float(np.abs(vae.prior.region()).max()),
+        "middle": ((low + high) / 2).tolist(),
+        "reach": float((high - low).max() / 2),
         "centre": draws.mean(axis=0, dtype=np.float64).tolist(),
         "extent": float(np.abs(draws).max()),
     }

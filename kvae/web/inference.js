@@ -70,14 +70,14 @@ const MEMORY = 2 ** 27; // bytes for points that are kept
 const kept = new Map(); // points by their place on the finest grid, and by class
 const keyOf = (i, j) => (i + 2 ** 15) * 2 ** 16 + j + 2 ** 15;
 
-// Points per side of the first grid, so that it fits into half of the memory. The grid covers [-reach, reach]^2 of the
-// prior, which has nearly all of its mass there: for the standard normal, all but 5e-12.
+// Points per side of the first grid, so that it fits into half of the memory. The grid reaches
+// as far from its middle as nearly all of the mass of the prior: for the standard normal, all but 5e-12 of it.
 const firstSide = () => (65 ** 2 * 8 * model.pixels <= MEMORY / 2 ? 65 : 33);
 
 // The integral of p(x, z) over z for some pixels, and the points with their weights, which sum to 1; given a class, if
 // the model has any.
 async function posterior(x, pixels, { stale, progress, label = 0 }) {
-  const { reach } = model.prior;
+  const { middle, reach } = model.prior;
   const unit = (2 * reach) / (firstSide() - 1) / 2 ** FINEST;
   const shared = sharedTerm(x, pixels);
   if (kept.size * 8 * model.pixels > MEMORY) kept.clear();
@@ -92,7 +92,7 @@ async function posterior(x, pixels, { stale, progress, label = 0 }) {
       if (values.has(key)) continue;
       const place = label * 2 ** 32 + key;
       let point = kept.get(place);
-      if (!point) kept.set(place, (point = openPoint([i * unit, j * unit], label)));
+      if (!point) kept.set(place, (point = openPoint([middle[0] + i * unit, middle[1] + j * unit], label)));
       const value = logJoint(point, x, pixels);
       values.set(key, { i, j, point, value });
       greatest = Math.max(greatest, value);

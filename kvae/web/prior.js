@@ -70,7 +70,8 @@ function coupled(z, layers, place) {
 
 // The prior of a page; that of a page without one is the standard normal, of which the page shows and sums up [-7, 7]^D.
 function openPrior({ prior, latent_dim }, buffer) {
-  if (!prior) return { kind: "standard_normal", reach: 7, centre: new Array(latent_dim).fill(0) };
+  const origin = new Array(latent_dim).fill(0);
+  if (!prior) return { kind: "standard_normal", middle: origin, reach: 7, centre: origin };
   const opened = { ...prior, couplings: prior.couplings?.map((layers) => layers.map((layer) => openLayer(layer, buffer))) };
   for (const name of ["ends", "means", "deviations"]) if (prior[name]) opened[name] = arrayOf(buffer, prior[name]);
   return opened;
