@@ -183,7 +183,9 @@ def _opened_prior(facts: dict[str, Any] | None, content: bytes) -> dict[str, Any
     """A prior with its arrays; a page without one has the standard normal."""
     if facts is None:
         return {"kind": "standard_normal"}
-    arrays = {name: array_of(facts[name], content) for name in ("ends", "means", "deviations") if name in facts}
+    arrays: dict[str, Any] = {
+        name: array_of(facts[name], content) for name in ("ends", "means", "deviations") if name in facts
+    }
     couplings = [[_opened(layer, content) for layer in layers] for layers in facts.get("couplings", [])]
     return {**facts, **arrays, "couplings": couplings}
 
