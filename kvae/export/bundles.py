@@ -85,6 +85,7 @@ def bundle(
             and are written to the model card. By default those of `test`.
         class_names: for a model of C classes, their names, for the model card. `kvae sample --label` finds them there.
         about: what the web page says of the model, e.g. the encoded test images. By default its name and description.
+            The names of its classes are `class_names`.
         dataset: the name of the data of the model, as in `kvae.data.load`, whose licence is known for some.
         licence: the licence of the model for the model card, e.g. `CC-BY-4.0`. By default the card says that it is not
             stated.
@@ -129,7 +130,10 @@ def bundle(
         plans = [plan._replace(tolerance={"z": parity.Z_TOLERANCE, **plan.tolerance}) for plan in plans]
     number = len({plan.format for plan in plans}) + 1 + (test is not None) + len(plans)
     with files.atomic_folder(folder, overwrite=replace) as partial, steps.told(verbose, number) as begin:
-        write(vae, partial, plans, conditions, about or About(name, description), begin)
+        told = about or About(name, description)
+        if names:
+            told = told._replace(class_names=tuple(names[cards.CLASS_NAMES]))
+        write(vae, partial, plans, conditions, told, begin)
         decoders = {
             plan.variant: runtime.open_decoder(partial / plan.file, name=_reader(plan.format)) for plan in plans
         }
@@ -241,7 +245,7 @@ def _about(run: Run, vae: VAE, data: Data | None) -> About:
         kl_per_dimension=run.evaluation().get("kl_per_dimension") if run.finished else None,
         digits=run.config.data.source in DIGITS,
     )
-    if data is None or vae.latent_dim != 2 or vae.condition_shape is not None:
+    if data is None or vae.latent_dim != 2:
         return about
     means, labels = Subject(vae, data).encoded(POINTS)
     return about._replace(means=means, labels=labels, label_names=data.info.label_names)

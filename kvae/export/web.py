@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae.export import quantization
+from kvae.export import endpoints, quantization
 from kvae.export.web_network import Arrays, encoder, layers_of, network, unknown_layers
+from kvae.export.web_prior import prior, unknown_prior
 from kvae.internal.errors import UserError
 from kvae.model import likelihoods, sampling
 from kvae.model.posteriors import DiagonalGaussian
-from kvae.model.priors import StandardNormal
 from kvae.model.vae import VAE
 from kvae.noise import portable
 from kvae.runtime.web import LIKELIHOODS, VARIANTS, VERSION, WebDecoder
@@ -33,7 +33,14 @@ PURPOSES = {
 BROWSERS = {"Chrome": "88", "Edge": "88", "Firefox": "89", "Safari": "15.5"}
 POINTS = 5000  # encoded images in the plane, at most
 MARGIN = 1.15  # of the side of the plane that is shown, beside the encoded images in it
-ENGINE = ("runtime.js", "inference.js", "sampling.js", "completion.js", "worker.js")  # the script of the worker
+ENGINE = (
+    "runtime.js",
+    "prior.js",
+    "inference.js",
+    "sampling.js",
+    "completion.js",
+    "worker.js",
+)  # the script of the worker
 PAGE = ("page.js", "plane.js", "samples.js", "masking.js", "start.js")  # the script of the page
 STEPS = 2**16 - 1  # of a coordinate of an encoded image
 
@@ -46,6 +53,7 @@ class About(NamedTuple):
     means: np.ndarray | None = None  # [N, D], posterior means of test images
     labels: np.ndarray | None = None  # [N], their classes; -1 for an image without a label
     label_names: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None  # of a conditional model, those of its condition, if they are known
     kl_per_dimension: list[float] | None = None  # [D] nats, by which the dimensions are ordered
     digits: bool = False  # whether the data were centred and scaled as MNIST
 
@@ -53,15 +61,14 @@ class About(NamedTuple):
 def unknown(vae: VAE) -> list[str]:
     """What the page cannot compute or show of a model, in words; nothing if it can have a page."""
     found = unknown_layers(vae.decoder)
-    if type(vae.prior) is not StandardNormal:
-        found.append(f"the prior {type(vae.prior).__name__}")
+    found += unknown_prior(vae)
     if likelihoods.LIKELIHOODS.get(_likelihood(vae)) is not type(vae.likelihood) or _likelihood(vae) not in LIKELIHOODS:
         found.append(f"the likelihood {type(vae.likelihood).__name__}")
     shape: tuple[int, ...] = vae.image_shape or ()
     if not (len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))):
         found.append(f"images of shape {shape}")
-    if vae.condition_shape is not None:
-        found.append("a condition")
+    if vae.condition_shape is not None and len(vae.condition_shape) != 1:
+        found.append(f"a condition of shape {vae.condition_shape}, which is not a class")
     return found
 
 
@@ -83,7 +90,7 @@ def write(vae: VAE, folder: Path, variants: Iterable[str], conditions: Any = Non
         vae: a built model.
         folder: the folder of the bundle.
         variants: names in `kvae.runtime.web.VARIANTS`: the type of the weights.
-        conditions: not used; the page knows no conditional models.
+        conditions: for a conditional model, examples of the condition `[M, C]`; by default every class once.
         about: what the page says of the model.
 
     Raises:
@@ -93,7 +100,7 @@ def write(vae: VAE, folder: Path, variants: Iterable[str], conditions: Any = Non
     for variant in variants:
         path = folder / VARIANTS[variant]
         path.parent.mkdir(exist_ok=True)
-        path.write_text(page(vae, variant, about or About()), encoding="utf-8")
+        path.write_text(page(vae, variant, about or About(), conditions), encoding="utf-8")
 
 
 def describe(variant: str, decoder: WebDecoder) -> dict[str, Any]:
@@ -106,10 +113,13 @@ def describe(variant: str, decoder: WebDecoder) -> dict[str, Any]:
     }
 
 
-def page(vae: VAE, variant: str, about: About) -> str:
+def page(vae: VAE, variant: str, about: About, conditions: Any = None) -> str:
     """The page as HTML. Arguments as in `write`."""
-    arrays = Arrays()
-    z = sampling.draw_z(vae, quantization.examples(vae.image_shape), 1).numpy()
+    arrays, int8, count = Arrays(), variant == "web_int8", quantization.examples(vae.image_shape)
+    if vae.condition_shape is not None and conditions is None:
+        conditions = np.eye(vae.condition_shape[0], dtype=np.float32)
+    condition = endpoints.cycled(conditions, 0, count)
+    z = sampling.draw_z(vae, count, 1, condition).numpy()
     log_variance = getattr(vae.likelihood, "log_variance", None)
     facts = {
         "format": VERSION,
@@ -117,6 +127,8 @@ def page(vae: VAE, variant: str, about: About) -> str:
         "description": about.description,
         "latent_dim": vae.latent_dim,
         "image_shape": list(vae.image_shape),
+        **_classes(vae, about),
+        **prior(vae, z, arrays),
         "weights": variant.removeprefix("web_"),
         "likelihood": {
             "name": _likelihood(vae),
@@ -124,12 +136,12 @@ def page(vae: VAE, variant: str, about: About) -> str:
             **({} if log_variance is None else {"variance": float(np.exp(np.float64(log_variance)))}),
         },
         "quantiles": arrays.add(portable._QUANTILES, "int32"),
-        "decoder": network(layers_of(vae.decoder) or [], z, arrays, int8=variant == "web_int8"),
-        **_encoder(vae, arrays, int8=variant == "web_int8"),
+        "decoder": network(layers_of(vae.decoder) or [], z, arrays, int8, condition),
+        **_encoder(vae, arrays, int8, condition),
         "order": _order(vae.latent_dim, about.kl_per_dimension),
         "kl_per_dimension": about.kl_per_dimension,
         "digits": about.digits,
-        **_plane(vae, about, arrays),
+        **_plane(vae, about, z, arrays),
     }
     return assembled(facts, arrays.content())
 
@@ -161,11 +173,19 @@ def _likelihood(vae: VAE) -> str:
     return likelihoods.name_of(vae.likelihood)
 
 
-def _encoder(vae: VAE, arrays: Arrays, int8: bool) -> dict[str, Any]:
+def _classes(vae: VAE, about: About) -> dict[str, Any]:
+    """The classes of a conditional model, with their names or None. Any vector is taken for that of a class."""
+    if vae.condition_shape is None:
+        return {}
+    names = None if about.class_names is None else list(about.class_names)
+    return {"classes": {"count": vae.condition_shape[0], "names": names}}
+
+
+def _encoder(vae: VAE, arrays: Arrays, int8: bool, condition: np.ndarray | None) -> dict[str, Any]:
     """The encoder, which the page needs for completions if it cannot integrate over a plane, and if it knows it."""
     if vae.latent_dim == 2 or type(vae.posterior) is not DiagonalGaussian:
         return {}
-    found = encoder(vae.encoder, vae.image_shape, arrays, int8)
+    found = encoder(vae.encoder, vae.image_shape, arrays, int8, None if condition is None else condition[:1])
     return {} if found is None else {"encoder": found}
 
 
@@ -178,28 +198,39 @@ def _order(latent_dim: int, kl: list[float] | None) -> list[int]:
     )
 
 
-def _plane(vae: VAE, about: About, arrays: Arrays) -> dict[str, Any]:
-    """The square of the latent plane that is shown, and the encoded images in it, for models of 2 dimensions."""
+def _plane(vae: VAE, about: About, z: np.ndarray, arrays: Arrays) -> dict[str, Any]:
+    """The square of the latent plane that is shown, and the encoded images in it, for models of 2 dimensions.
+
+    Without encoded images it is that of the draws z from a learned prior.
+    """
     if vae.latent_dim != 2:
         return {}
     means = about.means
     if means is None or not np.isfinite(means).all() or not np.ptp(means, axis=0).any():
-        return {"plane": {"low": [-3.0, -3.0], "high": [3.0, 3.0]}}
+        low, high = (np.full(2, -3.0), np.full(2, 3.0)) if vae.prior.exact else _square(z)
+        return {"plane": {"low": low.tolist(), "high": high.tolist()}}
     means = np.asarray(means[:POINTS], np.float64)
-    ends = np.percentile(means, [1, 99], axis=0)
-    centre, half = ends.mean(axis=0), MARGIN * np.ptp(ends, axis=0).max() / 2
-    low, high = centre - half, centre + half
+    low, high = _square(means)
     inside = ((means >= low) & (means <= high)).all(axis=1)
-    places = np.rint((means[inside] - low) / (2 * half) * STEPS)
+    places = np.rint((means[inside] - low) / (high - low) * STEPS)
     plane = {"low": low.tolist(), "high": high.tolist(), "points": arrays.add(places, "uint16")}
     if about.labels is not None:
         labels = np.asarray(about.labels[:POINTS])[inside]
         known, numbers = np.unique(labels, return_inverse=True)
+        if vae.condition_shape is not None:  # the numbers are those of the condition
+            known, numbers = np.arange(vae.condition_shape[0]), labels
         if len(known) <= 2**8:
-            names = about.label_names or ()
+            names = about.label_names or about.class_names or ()
             plane["labels"] = arrays.add(numbers, "uint8")
             plane["classes"] = [_class(label, names) for label in known.tolist()]
     return {"plane": plane}
+
+
+def _square(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The corners of a square around nearly all of some points of the plane."""
+    ends = np.percentile(np.asarray(points, np.float64), [1, 99], axis=0)
+    centre, half = ends.mean(axis=0), MARGIN * np.ptp(ends, axis=0).max() / 2
+    return centre - half, centre + half
 
 
 def _class(label: int, names: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ from kvae.internal.tensorflow import keras
 from kvae.model.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from kvae.runtime import plain_network
 
+JOIN = object()  # stands among the layers of a network where the condition is appended to what it has computed
 SKIPPED = (keras.layers.InputLayer, keras.layers.Dropout, keras.layers.GaussianNoise)  # they do nothing after training
 
 
@@ -45,10 +46,11 @@ def unknown_layers(network: Any) -> list[str]:
 def layers_of(network: Any) -> list[Any] | None:
     """The layers of a network that calls them one after another, or None if it is of another kind."""
     if type(network) is MLPDecoder:
-        return [*network.hidden, network.head, network.reshape]
+        return [*_join(network), *network.hidden, network.head, network.reshape]
     if type(network) is ConvDecoder:
         split = [network.split] if network.numbers_per_pixel > 1 else []
-        return [network.dense, network.stem, network.reshape, *network.convolutions, network.head, network.crop, *split]
+        dense = [*_join(network), network.dense, network.stem, network.reshape]
+        return [*dense, *network.convolutions, network.head, network.crop, *split]
     if type(network) is keras.Sequential:
         return list(_flat(network))
     return None
@@ -59,13 +61,19 @@ def encoder_layers(network: Any) -> list[Any] | None:
     if type(network) not in (MLPEncoder, ConvEncoder) or network.sizes is not None:
         return None
     if type(network) is MLPEncoder:
-        layers = [network.flatten, *network.hidden]
+        layers = [network.flatten, *_join(network), *network.hidden]
     else:
-        layers = [*network.convolutions, network.flatten, network.dense]
+        layers = [*network.convolutions, network.flatten, *_join(network), network.dense]
     return None if any(map(_unknown, [*layers, network.mean_head, network.scale_head])) else layers
 
 
-def encoder(network_: Any, image_shape: tuple[int, ...], arrays: Arrays, int8: bool) -> dict[str, Any] | None:
+def _join(network: Any) -> list[Any]:
+    return [] if network.condition_shape is None else [JOIN]
+
+
+def encoder(
+    network_: Any, image_shape: tuple[int, ...], arrays: Arrays, int8: bool, condition: np.ndarray | None = None
+) -> dict[str, Any] | None:
     """An encoder for the page, or None if the page does not know it.
 
     Its int8 weights are rounded to the nearest, because it only proposes places, and the page weights them.
@@ -75,25 +83,29 @@ def encoder(network_: Any, image_shape: tuple[int, ...], arrays: Arrays, int8: b
         image_shape: the shape of an image.
         arrays: as in `network`.
         int8: as in `network`.
+        condition: one condition `[1, C]`, or None.
     """
     layers = encoder_layers(network_)
     if layers is None:
         return None
-    body = network(layers, np.zeros((1, *image_shape), np.float32), arrays, int8)
+    body = network(layers, np.zeros((1, *image_shape), np.float32), arrays, int8, condition)
     hidden = np.zeros((1, *body[-1]["output"]), np.float32)
     mean, scale = (network([head], hidden, arrays, int8) for head in (network_.mean_head, network_.scale_head))
     return {"body": body, "mean": mean, "scale": scale, "log_sigma": network_.scale == "log_sigma"}
 
 
-def network(layers: list[Any], x: np.ndarray, arrays: Arrays, int8: bool) -> list[dict[str, Any]]:
+def network(
+    layers: list[Any], x: np.ndarray, arrays: Arrays, int8: bool, condition: np.ndarray | None = None
+) -> list[dict[str, Any]]:
     """A network for the page.
 
     Args:
-        layers: Keras layers that are called one after another.
+        layers: Keras layers that are called one after another, and `JOIN`.
         x: examples of their inputs, `[n, ...]`, from which the rounding of int8 weights is determined. With one
             example, these are rounded to the nearest.
         arrays: the arrays of the page, to which the weights are added.
         int8: whether large dense layers get int8 weights.
+        condition: the condition of each example, `[n, C]` float32, for layers with `JOIN`.
 
     Returns:
         The layers, as `kvae.runtime.plain_network` and the page run them.
@@ -105,7 +117,10 @@ def network(layers: list[Any], x: np.ndarray, arrays: Arrays, int8: bool) -> lis
         if place > last:
             x = x[:1]  # only sides are needed
         facts = {"input": list(x.shape[1:]), **_facts(layer, x, arrays, int8)}
-        x = np.concatenate([np.asarray(layer(x[i : i + 256], training=False)) for i in range(0, len(x), 256)])
+        if layer is JOIN:
+            x = np.concatenate([x, condition[: len(x)]], axis=1)  # type: ignore[index]  # a model with it has a condition
+        else:
+            x = np.concatenate([np.asarray(layer(x[i : i + 256], training=False)) for i in range(0, len(x), 256)])
         described.append({**facts, "output": list(x.shape[1:])})
     return described
 
@@ -120,7 +135,7 @@ def _flat(network: Any) -> Iterator[Any]:
 
 def _unknown(layer: Any) -> str | None:
     """The name of a layer that the page does not know, or None if it knows the layer."""
-    if isinstance(layer, SKIPPED):
+    if layer is JOIN or isinstance(layer, SKIPPED):
         return None
     name, checks = type(layer).__name__, KNOWN.get(type(layer))
     if checks is None or getattr(layer, "quantization_mode", None) is not None:
@@ -162,6 +177,8 @@ KNOWN: dict[type, dict[str, tuple]] = {
 
 def _facts(layer: Any, x: np.ndarray, arrays: Arrays, int8: bool) -> dict[str, Any]:
     """The kind of a layer, with its options and weights."""
+    if layer is JOIN:
+        return {"kind": plain_network.JOIN}
     if isinstance(layer, keras.layers.Dense):
         return {"kind": "dense", **_dense(layer, x, arrays, int8), "activation": _activation(layer.activation)}
     if isinstance(layer, keras.layers.Conv2D | keras.layers.Conv2DTranspose):

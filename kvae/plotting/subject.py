@@ -51,7 +51,10 @@ class Subject:
     def encoded(self, n: int) -> tuple[np.ndarray, np.ndarray | None]:
         """The posterior means `[N, D]` of the first n test images, and their labels `[N]` or None."""
         x, labels = self.test().examples("test", n)
-        means = [np.asarray(self.vae.encode(x[start : start + 1000]).mean) for start in range(0, len(x), 1000)]
+        conditions = None if self.vae.condition_shape is None else labels
+        means = []
+        for part in (slice(start, start + 1000) for start in range(0, len(x), 1000)):
+            means.append(self.vae.encode(x[part], None if conditions is None else conditions[part]).mean)
         return np.concatenate(means), labels
 
     def originals(self, x: np.ndarray, places: Any) -> np.ndarray | None:

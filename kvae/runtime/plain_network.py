@@ -1,7 +1,8 @@
 """The layers of kvae's web page, computed with NumPy: what `kvae/web/runtime.js` computes in the browser.
 
 A network is a list of layers. A layer is a dictionary with its `kind`, the sides of its `input` and `output`, and, as
-arrays, its `kernel`, `bias`, `factor` and `offset`. `kvae.export.web_network` makes them from Keras layers.
+arrays, its `kernel`, `bias`, `factor` and `offset`. `kvae.export.web_network` makes them from Keras layers. In the
+network of a conditional model, a layer of the kind `JOIN` appends the condition to its input.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 Layer = Mapping[str, Any]
+JOIN = "join"
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -45,18 +47,20 @@ ACTIVATIONS: dict[str, Callable[..., np.ndarray]] = {  # the names are those of 
 }
 
 
-def run(layers: Iterable[Layer], x: np.ndarray) -> np.ndarray:
+def run(layers: Iterable[Layer], x: np.ndarray, condition: np.ndarray | None = None) -> np.ndarray:
     """The output of a network.
 
     Args:
         layers: its layers.
         x: its inputs, `[n, ...]` float32.
+        condition: condition per input, `[n, C]` float32, for a network with a layer that appends it.
 
     Returns:
         `[n, *sides]` float32, with the output sides of the last layer.
     """
     for layer in layers:
-        x = KINDS[layer["kind"]](x.reshape(len(x), *layer["input"]), layer)
+        x = x.reshape(len(x), *layer["input"])
+        x = np.concatenate([x, condition], axis=1) if layer["kind"] == JOIN else KINDS[layer["kind"]](x, layer)
         further = {"slope": layer["slope"]} if "slope" in layer else {}
         x = ACTIVATIONS[layer.get("activation", "linear")](x, **further).reshape(len(x), *layer["output"])
     return x

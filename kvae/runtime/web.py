@@ -15,7 +15,7 @@ from kvae.internal.errors import UserError
 from kvae.internal.visible import shown
 from kvae.noise.portable import Portable
 from kvae.noise.streams import Stream
-from kvae.runtime import plain_network
+from kvae.runtime import plain_network, plain_prior
 from kvae.runtime.decoder import Decoder
 
 VARIANTS = {  # for each variant, its file in a bundle
@@ -65,16 +65,28 @@ class WebDecoder(Decoder):
                 raise ValueError(f"it has the format {shown(description['format'])}, and this version reads {VERSION}")
             self.latent_dim = int(description["latent_dim"])
             self.image_shape = tuple(map(int, description["image_shape"]))
+            self._set_classes(description.get("classes"))
             self._likelihood = description["likelihood"]
             if self._likelihood["name"] not in LIKELIHOODS or not float(self._likelihood.get("variance", 1.0)) > 0:
                 raise ValueError("its likelihood is not known")
             self._layers = [_opened(layer, content) for layer in description["decoder"]]
+            self._prior = _opened_prior(description.get("prior"), content)
             self._check_sides()
-            self.check_outputs(self.run("sample", {"seed": np.zeros(1, np.int32)}), 1)
+            plain_prior.check(self._prior, self.latent_dim)
+            self.sample([0], None if self.condition_shape is None else 0)
         except UserError:
             raise
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
             raise UserError(f"{path} is damaged, or is not a web page that kvae exported: {error}.") from error
+
+    def _set_classes(self, classes: Any) -> None:
+        """Takes over the classes of a conditional model: their number and, if they are known, their names."""
+        if classes is None:
+            return
+        self.condition_shape = (int(classes["count"]),)
+        if not 0 < self.condition_shape[0] <= MOST:
+            raise ValueError("its number of classes is not possible")
+        self.with_class_names(classes["names"])
 
     def _check_sides(self) -> None:
         """Raises `ValueError` if a layer does not take what the one before it returns, or returns too much."""
@@ -83,6 +95,10 @@ class WebDecoder(Decoder):
             given, made = (math.prod(layer[name]) for name in ("input", "output"))
             if given != size or not 0 < made <= MOST:
                 raise ValueError(f"its layer {shown(layer['kind'])} does not fit")
+            if layer["kind"] == plain_network.JOIN:
+                given += math.prod(self.condition_shape or (0,))
+                if made != given:
+                    raise ValueError("its condition does not fit")
             if "strides" in layer:
                 _check_strides(layer)
             size = made
@@ -90,19 +106,20 @@ class WebDecoder(Decoder):
             raise ValueError("its last layer returns no image")
 
     def run(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        condition = inputs.get("condition")
         if name == "decode":
-            parameters = self._parameters(inputs["z"])
+            parameters = self._parameters(inputs["z"], condition)
             return {"means": self._means(parameters), "logits": parameters}
         noise = Portable(inputs["seed"])
-        z = noise.normal((self.latent_dim,), Stream.LATENT)
-        parameters = self._parameters(z)
+        z = plain_prior.draw(self._prior, noise, self.latent_dim)
+        parameters = self._parameters(z, condition)
         means = self._means(parameters)
         images = np.rint(np.clip(self._draws(parameters, means, noise), 0, 1) * np.float32(255)).astype(np.uint8)
         return {"images": images, "means": means, "z": z}
 
-    def _parameters(self, z: np.ndarray) -> np.ndarray:
+    def _parameters(self, z: np.ndarray, condition: np.ndarray | None) -> np.ndarray:
         with np.errstate(all="ignore"):  # what is not finite is refused afterwards
-            return plain_network.run(self._layers, z).reshape(len(z), *self.image_shape)
+            return plain_network.run(self._layers, z, condition).reshape(len(z), *self.image_shape)
 
     def _means(self, logits: np.ndarray) -> np.ndarray:
         """E[x|z], as `kvae.model.likelihoods` has it."""
@@ -162,9 +179,23 @@ def _check_strides(layer: dict[str, Any]) -> None:
             raise ValueError("the strides of a convolution do not fit")
 
 
+def _opened_prior(facts: dict[str, Any] | None, content: bytes) -> dict[str, Any]:
+    """A prior with its arrays; a page without one has the standard normal."""
+    if facts is None:
+        return {"kind": "standard_normal"}
+    arrays: dict[str, Any] = {
+        name: array_of(facts[name], content) for name in ("ends", "means", "deviations") if name in facts
+    }
+    couplings = [[_opened(layer, content) for layer in layers] for layers in facts.get("couplings", [])]
+    return {**facts, **arrays, "couplings": couplings}
+
+
 def _opened(layer: dict[str, Any], content: bytes) -> dict[str, Any]:
     """A layer with its arrays."""
-    if layer["kind"] not in plain_network.KINDS or layer.get("activation", "linear") not in plain_network.ACTIVATIONS:
+    if (
+        layer["kind"] not in (*plain_network.KINDS, plain_network.JOIN)
+        or layer.get("activation", "linear") not in plain_network.ACTIVATIONS
+    ):
         raise ValueError(f"its layer {shown(layer['kind'])} is not known")
     arrays: dict[str, Any] = {
         name: array_of(layer[name], content) for name in ("kernel", "bias", "factor", "offset") if name in layer

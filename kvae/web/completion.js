@@ -17,12 +17,12 @@ function completedMean(nodes, x, hidden) {
 }
 
 // A completion: the mean of p(x|z) at a point z that is drawn by weight, and a draw of x there.
-function completionDraw(nodes, x, hidden, seed) {
+function completionDraw(nodes, x, hidden, seed, label) {
   const total = nodes.reduce((sum, { weight }) => sum + weight, 0);
   let left = uniforms(seed, LATENT, 1)[0] * total, k = 0;
   while (k < nodes.length - 1 && left >= nodes[k].weight) left -= nodes[k++].weight;
   const { z } = nodes[k].point;
-  const { parameters, means } = decode(model, z);
+  const { parameters, means } = decode(model, z, label);
   const { draw, noise } = LIKELIHOODS[model.likelihood.name];
   const numbers = noise(seed, PIXELS, model.pixels, model.quantiles);
   const mean = Uint8Array.from(x, byteOf), drawn = mean.slice();
@@ -36,9 +36,9 @@ function completionDraw(nodes, x, hidden, seed) {
 let newestCompletion = 0;
 
 // Answers in parts: the progress, then what follows from the observed pixels, then log p(hidden | observed).
-async function complete({ x, shown, seed }, tell) {
+async function complete({ x, shown, seed, label }, tell) {
   const mine = ++newestCompletion;
-  const control = { stale: () => mine !== newestCompletion, progress: (done) => tell({ done }) };
+  const control = { stale: () => mine !== newestCompletion, progress: (done) => tell({ done }), label };
   await pause(); // a newer question may wait already
   if (control.stale()) throw new Stale();
   const all = Array.from(shown.keys());
@@ -55,7 +55,7 @@ async function complete({ x, shown, seed }, tell) {
     cells: cells.map(({ point, weight }) => [...point.z, weight / greatest]),
     mean: Uint8Array.from(completedMean(nodes, x, hidden), byteOf),
     reconstruction: Uint8Array.from(completedMean(nodes, x, all), byteOf),
-    draws: Array.from(seedsOf(DRAWS, seed), (each) => completionDraw(nodes, x, hidden, each)),
+    draws: Array.from(seedsOf(DRAWS, seed), (each) => completionDraw(nodes, x, hidden, each, label)),
   });
   if (hidden.length === 0) return { score: null };
   const whole = await infer(x, all, control);

@@ -37,18 +37,18 @@ function logNormalizer(l) {
   return Math.abs(l) < 0.01 ? Math.log(2) + l ** 2 / 12 : Math.log(l / Math.tanh(l / 2));
 }
 
-// A latent point with what the likelihood needs of it.
-function openPoint(z) {
-  const { parameters } = decode(model, z);
+// A latent point with what the likelihood of a class needs of it.
+function openPoint(z, label) {
+  const { parameters } = decode(model, z, label);
   const eta = new Float32Array(model.pixels), c = new Float32Array(model.pixels);
   const natural = NATURAL[model.likelihood.name];
   for (let p = 0; p < model.pixels; p++) [eta[p], c[p]] = natural(parameters[p], model.likelihood);
-  return { z, eta, c, logPrior: z.reduce((sum, value) => sum - (value ** 2 + Math.log(2 * Math.PI)) / 2, 0) };
+  return { z, eta, c, logOfPrior: logPrior(model, z) };
 }
 
 // log p(x, z) for the pixels whose indices are given, without h(x), which all points share.
-function logJoint({ eta, c, logPrior }, x, pixels) {
-  let sum = logPrior;
+function logJoint({ eta, c, logOfPrior }, x, pixels) {
+  let sum = logOfPrior;
   for (let i = 0; i < pixels.length; i++) {
     const p = pixels[i];
     sum += x[p] * eta[p] + c[p];
@@ -61,22 +61,24 @@ function sharedTerm(x, pixels) {
   return term ? pixels.reduce((sum, p) => sum + term(x[p], model.likelihood), 0) : 0;
 }
 
-const REACH = 7; // the first grid covers [-7, 7]^2, outside of which the prior has 5e-12 of its mass
 const FINEST = 5; // halvings of the distance between its points, at most
 const EDGE = 20; // nats below its maximum that the integrand must be at the edge, or the grid grows
 const ACTIVE = 18; // nats below its maximum down to which the integrand is looked at more closely
 const AGREED = 4e-3; // nats: two grids agree; the error of the finer one is then far smaller
 const MEMORY = 2 ** 27; // bytes for points that are kept
 
-const kept = new Map(); // points by their place on the finest grid
+const kept = new Map(); // points by their place on the finest grid, and by class
 const keyOf = (i, j) => (i + 2 ** 15) * 2 ** 16 + j + 2 ** 15;
 
-// Points per side of the first grid, so that it fits into half of the memory.
+// Points per side of the first grid, so that it fits into half of the memory. The grid reaches
+// as far from its middle as nearly all of the mass of the prior: for the standard normal, all but 5e-12 of it.
 const firstSide = () => (65 ** 2 * 8 * model.pixels <= MEMORY / 2 ? 65 : 33);
 
-// The integral of p(x, z) over z for some pixels, and the points with their weights, which sum to 1.
-async function posterior(x, pixels, { stale, progress }) {
-  const unit = (2 * REACH) / (firstSide() - 1) / 2 ** FINEST;
+// The integral of p(x, z) over z for some pixels, and the points with their weights, which sum to 1; given a class, if
+// the model has any.
+async function posterior(x, pixels, { stale, progress, label = 0 }) {
+  const { middle, reach } = model.prior;
+  const unit = (2 * reach) / (firstSide() - 1) / 2 ** FINEST;
   const shared = sharedTerm(x, pixels);
   if (kept.size * 8 * model.pixels > MEMORY) kept.clear();
   let step = 2 ** FINEST, half = ((firstSide() - 1) / 2) * step;
@@ -88,8 +90,9 @@ async function posterior(x, pixels, { stale, progress }) {
     for (let n = 0; n < places.length; n++) {
       const [i, j] = places[n], key = keyOf(i, j);
       if (values.has(key)) continue;
-      let point = kept.get(key);
-      if (!point) kept.set(key, (point = openPoint([i * unit, j * unit])));
+      const place = label * 2 ** 32 + key;
+      let point = kept.get(place);
+      if (!point) kept.set(place, (point = openPoint([middle[0] + i * unit, middle[1] + j * unit], label)));
       const value = logJoint(point, x, pixels);
       values.set(key, { i, j, point, value });
       greatest = Math.max(greatest, value);
@@ -112,7 +115,7 @@ async function posterior(x, pixels, { stale, progress }) {
   const atEdge = ({ i, j, value }) => Math.max(Math.abs(i), Math.abs(j)) === half && value > greatest - EDGE;
 
   await evaluate(square());
-  while ([...values.values()].some(atEdge) && half * unit < 4 * REACH) {
+  while ([...values.values()].some(atEdge) && half * unit < 4 * reach) {
     half *= 2;
     await evaluate(square());
   }

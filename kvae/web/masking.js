@@ -173,7 +173,7 @@ async function completeNewest() {
   const status = $("complete-status"), progress = $("complete-progress"), section = $("complete-section");
   section.setAttribute("aria-busy", "true"); // what is shown belongs to the picture before
   delete document.body.dataset.completed;
-  const last = await ask("complete", { x: image, shown, seed: 0 }, (part) => {
+  const last = await ask("complete", { x: image, shown, seed: 0, label: chosenClass }, (part) => {
     if (mine !== newestQuestion) return;
     if ("done" in part) {
       progress.hidden = false;
@@ -193,7 +193,7 @@ async function completeNewest() {
   });
   if (!last || mine !== newestQuestion) return;
   progress.hidden = true;
-  const score = last.score === null ? "" : ` log p(hidden | visible) = ${withError(last.score, last.scoreError)}.`;
+  const score = last.score === null ? "" : ` log p(hidden | visible${classes ? ", class" : ""}) = ${withError(last.score, last.scoreError)}.`;
   status.textContent = `${told}${score}`;
   document.body.dataset.completed = JSON.stringify({ log: found.log, ...last }); // for tests
 }
@@ -204,7 +204,7 @@ const withError = (value, error) => (plane ? nats(value) : `${nats(value)} (± $
 const FEW = 30; // effective samples below which nothing is certain
 
 function describeFound({ log, error, centre, deviations, effective, count }) {
-  const visible = `log p(visible) = ${withError(log, error)}.`;
+  const visible = `log p(visible${classes ? " | class" : ""}) = ${withError(log, error)}.`;
   if (plane) {
     const places = centre.map((value, d) => `${subscript(d)} = ${rounded(value)} ± ${deviations[d].toFixed(2)}`);
     $("posterior-where").textContent = `${places.join(", ")}${nearby(centre)}.`;
@@ -258,9 +258,10 @@ function drawn(canvas, at) {
   });
 }
 
+// A picture of the network at the numbers of one of the samples, of the chosen class.
 async function takeSample() {
-  const index = samples.length ? Math.floor(Math.random() * samples.length) : 0;
-  const [{ means }] = samples.slice(index);
+  const { z } = samples[Math.floor(Math.random() * samples.length)];
+  const means = await ask("decode", { z, label: chosenClass });
   const context = inkContext(), small = document.createElement("canvas");
   paint(small, means);
   $("invert").checked = $("fit").checked = false;
@@ -294,7 +295,7 @@ async function loadPicture(file) {
   }
 }
 
-function openCompletion() {
+async function openCompletion() {
   $("complete-section").hidden = false;
   $("fit-label").hidden = !model.digits;
   $("fit").checked = model.digits;
@@ -354,5 +355,5 @@ function openCompletion() {
   for (const button of document.querySelectorAll("[data-hide]")) {
     button.addEventListener("click", () => hide(button.dataset.hide));
   }
-  takeSample();
+  await takeSample();
 }

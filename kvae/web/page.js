@@ -7,6 +7,9 @@ const model = JSON.parse($("model").textContent);
 const [height, width, channels = 1] = model.image_shape;
 const D = model.latent_dim;
 const { plane } = model;
+const { classes } = model; // of a conditional model
+const classNames = classes ? classes.names || Array.from({ length: classes.count }, (_, i) => String(i)) : [];
+let chosenClass = classes ? 0 : undefined; // its number
 
 // --- The worker
 
@@ -110,8 +113,9 @@ function save(canvas, name) {
 
 // --- The chosen numbers
 
-let z = new Array(D).fill(0);
-const reach = plane ? Math.max(...plane.high, ...plane.low.map((value) => -value)) : 3.5;
+const centre = model.prior ? model.prior.centre : new Array(D).fill(0);
+let z = centre;
+const reach = plane ? Math.max(...plane.high, ...plane.low.map((value) => -value)) : model.prior ? model.prior.extent : 3.5;
 const subscript = (d) => `z${String(d + 1).replace(/\d/g, (digit) => "₀₁₂₃₄₅₆₇₈₉"[digit])}`;
 const rounded = (value) => value.toFixed(2).replace("-", "−");
 
@@ -129,7 +133,7 @@ const sliders = model.order.map((d) => {
   return { d, input, output };
 });
 
-const decodeNewest = newest(async (point) => paint($("image"), await ask("decode", { z: point })));
+const decodeNewest = newest(async (point) => paint($("image"), await ask("decode", { z: point, label: chosenClass })));
 
 let toldLater;
 function choose(point) {
@@ -147,12 +151,12 @@ function choose(point) {
 
 function describe(point) {
   const numbers = D <= 3 ? `At ${point.map((value, d) => `${subscript(d)} = ${rounded(value)}`).join(", ")}` : `At the ${D} numbers of the sliders`;
-  return `${numbers}${nearby(point)}.`;
+  return `${numbers}${classes ? `, of class ${classNames[chosenClass]}` : ""}${nearby(point)}.`;
 }
 
-// The class of most of the encoded test images around a point, in words.
+// The class of most of the encoded test images around a point, in words; nothing if the class is chosen.
 function nearby([a, b]) {
-  if (!points || !labels) return "";
+  if (!points || !labels || classes) return "";
   const radius = (plane.high[0] - plane.low[0]) / 30;
   const counts = new Array(plane.classes.length).fill(0);
   points.forEach(([x, y], i) => {

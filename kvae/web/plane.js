@@ -8,7 +8,8 @@ const TILES = 15; // pictures per side of the plane; more where a picture is nar
 const across = Math.min(2 * TILES, Math.round(TILES * Math.max(1, height / width)));
 const down = Math.min(2 * TILES, Math.round(TILES * Math.max(1, width / height)));
 const shownClasses = new Set();
-let points, labels, tiles = [];
+const tiles = [];
+let points, labels;
 
 const toScreen = ([a, b], side) => [
   ((a - plane.low[0]) / (plane.high[0] - plane.low[0])) * side,
@@ -122,6 +123,7 @@ async function openPlane(arrays) {
     $("points-help").hidden = $("show-points-label").hidden = false;
   }
   if (labels) plane.classes.forEach(addClass);
+  if (labels && classes) showOnly(chosenClass);
   $("where").textContent = describe(z); // with the test pictures that are near
   const canvas = $("plane");
   canvas.addEventListener("pointerdown", (event) => {
@@ -146,15 +148,20 @@ async function openPlane(arrays) {
     for (const button of $("classes").children) paintSwatch(button);
     drawBackground();
   });
+  await makeTiles(true);
+}
+
+// The pictures of the plane, for the chosen class.
+const makeTiles = newest(async () => {
   const at = (part, d) => plane.low[d] + part * (plane.high[d] - plane.low[d]);
   const centres = Array.from({ length: across * down }, (_, i) => [
     at(((i % across) + 0.5) / across, 0), at(1 - (Math.floor(i / across) + 0.5) / down, 1),
   ]);
-  await ask("decodeAll", { points: centres }, ({ parts }) => {
-    tiles.push(...parts);
+  await ask("decodeAll", { points: centres, label: chosenClass }, ({ first, parts }) => {
+    parts.forEach((bytes, i) => (tiles[first + i] = bytes));
     drawBackground();
   });
-}
+});
 
 function paintSwatch(button) {
   button.firstChild.style.background = colour(Number(button.dataset.label));
@@ -171,10 +178,23 @@ function addClass(name, label) {
   paintSwatch(button);
   button.addEventListener("click", () => {
     if (!shownClasses.delete(label)) shownClasses.add(label);
-    button.setAttribute("aria-pressed", String(shownClasses.has(label)));
-    drawBackground();
+    showDots();
   });
   $("classes").append(button);
+}
+
+function showDots() {
+  for (const button of $("classes").children) {
+    button.setAttribute("aria-pressed", String(shownClasses.has(Number(button.dataset.label))));
+  }
+  drawBackground();
+}
+
+// Shows the dots of one class only.
+function showOnly(label) {
+  shownClasses.clear();
+  shownClasses.add(label);
+  showDots();
 }
 
 // --- A path in the plane, which the ring follows

@@ -32,6 +32,8 @@ function openModel(description, base64) {
     ...description,
     quantiles: arrayOf(buffer, description.quantiles),
     decoder: network(description.decoder),
+    prior: openPrior(description, buffer),
+    classCount: description.classes?.count ?? 0,
     encoder: encoder && { ...encoder, body: network(encoder.body), mean: network(encoder.mean), scale: network(encoder.scale) },
     pixels: description.image_shape.reduce((product, side) => product * side, 1),
   };
@@ -112,8 +114,9 @@ function activate(values, { activation = "linear", slope }) {
   return values;
 }
 
-function run(layers, x) {
-  return layers.reduce((values, layer) => activate(LAYERS[layer.kind](values, layer), layer), x);
+// `condition` is what a layer "join" appends: for a model with classes, 1 for the class and 0 for all others.
+function run(layers, x, condition) {
+  return layers.reduce((values, layer) => activate(LAYERS[layer.kind](values, layer, condition), layer), x);
 }
 
 const LAYERS = {
@@ -149,6 +152,8 @@ const LAYERS = {
   },
 
   reshape: (x) => x,
+
+  join: (x, layer, condition) => Float32Array.from([...x, ...condition]),
 
   crop(x, { input: [height, width, channels], top, bottom, left, right }) {
     const rows = [];
@@ -249,15 +254,20 @@ function byteOf(value) {
   return scaled - whole === 0.5 ? whole + (whole % 2) : Math.round(scaled);
 }
 
-function decode(model, z) {
-  const parameters = run(model.decoder, Float32Array.from(z));
+// The condition of a class by its number; of a model without classes, nothing.
+function conditionOf({ classCount }, label) {
+  return Float32Array.from({ length: classCount }, (_, i) => (i === label ? 1 : 0));
+}
+
+function decode(model, z, label) {
+  const parameters = run(model.decoder, Float32Array.from(z), conditionOf(model, label));
   return { parameters, means: meansOf(model, parameters) };
 }
 
-// The image of one seed: its z, the means and a draw of p(x|z), both in bytes.
-function sample(model, seed) {
-  const z = normals(seed, LATENT, model.latent_dim, model.quantiles);
-  const { parameters, means } = decode(model, z);
+// The image of one seed, and of a class if the model has any: its z, the means and a draw of p(x|z), both in bytes.
+function sample(model, seed, label) {
+  const z = drawPrior(model, seed);
+  const { parameters, means } = decode(model, z, label);
   const { draw, noise } = LIKELIHOODS[model.likelihood.name];
   const numbers = noise(seed, PIXELS, model.pixels, model.quantiles);
   const drawn = Uint8Array.from(numbers, (number, i) => byteOf(draw(parameters[i], means[i], number, model.likelihood)));

@@ -5,20 +5,27 @@ let samples = [];
 
 const makeSamples = newest(async ({ seed, count }) => {
   const made = [];
+  const inTurn = classes && $("in-turn").checked;
+  const labels = inTurn ? Array.from(classNames.keys()) : [chosenClass];
   $("save").disabled = true;
-  await ask("sampleAll", { seed, count }, ({ parts, done }) => {
+  await ask("sampleAll", { seed, count, labels }, ({ parts, done }) => {
     made.push(...parts);
     $("samples-status").textContent = done < 1 ? `${made.length} of ${count} pictures` : "";
   });
   samples = made;
   showSheet();
   $("save").disabled = false;
-  $("samples-status").textContent = `${count === 1 ? "One picture" : `${count} pictures`} of seed ${seed}.`;
+  const ofClass = !classes ? "" : inTurn ? ", of all classes in turn" : `, of class ${classNames[labels[0]]}`;
+  $("samples-status").textContent = `${count === 1 ? "One picture" : `${count} pictures`} of seed ${seed}${ofClass}.`;
   $("from").max = $("to").max = count;
   if (Number($("to").value) > count) $("to").value = count;
   if (Number($("from").value) > count) $("from").value = 1;
   morph(true);
 });
+
+function remakeSamples() {
+  if ($("sample-form").reportValidity()) makeSamples({ seed: Number($("seed").value), count: Number($("count").value) });
+}
 
 function showSheet() {
   paintSheet($("sheet"), samples.map(({ means, draw }) => ($("draws").checked ? draw : means)));
@@ -35,7 +42,7 @@ function onTheWay(part) {
 const morph = newest(async () => {
   const way = Array.from({ length: STRIP }, (_, i) => onTheWay(i / (STRIP - 1)));
   const images = [];
-  await ask("decodeAll", { points: way }, ({ parts }) => images.push(...parts));
+  await ask("decodeAll", { points: way, label: chosenClass }, ({ parts }) => images.push(...parts));
   paintSheet($("strip"), images, STRIP);
 });
 

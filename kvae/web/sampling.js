@@ -11,10 +11,10 @@ const ENOUGH = 300; // effective samples, with which it ends
 const PRIOR_SHARE = 0.1;
 const FILLINGS = 4; // rounds in which hidden pixels are filled by what the encoder and the decoder make of them
 
-// q(z|x) of the encoder, for an image without hidden pixels.
-function encode(x) {
+// q(z|x) of the encoder, for an image without hidden pixels; given its class, if the model has any.
+function encode(x, label) {
   const { body, mean, scale, log_sigma } = model.encoder;
-  const hidden = run(body, Float32Array.from(x));
+  const hidden = run(body, Float32Array.from(x), conditionOf(model, label));
   const factor = log_sigma ? 2 : 1;
   return { mean: Array.from(run(mean, hidden)), logVariance: Array.from(run(scale, hidden), (value) => factor * value) };
 }
@@ -97,21 +97,21 @@ function tempered(logWeights) {
 }
 
 // The same as `posterior`, with the effective sample size; `error` is a standard error.
-async function sampledPosterior(x, pixels, { stale, progress }) {
+async function sampledPosterior(x, pixels, { stale, progress, label }) {
   const D = model.latent_dim, shared = sharedTerm(x, pixels);
   const most = Math.min(ROUND * ROUNDS, Math.floor(MEMORY / (8 * model.pixels)));
-  const prior = normalDistribution(new Array(D).fill(0), cholesky(Array.from({ length: D }, (_, d) =>
-    Array.from({ length: D }, (_, e) => (d === e ? 1 : 0)))));
+  const prior = { draw: (numbers, seed) => drawPrior(model, seed), logDensity: (z) => logPrior(model, z) };
   const proposals = [{ ...prior, count: 0 }], points = [];
-  let next = firstProposal(x, pixels), start = performance.now(), result;
+  let next = firstProposal(x, pixels, label), start = performance.now(), result;
   do {
     const proposal = { ...next, count: 0 };
     proposals.push(proposal);
     for (let n = 0; n < ROUND; n++) {
       const from = n < PRIOR_SHARE * ROUND ? proposals[0] : proposal;
       from.count++;
-      const z = from.draw(normals(points.length, LATENT, D, model.quantiles));
-      const point = openPoint(z);
+      const seed = points.length;
+      const z = from.draw(normals(seed, LATENT, D, model.quantiles), seed);
+      const point = openPoint(z, label);
       points.push({ ...point, value: logJoint(point, x, pixels) });
       if (performance.now() - start > SLICE) {
         progress(points.length / most);
@@ -140,15 +140,15 @@ function logMixture(proposals, z, total) {
 }
 
 // The q(z|x) of the encoder, after the hidden pixels were filled by the means of the decoder.
-function firstProposal(x, pixels) {
-  const filled = decode(model, new Array(model.latent_dim).fill(0)).means;
+function firstProposal(x, pixels, label) {
+  const filled = decode(model, model.prior.centre, label).means;
   const fill = () => pixels.forEach((p) => (filled[p] = x[p]));
   fill();
-  let q = encode(filled);
+  let q = encode(filled, label);
   for (let i = 0; i < FILLINGS && pixels.length < model.pixels; i++) {
-    filled.set(decode(model, q.mean).means);
+    filled.set(decode(model, q.mean, label).means);
     fill();
-    q = encode(filled);
+    q = encode(filled, label);
   }
   const factor = q.logVariance.map((value, d) => [...new Array(d).fill(0), Math.exp(Math.min(value, 0) / 2) * 1.2]);
   return normalDistribution(q.mean, factor);

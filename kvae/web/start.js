@@ -8,18 +8,36 @@ function fill() {
   $("sliders-help").hidden = D <= 2 || !model.kl_per_dimension;
   $("binary-help").hidden = !model.likelihood.binary;
   $("rounded-weights").hidden = model.weights !== "int8";
-  $("facts").textContent = `Latent size ${D}, images of ${width} × ${height} pixels, weights in ${model.weights}.`;
+  const ofClasses = classes ? ` of ${classNames.length} classes` : "";
+  $("facts").textContent = `Latent size ${D}, images${ofClasses} of ${width} × ${height} pixels, weights in ${model.weights}.`;
+  for (const id of ["chooser", "class-help", "class-points-help", "class-density-help", "in-turn-label", "morph-help"]) {
+    $(id).hidden = !classes;
+  }
+  for (const [label, name] of classNames.entries()) $("class").append(new Option(name, label));
+}
+
+// Shows everything for the class that was chosen.
+function showClass() {
+  chosenClass = Number($("class").value);
+  choose(z);
+  if (plane) makeTiles(true);
+  if (labels) showOnly(chosenClass);
+  if ($("in-turn").checked) morph(true);
+  else remakeSamples();
+  if (plane || model.encoder) completeNewest();
 }
 
 function listen() {
+  $("class").addEventListener("change", showClass);
+  $("in-turn").addEventListener("change", remakeSamples);
   $("random").addEventListener("click", async () => {
     const seed = crypto.getRandomValues(new Uint32Array(1))[0] >>> 1;
-    await ask("sampleAll", { seed, count: 1 }, ({ parts }) => choose(Array.from(parts[0].z)));
+    await ask("sampleAll", { seed, count: 1, labels: [chosenClass] }, ({ parts }) => choose(Array.from(parts[0].z)));
   });
-  $("centre").addEventListener("click", () => choose(new Array(D).fill(0)));
+  $("centre").addEventListener("click", () => choose(centre));
   $("sample-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    makeSamples({ seed: Number($("seed").value), count: Number($("count").value) });
+    remakeSamples();
   });
   for (const id of ["means", "draws"]) $(id).addEventListener("change", showSheet);
   $("save").addEventListener("click", () => save($("sheet"), "samples.png"));
@@ -37,7 +55,7 @@ async function start() {
   choose(z);
   await makeSamples({ seed: 0, count: 10 });
   if (plane) await openPlane(arrays);
-  if (plane || model.encoder) openCompletion();
+  if (plane || model.encoder) await openCompletion();
   document.body.dataset.ready = "yes"; // for tests
 }
 

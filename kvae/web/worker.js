@@ -29,14 +29,15 @@ const ANSWERS = {
     return null;
   }),
 
-  decode: ({ z }) => Uint8Array.from(decode(model, z).means, byteOf),
+  decode: ({ z, label }) => Uint8Array.from(decode(model, z, label).means, byteOf),
 
-  decodeAll: ({ points }, tell) =>
-    inSlices(points.length, (i) => Uint8Array.from(decode(model, points[i]).means, byteOf), tell),
+  decodeAll: ({ points, label }, tell) =>
+    inSlices(points.length, (i) => Uint8Array.from(decode(model, points[i], label).means, byteOf), tell),
 
-  sampleAll({ seed, count }, tell) {
+  // The classes of the pictures are those in `labels`, in turn.
+  sampleAll({ seed, count, labels = [undefined] }, tell) {
     const seeds = seedsOf(count, seed);
-    return inSlices(count, (i) => sample(model, seeds[i]), tell);
+    return inSlices(count, (i) => sample(model, seeds[i], labels[i % labels.length]), tell);
   },
 };
 

@@ -12,7 +12,6 @@ from exports import quick_parity
 
 import kvae
 from kvae import export, runtime, training
-from kvae.internal.errors import UserError
 from kvae.plotting import figures
 from kvae.runtime import cards
 from kvae.training import results
@@ -54,7 +53,7 @@ def bundled(trained, tmp_path_factory) -> Run:
     folder = tmp_path_factory.mktemp("bundled") / "run"
     run = Run.open(shutil.copytree(trained.folder, folder))
     with quick_parity():
-        export.bundle_of_run(run, formats=["tflite"], variants=["float32"], quick=True)
+        export.bundle_of_run(run, formats=["tflite", "web"], variants=["float32"], quick=True)
     return run
 
 
@@ -150,11 +149,13 @@ def test_the_stand_alone_script_takes_labels(bundled, tmp_path):
     assert "expected --label with a class from 0 to 2 or a name" in err
 
 
-def test_exports_compare_each_class_and_their_page_is_left_out(bundled):
+def test_exports_compare_each_class_and_their_page_names_the_classes(bundled):
     card = cards.read_card(bundled.bundle)
     assert card["reference"]["conditions"] == np.eye(3).tolist()
-    with pytest.raises(UserError, match="a condition"):
-        export.bundle_of_run(bundled, bundled.folder.parent / "page", formats=["web"])
+    page, z = runtime.load(bundled.bundle / "web" / "index.html"), np.zeros((3, 2))
+    assert page.class_names == tuple(sorted(NAMES))
+    expected = runtime.load(bundled.bundle, "float32").decode(z, range(3))
+    np.testing.assert_allclose(page.decode(z, range(3)).means, expected.means, rtol=0, atol=1e-5)
 
 
 def test_a_picture_has_a_row_for_each_class(trained):

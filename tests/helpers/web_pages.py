@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from small_models import built
 
+import kvae
 from kvae.export import web
 from kvae.noise import portable
 from kvae.runtime.web import WebDecoder
@@ -20,6 +21,15 @@ def lively(vae, factor=3):
     rng = np.random.default_rng(1)
     weights = [factor * value + 0.1 * rng.normal(size=value.shape) for value in vae.decoder.get_weights()]
     vae.decoder.set_weights([value.astype(np.float32) for value in weights])
+    return vae
+
+
+def learned(prior, latent_dim=2):
+    """A model with a prior whose weights are not those of the start."""
+    vae = lively(built((6, 5, 1), latent_dim=latent_dim, hidden_units=(8,), prior=prior))
+    rng = np.random.default_rng(2)
+    for part in (vae.prior, vae.encoder):
+        part.set_weights([value + 0.5 * rng.normal(size=value.shape) for value in part.get_weights()])
     return vae
 
 
@@ -38,6 +48,11 @@ MODELS = {
     ),
     "colour_plane": lambda: lively(built((7, 5, 3), latent_dim=2, hidden_units=(8,), likelihood="gaussian")),
     "conv": lambda: lively(built((6, 5, 1), encoder=conv_encoder(2))),
+    "classes": lambda: lively(built((6, 5, 1), latent_dim=2, hidden_units=(8,), condition=3)),
+    "classes_conv": lambda: lively(built((6, 5, 1), encoder=conv_encoder(3), condition=3)),
+    "mixture": lambda: learned(kvae.priors.Mixture(components=4)),
+    "vamp": lambda: learned(kvae.priors.VampPrior(components=5)),
+    "flow": lambda: learned(kvae.priors.Flow(layers=3, layer_units=6), 3),
     "layers": lambda: sequential(
         L.Dense(3 * 2 * 4, "silu"),
         L.Reshape((3, 2, 4)),
@@ -76,5 +91,16 @@ def described(path: Path) -> dict:
 
 
 def expected_samples(path: Path, count: int, seed: int = 0):
-    """What `kvae.runtime` draws from a page."""
-    return WebDecoder(path).sample(portable.seeds(count, seed))
+    """What `kvae.runtime` draws from a page: of all classes in turn, if it has any."""
+    decoder = WebDecoder(path)
+    return decoder.sample(portable.seeds(count, seed), in_turn(decoder, count))
+
+
+def in_turn(model, count: int):
+    """The class of each of some images, all classes in turn; None for a model without classes."""
+    return None if model.condition_shape is None else np.arange(count) % model.condition_shape[0]
+
+
+def check_z(z, expected, vae):
+    """Raises an error if z of the same seeds differ: bit for bit, or for a prior with weights by more than rounding."""
+    np.testing.assert_allclose(z, expected, rtol=0, atol=0 if vae.prior.exact else 1e-5)

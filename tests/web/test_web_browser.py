@@ -23,6 +23,7 @@ pytestmark = [
     pytest.mark.slow,  # the start of a browser, and some thousand decodes in it
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
 ]
+CLASSES = ("<b>left</b>", "right", "above")
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
 
 
@@ -45,6 +46,7 @@ def files(tmp_path_factory):
             means = np.random.default_rng(0).normal(size=(300, vae.latent_dim))
             about = {"means": means, "labels": (means[:, 0] > 0).astype(int), "label_names": ("<b>left</b>", "right")}
             about |= {"kl_per_dimension": [0.5, 2.0, 1.0]} if vae.latent_dim == 3 else {}
+            about |= {} if vae.condition_shape is None else {"class_names": CLASSES}
             folder = tmp_path_factory.mktemp(name)
             made[name, variant] = write_page(vae, folder, variant, name="<i>model</i>", **about)
         return made[name, variant]
@@ -262,15 +264,42 @@ def test_a_picture_turns_into_another(visit, files):
     page.click("#play")
 
 
-@pytest.mark.parametrize("name", ["mlp", "colour"])
+@pytest.mark.parametrize("name", ["classes", "classes_conv"])
+def test_the_class_that_is_chosen_by_a_key_is_that_of_all_pictures(call, visit, files, tmp_path, name):
+    path = files(name, "web_float32")
+    page, decoder = visit(path), WebDecoder(path)
+    assert page.locator("#class option").all_inner_texts() == list(CLASSES)
+    page.get_by_label("Class", exact=True).focus()
+    page.keyboard.press("ArrowDown")
+    completed(page)
+    page.wait_for_timeout(400)
+    expected = as_bytes(decoder.decode(chosen(page)[None], 1).means[0])
+    assert np.abs(picture(page, "#image").astype(int) - expected).max() <= 1
+    assert page.inner_text("#where").endswith("of class right.")
+    if name == "classes":
+        assert page.get_attribute("#classes button >> nth=1", "aria-pressed") == "true"
+        low, high = (np.array(page.evaluate(f"plane.{side}")) for side in ("low", "high"))
+        first = page.evaluate("Array.from(tiles[0])")
+        part = np.array([0.5 / page.evaluate("across"), 1 - 0.5 / page.evaluate("down")])
+        assert np.abs(first - as_bytes(decoder.decode((low + part * (high - low))[None], 1).means).ravel()).max() <= 1
+    for options in ([], ["--label", "right"]):
+        if options:
+            page.uncheck("#in-turn")
+            page.wait_for_selector("text=10 pictures of seed 0, of class right.")
+        assert call("sample", path, "-n", 10, *options, "-o", "a.png")[0] == 0
+        # Means in float32 differ by about 1e-7 between JavaScript and NumPy, so few of them round to another level.
+        assert (picture(page, "#sheet") != pixels(tmp_path / "a.png")).mean() < 0.005
+
+
+@pytest.mark.parametrize("name", ["mlp", "colour", "classes", "mixture", "flow"])
 def test_nothing_is_wider_than_a_phone_and_touch_moves_the_ring(visit, files, name):
     page = visit(files(name), **PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.click("summary >> nth=0")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    if name == "mlp":
+    if page.is_visible("#plane"):
         page.tap("#plane", position={"x": 20, "y": 100})
-        assert chosen(page)[0] < 0
+        assert chosen(page)[0] < page.evaluate("(plane.low[0] + plane.high[0]) / 2")
     for target in page.locator("button:visible, summary:visible").all():
         assert target.bounding_box()["height"] >= 24  # WCAG 2.2, target size
 
@@ -425,7 +454,7 @@ def test_a_picture_is_loaded_and_fitted_as_mnist(visit, files, tmp_path):
 
 @pytest.mark.skipif("KVAE_AXE" not in os.environ, reason="KVAE_AXE does not name the axe.min.js of npm's axe-core")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["mlp", "colour"])
+@pytest.mark.parametrize("name", ["mlp", "colour", "classes"])
 def test_axe_finds_no_violation(visit, files, name, scheme):
     page = visit(files(name), color_scheme=scheme)
     for summary in page.locator("summary:visible").all():

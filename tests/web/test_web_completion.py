@@ -12,24 +12,26 @@ from web_pages import MODELS, described, lively, write_page
 from kvae import completion
 from kvae.evaluation import quadrature
 from kvae.export import web_network
-from kvae.model import likelihoods, networks
+from kvae.model import likelihoods, networks, sampling
 from kvae.model.vae import VAE
-from kvae.runtime.keras import load_model
+from kvae.runtime.keras import KerasDecoder, load_model
 from kvae.runtime.web import WebDecoder
 
 pytestmark = pytest.mark.skipif(NODE is None, reason="Node is not installed")
 ROOT = Path(__file__).parents[2]
 
 
-def completed(folder, page, images, shown):
-    """What the page computes for images `[B, P]` and their masks: a list of its answers."""
+def completed(folder, page, images, shown, labels=None):
+    """What the page computes for images `[B, P]`, their masks, and their classes if there are any: its answers."""
     code = f"""
     const answers = [];
     const images = {json.dumps(images.tolist())}, masks = {json.dumps(shown.astype(int).tolist())};
+    const labels = {json.dumps(labels or [])};
     for (let b = 0; b < images.length; b++) {{
       let found;
       const tell = (part) => {{ if ("log" in part) found = part; }};
-      const last = await complete({{ x: Float32Array.from(images[b]), shown: masks[b], seed: b }}, tell);
+      const question = {{ x: Float32Array.from(images[b]), shown: masks[b], seed: b, label: labels[b] }};
+      const last = await complete(question, tell);
       const draws = found.draws.map(({{ z, mean, drawn }}) => [z, mean, drawn].map((each) => Array.from(each)));
       answers.push({{ ...found, ...last, mean: Array.from(found.mean), draws }});
     }}
@@ -112,6 +114,44 @@ def test_log_densities_of_mnist_agree_with_those_of_kvae_completion(tmp_path, di
     np.testing.assert_allclose([each["log"] for each in answers], observed.log_value, rtol=0, atol=0.01)
     np.testing.assert_allclose([each["score"] for each in answers], expected.log_value, rtol=0, atol=0.01)
     assert max(each["error"] for each in answers) <= 4e-3  # at which the page stops to refine its grid
+
+
+@pytest.mark.parametrize(
+    "name", ["classes", "flow", *(pytest.param(name, marks=pytest.mark.slow) for name in ("classes_conv", "mixture"))]
+)
+def test_it_agrees_with_draws_from_the_prior_given_the_class(name, tmp_path):
+    vae, shown = MODELS[name](), np.arange(30) % 3 > 0
+    labels = None if vae.condition_shape is None else [2, 0, 2, 1]
+    page, decoder = write_page(vae, tmp_path), KerasDecoder(vae)
+    images = vae.generate(4, seed=1, condition=labels).numpy().reshape(4, 30)
+    z = sampling.draw_z(vae, 10_000, 0, None if labels is None else np.zeros(10_000, int)).numpy()
+    answers = completed(tmp_path, page, images, np.tile(shown, (4, 1)), labels)
+    for image, label, answer in zip(images, labels or [None] * 4, answers, strict=True):
+        logits = decoder.decode(z, label).logits.reshape(len(z), 30).astype(float)
+        p = np.exp(((image * logits - np.logaddexp(0, logits)) * shown).sum(1))
+        error = np.hypot(p.std() / p.mean() / np.sqrt(len(p)), answer["error"])
+        assert error < 0.1
+        assert answer["log"] == pytest.approx(np.log(p.mean()), abs=4 * error)  # four standard errors
+
+
+def test_the_class_is_given_to_the_encoder(tmp_path):
+    vae, labels = MODELS["classes_conv"](), np.array([2, 0, 1])
+    vae.encoder.set_weights([value + 0.03 for value in vae.encoder.get_weights()])
+    x = vae.generate(3, seed=1, condition=labels).numpy()
+    pixels = json.dumps(x.reshape(3, -1).tolist())
+    code = f"console.log(JSON.stringify({pixels}.map((x, b) => encode(x, [2, 0, 1][b]))))"
+    result = javascript(tmp_path, write_page(vae, tmp_path), code)
+    mean, _ = vae.encode(x, labels)
+    np.testing.assert_allclose([each["mean"] for each in result], mean, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mixture", "vamp", "flow"])
+def test_the_log_density_of_a_prior_is_that_of_the_model(name, tmp_path):
+    vae = MODELS[name]()
+    z = 3 * np.random.default_rng(0).normal(size=(20, vae.latent_dim)).astype(np.float32)
+    code = f"console.log(JSON.stringify({json.dumps(z.tolist())}.map((each) => logPrior(model, each))))"
+    found = javascript(tmp_path, write_page(vae, tmp_path), code)
+    np.testing.assert_allclose(found, vae.prior.log_prob(z), rtol=1e-4, atol=1e-4)  # the model computes in float32
 
 
 @pytest.mark.parametrize("encoder", ["mlp", "log_sigma", "conv"])

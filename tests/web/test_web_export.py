@@ -12,13 +12,18 @@ import pytest
 from exports import quick_parity, tree
 from small_models import built, tiny_built
 from tiny_runs import tiny_run
-from web_pages import MODELS, described, lively, sequential, write_page
+from web_pages import MODELS, check_z, described, in_turn, lively, sequential, write_page
 
 import kvae
-from kvae import export, runtime
+from kvae import export, runtime, training
 from kvae.export import formats, web
 from kvae.internal.errors import UserError
 from kvae.runtime.web import WebDecoder, array_of
+from kvae.training.config import RunConfig
+
+
+class OwnPrior(kvae.priors.Flow):
+    """It may compute anything."""
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +38,10 @@ def bundled(tmp_path_factory):
 @pytest.mark.parametrize("name", MODELS)
 def test_numpy_computes_from_a_page_what_keras_computes_from_the_model(name, tmp_path):
     vae, seeds = MODELS[name](), runtime.seeds(50, 3)
-    decoder, expected = WebDecoder(write_page(vae, tmp_path)), vae.sample(seeds)
-    drawn = decoder.sample(seeds)
+    decoder, labels = WebDecoder(write_page(vae, tmp_path)), in_turn(vae, 50)
+    expected, drawn = vae.sample(seeds, labels), decoder.sample(seeds, labels)
     assert np.ptp(expected.means) > 0.1  # the means depend on z, so that a wrong layer would be noticed
-    assert np.array_equal(drawn.z, expected.z)
+    check_z(drawn.z, expected.z, vae)
     # Both are float32. Sums of up to 200 products round by about 1e-6.
     np.testing.assert_allclose(drawn.means, expected.means, rtol=0, atol=1e-5)
     images = vae.likelihood.as_bytes(expected.images).numpy().astype(int)
@@ -84,8 +89,10 @@ def test_a_changed_page_is_not_opened(bundled, tmp_path):
          "LayerNormalization"),
         (lambda: sequential(keras.layers.Dense(30, "gelu"), keras.layers.Reshape((6, 5, 1))), "activation gelu"),
         (lambda: built((6, 5, 2), latent_dim=2, hidden_units=(8,)), r"images of shape \(6, 5, 2\)"),
+        (lambda: tiny_built(prior=OwnPrior()), "the prior OwnPrior"),
+        (lambda: tiny_built(prior="vamp", posterior="full_covariance"), "vamp with the posterior full_covariance"),
     ],
-    ids=["layer", "activation", "channels"],
+    ids=["layer", "activation", "channels", "prior", "posterior"],
 )  # fmt: skip
 def test_what_a_page_does_not_know_is_refused_before_anything_is_written(make, named, tmp_path):
     with pytest.raises(UserError, match=f"Expected a model that the web page knows.*{named}"):
@@ -154,10 +161,59 @@ def test_the_plane_shows_the_encoded_images_of_each_class(tmp_path):
     assert np.array_equal(array_of(plane["labels"], content), (labels[inside] == 7).astype(int))
 
 
+def test_the_classes_of_a_conditional_model_are_in_its_page(tmp_path):
+    names, z = ("<b>", "two", "three"), np.zeros((2, 2))
+    with quick_parity():
+        card = export.bundle(MODELS["classes"](), tmp_path / "bundle", formats=["web"], class_names=names,
+                             conditions=np.array([2, 0, 1]))  # fmt: skip
+    path = tmp_path / "bundle" / "web" / "index.html"
+    decoder = WebDecoder(path)
+    assert (decoder.condition_shape, decoder.class_names) == ((3,), names)
+    assert card["variants"]["web_int8"]["means_error_greatest"] < 1e-5
+    assert card["model"]["condition_shape"] == [3]
+    assert np.ptp(decoder.decode(z, [0, 2]).means, axis=0).max() > 0.1
+    with pytest.raises(UserError, match="Expected a condition of shape"):
+        decoder.decode(z)
+    with pytest.raises(UserError, match=r"labels in 0\.\.2"):
+        decoder.sample([1], 3)
+
+
+def test_the_plane_of_a_conditional_model_shows_the_encoded_images_by_the_numbers_of_their_classes(tmp_path):
+    means, labels = np.random.default_rng(0).normal(size=(9, 2)), np.full(9, 2)
+    path = write_page(MODELS["classes"](), tmp_path, means=means, labels=labels)
+    content = base64.b64decode(re.search(r'id="arrays">(.*?)</script>', path.read_text(), re.S)[1])
+    plane = described(path)["plane"]
+    assert plane["classes"] == ["0", "1", "2"]
+    assert set(array_of(plane["labels"], content)) == {2}
+
+
+def test_a_condition_that_is_no_class_is_refused():
+    with pytest.raises(UserError, match=r"a condition of shape \(2, 3\), which is not a class"):
+        web.check(built((6, 5, 1), latent_dim=2, hidden_units=(8,), condition=(2, 3)))
+
+
 def test_the_sliders_are_in_the_order_of_the_kl_terms(tmp_path):
     vae = lively(built((6, 5, 1), latent_dim=3, hidden_units=(8,)))
     assert described(write_page(vae, tmp_path, kl_per_dimension=[0.5, 2.0, 1.0]))["order"] == [1, 2, 0]
     assert described(write_page(vae, tmp_path))["order"] == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_the_page_of_a_conditional_run_shows_its_test_images_encoded_with_their_classes(tmp_path):
+    data = {"source": "mnist5k", "train": "train[:20]", "test": "test[:40]", "batch_size": 10, "condition": "label"}
+    model = {"latent_dim": 2, "hidden_units": [4]}
+    config = {"name": "c", "data": data, "model": model, "training": {"epochs": 1, "jit_compile": False}}
+    run = training.train(RunConfig.from_dict(config), tmp_path / "run", verbose=0)
+    data = export.bundles.data_of(run)
+    with quick_parity():
+        export.bundle_of_run(run, tmp_path / "out", formats=["web"], data=data)
+    facts = described(path := tmp_path / "out" / "web" / "index.html")
+    content = base64.b64decode(re.search(r'id="arrays">(.*?)</script>', path.read_text(), re.S)[1])
+    x, labels = data.examples("test")
+    means, plane = run.load_model().encode(x, labels).mean.numpy(), facts["plane"]
+    inside = ((means >= plane["low"]) & (means <= plane["high"])).all(axis=1)
+    assert facts["classes"] == {"count": 10, "names": list(map(str, range(10)))}
+    assert np.array_equal(array_of(plane["labels"], content), labels[inside])
 
 
 @pytest.mark.slow
@@ -173,6 +229,8 @@ def test_the_command_writes_the_page_of_a_run_with_its_name_and_its_encoded_test
 
 
 # Pages from strangers
+
+COMPONENTS = ("ends", "means", "deviations")
 
 
 def changed(path, change):
@@ -198,6 +256,10 @@ def changed(path, change):
         lambda facts: facts["decoder"][0]["kernel"].update(at=-4),
         lambda facts: facts["decoder"][0].pop("kernel"),
         lambda facts: facts.pop("likelihood"),
+        lambda facts: facts["decoder"].insert(0, {"kind": "join", "input": [2], "output": [2]}),
+        lambda facts: facts.update(classes={"count": 10**9, "names": None}),
+        lambda facts: facts.update(prior={"kind": "system"}),
+        lambda facts: facts.update(prior={"kind": "mixture", **dict.fromkeys(COMPONENTS, facts["decoder"][0]["bias"])}),
         lambda facts: facts["decoder"].append({"kind": "upsample", "input": [6, 5, 1], "output": [2**20, 2**20, 1]}),
     ],
 )  # fmt: skip
