@@ -232,7 +232,10 @@ def test_heads_compute_in_float32_under_mixed_precision(family, rng):
         (lambda: networks.MLPEncoder(2, initialization="glorott"), "Did you mean 'glorot'"),
         (lambda: networks.ConvEncoder(2, (4, -1)), "filters"),
         (lambda: networks.ResidualEncoder(2, ()), "filters"),
-        (lambda: networks.ResidualEncoder(2, (16, 12)), r"norm_groups=8 groups\. Received \[16, 12\]\. Choose multiples"),
+        (
+            lambda: networks.ResidualEncoder(2, (16, 12), norm_groups=8),
+            r"norm_groups=8 groups\. Received \[16, 12\]\. Choose multiples",
+        ),
         (lambda: networks.ResidualEncoder(2, norm_groups=-1), "norm_groups"),
         (lambda: networks.ResidualDecoder((8, 8, 1), blocks=0), "blocks"),
         (lambda: networks.ResidualDecoder((28, 28)), "channel axis"),

@@ -1,9 +1,9 @@
 """Encoders `x [B, *image] -> parameters of q(z|x)` and decoders `z [B, D] -> parameters of p(x|z)`.
 
-There are three pairs, multilayer perceptrons, convolutional networks, and these with residual blocks; any Keras model
-with the same inputs and outputs can be used as well. The posterior decides what its encoder must return, (mean, log_var) for a diagonal Gaussian. The
-likelihood decides what its decoder must return, logits of the images for a Bernoulli. The output layers compute in
-float32 under every precision policy, and so do the densities.
+There are three pairs: multilayer perceptrons, convolutional networks, and these with residual blocks. Any Keras model
+with the same inputs and outputs can be used as well. The posterior decides what its encoder must return, (mean,
+log_var) for a diagonal Gaussian. The likelihood decides what its decoder must return, logits of the images for a
+Bernoulli. The output layers compute in float32 under every precision policy, and so do the densities.
 """
 
 from kvae.model.networks.base import call, check_mirror, give_condition, mirrored, takes_condition

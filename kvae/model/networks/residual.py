@@ -76,23 +76,23 @@ class ResidualStages(Stages):
 
 @keras.saving.register_keras_serializable("kvae")
 class ResidualEncoder(ResidualStages, ConvEncoder):
-    """The convolutions of `conv`, each followed by residual blocks with group normalization.
+    """The convolutions of `conv`, each followed by residual blocks, if wanted with group normalization.
 
     He et al., "Identity Mappings in Deep Residual Networks" (2016); Wu and He, "Group Normalization" (2018).
 
     A block adds conv(activation(conv(GN(h)))) to its input h, with 3 x 3 convolutions. GN normalizes groups of channels
-    within each image, so that a network computes the same in training and afterwards. The second convolution begins
-    with a kernel of zeros.
+    within each image, so that a network computes the same in training and afterwards; without it, GN(h) is h. The
+    second convolution begins with a kernel of zeros, so that a new block returns h.
 
     Args:
         latent_dim: latent size, D.
         filters: number of filters of each stage, from the image to the latent. Each stage halves height and width,
             rounding up. (32, 64) by default.
         blocks: number of residual blocks of each stage. 1 by default.
-        norm_groups: number of groups of the group normalization, which must divide each of `filters`; 0 for no
-            normalization. 8 by default.
+        norm_groups: number of groups of the group normalization, which must divide each of `filters`; 0, the default,
+            for no normalization.
         dense_units: width of the dense layer between the convolutions and the heads. 128 by default.
-        activation: activation of the hidden layers. `"relu"` by default.
+        activation: activation of the hidden layers. `"silu"` by default.
         scale: what the second head predicts, `"log_var"` (the default) or `"log_sigma"`, half of it.
         **options: as in `kvae.networks.MLPEncoder`.
 
@@ -112,9 +112,9 @@ class ResidualEncoder(ResidualStages, ConvEncoder):
         latent_dim: int,
         filters: Sequence[int] = (32, 64),
         blocks: int = 1,
-        norm_groups: int = 8,
+        norm_groups: int = 0,
         dense_units: int = 128,
-        activation: Activation = "relu",
+        activation: Activation = "silu",
         scale: str = "log_var",
         **options: Any,
     ) -> None:
@@ -136,7 +136,7 @@ class ResidualEncoder(ResidualStages, ConvEncoder):
 
 @keras.saving.register_keras_serializable("kvae")
 class ResidualDecoder(ResidualStages, ConvDecoder):
-    """The transposed convolutions of `kvae.networks.ConvDecoder`, each after residual blocks with group normalization.
+    """The transposed convolutions of `kvae.networks.ConvDecoder`, each after residual blocks.
 
     Args:
         image_shape: shape of one image, `(H, W, C)`.
@@ -145,7 +145,7 @@ class ResidualDecoder(ResidualStages, ConvDecoder):
         blocks: number of residual blocks of each stage. 1 by default.
         norm_groups: as in `ResidualEncoder`.
         dense_units: width of the first dense layer. 128 by default.
-        activation: activation of the hidden layers. `"relu"` by default.
+        activation: activation of the hidden layers. `"silu"` by default.
         output_bias: as in `kvae.networks.ConvDecoder`.
         **options: as in `kvae.networks.ConvDecoder`.
 
@@ -165,9 +165,9 @@ class ResidualDecoder(ResidualStages, ConvDecoder):
         image_shape: Sequence[int],
         filters: Sequence[int] = (64, 32),
         blocks: int = 1,
-        norm_groups: int = 8,
+        norm_groups: int = 0,
         dense_units: int = 128,
-        activation: Activation = "relu",
+        activation: Activation = "silu",
         output_bias: Array | None = None,
         **options: Any,
     ) -> None:
