@@ -43,7 +43,7 @@ class StepCounter(KeepsFrozen):
         if not self._counts_from_optimizer:
             self.steps.assign(int(np.asarray(store["steps"])))
         states = self._random_states()
-        saved = np.asarray(store["random_states"]) if "random_states" in present else []
+        saved: Any = np.asarray(store["random_states"]) if "random_states" in present else ()
         if len(saved) == len(states):  # none in a file of an earlier version
             for state, value in zip(states, saved, strict=True):
                 state.assign(value)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from small_models import compiled
 
 import kvae
+from kvae import export
 from kvae.internal.errors import UserError
 from kvae.model import networks
 
@@ -199,6 +200,20 @@ def test_a_residual_pair_learns_a_few_images(without_xla, rng):
     losses = compiled(vae).fit(x, epochs=60, batch_size=8, verbose=0).history["loss"]
     assert losses[-1] < 0.7 * losses[0]
     assert all(np.any(layer.kernel) for layer in vae.decoder.second_convolutions)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_", ["tflite", "onnx"])
+@pytest.mark.usefixtures("quick_exports")
+def test_an_exported_residual_decoder_computes_the_same(format_, tmp_path):
+    if format_ == "onnx":
+        pytest.importorskip("tf2onnx", reason="the extra kvae[onnx] is not installed")
+    encoder, decoder = residual_pair((9, 6, 3))
+    vae = kvae.VAE(encoder=encoder, decoder=decoder, likelihood="gaussian", seed=0)
+    vae.build((None, 9, 6, 3))
+    card = export.bundle(vae, tmp_path / "bundle", formats=[format_])  # float16 and int8 within their tolerances
+    # Sums in another order, which the normalization divides by small standard deviations.
+    assert card["variants"]["onnx" if format_ == "onnx" else "float32"]["means_error_greatest"] < 1e-4
 
 
 def test_logit_of_mean_stays_finite_for_pixels_that_never_change():

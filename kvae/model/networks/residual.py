@@ -41,7 +41,7 @@ class ResidualStages(Stages):
 
     def _build_stage(self, shape: Shape) -> None:
         count = shape[-1]
-        options = {"places": math.prod(shape[:2]), "kernel_size": 3, "padding": "same"}
+        options: dict[str, Any] = {"places": math.prod(shape[:2]), "kernel_size": 3, "padding": "same"}
         for _ in range(self.blocks):
             made = [
                 self._layer(keras.layers.Conv2D, count, 9 * count, **options),
