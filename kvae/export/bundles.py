@@ -123,7 +123,7 @@ def bundle(
         ) from error
     replace = folder.exists()
     if vae.image_shape is not None:
-        plans = possible(vae, plans, by_default=formats is None)
+        plans = possible(vae, plans, by_default=formats is None, say=steps.line if verbose else steps.silent)
         plans = [plan._replace(tolerance=parity.tolerance_for(vae.image_shape, plan.tolerance)) for plan in plans]
         conditions = endpoints.conditions_of(vae, conditions, test)
     if not vae.prior.exact:

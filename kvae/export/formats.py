@@ -162,26 +162,28 @@ def _check_tolerances(tolerances: Any, valid: Iterable[str]) -> None:
             raise UserError(f"Expected a tolerance in (0, 1] for the means of {variant}. Received {value!r}.")
 
 
-def possible(vae: Any, plans: Iterable[Plan], *, by_default: bool) -> list[Plan]:
+def possible(vae: Any, plans: Iterable[Plan], *, by_default: bool, say: Begin = silent) -> list[Plan]:
     """The variants that can hold a model.
 
     Args:
         vae: a built model.
         plans: variants, as `plan` returned them.
         by_default: whether nobody asked for their formats, so that those that cannot hold the model are left out.
+        say: is called with a line for each format that is left out, which says why.
 
     Raises:
         UserError: if a format cannot hold the model, and somebody asked for it.
     """
     plans = list(plans)
-    for name in {entry.format for entry in plans}:
+    for name in dict.fromkeys(entry.format for entry in plans):
         check = find(name).check
         try:
             if check is not None:
                 check(vae)
-        except UserError:
+        except UserError as error:
             if not by_default:
-                raise
+                raise UserError(f"{error} Nothing was written. Leave {name} out of --formats.") from error
+            say(f"without the format {name}: {error}")
             plans = [entry for entry in plans if entry.format != name]
     return plans
 

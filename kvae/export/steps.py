@@ -13,6 +13,11 @@ def silent(words: str) -> None:
     """Says nothing of a step."""
 
 
+def line(words: str) -> None:
+    """Says something that is no step."""
+    print(visible(words), flush=True)
+
+
 @contextmanager
 def told(verbose: int, total: int) -> Iterator[Begin]:
     """Says which step begins in the block.

@@ -77,9 +77,8 @@ def check(vae: VAE) -> None:
     found = unknown(vae)
     if found:
         raise UserError(
-            f"Expected a model that the web page knows: kvae's own decoders, or a keras.Sequential of dense, "
-            f"convolutional and similar layers. Received {', '.join(found)}. Nothing was written. Leave web out of "
-            "--formats."
+            "Expected a model that the web page knows: an MLPDecoder, a ConvDecoder, or a keras.Sequential of dense, "
+            f"convolutional and similar layers. Received {', '.join(found)}."
         )
 
 

@@ -17,6 +17,8 @@ MODELS = {  # the classes of which a whole file can be saved, each with its modu
     "MLPDecoder": "kvae.model.networks",
     "ConvEncoder": "kvae.model.networks",
     "ConvDecoder": "kvae.model.networks",
+    "ResidualEncoder": "kvae.model.networks",
+    "ResidualDecoder": "kvae.model.networks",
 }
 
 

@@ -44,7 +44,7 @@ def warn_of_range(
         KvaeWarning: if no pixel can have a mean in the lowest or the highest tenth of the likelihood's support.
     """
     low, high = likelihood.support[:2]
-    ours = type(decoder) in (networks.MLPDecoder, networks.ConvDecoder)  # their last layer is linear
+    ours = type(decoder) in (networks.MLPDecoder, networks.ConvDecoder, networks.ResidualDecoder)  # they end linearly
     if ours or not (math.isfinite(low) and math.isfinite(high)):
         return
     activation = getattr(_last_operation(decoder), "activation", None)

@@ -1,4 +1,4 @@
-"""The number of training steps that a model has made."""
+"""What a model saves beside its weights, so that it trains on as if it had not been saved."""
 
 from typing import Any
 
@@ -10,6 +10,8 @@ from kvae.model.freezing import KeepsFrozen
 
 class StepCounter(KeepsFrozen):
     """A Keras model that counts its own training steps, and saves their number with its weights.
+
+    It also saves the states of random numbers of layers such as Dropout, which Keras leaves out of its files.
 
     Attributes:
         steps: number of training steps that the model has made, an integer variable. Noise, order and schedules
@@ -29,13 +31,27 @@ class StepCounter(KeepsFrozen):
     def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
         store["steps"] = np.asarray(self.steps)
+        states = self._random_states()
+        if states:
+            store["random_states"] = np.stack([np.asarray(state) for state in states])
 
     def load_own_variables(self, store: Any) -> None:
-        super().load_own_variables({name: store[name] for name in store.keys() if name != "steps"})  # noqa: SIM118
+        present = set(store.keys())
+        super().load_own_variables({name: store[name] for name in present - {"steps", "random_states"}})
         # In a file of version 0.1, only the optimizer has counted the steps.
-        self.__dict__["_counts_from_optimizer"] = "steps" not in store.keys()  # noqa: SIM118
+        self.__dict__["_counts_from_optimizer"] = "steps" not in present
         if not self._counts_from_optimizer:
             self.steps.assign(int(np.asarray(store["steps"])))
+        states = self._random_states()
+        saved: Any = np.asarray(store["random_states"]) if "random_states" in present else ()
+        if len(saved) == len(states):  # none in a file of an earlier version
+            for state, value in zip(states, saved, strict=True):
+                state.assign(value)
+
+    def _random_states(self) -> list[Any]:
+        """The variables that determine the next random numbers of layers. For Keras they are no weights."""
+        weights = {id(weight) for weight in self.weights}
+        return [variable for variable in self.variables if id(variable) not in weights]
 
     def _take_steps_of_optimizer(self) -> None:
         """Copies the optimizer's number of steps after a file of version 0.1 was loaded."""

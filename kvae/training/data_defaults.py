@@ -201,8 +201,8 @@ def _without_part(settings: dict[str, Any], part: str) -> dict[str, Any]:
 
 def _beside(chosen: dict[str, Any], part: str, table: dict[str, Any]) -> dict[str, Any]:
     """The settings without those of a part for which the user has chosen another kind, or an option of another kind."""
-    kind = chosen[f"model.{part}.kind"]
-    if table.get("kind", kind) != kind:
+    kind = table.get("kind", chosen[f"model.{part}.kind"])
+    if kind != chosen[f"model.{part}.kind"] and not _has_options(kind, chosen, part):
         return _without_part(chosen, part)
     for option in table:
         kinds = SHORT[option][1] if option in SHORT else None
@@ -211,6 +211,13 @@ def _beside(chosen: dict[str, Any], part: str, table: dict[str, Any]) -> dict[st
     if table.get("variance", "learned") != "learned":
         chosen = {key: value for key, value in chosen.items() if key != "model.likelihood.rate"}
     return chosen
+
+
+def _has_options(kind: str, chosen: dict[str, Any], part: str) -> bool:
+    """Whether another kind of a part has all options that were chosen for it, as `residual` has those of `conv`."""
+    names = [key.rpartition(".")[2] for key in chosen if key.startswith(f"model.{part}.") and not key.endswith(".kind")]
+    kinds = [SHORT[name][1] if name in SHORT else () for name in names]
+    return all(each is None or kind in each for each in kinds)
 
 
 def explanation(facts: Facts, added: dict[str, Any]) -> str:

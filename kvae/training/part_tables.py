@@ -17,8 +17,8 @@ _OBJECTIVES = ("elbo", "iwae", "dreg", "miwae", "ciwae", "piwae", "free_bits", "
 # the option (None: all kinds).
 SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "hidden_units": ("network", ("mlp",)),
-    "filters": ("network", ("conv",)),
-    "dense_units": ("network", ("conv",)),
+    "filters": ("network", ("conv", "residual")),
+    "dense_units": ("network", ("conv", "residual")),
     "activation": ("network", None),
     "initialization": ("network", None),
     "scale": ("network", None),
@@ -35,6 +35,8 @@ SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
 # import TensorFlow.
 OPTIONS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     **SHORT,
+    "blocks": ("network", ("residual",)),
+    "norm_groups": ("network", ("residual",)),
     "start": ("likelihood", ("gaussian",)),
     "rate": ("likelihood", ("gaussian",)),
     "groups": ("objective", ("miwae", "piwae", "free_bits")),

@@ -39,6 +39,7 @@ ONE_HOT = np.eye(CLASSES, dtype=np.float32)[LABELS]
 FAMILIES = {
     "mlp": lambda **options: networks.MLPEncoder(2, (7, 5), **options),
     "conv": lambda **options: networks.ConvEncoder(2, (4, 6), 8, **options),
+    "residual": lambda **options: networks.ResidualEncoder(2, (4, 6), 1, 2, 8, **options),
 }
 
 

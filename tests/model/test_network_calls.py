@@ -138,6 +138,7 @@ def test_an_error_within_a_users_network_is_kept():
         (lambda: kvae.VAE(2, likelyhood="bernoulli"), "likelihood"),
         (lambda: networks.MLPEncoder(2, hidden_unit=(3,)), "hidden_units"),
         (lambda: networks.ConvEncoder(2, filter=(3,)), "filters"),
+        (lambda: networks.ResidualEncoder(2, norm_group=4), "norm_groups"),
         (lambda: networks.MLPDecoder(SHAPE, outputs_bias=0.0), "output_bias"),
         (lambda: networks.ConvDecoder(SHAPE, initialisation="fan_in"), "initialization"),
         (lambda: likelihoods.Gaussian(varianc=1.0), "variance"),

@@ -5,14 +5,19 @@ import math
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from small_models import compiled
 
+import kvae
+from kvae import export
 from kvae.internal.errors import UserError
 from kvae.model import networks
 
-SHAPES = [(28, 28, 1), (13, 17, 1), (9, 6, 3)]
+SHAPES = [(28, 28, 1), (13, 17, 1), (5, 7, 3)]
 FAMILIES = {
     "mlp": lambda **options: networks.MLPEncoder(3, (7, 5), **options),
     "conv": lambda **options: networks.ConvEncoder(3, (4, 6), 8, **options),
+    "residual": lambda **options: networks.ResidualEncoder(3, (4, 6), 2, 2, 8, **options),
 }
 
 
@@ -124,6 +129,93 @@ def test_output_bias_of_a_convolutional_decoder_has_one_number_per_channel():
     np.testing.assert_array_equal(decoder.head.bias, [-1, 0, 1])
 
 
+def residual_pair(shape, norm_groups=2, numbers_per_pixel=1):
+    """A built encoder and decoder whose blocks do something: their second kernels begin with zeros."""
+    encoder = networks.ResidualEncoder(3, (4, 6), 2, norm_groups, 8, seed=0)
+    decoder = encoder.mirror(shape, numbers_per_pixel=numbers_per_pixel)
+    encoder.build((None, *shape))
+    decoder.build((None, 3))
+    rng = np.random.default_rng(1)
+    for layer in (*encoder.second_convolutions, *decoder.second_convolutions):
+        layer.kernel.assign(rng.normal(0.0, 0.3, layer.kernel.shape))
+    return encoder, decoder
+
+
+def test_new_residual_blocks_return_their_input_and_later_a_sum(rng):
+    encoder, decoder = residual_pair((9, 6, 2))
+    h = rng.normal(size=(2, 5, 3, 4)).astype(np.float32)
+    norm, first, second = encoder.norms[1], encoder.first_convolutions[1], encoder.second_convolutions[1]
+    encoder.second_convolutions[0].kernel.assign(0.0 * encoder.second_convolutions[0].kernel)
+    np.testing.assert_array_equal(encoder._stage(0, h), h + second(first(norm(h))))
+    second.kernel.assign(0.0 * second.kernel)
+    np.testing.assert_array_equal(encoder._stage(0, h), h)
+    assert [layer.filters for layer in decoder.convolutions] == [4, 4]
+    assert [layer.filters for layer in decoder.first_convolutions] == [6, 6, 4, 4]
+
+
+def test_group_normalization_computes_the_same_in_training_and_for_each_image_alone(rng):
+    encoder, decoder = residual_pair((9, 6, 2))
+    for network, inputs in ((encoder, rng.random((3, 9, 6, 2), np.float32)), (decoder, rng.random((3, 3), np.float32))):
+        whole = np.asarray(network(inputs)[0] if network is encoder else network(inputs))
+        trained = network(inputs, training=True)
+        np.testing.assert_array_equal(trained[0] if network is encoder else trained, whole)
+        alone = network(inputs[1:2])
+        # Float32 products of another batch size, in another order.
+        np.testing.assert_allclose(alone[0] if network is encoder else alone, whole[1:2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm_groups", [0, 2])
+def test_every_weight_of_a_residual_pair_has_a_gradient(norm_groups, rng):
+    encoder, decoder = residual_pair((5, 7, 2), norm_groups)
+    with tf.GradientTape() as tape:
+        mean, log_var = encoder(rng.random((4, 5, 7, 2), np.float32))
+        loss = tf.reduce_sum(decoder(mean) ** 2) + tf.reduce_sum(log_var**2)
+    weights = encoder.trainable_weights + decoder.trainable_weights
+    # Per network: 2 (transposed) convolutions, 4 blocks, 2 dense layers and their heads.
+    assert len(weights) == 2 * (2 * 2 + 4 * (4 + norm_groups)) + 2 * (1 + 2) + 2 * (2 + 1)
+    for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
+        assert np.any(gradient), weight.path
+
+
+def test_a_residual_pair_is_saved_with_its_blocks(rng, tmp_path):
+    inputs = rng.random((2, 5, 7, 2), np.float32), rng.random((2, 3), np.float32)
+    for network, x in zip(residual_pair((5, 7, 2), numbers_per_pixel=2), inputs, strict=True):
+        network.save(tmp_path / "network.keras")
+        loaded = keras.saving.load_model(tmp_path / "network.keras")
+        np.testing.assert_array_equal(tf.nest.flatten(loaded(x))[0], tf.nest.flatten(network(x))[0])
+
+
+@pytest.mark.parametrize("numbers", [1, 3])
+def test_a_residual_decoder_returns_n_numbers_per_pixel_that_begin_at_the_mean(numbers):
+    decoder = networks.ResidualEncoder(2, (4,), 1, 2, 4).mirror((5, 7, 2), [-1.0, 1.0], numbers_per_pixel=numbers)
+    values = np.asarray(decoder(np.zeros((2, 2), np.float32)))
+    assert values.shape == ((2, 5, 7, 2) if numbers == 1 else (2, 5, 7, 2, 3))
+    first = values if numbers == 1 else values[..., 0]
+    np.testing.assert_array_equal(first, np.broadcast_to([-1.0, 1.0], first.shape))
+
+
+def test_a_residual_pair_learns_a_few_images(without_xla, rng):
+    x = rng.integers(0, 2, (8, 5, 7, 1)).astype(np.float32)
+    vae = kvae.VAE(encoder=networks.ResidualEncoder(4, (8,), 1, 4, 16, seed=0), beta=0.0, seed=0)
+    losses = compiled(vae).fit(x, epochs=60, batch_size=8, verbose=0).history["loss"]
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(np.any(layer.kernel) for layer in vae.decoder.second_convolutions)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format_", ["tflite", "onnx"])
+@pytest.mark.usefixtures("quick_exports")
+def test_an_exported_residual_decoder_computes_the_same(format_, tmp_path):
+    if format_ == "onnx":
+        pytest.importorskip("tf2onnx", reason="the extra kvae[onnx] is not installed")
+    encoder, decoder = residual_pair((9, 6, 3))
+    vae = kvae.VAE(encoder=encoder, decoder=decoder, likelihood="gaussian", seed=0)
+    vae.build((None, 9, 6, 3))
+    card = export.bundle(vae, tmp_path / "bundle", formats=[format_])  # float16 and int8 within their tolerances
+    # Sums in another order, which the normalization divides by small standard deviations.
+    assert card["variants"]["onnx" if format_ == "onnx" else "float32"]["means_error_greatest"] < 1e-4
+
+
 def test_logit_of_mean_stays_finite_for_pixels_that_never_change():
     assert np.isfinite(networks.logit_of_mean([0.0, 1.0])).all()
 
@@ -154,6 +246,14 @@ def test_heads_compute_in_float32_under_mixed_precision(family, rng):
         (lambda: networks.MLPEncoder(2, (0,)), "hidden_units"),
         (lambda: networks.MLPEncoder(2, initialization="glorott"), "Did you mean 'glorot'"),
         (lambda: networks.ConvEncoder(2, (4, -1)), "filters"),
+        (lambda: networks.ResidualEncoder(2, ()), "filters"),
+        (
+            lambda: networks.ResidualEncoder(2, (16, 12), norm_groups=8),
+            r"norm_groups=8 groups\. Received \[16, 12\]\. Choose multiples",
+        ),
+        (lambda: networks.ResidualEncoder(2, norm_groups=-1), "norm_groups"),
+        (lambda: networks.ResidualDecoder((8, 8, 1), blocks=0), "blocks"),
+        (lambda: networks.ResidualDecoder((28, 28)), "channel axis"),
         (lambda: networks.MLPDecoder((28, 0, 1)), "image shape"),
         (lambda: networks.MLPDecoder((4,), output_bias=[1.0, 2.0]), "output_bias"),
         (lambda: networks.MLPDecoder((4,), output_bias=np.nan), "output_bias"),

@@ -60,6 +60,7 @@ PARTS = [
     *networks.NETWORKS.values(),
     networks.MLPDecoder,
     networks.ConvDecoder,
+    networks.ResidualDecoder,
     *likelihoods.LIKELIHOODS.values(),
     *priors.PRIORS.values(),
     *posteriors.POSTERIORS.values(),

@@ -77,8 +77,9 @@ def test_a_quantized_model_trains_and_comes_back_from_a_file(mode, make, x, tmp_
         (lambda: networks.ConvEncoder(2, (3,), 4, seed=0), SHAPE),
         (lambda: networks.MLPDecoder(SHAPE, (4,), seed=0), (2,)),
         (lambda: networks.ConvDecoder(SHAPE, (3,), 4, numbers_per_pixel=2, seed=0), (2,)),
+        (lambda: networks.ResidualDecoder(SHAPE, (4,), 1, 2, 4, seed=0), (2,)),
     ],
-    ids=["MLPEncoder", "ConvEncoder", "MLPDecoder", "ConvDecoder"],
+    ids=["MLPEncoder", "ConvEncoder", "MLPDecoder", "ConvDecoder", "ResidualDecoder"],
 )
 @pytest.mark.slow
 def test_a_network_alone_can_be_quantized_and_saved(network, inputs, rng, tmp_path):

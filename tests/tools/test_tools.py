@@ -13,7 +13,16 @@ from PIL import Image
 from kvae.training.config import recipes
 
 ROOT = Path(__file__).parents[2]
-OURS = ("digits_2d", "mnist_2d", "fashion_2d", "mnist_10d", "own_colour", "own_grey", "mnist_conditional")
+OURS = (
+    "digits_2d",
+    "mnist_2d",
+    "fashion_2d",
+    "mnist_10d",
+    "own_colour",
+    "own_grey",
+    "colour_64",
+    "mnist_conditional",
+)
 LIKELIHOODS = ("iwae_vae", "iwae_5", "iwae_50", "dreg_50")  # the recipes of the other page
 EXPERIMENTS = [name for name in recipes() if name not in OURS + LIKELIHOODS]  # those of others' write-ups
 

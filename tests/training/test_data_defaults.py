@@ -115,6 +115,7 @@ def test_what_is_chosen_is_stated_in_keys_that_can_be_set():
             {"likelihood.kind": "gaussian", "likelihood.variance": 0.5, "likelihood.start": 0.1},
         ),
         ({"model__network": "conv"}, {"network.filters": [16, 32, 64]}),
+        ({"model__network": "residual"}, {"network.filters": [16, 32, 64], "network.output_bias": "data"}),
         ({"model__filters": [8]}, {"network.kind": "conv", "network.filters": [8], "network.dense_units": 256}),
         ({"model__network": "mlp"}, {"network.kind": "mlp", "network.output_bias": "zero"}),
         ({"model__hidden_units": [9]}, {"network.kind": "mlp", "network.hidden_units": [9]}),

@@ -114,7 +114,12 @@ def test_pages_are_a_default_where_the_layers_are_known():
     assert [entry.variant for entry in formats.possible(tiny_built(), plans, by_default=True)] == [
         "saved_model", "float32", "web_int8",
     ]  # fmt: skip
-    assert [entry.variant for entry in formats.possible(unknown, plans, by_default=True)] == ["saved_model", "float32"]
+    said: list[str] = []
+    left = formats.possible(unknown, plans, by_default=True, say=said.append)
+    assert [entry.variant for entry in left] == ["saved_model", "float32"]
+    assert len(said) == 1
+    assert said[0].startswith("without the format web: Expected a model that the web page knows")
+    assert said[0].endswith("Received Dense with activation gelu.")
 
 
 def test_nothing_but_its_own_scripts_and_style_is_permitted(bundled):

@@ -1,4 +1,4 @@
-"""What the four networks share: layers, configuration and argument checks; and how a model calls any network."""
+"""What the networks of kvae share: layers, configuration and argument checks; and how a model calls any network."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def check_image_shape(image_shape: Sequence[int]) -> Shape:
 
 
 class Network(Saving):
-    """Base of the four networks: makes their layers and holds the options that their layers have in common.
+    """Base of the networks of kvae: makes their layers and holds the options that their layers have in common.
 
     Args:
         initialization: initial weights, `"glorot"` (the default: Glorot uniform kernels, zero biases) or `"fan_in"`
@@ -177,7 +177,7 @@ class Network(Saving):
     ) -> Any:
         """A dense layer, or a (transposed) convolutional layer whose output has this number of places, its pixels.
 
-        A head has no activation and computes in float32.
+        A head has no activation and computes in float32. `options` replace what all layers have in common.
         """
         memory.claim(width * (fan_in + 1), width * places, isinstance(self, Decoder))
         if self.initialization == "glorot":
@@ -185,18 +185,16 @@ class Network(Saving):
         else:  # uniform in +-1/sqrt(fan_in) for kernels and biases, the default of PyTorch and of Lua Torch
             limit = 1 / math.sqrt(fan_in)
             kernel, bias = (keras.initializers.RandomUniform(-limit, limit, seed=self._next_seed()) for _ in range(2))
-        return self._layer_configs.make(
-            kind,
-            width,
-            activation=None if head else self.activation,
-            kernel_initializer=kernel,
-            bias_initializer=options.pop("bias_initializer", None) or bias,
-            kernel_regularizer=self.kernel_regularizer,
-            bias_regularizer=self.bias_regularizer,
-            dtype="float32" if head else self.dtype_policy,
-            trainable=self.trainable,
-            **options,
-        )
+        common = {
+            "activation": None if head else self.activation,
+            "kernel_initializer": kernel,
+            "bias_initializer": options.pop("bias_initializer", None) or bias,
+            "kernel_regularizer": self.kernel_regularizer,
+            "bias_regularizer": self.bias_regularizer,
+            "dtype": "float32" if head else self.dtype_policy,
+            "trainable": self.trainable,
+        }
+        return self._layer_configs.make(kind, width, **{**common, **options})
 
     def _dense_layers(self, widths: Shape, fan_in: int) -> tuple[list, int]:
         """A sequence of built dense layers, and the width of its output."""

@@ -9,12 +9,23 @@ from typing import Any
 from kvae.internal.errors import UserError, check_whole
 from kvae.internal.tensorflow import keras, tf
 from kvae.model.hints import Activation, Array
-from kvae.model.networks.base import Decoder, Encoder, Shape, check_image_shape, check_widths
+from kvae.model.networks.base import Decoder, Encoder, Network, Shape, check_image_shape, check_widths
 from kvae.model.networks.output_bias import per_pixel
 
 
+class Stages(Network):
+    """What a subclass may add to each stage of a convolutional network, at the smaller of its two sizes."""
+
+    def _build_stage(self, shape: Shape) -> None:
+        """Makes the layers that a stage has beside its (transposed) convolution, for feature maps of this shape."""
+
+    def _stage(self, stage: int, h: tf.Tensor) -> tf.Tensor:
+        """The feature maps h `[B, H, W, filters]` after these layers of a stage."""
+        return h
+
+
 @keras.saving.register_keras_serializable("kvae")
-class ConvEncoder(Encoder):
+class ConvEncoder(Stages, Encoder):
     """3 x 3 convolutions of stride 2, a dense layer and linear heads.
 
     Args:
@@ -68,6 +79,7 @@ class ConvEncoder(Encoder):
             layer.build((None, height, width, channels))
             self.convolutions.append(layer)
             height, width, channels = *halved, count
+            self._build_stage((height, width, channels))
         fan_in = height * width * channels
         self.flatten = keras.layers.Flatten(dtype=self.dtype_policy)
         self.flatten.build((None, height, width, channels))
@@ -79,8 +91,8 @@ class ConvEncoder(Encoder):
 
     def call(self, x: tf.Tensor, condition: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         h = x
-        for layer in self.convolutions:
-            h = layer(h)
+        for stage, layer in enumerate(self.convolutions):
+            h = self._stage(stage, layer(h))
         h = self.dense(self._with_condition(self.flatten(h), condition))
         return self._posterior(h)
 
@@ -95,7 +107,7 @@ class ConvEncoder(Encoder):
 
 
 @keras.saving.register_keras_serializable("kvae")
-class ConvDecoder(Decoder):
+class ConvDecoder(Stages, Decoder):
     """Two dense layers, 3 x 3 transposed convolutions of stride 2 and a linear convolution that returns the parameters.
 
     The second dense layer makes a feature map of height ceil(H / 2^n) and width ceil(W / 2^n) for n transposed
@@ -148,7 +160,8 @@ class ConvDecoder(Decoder):
         self.reshape = keras.layers.Reshape(shape, dtype=self.dtype_policy)
         self.reshape.build((None, math.prod(shape)))
         self.convolutions = []
-        for count in self.filters:
+        for count in self._widths():
+            self._build_stage(shape)
             doubled = (shape[0] * 2, shape[1] * 2, count)
             layer = self._layer(
                 keras.layers.Conv2DTranspose,
@@ -189,10 +202,14 @@ class ConvDecoder(Decoder):
 
     def call(self, z: tf.Tensor, condition: tf.Tensor | None = None) -> tf.Tensor:
         h = self.reshape(self.stem(self.dense(self._with_condition(z, condition))))
-        for layer in self.convolutions:
-            h = layer(h)
+        for stage, layer in enumerate(self.convolutions):
+            h = layer(self._stage(stage, h))
         h = self.crop(self.head(h))
         return h if self.numbers_per_pixel == 1 else self.split(h)
+
+    def _widths(self) -> Shape:
+        """The number of filters of each transposed convolution."""
+        return self.filters
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "filters": self.filters, "dense_units": self.dense_units}
