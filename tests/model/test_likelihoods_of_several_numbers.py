@@ -166,7 +166,7 @@ def test_the_mean_is_that_of_the_probabilities(make, rng):
     bound = np.full(PIXELS, 2e-6)  # float32
     if isinstance(likelihood, likelihoods.DiscretizedLogistic) and likelihood.levels > 16:
         scale = (1 / 8) * (8 * 255) ** special.expit(np.float64(parameters[:, 1]))  # in steps
-        bound += np.where(scale >= 0.5, 2e-3, 0.5) / 255
+        bound += np.where(scale >= 0.5, 0.025, 0.5) / 255
     np.testing.assert_array_less(np.abs(likelihood.mean(parameters) - expected), bound)
 
 

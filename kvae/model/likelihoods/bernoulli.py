@@ -8,7 +8,10 @@ from kvae.noise.keyed import Noise
 
 @keras.saving.register_keras_serializable("kvae")
 class Bernoulli(Likelihood):
-    """Binary pixels: p(x=1|z) = sigmoid(logits), where the logits are the output of the decoder."""
+    """Binary pixels: p(x=1|z) = sigmoid(logits), where the logits are the output of the decoder.
+
+    Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), appendix C.1.
+    """
 
     support = (0.0, 1.0, True)
 

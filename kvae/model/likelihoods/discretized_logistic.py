@@ -18,8 +18,9 @@ class DiscretizedLogistic(Likelihood):
     """Probabilities of the levels k / (levels - 1): a logistic distribution, rounded, with a scale for each pixel.
 
     Each level has the mass of the logistic distribution around the mean in its bin, half a step to both sides; the
-    bins of the first and the last level extend to infinity. Salimans et al., "PixelCNN++" (2017), equation 2, with one
-    component; Kingma et al., "Improving Variational Inference with Inverse Autoregressive Flow" (2016).
+    bins of the first and the last level extend to infinity. Salimans et al., "PixelCNN++: Improving the PixelCNN with
+    Discretized Logistic Mixture Likelihood and Other Modifications" (2017), equation 2, with one component; Kingma et
+    al., "Improving Variational Inference with Inverse Autoregressive Flow" (2016).
 
     The decoder returns two numbers per pixel, a and b: the location is sigmoid(a), and the scale s is between an eighth
     of a step and 1, log s = log low + (log high - log low) sigmoid(b). Evaluations then have `bits_per_dimension`.
@@ -51,7 +52,7 @@ class DiscretizedLogistic(Likelihood):
 
         For more, it is that of a draw that is clipped to [0, 1] but not rounded to a level,
         s [softplus(m / s) - softplus((m - 1) / s)] for a location m and a scale s. It differs from E[x|z] by less than
-        half a step, and by less than 2e-3 steps if s is at least half a step.
+        half a step, and by less than 0.025 steps if s is at least half a step.
         """
         location, log_scale = self._location_and_log_scale(parameters)
         steps, precision = self.levels - 1, tf.exp(-log_scale)

@@ -13,7 +13,8 @@ from kvae.noise.keyed import Noise
 class Laplace(OneVariance):
     """Grey pixels with mean sigmoid(logits) and one variance 2 s^2: the absolute error, divided by the scale s.
 
-    It is less sensitive to single pixels with a large error than a Gaussian. The arguments are those of `Gaussian`.
+    It is less sensitive to single pixels with a large error than a Gaussian. Kendall and Gal, "What Uncertainties Do We
+    Need in Bayesian Deep Learning for Computer Vision?" (2017). The arguments are those of `Gaussian`.
     """
 
     @property
