@@ -83,7 +83,7 @@ class GaussianPerPixel(Likelihood):
         super().__init__(**kwargs)
         if not isinstance(least_variance, numbers.Real) or not 0 < float(least_variance) < LARGEST_VARIANCE:
             raise UserError(f"Expected least_variance between 0 and 1. Received {least_variance!r}.")
-        self.least_variance = float(least_variance)
+        self.least_variance: float = float(least_variance)
 
     def parameters_shape(self, image_shape: Shape) -> Shape:
         return (*image_shape, 2)

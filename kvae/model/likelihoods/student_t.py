@@ -40,7 +40,7 @@ class StudentT(OneVariance):
         super().__init__(variance, start, rate, **kwargs)
         if not isinstance(degrees, numbers.Real) or not 2 < float(degrees) < math.inf:
             raise UserError(f"Expected a finite number of degrees above 2. Received {degrees!r}.")
-        self.degrees = float(degrees)
+        self.degrees: float = float(degrees)
 
     @property
     def log_scale(self) -> tf.Tensor:
