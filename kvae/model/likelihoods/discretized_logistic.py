@@ -81,5 +81,5 @@ def check_levels(levels: Any, least: int, most: int) -> int:
 
 
 def _softplus(x: tf.Tensor) -> tf.Tensor:
-    """log(1 + e^x), with operations that are built into LiteRT."""
-    return tf.maximum(x, 0.0) + tf.math.log1p(tf.exp(-tf.abs(x)))
+    """log(1 + e^x), with operations that are built into LiteRT and ONNX."""
+    return tf.maximum(x, 0.0) + tf.math.log(1.0 + tf.exp(-tf.abs(x)))
