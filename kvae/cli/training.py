@@ -157,7 +157,7 @@ def _say_what_follows_the_demo(run: Path) -> None:
     "--likelihood",
     metavar="KIND",
     type=LIKELIHOOD,
-    help="p(x|z): bernoulli, continuous_bernoulli, gaussian or squared_error (model.likelihood).",
+    help="p(x|z): bernoulli, gaussian, discretized_logistic or another of `kvae keys likelihood` (model.likelihood).",
 )
 @click.option(
     "--binarize",

@@ -1,5 +1,6 @@
 """The ELBO of a set and its terms."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,10 +26,20 @@ class ElboTerms(NamedTuple):
     kl: Estimate  # [N]
     kl_per_dimension: list[Estimate]  # D times [N], in closed form; empty if there is no closed form
     active_units: int  # number of latent dimensions whose posterior mean has a variance above 0.01 over the set
+    bits_per_dimension: Estimate | None = None  # [N] bits; None under a density, and for pixels that are 0 or 1
 
 
 def elbo(vae: VAE, data: Any, *, draws: int = DRAWS, seed: int = 0, noise: int = 2) -> ElboTerms:
     """The ELBO with beta = 1. Its KL term is computed as the model's argument `kl` says, analytically by default.
+
+    Under a likelihood of discrete values, such as the 256 levels of 8-bit images, `bits_per_dimension` is
+
+        -ELBO / (P log 2)  >=  -log2 p(x) / P,
+
+    in expectation over the draws, where P is the number of pixels times that of channels. So it is an upper bound on
+    the bits per number with which the model could store the images without loss; lower is better. A density, such as
+    the Gaussian, has none, because its -log p(x) is no number of bits. Nor have pixels that are 0 or 1, whose numbers
+    are usually given in nats.
 
     Args:
         vae: a built model.
@@ -62,6 +73,7 @@ def elbo(vae: VAE, data: Any, *, draws: int = DRAWS, seed: int = 0, noise: int =
         Estimate(kl),
         [Estimate(values) for values in per_dimension],
         int((mean.var(axis=0) > ACTIVE_VARIANCE).sum()),
+        _bits_per_dimension(vae, elbo_),
     )
 
 
@@ -72,6 +84,12 @@ def kl_kind(vae: VAE) -> str:
     x = tf.zeros([1, *vae.image_shape])
     condition = None if vae.condition_shape is None else tf.zeros([1, *vae.condition_shape])
     return "sampled" if vae.encode(x, condition).kl(vae.prior) is None else "analytic"
+
+
+def _bits_per_dimension(vae: VAE, elbo_: np.ndarray) -> Estimate | None:
+    if not (vae.likelihood.discrete and vae.likelihood.normalized) or vae.likelihood.binary:
+        return None
+    return Estimate(-elbo_ / (math.prod(vae.image_shape) * math.log(2.0)))
 
 
 @compiled

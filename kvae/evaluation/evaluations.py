@@ -154,7 +154,9 @@ def labels(protocol: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _as_json(name: str, value: Any) -> dict[str, Any]:
-    """One result as entries of evaluation.json."""
+    """One result as entries of evaluation.json; none for a result that the model does not have."""
+    if value is None:
+        return {}
     if isinstance(value, Estimate):
         return {name: value.mean, f"{name}_standard_error": value.standard_error}
     if isinstance(value, list):
@@ -197,6 +199,8 @@ def _protocol(vae: VAE, data: Mapping[str, Any], examples: int | None) -> dict[s
         "posterior": posteriors.name_of(vae.posterior),
         "kl": kl_kind(vae),
     }
+    if vae.likelihood.levels is not None:
+        added["levels"] = vae.likelihood.levels
     if vae.likelihood.binary and data.get("binarization") == "none":
         added["warning"] = "grey pixels under a Bernoulli likelihood: a cross entropy, no bound of log p(x)"
     if not vae.likelihood.normalized:

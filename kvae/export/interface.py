@@ -12,6 +12,8 @@ LOGITS = {  # for each likelihood, what its logits are
     "bernoulli": SIGMOID,
     "gaussian": SIGMOID,
     "squared_error": SIGMOID,
+    "laplace": SIGMOID,
+    "student_t": SIGMOID,
     "continuous_bernoulli": "the parameters of p(x|z): mean = 1 / (1 - exp(-logit)) - 1 / logit",
 }
 

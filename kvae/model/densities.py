@@ -104,6 +104,77 @@ def continuous_bernoulli_log_density(x: TensorLike, logits: TensorLike) -> tf.Te
     return bernoulli_log_density(x, logits) + continuous_bernoulli_log_normalizer(logits)
 
 
+def laplace_log_density(x: TensorLike, mean: TensorLike, log_scale: TensorLike) -> tf.Tensor:
+    """The log density of the Laplace distribution: -log 2 - log_scale - |x - mean| exp(-log_scale).
+
+    Args:
+        x: points at which the density is evaluated, any shape.
+        mean: mean, of a shape that broadcasts with that of `x`.
+        log_scale: logarithm of the scale s, likewise; the variance is 2 s^2.
+
+    Returns:
+        Nats per element, of the broadcast shape.
+    """
+    x, mean, log_scale = _tensors(x, mean, log_scale)
+    return -math.log(2.0) - log_scale - tf.abs(x - mean) * tf.exp(-log_scale)
+
+
+def student_t_log_density(x: TensorLike, mean: TensorLike, log_scale: TensorLike, degrees: float) -> tf.Tensor:
+    """The log density of Student's t distribution with n degrees of freedom.
+
+        log G((n + 1) / 2) - log G(n / 2) - 1/2 log(pi n) - log_scale - (n + 1) / 2 log(1 + d^2 / n)
+
+    with the gamma function G and d = (x - mean) exp(-log_scale).
+
+    Args:
+        x: points at which the density is evaluated, any shape.
+        mean: location, of a shape that broadcasts with that of `x`.
+        log_scale: logarithm of the scale, likewise.
+        degrees: degrees of freedom, n.
+
+    Returns:
+        Nats per element, of the broadcast shape.
+    """
+    x, mean, log_scale = _tensors(x, mean, log_scale)
+    constant = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - 0.5 * math.log(math.pi * degrees)
+    tail = tf.math.log1p(tf.square((x - mean) * tf.exp(-log_scale)) / degrees)
+    return constant - log_scale - (degrees + 1) / 2 * tail
+
+
+def discretized_logistic_log_mass(x: TensorLike, mean: TensorLike, log_scale: TensorLike, levels: int) -> tf.Tensor:
+    """The log probability of a level under a logistic distribution that is rounded to the nearest level.
+
+    Salimans et al., "PixelCNN++" (2017), equation 2, with one component: log [F(x + h/2) - F(x - h/2)] for the
+    distribution function F(t) = sigmoid((t - mean) / s) and the step h = 1 / (levels - 1), where F(x - h/2) is 0 for
+    the first level and F(x + h/2) is 1 for the last. With a = (x + h/2 - mean) / s and b = (x - h/2 - mean) / s,
+
+        sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(-h / s)),
+
+    whose three logarithms have no difference of nearly equal numbers, so that values and gradients are exact also far
+    from the mean.
+
+    Args:
+        x: pixels, any shape. Each counts as the nearest level.
+        mean: location of the logistic distribution, of a shape that broadcasts with that of `x`.
+        log_scale: logarithm of its scale s, likewise.
+        levels: number of levels, 0 ... levels - 1 in units of h, at least 2.
+
+    Returns:
+        Nats per element, of the broadcast shape.
+    """
+    x, mean, log_scale = _tensors(x, mean, log_scale)
+    steps = levels - 1
+    level = tf.round(x * steps)
+    first, last = level <= 0, level >= steps
+    precision = tf.exp(-log_scale)
+    above = ((level + 0.5) / steps - mean) * precision
+    below = ((level - 0.5) / steps - mean) * precision
+    zeros = tf.zeros_like(above)
+    of_width = tf.math.log(-tf.math.expm1(-precision / steps))
+    inner = tf.where(first | last, zeros, of_width + zeros)
+    return inner - tf.where(last, zeros, tf.nn.softplus(-above)) - tf.where(first, zeros, tf.nn.softplus(below))
+
+
 def gaussian_kl(mean: TensorLike, log_var: TensorLike) -> tf.Tensor:
     """KL(N(mean, exp(log_var)) || N(0, 1)) in closed form.
 

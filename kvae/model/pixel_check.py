@@ -34,12 +34,17 @@ def check_pixels(likelihood: Any, x: Any) -> bool:
         UserError: if pixels lie outside of the likelihood's support.
 
     Warns:
-        KvaeWarning: if pixels are grey under a likelihood of whole numbers.
+        KvaeWarning: if pixels are not among the values of a discrete likelihood.
     """
     if isinstance(x, ImageDataset) and x.binary is not None:
-        if not x.binary and likelihood.support[2]:
+        if x.binary or not likelihood.discrete or likelihood.levels == 256:  # grey pixels are k/255
+            return True
+        if likelihood.levels is None:
             likelihood.warn_of_grey(stacklevel_of_user())
-        return True
+            return True
+        if x.in_memory is None or x.in_memory.images.dtype != tf.uint8:
+            return False
+        x = np.unique(x.in_memory.images.numpy()) / np.float32(255)
     if isinstance(x, tf.data.Dataset) or not (hasattr(x, "shape") and hasattr(x, "dtype")):
         return False
     likelihood.check_pixels(x, stacklevel_of_user())
@@ -67,7 +72,7 @@ class PixelCheck:
         self._grey.assign(False)
 
     def warn_of_grey(self) -> None:
-        """Warns, once, if there were grey pixels although the likelihood has whole numbers only."""
+        """Warns, once, if there were pixels that are not among the values of a discrete likelihood."""
         if self._warns and bool(self._grey):
             self._warns = False
             self._likelihood.warn_of_grey(stacklevel_of_user())
@@ -78,12 +83,15 @@ class PixelCheck:
         if not hasattr(x, "dtype") or not hasattr(x, "shape"):
             return data  # `batch_of` refuses it.
         x = self.refuse(tf.convert_to_tensor(x))
-        if self._likelihood.support[2] and x.dtype.is_floating:
-            with tf.device("CPU"), tf.control_dependencies([self._grey.assign(self._grey | _is_grey(x))]):
+        if self._likelihood.discrete and x.dtype.is_floating:
+            with tf.device("CPU"), tf.control_dependencies([self._grey.assign(self._grey | self._is_grey(x))]):
                 x = tf.identity(x)
         if rest and hasattr(rest[0], "dtype"):
             rest[0] = self.refuse_labels(tf.convert_to_tensor(rest[0]))
         return (x, *rest) if isinstance(data, tuple | list) else x
+
+    def _is_grey(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.logical_not(tf.reduce_all(self._likelihood.is_possible(x, tf.round)))
 
     def refuse(self, x: tf.Tensor) -> tf.Tensor:
         """The same images, or an `InvalidArgumentError` at run time if the likelihood cannot have one of their pixels.
@@ -125,10 +133,6 @@ class PixelCheck:
         found = re.search(rf"{LABELS}: (\S+) to (\S+?)\]", str(error))
         if found:
             conditions.check_labels(np.array(found.groups(), np.int64), self._condition_shape)
-
-
-def _is_grey(x: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_any(x != tf.round(x))
 
 
 def _fail(values: tf.Tensor) -> bool:

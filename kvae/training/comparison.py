@@ -28,6 +28,7 @@ HEADINGS = (
     "ELBO",
     "difference from best",
     "bound of log p(x)",
+    "bits per pixel and channel",
     "KL term",
     "active latent dimensions",
     "epochs",
@@ -52,6 +53,7 @@ class Compared(NamedTuple):
     elbo_standard_error: float | None
     log_likelihood: float | None  # the importance-weighted bound, nats per image
     log_likelihood_standard_error: float | None
+    bits_per_dimension: float | None  # lower is better; only of likelihoods of discrete grey levels
     kl: float | None  # nats per image
     active_units: int | None
     latent_dim: int
@@ -217,10 +219,8 @@ def _without_elbo(run: Run) -> str | None:
 def _compared(name: str, run: Run) -> Compared:
     evaluation, config = run.evaluation(), run.config
     columns = run.history() if run.history_file.is_file() else {}
-    numbers = {
-        key: run_list.number(evaluation.get(key))
-        for key in ("elbo_standard_error", "log_likelihood", "log_likelihood_standard_error", "kl")
-    }
+    keys = ("elbo_standard_error", "log_likelihood", "log_likelihood_standard_error", "bits_per_dimension", "kl")
+    numbers = {key: run_list.number(evaluation.get(key)) for key in keys}
     latent_dim = evaluation.get("latent_dim", config.model.latent_dim)
     return Compared(
         name=name,
@@ -309,6 +309,7 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
                 "log_likelihood": run.log_likelihood,
                 "log_likelihood_standard_error": run.log_likelihood_standard_error,
                 "importance_samples": run.protocol.get("importance_samples"),
+                "bits_per_dimension": run.bits_per_dimension,
                 "kl": run.kl,
                 "active_units": run.active_units,
                 "latent_dim": run.latent_dim,
@@ -337,6 +338,7 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
                 _with_error(run.elbo, run.elbo_standard_error),
                 _with_error(*(comparison.difference(run) or (None, None))),
                 f"{bound} (K = {samples})" if bound else "",
+                "" if run.bits_per_dimension is None else f"{run.bits_per_dimension:.3f}",
                 "" if run.kl is None else f"{run.kl:.2f}",
                 "" if run.active_units is None else f"{run.active_units} of {run.latent_dim}",
                 f"{run.epochs} of {run.planned_epochs}" if stopped else str(run.epochs or ""),

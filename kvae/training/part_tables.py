@@ -13,6 +13,7 @@ KINDS = {  # the default kind of each part
     "objective": "elbo",
 }
 _OBJECTIVES = ("elbo", "iwae", "dreg", "miwae", "ciwae", "piwae", "free_bits", "capacity", "beta_tc", "info")
+_OF_ONE_VARIANCE = ("gaussian", "laplace", "student_t")
 # Keys of [model] that are short for an option of a part, each with the part and with the kinds of the part that have
 # the option (None: all kinds).
 SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
@@ -25,7 +26,7 @@ SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "output_bias": ("network", None),
     "encoder_l2": ("network", None),
     "decoder_l2": ("network", None),
-    "variance": ("likelihood", ("gaussian",)),
+    "variance": ("likelihood", _OF_ONE_VARIANCE),
     "beta": ("objective", ("elbo", "beta_tc")),
     "samples": ("objective", _OBJECTIVES),
     "kl": ("objective", ("elbo", "capacity", "beta_tc")),
@@ -37,8 +38,11 @@ OPTIONS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     **SHORT,
     "blocks": ("network", ("residual",)),
     "norm_groups": ("network", ("residual",)),
-    "start": ("likelihood", ("gaussian",)),
-    "rate": ("likelihood", ("gaussian",)),
+    "start": ("likelihood", _OF_ONE_VARIANCE),
+    "rate": ("likelihood", _OF_ONE_VARIANCE),
+    "degrees": ("likelihood", ("student_t",)),
+    "least_variance": ("likelihood", ("gaussian_per_pixel",)),
+    "levels": ("likelihood", ("discretized_logistic", "categorical")),
     "groups": ("objective", ("miwae", "piwae", "free_bits")),
     "weight": ("objective", ("ciwae", "info")),
     "nats": ("objective", ("free_bits",)),

@@ -8,9 +8,11 @@ RESULTS = {  # of an evaluation
     "reconstruction": "reconstruction error",
     "kl": "KL term",
     "kl_per_dimension": "KL term",
+    "bits_per_dimension": "bits per pixel and channel, not nats per image; lower is better",
 }
 HOW_THE_ELBO_IS_MADE = "ELBO = -(reconstruction error + KL term); higher is better. 1 nat = 1.44 bits."
-DENSITIES = ("gaussian", "continuous_bernoulli")  # likelihoods that are densities, which may exceed 1
+# Likelihoods that are densities, which may exceed 1.
+DENSITIES = ("gaussian", "gaussian_per_pixel", "laplace", "student_t", "continuous_bernoulli")
 OF_DENSITIES = (
     "For grey and colour images these are densities of the pixel values, so the ELBO may be positive and the "
     "reconstruction error negative; do not compare them with those of binary images."
@@ -32,6 +34,7 @@ PROTOCOL = {
     "test_images": "images",
     "observed": "observed pixels",
     "active_units": "active latent dimensions",
+    "levels": "possible values of a pixel",
 }
 ONLY_IN_JSON = ("noise",)  # keys of a protocol that a reader does not need
 NOT_DRAWN = ": not drawn. "  # between the kind of a figure and the reason

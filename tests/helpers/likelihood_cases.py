@@ -1,4 +1,4 @@
-"""Every likelihood of kvae with its density in SciPy, and likelihoods as a user may write them."""
+"""Every likelihood of one number per pixel with its density in SciPy, and likelihoods as a user may write them."""
 
 import math
 
@@ -15,6 +15,8 @@ LIKELIHOODS = {
     "gaussian": lambda: likelihoods.Gaussian(0.01),
     "learned_gaussian": lambda: likelihoods.Gaussian("learned"),
     "squared_error": likelihoods.SquaredError,
+    "laplace": lambda: likelihoods.Laplace(0.01),
+    "student_t": lambda: likelihoods.StudentT(0.02),
 }
 each = pytest.mark.parametrize("make", LIKELIHOODS.values(), ids=LIKELIHOODS)
 NOISE = {
@@ -23,9 +25,10 @@ NOISE = {
     "gaussian": "normal",
     "learned_gaussian": "normal",
     "squared_error": "normal",
+    "laplace": "uniform",
 }
 each_with_its_noise = pytest.mark.parametrize(
-    ("make", "kind"), [(make, NOISE[name]) for name, make in LIKELIHOODS.items()], ids=LIKELIHOODS
+    ("make", "kind"), [(LIKELIHOODS[name], kind) for name, kind in NOISE.items()], ids=NOISE
 )
 IMAGE = (3, 2, 2)
 
@@ -48,6 +51,8 @@ EXPECTED = {
     "gaussian": lambda x, logits: stats.norm.logpdf(x, special.expit(logits), math.sqrt(0.01)),
     "learned_gaussian": lambda x, logits: stats.norm.logpdf(x, special.expit(logits), math.sqrt(0.1)),
     "squared_error": lambda x, logits: -0.5 * (x - special.expit(logits)) ** 2,
+    "laplace": lambda x, logits: stats.laplace.logpdf(x, special.expit(logits), math.sqrt(0.01 / 2)),
+    "student_t": lambda x, logits: stats.t.logpdf(x, 4, special.expit(logits), math.sqrt(0.02 / 2)),
 }
 each_by_name = pytest.mark.parametrize("name", LIKELIHOODS)
 

@@ -43,7 +43,7 @@ def test_get_returns_a_likelihood_as_it_is():
     ],
 )
 def test_get_suggests_the_nearest_name(name, near):
-    names = "bernoulli, continuous_bernoulli, gaussian, squared_error"
+    names = "bernoulli, categorical, continuous_bernoulli, discretized_logistic, gaussian, gaussian_per_pixel, laplace"
     with pytest.raises(UserError, match=f"Unknown likelihood '{name}'. Did you mean '{near}.*Expected one of: {names}"):
         likelihoods.get(name)
 
@@ -53,8 +53,8 @@ def test_get_refuses_what_is_neither_name_nor_likelihood(other):
     with pytest.raises(UserError) as refusal:
         likelihoods.get(other)
     assert str(refusal.value) == (
-        "Expected likelihood= to be one of bernoulli, continuous_bernoulli, gaussian, squared_error, or a "
-        f"kvae.model.likelihoods.Likelihood. Received {other!r}."
+        f"Expected likelihood= to be one of {', '.join(likelihoods.LIKELIHOODS)}, or a "
+        f"kvae.model.likelihoods.base.Likelihood. Received {other!r}."
     )
 
 

@@ -168,7 +168,8 @@ def test_the_parts_of_every_recipe_are_made_of_its_resolved_configuration(name):
 def test_every_likelihood_is_made_of_its_resolved_options(kind):
     config = resolved(configured(likelihood=kind))
     assert likelihood_name(make_parts(config).likelihood) == kind
-    assert ("variance" in config.to_dict()["model"]["likelihood"]) == (kind == "gaussian")
+    has_one = kind in ("gaussian", "laplace", "student_t")
+    assert ("variance" in config.to_dict()["model"]["likelihood"]) == has_one
 
 
 def test_a_resolved_configuration_states_every_option_and_means_the_same():

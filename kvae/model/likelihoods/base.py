@@ -1,4 +1,4 @@
-"""p(x|z): log densities, means and draws from the parameters that a decoder returns. One class per likelihood.
+"""What every likelihood p(x|z) must do, and how its pixels are checked.
 
 A likelihood is a Keras layer, so that its weights (the variance of the Gaussian) are trained and saved with the model.
 Densities are float32 under every precision policy.
@@ -7,20 +7,21 @@ Densities are float32 under every precision policy.
 from __future__ import annotations
 
 import math
-import numbers
 import warnings
 from typing import Any
 
 import numpy as np
 
 from kvae.internal.errors import KvaeWarning, UserError
-from kvae.internal.tensorflow import keras, tf
-from kvae.model import densities, parts
+from kvae.internal.tensorflow import tf
+from kvae.model import parts
 from kvae.model.hints import Array
 from kvae.noise.keyed import Noise
 from kvae.noise.streams import Stream
 
 Shape = tuple[int, ...]
+# A pixel is between two levels if it is further than this from the nearest, in steps. float16 rounds k/255 by 0.06.
+LEVEL_TOLERANCE = 0.1
 
 
 class Likelihood(parts.Part):
@@ -29,10 +30,13 @@ class Likelihood(parts.Part):
     Attributes:
         support: the possible pixel values: the lowest, the highest, and whether only whole numbers are possible.
         normalized: whether `log_prob` is a log density, with its normalizing constant.
+        levels: number of possible values of a pixel, if these are k / (levels - 1) for k = 0 ... levels - 1; else None.
+            A likelihood with levels rounds each pixel to the nearest.
     """
 
     support: tuple[float, float, bool] = (0.0, 1.0, False)
     normalized = True
+    levels: int | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -117,6 +121,23 @@ class Likelihood(parts.Part):
         """Whether the only possible pixel values are 0 and 1."""
         return self.support == (0.0, 1.0, True)
 
+    @property
+    def discrete(self) -> bool:
+        """Whether only some values of a pixel are possible, so that p(x|z) is a probability and not a density."""
+        return self.support[2] or self.levels is not None
+
+    def is_possible(self, x: Any, round: Any = np.rint) -> Any:
+        """Whether each pixel within the support has one of the values that a discrete likelihood knows.
+
+        Args:
+            x: pixels, any shape.
+            round: the function that rounds them: that of NumPy, or `tf.round` for tensors.
+        """
+        if self.levels is None:
+            return x == round(x)
+        scaled = x * (self.levels - 1)
+        return abs(scaled - round(scaled)) <= LEVEL_TOLERANCE
+
     def check_pixels(self, x: Array, stacklevel: int = 2) -> None:
         """Checks the pixel values of images, before they are used for training or evaluation.
 
@@ -128,9 +149,9 @@ class Likelihood(parts.Part):
             UserError: if x has no numbers, or a pixel is NaN or outside the support.
 
         Warns:
-            KvaeWarning: if pixels in the support are not whole numbers, but the support has whole numbers only.
+            KvaeWarning: if pixels in the support are not among the values of a discrete likelihood.
         """
-        values, (low, high, whole) = np.asarray(x), self.support
+        values, (low, high, _) = np.asarray(x), self.support
         if values.size == 0 or values.dtype.kind not in "fiub":
             raise UserError(
                 f"Expected an array of at least one image. Received {values.dtype} of shape {values.shape}."
@@ -138,7 +159,7 @@ class Likelihood(parts.Part):
         least, most = values.min(), values.max()
         if not (low <= least and most <= high and np.isfinite(least) and np.isfinite(most)):  # also refuses NaN
             raise self.impossible_pixels(least, most)
-        if whole and values.dtype.kind == "f" and (values != np.rint(values)).any():
+        if self.discrete and values.dtype.kind == "f" and not self.is_possible(values).all():
             self.warn_of_grey(stacklevel + 1)
 
     def impossible_pixels(self, least: Any, most: Any) -> UserError:
@@ -148,8 +169,16 @@ class Likelihood(parts.Part):
         return UserError(f"Expected pixels in [{low:g}, {high:g}]. Received values from {least} to {most}.{hint}")
 
     def warn_of_grey(self, stacklevel: int = 2) -> None:
-        """Warns that pixels are not whole numbers, but the support has whole numbers only."""
-        if self.binary:
+        """Warns that pixels are not among the values of a discrete likelihood."""
+        if self.levels is not None:
+            steps = self.levels - 1
+            text = (
+                f"Expected pixels k/{steps} for whole k, the {self.levels} levels of {type(self).__name__}. Received "
+                "others, each of which is rounded to the nearest level: the ELBO is then a bound on log p(x) of the "
+                f"rounded images. Round the images first, x = np.round(x * {steps}) / {steps}, or take as many levels "
+                "as they have."
+            )
+        elif self.binary:
             text = (
                 "Grey pixels under a Bernoulli likelihood, which is for pixels that are 0 or 1: the loss is then a "
                 "cross entropy and not a log density. So the ELBO is no bound on log p(x), and cannot be compared with "
@@ -163,11 +192,6 @@ class Likelihood(parts.Part):
                 "the loss is no log density."
             )
         warnings.warn(text, KvaeWarning, stacklevel=stacklevel + 1)
-
-
-def _is_positive(value: Any) -> bool:
-    """Whether a value is a positive and finite number."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
 
 
 def _inner_value(low: float, high: float) -> float:
@@ -190,155 +214,15 @@ def _flatten_pixels(tensor: tf.Tensor, shape: Shape, image_shape: Shape) -> tf.T
     return tf.ensure_shape(flat, [*tensor.shape[:leading], pixels, *rest])
 
 
-@keras.saving.register_keras_serializable("kvae")
-class Bernoulli(Likelihood):
-    """Binary pixels: p(x=1|z) = sigmoid(logits), where the logits are the output of the decoder."""
-
-    support = (0.0, 1.0, True)
-
-    def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
-        return densities.bernoulli_log_density(x, parameters)
-
-    def mean(self, parameters: tf.Tensor) -> tf.Tensor:
-        return tf.sigmoid(parameters)
-
-    def sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
-        return tf.cast(_uniforms(parameters, noise) < tf.sigmoid(parameters), tf.float32)
+def uniforms(pixels: tf.Tensor, noise: Noise) -> tf.Tensor:
+    """One uniform number for each pixel of a tensor `[B, *image]`, in its shape."""
+    return noise.uniform(tuple(pixels.shape[1:]), Stream.PIXELS)
 
 
-@keras.saving.register_keras_serializable("kvae")
-class ContinuousBernoulli(Likelihood):
-    """Grey pixels on [0, 1]; Loaiza-Ganem and Cunningham, "The continuous Bernoulli" (2019)."""
+def log_between(low: float, high: float, number: tf.Tensor) -> tf.Tensor:
+    """The logarithm of a number between two positive bounds, from any number that a decoder returns.
 
-    def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
-        return densities.continuous_bernoulli_log_density(x, parameters)
-
-    def mean(self, parameters: tf.Tensor) -> tf.Tensor:
-        """E[x|z] = 1 / (1 - exp(-l)) - 1 / l for logits l (equation 8), and 1/2 + l / 12 - l^3 / 720 near l = 0."""
-        logits = parameters
-        small = tf.abs(logits) < 0.2
-        safe = tf.where(small, tf.ones_like(logits), logits)
-        series = 0.5 + logits / 12 - tf.pow(logits, 3) / 720
-        return tf.where(small, series, -1 / tf.math.expm1(-safe) - 1 / safe)
-
-    def sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
-        """Draws by the inverse distribution function, log(u e^l + 1 - u) / l.
-
-        It is always computed for -|l|, so that the exponential does not overflow: F(x; l) = 1 - F(1 - x; -l).
-        """
-        logits, numbers = parameters, _uniforms(parameters, noise)
-        magnitude = tf.maximum(tf.abs(logits), 0.05)
-        mirrored = tf.where(logits > 0, 1 - numbers, numbers)
-        x = -tf.math.log1p(mirrored * tf.math.expm1(-magnitude)) / magnitude  # for -|l|
-        # Near l = 0 the quotient loses digits if log1p(x) is computed as log(1 + x), as in LiteRT. The series has an
-        # error of 7e-7.
-        scaled = numbers * (1 - numbers) * logits
-        series = numbers + scaled * (0.5 + (1 - 2 * numbers) * logits / 6)
-        x = tf.where(tf.abs(logits) < 0.05, series, tf.where(logits > 0, 1 - x, x))
-        return tf.clip_by_value(x, 0.0, 1.0)
-
-
-@keras.saving.register_keras_serializable("kvae")
-class Gaussian(Likelihood):
-    """Grey pixels with mean sigmoid(logits) and one variance for all pixels, fixed or learned.
-
-    The model with a learned variance is the sigma-VAE of Rybkin, Daniilidis and Levine, "Simple and Effective VAE
-    Training with Calibrated Decoders" (2021).
-
-    Args:
-        variance: a positive number, or `"learned"` for a weight. 1 by default.
-        start: the initial value of a learned variance, positive. 0.1 by default.
-        rate: how fast a learned variance changes, positive. With Adam, its logarithm changes by about `rate` times the
-            learning rate in each step. 1 by default, which is too slow for a training of few steps: then take 10.
-
-    Raises:
-        UserError: if `variance` is neither, or if `start` or `rate` is not positive.
+    log low + (log high - log low) sigmoid(number), which is in the middle at 0. So a learned scale of a pixel cannot
+    go to 0, where the density of a pixel that is always predicted exactly would be infinite.
     """
-
-    def __init__(self, variance: float | str = 1.0, start: float = 0.1, rate: float = 1.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        for name, value in (("start", start), ("rate", rate)):
-            if not _is_positive(value):
-                raise UserError(f"Expected a positive {name} of a learned variance. Received {value!r}.")
-        self.start = initial = float(start)
-        self.rate = float(rate)
-        if variance != "learned":
-            if not _is_positive(variance):
-                raise UserError(f'Expected a positive variance or "learned". Received {variance!r}.')
-            variance = initial = float(variance)
-        self.variance = variance
-        self._weight = self.add_weight(
-            name="log_variance",
-            shape=(),
-            initializer=keras.initializers.Constant(math.log(initial)),
-            trainable=variance == "learned",
-        )
-
-    @property
-    def log_variance(self) -> tf.Tensor:
-        """The logarithm of the variance, `[]`: `rate` times as far from that of the start as the weight is."""
-        weight = tf.convert_to_tensor(self._weight)
-        if self.rate == 1.0 or self.variance != "learned":
-            return weight
-        start = math.log(self.start)
-        return start + self.rate * (weight - start)
-
-    def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
-        return densities.gaussian_log_density(x, tf.sigmoid(parameters), self.log_variance)
-
-    def mean(self, parameters: tf.Tensor) -> tf.Tensor:
-        return tf.sigmoid(parameters)
-
-    def sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
-        """A draw of the Gaussian, clipped to [0, 1] as all images are."""
-        numbers = noise.normal(tuple(parameters.shape[1:]), Stream.PIXELS)
-        draw = densities.reparameterize(tf.sigmoid(parameters), self.log_variance, numbers)
-        return tf.clip_by_value(draw, 0.0, 1.0)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "variance": self.variance, "start": self.start, "rate": self.rate}
-
-
-@keras.saving.register_keras_serializable("kvae")
-class SquaredError(Gaussian):
-    """Half the squared error, 1/2 (x - sigmoid(logits))^2: the Gaussian of variance 1 without its constant.
-
-    Many publications report it. Its `log_prob` is not a log density: the constant -1/2 log 2 pi = -0.919 nats per pixel
-    is missing. This changes no gradient, but every reported `elbo` and `reconstruction`.
-    """
-
-    normalized = False
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(1.0, **kwargs)
-
-    def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
-        return -0.5 * tf.square(x - tf.sigmoid(parameters))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            name: value for name, value in super().get_config().items() if name not in ("variance", "start", "rate")
-        }
-
-
-LIKELIHOODS: dict[str, type[Likelihood]] = {
-    "bernoulli": Bernoulli,
-    "continuous_bernoulli": ContinuousBernoulli,
-    "gaussian": Gaussian,
-    "squared_error": SquaredError,
-}
-
-
-def get(likelihood: str | Likelihood) -> Likelihood:
-    """The likelihood itself, or a new one from its name in `LIKELIHOODS`. Raises `UserError` if it is neither."""
-    return parts.get("likelihood", likelihood, LIKELIHOODS, Likelihood)
-
-
-def name_of(likelihood: Likelihood) -> str:
-    """The name of a likelihood in `LIKELIHOODS`, or the name of its class if it is not there."""
-    return parts.name_of(likelihood, LIKELIHOODS)
-
-
-def _uniforms(parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
-    """One uniform number for each number of the decoder's output, `[B, *image]`."""
-    return noise.uniform(tuple(parameters.shape[1:]), Stream.PIXELS)
+    return math.log(low) + math.log(high / low) * tf.sigmoid(number)
