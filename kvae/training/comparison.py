@@ -28,7 +28,7 @@ HEADINGS = (
     "ELBO",
     "difference from best",
     "bound of log p(x)",
-    "bits per pixel and channel",
+    "bits per dim.",
     "KL term",
     "active latent dimensions",
     "epochs",
@@ -361,6 +361,8 @@ def key(comparison: Comparison) -> str:
     text = "The ELBO, the bound and the KL term are in nats per image, ± the standard error; 1 nat = 1.44 bits."
     if any(run.log_likelihood is not None for run in comparison.runs):
         text += " K is the number of draws of z per image for the bound."
+    if any(run.bits_per_dimension is not None for run in comparison.runs):
+        text += " The bits per dimension are per pixel and channel; lower is better."
     if any(run.protocol.get("likelihood") in wording.DENSITIES for run in comparison.runs):
         text += f" {wording.OF_DENSITIES}"
     if not comparison.ranked or len(comparison.runs) < 2:
