@@ -35,8 +35,6 @@ SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
 # import TensorFlow.
 OPTIONS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     **SHORT,
-    "blocks": ("network", ("residual",)),
-    "norm_groups": ("network", ("residual",)),
     "start": ("likelihood", ("gaussian",)),
     "rate": ("likelihood", ("gaussian",)),
     "groups": ("objective", ("miwae", "piwae", "free_bits")),
@@ -51,6 +49,8 @@ OPTIONS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "steps": ("posterior", ("iaf",)),
     "step_units": ("posterior", ("iaf",)),
     "context": ("posterior", ("iaf",)),
+    "blocks": ("network", ("residual",)),
+    "norm_groups": ("network", ("residual",)),
 }
 
 
