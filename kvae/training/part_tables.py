@@ -36,8 +36,6 @@ SHORT: dict[str, tuple[str, tuple[str, ...] | None]] = {
 # import TensorFlow.
 OPTIONS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     **SHORT,
-    "blocks": ("network", ("residual",)),
-    "norm_groups": ("network", ("residual",)),
     "start": ("likelihood", _OF_ONE_VARIANCE),
     "rate": ("likelihood", _OF_ONE_VARIANCE),
     "degrees": ("likelihood", ("student_t",)),
@@ -57,6 +55,8 @@ OPTIONS: dict[str, tuple[str, tuple[str, ...] | None]] = {
     "steps": ("posterior", ("iaf",)),
     "step_units": ("posterior", ("iaf",)),
     "context": ("posterior", ("iaf",)),
+    "blocks": ("network", ("residual",)),
+    "norm_groups": ("network", ("residual",)),
 }
 # Options with the name of one in `OPTIONS` that another part of the model has too.
 OF_ANOTHER_PART: dict[str, tuple[str, tuple[str, ...] | None]] = {
