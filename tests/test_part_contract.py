@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from fit_paths import recorded_paths
 from part_cases import (
-    NOT_TOGETHER,
     cases,
     eagerly,
     export_in_another_process,
     is_named,
+    refused,
     settings_of,
     source_of_images,
     trained,
@@ -156,7 +156,7 @@ def test_it_takes_labels_or_refuses_them_in_words(values, parts, call, tmp_path)
     assert not np.array_equal(*(vae.sample(seeds, label).means for label in (0, 1)))
 
 
-@pytest.mark.parametrize("pair", NOT_TOGETHER, ids=" ".join)
+@pytest.mark.parametrize("pair", refused(), ids=" ".join)
 def test_two_parts_that_do_not_fit_are_refused_in_words(pair, source, call, tmp_path):
     status, _, error = call("train", *settings_of(values_of(pair, source)), "--out", tmp_path / "run", "--quiet")
     assert (status, error.count("\n")) == (2, 1), error

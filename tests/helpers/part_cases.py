@@ -29,23 +29,35 @@ SMALLEST: dict[str, dict[str, Any]] = {
 }
 # Sections [data] of likelihoods whose images are neither 0 and 1 nor all numbers from 0 to 1.
 DATA: dict[str, dict[str, Any]] = {}
-# Pairs of parts that are refused when a model is made of them.
-NOT_TOGETHER = [
-    ("prior=vamp", "objective=dreg"),
-    ("posterior=full_covariance", "objective=beta_tc"),
-    ("posterior=iaf", "objective=beta_tc"),
-]
+# Objectives that are refused with other parts of a kind than these, or only with those.
+ONLY_WITH = {
+    "objective=beta_tc": ["posterior=diagonal_gaussian"],
+    "objective=free_bits": ["posterior=diagonal_gaussian", "prior=standard_normal"],
+}
+NOT_WITH = {"objective=dreg": ["prior=vamp"]}
 
 DEFAULT_PARTS = tuple(f"{part}={kind}" for part, kind in KINDS.items())
 # Each case is the parts that are not the default: none of them, or one.
 EACH = [(), *((f"{part}={kind}",) for part in KINDS for kind in TABLES[part][0] if kind != KINDS[part])]
 
 
+def refused() -> list[tuple[str, str]]:
+    """The pairs of parts of which no model can be made."""
+    pairs = [(name, other) for name, others in NOT_WITH.items() for other in others]
+    for name, partners in ONLY_WITH.items():
+        for partner in partners:
+            kinds = TABLES[partner.partition("=")[0]][0]
+            others = [f"{partner.partition('=')[0]}={kind}" for kind in kinds]
+            pairs += [(name, other) for other in others if other != partner]
+    return pairs
+
+
 def product() -> list[tuple[str, ...]]:
     """Every combination of one part of each kind that is not refused."""
     names = [[f"{part}={kind}" for kind in TABLES[part][0]] for part in KINDS]
     every = (tuple(sorted(set(parts) - set(DEFAULT_PARTS))) for parts in itertools.product(*names))
-    return [parts for parts in every if len(parts) > 1 and not any(set(pair) <= set(parts) for pair in NOT_TOGETHER)]
+    pairs = [set(pair) for pair in refused()]
+    return [parts for parts in every if len(parts) > 1 and not any(pair <= set(parts) for pair in pairs)]
 
 
 def cases() -> list[Any]:

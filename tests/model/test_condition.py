@@ -137,11 +137,9 @@ def test_arrays_and_their_labels_train_as_a_dataset_of_them(arrays):
 
 def test_validation_split_splits_the_condition_as_well(arrays):
     x, labels = arrays
-    eager = [make(run_eagerly=True) for _ in range(2)]
-    split = eager[0].fit(x, labels, batch_size=16, validation_split=0.25, shuffle=False, verbose=0).history
-    held = eager[1].fit(
-        x[:30], labels[:30], batch_size=16, validation_data=(x[30:], labels[30:]), shuffle=False, verbose=0
-    )
+    options = {"batch_size": 16, "shuffle": False, "verbose": 0}
+    split = make(run_eagerly=True).fit(x, labels, validation_split=0.25, **options).history
+    held = make(run_eagerly=True).fit(x[:30], labels[:30], validation_data=(x[30:], labels[30:]), **options)
     assert split["val_loss"] == pytest.approx(held.history["val_loss"], rel=1e-5)
 
 
