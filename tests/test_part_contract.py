@@ -142,6 +142,7 @@ def test_its_config_json_makes_it_again(compiled, values):
 
 
 def test_it_takes_labels_or_refuses_them_in_words(values, parts, call, tmp_path):
+    values = {**values, "training": {"epochs": 1}}
     with eagerly():
         status, _, error = call("train", *settings_of(values), "--conditional", "--out", tmp_path / "run", "--quiet")
     if status == 2:

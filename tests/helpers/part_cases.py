@@ -25,6 +25,7 @@ from kvae.training.runs import Run
 SMALLEST: dict[str, dict[str, Any]] = {
     "network=mlp": {"network": {"kind": "mlp", "hidden_units": [4]}},
     "network=conv": {"network": {"kind": "conv", "filters": [2, 2], "dense_units": 4}},
+    "network=residual": {"network": {"kind": "residual", "filters": [2, 2], "dense_units": 4}},
     "prior=vamp": {"prior": {"kind": "vamp", "components": 3}},
 }
 # Sections [data] of likelihoods whose images are neither 0 and 1 nor all numbers from 0 to 1.
