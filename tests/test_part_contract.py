@@ -1,7 +1,7 @@
 """What every part must do: each objective, prior, posterior, likelihood and network that has a name in kvae's tables.
 
 A part that is added to its table is tested here with its default options, beside the default parts of the other kinds.
-With KVAE_EVERY_COMBINATION=1 all combinations are tested too, which takes an hour.
+With KVAE_EVERY_COMBINATION=1 all combinations are tested too, which takes hours.
 """
 
 import json

@@ -28,12 +28,11 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "network=residual": {"network": {"kind": "residual", "filters": [2, 2], "dense_units": 4}},
     "prior=vamp": {"prior": {"kind": "vamp", "components": 3}},
 }
-# Sections [data] of likelihoods whose images are neither 0 and 1 nor all numbers from 0 to 1.
-DATA: dict[str, dict[str, Any]] = {}
 # Objectives that are refused with other parts of a kind than these, or only with those.
 ONLY_WITH = {
     "objective=beta_tc": ["posterior=diagonal_gaussian"],
     "objective=free_bits": ["posterior=diagonal_gaussian", "prior=standard_normal"],
+    "objective=info": ["prior=standard_normal"],
 }
 NOT_WITH = {"objective=dreg": ["prior=vamp"]}
 
@@ -81,7 +80,6 @@ def values_of(parts: tuple[str, ...], source: str) -> dict[str, Any]:
     data: dict[str, Any] = {"source": source, "batch_size": 8}
     likelihood = model_of(parts)["likelihood"]["kind"]
     data["binarize"] = "threshold" if LIKELIHOODS[likelihood].support == (0.0, 1.0, True) else "none"
-    data.update(DATA.get(f"likelihood={likelihood}", {}))
     return {
         "name": "run",
         "data": data,
