@@ -10,6 +10,7 @@ from figure_cases import FILES
 from kvae.internal import sealed
 from kvae.training.runs import Run
 
+pytestmark = pytest.mark.usefixtures("without_xla")  # of the runs that are trained in this process
 ALL_PICTURES = [name for names in FILES.values() for name in names]
 
 

@@ -20,8 +20,9 @@ def load(**options):
 
 
 def compiled(optimizer=None, vae=None, **options):
+    """A model that runs with XLA only if a test asks for it."""
     vae = vae or kvae.VAE(2, hidden_units=(8,), seed=1)
-    vae.compile(optimizer=optimizer or keras.optimizers.Adam(1e-2), **options)
+    vae.compile(optimizer=optimizer or keras.optimizers.Adam(1e-2), **{"jit_compile": False, **options})
     return vae
 
 
@@ -58,12 +59,12 @@ def test_the_fast_path_trains_as_the_ordinary_one(jit_compile, options, settings
         np.testing.assert_allclose(histories[1][name], values, rtol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("shuffle", [True, *slow(False)])
 def test_arrays_take_the_fast_path_and_train_as_in_eager_mode(shuffle, paths):
     x, _ = load(binarize="threshold").examples("train")
     losses = []
     for eager in (True, False):
-        vae = compiled(run_eagerly=eager)
+        vae = compiled(run_eagerly=eager, jit_compile="auto")
         losses.append(vae.fit(x, batch_size=BATCH, epochs=3, shuffle=shuffle, verbose=0).history["loss"])
     assert (paths.count("fast"), paths.count("ordinary")) == (
         3,
@@ -118,7 +119,7 @@ def test_batch_callbacks_are_called_once_per_group_with_exact_numbers(steps, beg
     recorded = []
     for route in (ordinary, lambda dataset: dataset):
         seen = Recorded()
-        compiled(jit_compile=False, steps_per_execution=steps).fit(route(load().train), callbacks=[seen], verbose=0)
+        compiled(steps_per_execution=steps).fit(route(load().train), callbacks=[seen], verbose=0)
         recorded.append(seen)
     for seen in recorded:
         assert (seen.begins, seen.ends) == (begins, ends)
@@ -237,7 +238,8 @@ def test_compile_chooses_by_network_and_a_saved_model_keeps_the_choice(encoder, 
     make = {"mlp": lambda: networks.MLPEncoder(2, (8,)), "conv": lambda: networks.ConvEncoder(2, (2,), 4)}
     if encoder == "conv" and tf.config.list_logical_devices("GPU"):
         pytest.skip("On a GPU, convolutions are compiled too.")
-    vae = compiled(vae=kvae.VAE(encoder=make[encoder](), seed=0), **options)
+    vae = kvae.VAE(encoder=make[encoder](), seed=0)
+    vae.compile(keras.optimizers.Adam(1e-2), **options)
     assert (vae.jit_compile, vae.steps_per_execution) == expected
     if "run_eagerly" in options:
         return

@@ -13,6 +13,7 @@ import kvae
 from kvae.internal.errors import KvaeWarning
 from kvae.model.loss_watch import LossWatch, first_bad_step
 
+pytestmark = pytest.mark.usefixtures("without_xla")  # but where a case asks for it
 BAD = 7  # the number of the bad step: the second one in the second epoch of 5 steps
 
 

@@ -12,10 +12,9 @@ import tensorflow as tf
 from objective_cases import CASES
 from oracles import LinearModel
 from small_models import SHAPE, compiled, tiny
-from tiny_runs import tiny_run
 
 import kvae
-from kvae import objectives, training
+from kvae import objectives
 from kvae.internal.errors import UserError
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
@@ -25,8 +24,6 @@ from kvae.training.runs import Run
 
 pytestmark = pytest.mark.usefixtures("without_xla")  # many small models, of which XLA is not what is tested
 
-# That of a whole batch, with further terms, is looked at in every run of the tests.
-EACH = [pytest.param(name, marks=[] if name == "beta_tc" else pytest.mark.slow) for name in CASES if name != "elbo"]
 TABLES = {  # the options of a recipe
     "iwae": {"samples": 3},
     "dreg": {"samples": 3},
@@ -40,7 +37,8 @@ TABLES = {  # the options of a recipe
 }
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.slow  # with the default options tests/test_part_contract.py has it in every run of the tests
+@pytest.mark.parametrize("name", [name for name in CASES if name != "elbo"])
 def test_both_paths_of_fit_are_the_same_and_a_file_goes_on_alike(name, x, paths, tmp_path):
     """23 images in batches of 6: the last one has 5."""
     fast, ordinary = (compiled(tiny(objective=CASES[name]()), jit_compile=False) for _ in range(2))
@@ -170,21 +168,6 @@ def test_the_table_of_a_recipe_is_the_same_objective_after_it_was_written(name):
     assert type(made[0]) is objectives.OBJECTIVES[name]
     table = written["model"]["objective"]
     assert {option: table[option] for option in TABLES[name]} == TABLES[name]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["dreg", "free_bits", "capacity", "beta_tc"])
-def test_a_run_with_a_table_resumes_as_if_it_had_not_stopped(name, tmp_path):
-    folders = {}
-    for epochs in (1, 2):
-        (tmp_path / str(epochs)).mkdir()
-        folders[epochs] = tiny_run(tmp_path / str(epochs), objective={"kind": name, **TABLES[name]}, epochs=epochs)
-    stopped, whole = folders[1], folders[2]
-    longer = stopped.config.to_dict()
-    longer["training"]["epochs"] = 2
-    resumed = training.resume(stopped.folder, RunConfig.from_dict(longer), verbose=0)
-    assert (resumed.folder / "history.csv").read_bytes() == (whole.folder / "history.csv").read_bytes()
-    assert type(Run.open(resumed.folder).load_model().objective) is objectives.OBJECTIVES[name]
 
 
 def test_the_command_line_trains_with_an_objective(call, tmp_path):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow_cases import slow
 
 import kvae
 from kvae.internal.errors import KvaeWarning
@@ -98,12 +99,20 @@ def plain(kind):
     return kind(2, hidden_units=(4,), seed=0)
 
 
-@pytest.mark.parametrize("route", ROUTES)
+MAKE = {"step": lambda: plain(CountingSteps), "list": lambda: plain(MetricsInAList), "layer": with_layer}
+
+
 @pytest.mark.parametrize(
-    "make", [lambda: plain(CountingSteps), lambda: plain(MetricsInAList), with_layer], ids=["step", "list", "layer"]
+    ("kind", "route"),
+    [  # each kind and each route in every run of the tests
+        ("step", "fast"),
+        ("list", "fast"),
+        ("layer", "ordinary"),
+        *slow(("step", "ordinary"), ("list", "ordinary"), ("layer", "fast")),
+    ],
 )
-def test_a_metric_of_a_subclass_or_layer_begins_anew_in_every_epoch(make, route, x, paths):
-    vae = compiled(make())
+def test_a_metric_of_a_subclass_or_layer_begins_anew_in_every_epoch(kind, route, x, paths):
+    vae = compiled(MAKE[kind]())
     with warnings.catch_warnings():
         warnings.simplefilter("error", KvaeWarning)
         history = vae.fit(ROUTES[route](x), batch_size=20, validation_data=x, epochs=3, verbose=0).history

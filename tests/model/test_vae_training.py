@@ -13,6 +13,8 @@ import kvae
 from kvae.internal.errors import UserError
 from kvae.model import networks
 
+pytestmark = pytest.mark.usefixtures("without_xla")  # but where a test asks for it
+
 
 def losses(x, **options):
     return compiled(tiny(), **options).fit(x, batch_size=8, epochs=3, shuffle=False, verbose=0).history["loss"]
@@ -35,8 +37,7 @@ def test_every_likelihood_learns(likelihood, x):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        *slow({"jit_compile": True}),
+        {"jit_compile": True},
         {"run_eagerly": True},
         {"steps_per_execution": 3},
         *slow({"jit_compile": True, "steps_per_execution": 3}),

@@ -13,6 +13,7 @@ from kvae.plotting import rate_distortion
 from kvae.training import sweeps
 from kvae.training.runs import Run
 
+pytestmark = pytest.mark.usefixtures("without_xla")  # many small models, of which XLA is not what is tested
 VALUES = {
     "data": {"source": "mnist5k", "train": "train[:60]", "test": "test[:30]", "batch_size": 20},
     "model": {"hidden_units": [4]},

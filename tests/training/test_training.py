@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,8 +70,19 @@ class StopAt(keras.callbacks.Callback):
             raise StopError
 
 
-def test_a_run_folder_has_everything_in_its_place(tmp_path):
-    run = training.train(config(), tmp_path / "run", verbose=0)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run of `config()`; a test that changes it takes `copied`."""
+    return training.train(config(), tmp_path_factory.mktemp("whole") / "run", verbose=0)
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    return Run.open(shutil.copytree(whole.folder, tmp_path / "run"))
+
+
+def test_a_run_folder_has_everything_in_its_place(whole):
+    run = whole
     models = {"model.keras", "encoder.keras", "decoder.keras"}
     files = {path.name for path in run.folder.iterdir()}
     assert files == {
@@ -89,8 +101,8 @@ def test_a_run_folder_has_everything_in_its_place(tmp_path):
     assert Run.open(run.folder).config == resolved(config())  # with the options that were left to their defaults
 
 
-def test_the_saved_model_has_no_optimizer_and_its_halves_agree_with_it(tmp_path, digits):
-    run = training.train(config(), tmp_path / "run", verbose=0)
+def test_the_saved_model_has_no_optimizer_and_its_halves_agree_with_it(whole, digits):
+    run = whole
     vae = keras.saving.load_model(run.folder / "model.keras")
     assert getattr(vae, "optimizer", None) is None
     encoder = keras.saving.load_model(run.folder / "encoder.keras")
@@ -99,15 +111,9 @@ def test_the_saved_model_has_no_optimizer_and_its_halves_agree_with_it(tmp_path,
     np.testing.assert_array_equal(decoder(encoder(digits)[0]), vae.decode(vae.encode(digits).mean))
 
 
-def test_one_configuration_gives_one_result_bit_for_bit(tmp_path):
-    runs = [training.train(config(), tmp_path / name, verbose=0) for name in ("a", "b")]
-    assert contents(runs[0]) == contents(runs[1])
-
-
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({}, id="plain"),
         pytest.param(
             {"training": {"schedule": "cosine", "warmup_epochs": 1, "beta_warmup_epochs": 4, "steps_per_execution": 2}},
             id="schedules",
@@ -171,29 +177,25 @@ def test_a_killed_process_resumes_to_the_same_bits(tmp_path):
     assert contents(Run.open(folder)) == contents(whole)
 
 
-def test_a_kill_before_the_first_checkpoint_starts_anew(tmp_path):
-    whole = training.train(config(), tmp_path / "whole", verbose=0)
+def test_a_kill_before_the_first_checkpoint_starts_anew(whole, tmp_path):
+    """And one configuration gives one result, bit for bit."""
     with pytest.raises(StopError):
         training.train(config(), tmp_path / "broken", verbose=0, extra=[StopAt(0)])
     assert contents(training.resume(tmp_path / "broken", verbose=0)) == contents(whole)
 
 
-@pytest.mark.parametrize("finished", [True, False])
-def test_more_epochs_go_on_as_if_asked_for_at_first(finished, tmp_path):
-    whole = training.train(config(training={"epochs": 8}), tmp_path / "whole", verbose=0)
-    if finished:
-        training.train(config(), tmp_path / "shorter", verbose=0)
-    else:
-        with pytest.raises(StopError):
-            training.train(config(), tmp_path / "shorter", verbose=0, extra=[StopAt(3)])
-    resumed = training.resume(tmp_path / "shorter", config(training={"epochs": 8}), verbose=0)
-    assert contents(resumed) == contents(whole)
+def test_more_epochs_go_on_as_if_asked_for_at_first(copied, tmp_path):
+    longer = config(training={"epochs": 8})
+    whole = training.train(longer, tmp_path / "whole", verbose=0)
+    with pytest.raises(StopError):
+        training.train(config(), tmp_path / "broken", verbose=0, extra=[StopAt(3)])
+    for folder in (copied.folder, tmp_path / "broken"):  # one has finished, the other was killed
+        assert contents(training.resume(folder, longer, verbose=0)) == contents(whole)
 
 
-def test_resuming_a_finished_run_changes_nothing(tmp_path):
-    run = training.train(config(), tmp_path / "run", verbose=0)
-    before = contents(run)
-    assert contents(training.resume(run.folder, verbose=0)) == before
+def test_resuming_a_finished_run_changes_nothing(copied):
+    before = contents(copied)
+    assert contents(training.resume(copied.folder, verbose=0)) == before
 
 
 def test_a_run_resumes_although_its_recipe_is_described_in_other_words(tmp_path):
@@ -203,10 +205,9 @@ def test_a_run_resumes_although_its_recipe_is_described_in_other_words(tmp_path)
     assert Run.open(resumed.folder).config.description == "As it was."
 
 
-def test_resuming_with_other_settings_names_what_differs(tmp_path):
-    training.train(config(), tmp_path / "run", verbose=0)
+def test_resuming_with_other_settings_names_what_differs(copied):
     with pytest.raises(UserError, match=r"model\.objective\.beta"):
-        training.resume(tmp_path / "run", config(model={"beta": 2.0}), verbose=0)
+        training.resume(copied.folder, config(model={"beta": 2.0}), verbose=0)
 
 
 def test_a_run_whose_learning_rate_depends_on_the_epochs_says_how_to_train_longer(tmp_path):
@@ -216,14 +217,13 @@ def test_a_run_whose_learning_rate_depends_on_the_epochs_says_how_to_train_longe
         training.resume(tmp_path / "run", config(training={**changes, "epochs": 2}), verbose=0)
 
 
-def test_a_run_is_not_overwritten_unasked(tmp_path):
-    run = training.train(config(), tmp_path / "run", verbose=0)
-    before = contents(run)
+def test_a_run_is_not_overwritten_unasked(copied):
+    before = contents(copied)
     with pytest.raises(UserError, match="--overwrite"):
-        training.train(config(seed=1), tmp_path / "run", verbose=0)
-    assert contents(run) == before
-    training.train(config(seed=1), tmp_path / "run", verbose=0, overwrite=True)
-    assert contents(run) != before
+        training.train(config(seed=1), copied.folder, verbose=0)
+    assert contents(copied) == before
+    training.train(config(seed=1), copied.folder, verbose=0, overwrite=True)
+    assert contents(copied) != before
 
 
 def test_overwrite_leaves_a_folder_alone_that_is_no_run(tmp_path):
@@ -234,20 +234,18 @@ def test_overwrite_leaves_a_folder_alone_that_is_no_run(tmp_path):
     assert (tmp_path / "thesis" / "chapter.tex").exists()
 
 
-def test_a_data_error_leaves_an_existing_run_whole_under_overwrite(tmp_path):
-    run = training.train(config(), tmp_path / "run", verbose=0)
-    before = contents(run)
+def test_a_data_error_leaves_an_existing_run_whole_under_overwrite(copied):
+    before = contents(copied)
     with pytest.raises(UserError):
-        training.train(config(data={"source": "npz:nowhere.npz"}), tmp_path / "run", overwrite=True, verbose=0)
-    assert contents(run) == before
+        training.train(config(data={"source": "npz:nowhere.npz"}), copied.folder, overwrite=True, verbose=0)
+    assert contents(copied) == before
 
 
-def test_damaged_model_ends_in_one_line(tmp_path):
-    run = training.train(config(training={"epochs": 1}), tmp_path / "run", verbose=0)
-    path = run.folder / "model.keras"
+def test_damaged_model_ends_in_one_line(copied):
+    path = copied.folder / "model.keras"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match=r"model\.keras is damaged"):
-        run.load_model()
+        copied.load_model()
 
 
 def test_damaged_checkpoint_ends_in_one_line(tmp_path):
@@ -259,8 +257,8 @@ def test_damaged_checkpoint_ends_in_one_line(tmp_path):
         training.resume(tmp_path / "run", verbose=0)
 
 
-def test_a_full_disk_while_saving_keeps_the_old_model(tmp_path, monkeypatch):
-    run = training.train(config(training={"epochs": 1}), tmp_path / "run", verbose=0)
+def test_a_full_disk_while_saving_keeps_the_old_model(copied, monkeypatch):
+    run = copied
     before = (run.folder / "model.keras").read_bytes()
     vae = run.load_model()
 
