@@ -238,6 +238,11 @@ def test_the_command_writes_the_page_of_a_run_with_its_name_and_its_encoded_test
 COMPONENTS = ("ends", "means", "deviations")
 
 
+def coupling(facts, **changes):
+    """A prior with one coupling that computes with the layer of this page, whose sides do not fit it."""
+    return {"kind": "couplings", "couplings": [{"kept": [0, 1], "layers": facts["decoder"][:1], **changes}]}
+
+
 def changed(path, change):
     """The page with another description of its model."""
     facts = described(path)
@@ -265,6 +270,9 @@ def changed(path, change):
         lambda facts: facts.update(classes={"count": 10**9, "names": None}),
         lambda facts: facts.update(prior={"kind": "system"}),
         lambda facts: facts.update(prior={"kind": "mixture", **dict.fromkeys(COMPONENTS, facts["decoder"][0]["bias"])}),
+        lambda facts: facts.update(prior=coupling(facts)),
+        lambda facts: facts.update(prior=coupling(facts, kept=[0, 1, 1])),
+        lambda facts: facts.update(prior=coupling(facts, layers=[])),
         lambda facts: facts["decoder"].append({"kind": "upsample", "input": [6, 5, 1], "output": [2**20, 2**20, 1]}),
     ],
 )  # fmt: skip
