@@ -121,6 +121,7 @@ async function openPlane(arrays) {
     ]);
     labels = arrays.labels;
     $("points-help").hidden = $("show-points-label").hidden = false;
+    $("class-points-help").hidden = !labels || !classes;
   }
   if (labels) plane.classes.forEach(addClass);
   if (labels && classes) showOnly(chosenClass);

@@ -166,6 +166,16 @@ def test_the_plane_shows_the_encoded_images_of_each_class(tmp_path):
     assert np.array_equal(array_of(plane["labels"], content), (labels[inside] == 7).astype(int))
 
 
+@pytest.mark.parametrize(("name", "start"), [("mlp", [0, 0]), ("mixture", None)])
+def test_the_place_where_the_page_begins_is_in_the_plane_though_all_images_are_elsewhere(name, start, tmp_path):
+    means = np.random.default_rng(0).normal(20, 1, (50, 2))
+    facts = described(write_page(MODELS[name](), tmp_path, means=means, labels=np.arange(50) % 2))
+    start, plane = start or facts["prior"]["centre"], facts["plane"]
+    assert plane["points"]["shape"][0] >= 49
+    assert np.less(plane["low"], start).all()
+    assert np.less(start, plane["high"]).all()
+
+
 def test_the_classes_of_a_conditional_model_are_in_its_page(tmp_path):
     names, z = ("<b>", "two", "three"), np.zeros((2, 2))
     with quick_parity():
