@@ -191,11 +191,13 @@ function showDots() {
   drawBackground();
 }
 
-// Shows the dots of one class only.
+// Shows the dots of one class only, and its button among those of many classes.
 function showOnly(label) {
   shownClasses.clear();
   shownClasses.add(label);
   showDots();
+  const box = $("classes");
+  box.scrollTop = box.children[label].offsetTop - box.offsetTop - box.clientHeight / 2;
 }
 
 // --- A path in the plane, which the ring follows
