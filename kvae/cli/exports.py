@@ -29,7 +29,7 @@ MOST = 10_000  # the largest number of images in one picture
 @click.option(
     "--formats",
     help="Any of savedmodel, savedmodel_decoder (without the encoder), tflite, onnx and web, separated by commas.  "
-    "[default: savedmodel, tflite, and web if the web page knows the layers of the decoder]",
+    "[default: savedmodel, tflite, and web if the web page knows the model]",
 )
 @click.option(
     "--variants",

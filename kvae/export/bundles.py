@@ -69,7 +69,7 @@ def bundle(
         folder: the folder of the bundle.
         formats: names of formats: `savedmodel`, `savedmodel_decoder` (without the encoder's weights), `tflite`,
             `onnx`, `web`, or `module:name` for a format in an imported file. By default `savedmodel`, `tflite`, and
-            `web` if the web page knows the layers of the decoder.
+            `web` if the web page knows the model.
         variants: the variants of the .tflite files: `float32`, `float16`, `int8`, `full_int8`; and of the web page:
             `web_int8` and `web_float32`.
         test: the test images for the change of the ELBO, a `tf.data.Dataset` of batches or an array `[N, *image]`. For

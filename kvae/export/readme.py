@@ -9,10 +9,12 @@ from kvae.export.claims import is_number
 from kvae.internal import quantities
 from kvae.internal.markdown import escaped
 from kvae.internal.visible import visible
+from kvae.runtime import cards
 from kvae.training import wording
 
 FILE = "README.md"
 TASK = "unconditional-image-generation"
+CLASSES = 20  # whose names are listed, at most; model_card.json has all
 TAGS = {  # of model hubs, by the format of a variant
     "tflite": ("tflite", "litert"),
     "savedmodel": ("tensorflow", "saved-model"),
@@ -71,6 +73,15 @@ def _introduction(card: Mapping[str, Any]) -> Iterable[str]:
         f"{model['latent_dim']} numbers{condition} into an image of {_shape(model['image_shape'])} pixels. It also "
         "draws such points by itself, from a seed: one seed gives one image, on every runtime."
     )
+    names = model.get(cards.CLASS_NAMES)
+    if names:
+        listed = ", ".join(f"{number} is {escaped(_line(name))}" for number, name in enumerate(names[:CLASSES]))
+        rest = ", ..." if len(names) > CLASSES else "."
+        yield (
+            f"The condition is the class of the image, a vector with a 1 at its number, of {len(names)}: {listed}{rest}"
+            " With the folder DIR of this file, `kvae sample DIR --label 0` draws images of one class, and "
+            "`kvae sample DIR` of all in turn."
+        )
     page = next((report["file"] for report in card["variants"].values() if report["format"] == "web"), None)
     if page is not None:
         yield f"To try it, open [{page}]({page}) in a browser. It needs no network."

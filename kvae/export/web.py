@@ -78,7 +78,8 @@ def check(vae: VAE) -> None:
     if found:
         raise UserError(
             "Expected a model that the web page knows: an MLPDecoder, a ConvDecoder, or a keras.Sequential of dense, "
-            f"convolutional and similar layers. Received {', '.join(found)}."
+            "convolutional and similar layers, with a likelihood and a prior that docs/WEB.md lists. "
+            f"Received {', '.join(found)}."
         )
 
 
@@ -200,16 +201,17 @@ def _order(latent_dim: int, kl: list[float] | None) -> list[int]:
 def _plane(vae: VAE, about: About, z: np.ndarray, arrays: Arrays) -> dict[str, Any]:
     """The square of the latent plane that is shown, and the encoded images in it, for models of 2 dimensions.
 
-    Without encoded images it is that of the draws z from a learned prior.
+    The place where the page begins is in it, even if a model was trained so little that all images are elsewhere.
+    Without encoded images it is the square of the draws z from a learned prior.
     """
     if vae.latent_dim != 2:
         return {}
     means = about.means
     if means is None or not np.isfinite(means).all() or not np.ptp(means, axis=0).any():
-        low, high = (np.full(2, -3.0), np.full(2, 3.0)) if vae.prior.exact else _square(z)
+        low, high = (np.full(2, -3.0), np.full(2, 3.0)) if vae.prior.exact else _square(z, z.mean(axis=0))
         return {"plane": {"low": low.tolist(), "high": high.tolist()}}
     means = np.asarray(means[:POINTS], np.float64)
-    low, high = _square(means)
+    low, high = _square(means, np.zeros(2) if vae.prior.exact else z.mean(axis=0))
     inside = ((means >= low) & (means <= high)).all(axis=1)
     places = np.rint((means[inside] - low) / (high - low) * STEPS)
     plane = {"low": low.tolist(), "high": high.tolist(), "points": arrays.add(places, "uint16")}
@@ -225,9 +227,10 @@ def _plane(vae: VAE, about: About, z: np.ndarray, arrays: Arrays) -> dict[str, A
     return {"plane": plane}
 
 
-def _square(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The corners of a square around nearly all of some points of the plane."""
-    ends = np.percentile(np.asarray(points, np.float64), [1, 99], axis=0)
+def _square(points: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The corners of a square around nearly all of some points of the plane, and around the point `start`."""
+    low, high = np.percentile(np.asarray(points, np.float64), [1, 99], axis=0)
+    ends = np.stack([np.minimum(low, start), np.maximum(high, start)])
     centre, half = ends.mean(axis=0), MARGIN * np.ptp(ends, axis=0).max() / 2
     return centre - half, centre + half
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from kvae.export.web_network import Arrays
 from kvae.model import posteriors, priors
+from kvae.model.priors.flow import Coupling, CouplingPrior
 from kvae.model.priors.mixture import thresholds
 from kvae.model.vae import VAE
 
@@ -15,7 +16,7 @@ def unknown_prior(vae: VAE) -> list[str]:
     kind, name = type(vae.prior), f"the prior {priors.name_of(vae.prior)}"
     if kind is priors.VampPrior and type(vae.posterior) is not posteriors.DiagonalGaussian:
         return [f"{name} with the posterior {posteriors.name_of(vae.posterior)}"]
-    known = (priors.StandardNormal, priors.Mixture, priors.VampPrior, priors.Flow)
+    known = (priors.StandardNormal, priors.Mixture, priors.VampPrior, priors.Flow, priors.Hierarchical)
     return [] if kind in known else [name]
 
 
@@ -41,7 +42,8 @@ def prior(vae: VAE, draws: np.ndarray, arrays: Arrays) -> dict[str, Any]:
         "centre": draws.mean(axis=0, dtype=np.float64).tolist(),
         "extent": float(np.abs(draws).max()),
     }
-    return {"prior": {**facts, **(_flow if type(vae.prior) is priors.Flow else _mixture)(vae.prior, arrays)}}
+    described = _couplings if isinstance(vae.prior, CouplingPrior) else _mixture
+    return {"prior": {**facts, **described(vae.prior, arrays)}}
 
 
 def _mixture(learned: Any, arrays: Arrays) -> dict[str, Any]:
@@ -56,12 +58,12 @@ def _mixture(learned: Any, arrays: Arrays) -> dict[str, Any]:
     return {"kind": "mixture", **found}
 
 
-def _flow(learned: Any, arrays: Arrays) -> dict[str, Any]:
-    return {"kind": "flow", "couplings": [_coupling(coupling, arrays) for coupling in learned.couplings]}
+def _couplings(learned: CouplingPrior, arrays: Arrays) -> dict[str, Any]:
+    return {"kind": "couplings", "couplings": [_coupling(coupling, arrays) for coupling in learned.couplings]}
 
 
-def _coupling(coupling: Any, arrays: Arrays) -> list[dict[str, Any]]:
-    """The network of a coupling: two dense layers."""
+def _coupling(coupling: Coupling, arrays: Arrays) -> dict[str, Any]:
+    """A coupling: for each coordinate 1 if it is kept, else 0, and the two dense layers of the network."""
     layers = []
     weights = ((coupling.kernel, coupling.bias, "tanh"), (coupling.output, coupling.output_bias, "linear"))
     for kernel, bias, activation in weights:
@@ -69,4 +71,4 @@ def _coupling(coupling: Any, arrays: Arrays) -> list[dict[str, Any]]:
         facts = {"kind": "dense", "input": sides[0], "output": sides[1], "activation": activation}
         weight = {"kernel": arrays.add(np.asarray(kernel).T), "bias": arrays.add(np.asarray(bias))}
         layers.append({**facts, **weight})
-    return layers
+    return {"kept": coupling.kept.astype(int).tolist(), "layers": layers}

@@ -14,7 +14,7 @@ from kvae.runtime import plain_network
 
 Prior = Mapping[str, Any]
 UNITS = 2**24  # the components of a mixture share the whole numbers below it by their weights
-MOST_LOG_SCALE = 2.0  # of one coupling of a flow
+MOST_LOG_SCALE = 2.0  # of one coupling
 
 
 def check(prior: Prior, latent_dim: int) -> None:
@@ -26,6 +26,11 @@ def check(prior: Prior, latent_dim: int) -> None:
         whole = ends.ndim == 1 and ends[-1] == UNITS and (np.diff(ends, prepend=0) >= 0).all()
         if not whole or prior["means"].shape != shape or prior["deviations"].shape != shape:
             raise ValueError("the components of its prior do not fit")
+    for coupling in prior.get("couplings", ()):
+        kept, layers = coupling["kept"], coupling["layers"]
+        sides = (layers[0]["input"], layers[-1]["output"])
+        if len(kept) != latent_dim or not set(kept) <= {0, 1} or sides != ([latent_dim], [2 * latent_dim]):
+            raise ValueError("the couplings of its prior do not fit")
 
 
 def draw(prior: Prior, noise: Portable, latent_dim: int) -> np.ndarray:
@@ -40,11 +45,11 @@ def _mixture(prior: Prior, noise: Portable, numbers: np.ndarray) -> np.ndarray:
     return prior["means"][component] + prior["deviations"][component] * numbers
 
 
-def _flow(prior: Prior, noise: Portable, z: np.ndarray) -> np.ndarray:
-    """Affine couplings; each keeps every second coordinate, from which it computes what it does to the others."""
-    for place, layers in enumerate(prior["couplings"]):
-        kept = ((np.arange(z.shape[1]) + place) % 2).astype(np.float32)
-        scale, shift = np.split(plain_network.run(layers, z * kept), 2, axis=1)
+def _couplings(prior: Prior, noise: Portable, z: np.ndarray) -> np.ndarray:
+    """Affine couplings; each keeps some coordinates, from which it computes what it does to the others."""
+    for coupling in prior["couplings"]:
+        kept = np.array(coupling["kept"], np.float32)
+        scale, shift = np.split(plain_network.run(coupling["layers"], z * kept), 2, axis=1)
         log_scale = np.float32(MOST_LOG_SCALE) * np.tanh(scale / np.float32(MOST_LOG_SCALE))
         z = z * np.exp((1 - kept) * log_scale) + (1 - kept) * shift
     return z
@@ -53,5 +58,5 @@ def _flow(prior: Prior, noise: Portable, z: np.ndarray) -> np.ndarray:
 KINDS: dict[str, Callable[[Prior, Portable, np.ndarray], np.ndarray]] = {
     "standard_normal": lambda prior, noise, numbers: numbers,
     "mixture": _mixture,
-    "flow": _flow,
+    "couplings": _couplings,
 }

@@ -186,7 +186,10 @@ def _opened_prior(facts: dict[str, Any] | None, content: bytes) -> dict[str, Any
     arrays: dict[str, Any] = {
         name: array_of(facts[name], content) for name in ("ends", "means", "deviations") if name in facts
     }
-    couplings = [[_opened(layer, content) for layer in layers] for layers in facts.get("couplings", [])]
+    couplings = [
+        {**coupling, "layers": [_opened(layer, content) for layer in coupling["layers"]]}
+        for coupling in facts.get("couplings", [])
+    ]
     return {**facts, **arrays, "couplings": couplings}
 
 

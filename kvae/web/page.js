@@ -42,12 +42,15 @@ function newest(action) {
     next = value;
     if (busy) return;
     busy = true;
-    while (next !== undefined) {
-      const current = next;
-      next = undefined;
-      await action(current);
+    try {
+      while (next !== undefined) {
+        const current = next;
+        next = undefined;
+        await action(current);
+      }
+    } finally {
+      busy = false; // one that fails must not stop all that follow
     }
-    busy = false;
   };
 }
 

@@ -121,6 +121,7 @@ async function openPlane(arrays) {
     ]);
     labels = arrays.labels;
     $("points-help").hidden = $("show-points-label").hidden = false;
+    $("class-points-help").hidden = !labels || !classes;
   }
   if (labels) plane.classes.forEach(addClass);
   if (labels && classes) showOnly(chosenClass);
@@ -190,11 +191,13 @@ function showDots() {
   drawBackground();
 }
 
-// Shows the dots of one class only.
+// Shows the dots of one class only, and its button among those of many classes.
 function showOnly(label) {
   shownClasses.clear();
   shownClasses.add(label);
   showDots();
+  const box = $("classes");
+  box.scrollTop = box.children[label].offsetTop - box.offsetTop - box.clientHeight / 2;
 }
 
 // --- A path in the plane, which the ring follows

@@ -35,20 +35,20 @@ const PRIORS = {
     },
   },
 
-  // Affine couplings: each keeps every second coordinate, and scales and shifts the others by what it makes of these.
-  flow: {
+  // Affine couplings: each keeps some coordinates, and scales and shifts the others by what it makes of these.
+  couplings: {
     draw({ couplings }, numbers) {
-      return couplings.reduce((z, layers, place) => {
-        const { kept, logScale, shift } = coupled(z, layers, place);
-        return z.map((value, d) => (kept(d) ? value : fround(value * Math.exp(logScale(d))) + shift(d)));
+      return couplings.reduce((z, { kept, layers }) => {
+        const { logScale, shift } = coupled(z, kept, layers);
+        return z.map((value, d) => (kept[d] ? value : fround(value * Math.exp(logScale(d))) + shift(d)));
       }, numbers);
     },
     logDensity({ couplings }, z) {
       let e = Array.from(z), sum = 0;
-      for (let place = couplings.length - 1; place >= 0; place--) {
-        const { kept, logScale, shift } = coupled(e, couplings[place], place);
+      for (const { kept, layers } of [...couplings].reverse()) {
+        const { logScale, shift } = coupled(e, kept, layers);
         e = e.map((value, d) => {
-          if (kept(d)) return value;
+          if (kept[d]) return value;
           sum -= logScale(d);
           return (value - shift(d)) * Math.exp(-logScale(d));
         });
@@ -58,11 +58,9 @@ const PRIORS = {
   },
 };
 
-function coupled(z, layers, place) {
-  const kept = (d) => (d + place) % 2 === 1;
-  const found = run(layers, Float32Array.from(z, (value, d) => (kept(d) ? value : 0)));
+function coupled(z, kept, layers) {
+  const found = run(layers, Float32Array.from(z, (value, d) => (kept[d] ? value : 0)));
   return {
-    kept,
     logScale: (d) => MOST_LOG_SCALE * Math.tanh(found[d] / MOST_LOG_SCALE),
     shift: (d) => found[z.length + d],
   };
@@ -72,7 +70,8 @@ function coupled(z, layers, place) {
 function openPrior({ prior, latent_dim }, buffer) {
   const origin = new Array(latent_dim).fill(0);
   if (!prior) return { kind: "standard_normal", middle: origin, reach: 7, centre: origin };
-  const opened = { ...prior, couplings: prior.couplings?.map((layers) => layers.map((layer) => openLayer(layer, buffer))) };
+  const network = (layers) => layers.map((layer) => openLayer(layer, buffer));
+  const opened = { ...prior, couplings: prior.couplings?.map(({ kept, layers }) => ({ kept, layers: network(layers) })) };
   for (const name of ["ends", "means", "deviations"]) if (prior[name]) opened[name] = arrayOf(buffer, prior[name]);
   return opened;
 }

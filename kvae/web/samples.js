@@ -40,6 +40,7 @@ function onTheWay(part) {
 }
 
 const morph = newest(async () => {
+  if (samples.length === 0) return; // makeSamples calls it again
   const way = Array.from({ length: STRIP }, (_, i) => onTheWay(i / (STRIP - 1)));
   const images = [];
   await ask("decodeAll", { points: way, label: chosenClass }, ({ parts }) => images.push(...parts));
@@ -48,5 +49,5 @@ const morph = newest(async () => {
 
 function goTo(part) {
   $("way").value = part;
-  choose(onTheWay(part));
+  if (samples.length > 0) choose(onTheWay(part));
 }

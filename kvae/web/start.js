@@ -10,7 +10,7 @@ function fill() {
   $("rounded-weights").hidden = model.weights !== "int8";
   const ofClasses = classes ? ` of ${classNames.length} classes` : "";
   $("facts").textContent = `Latent size ${D}, images${ofClasses} of ${width} × ${height} pixels, weights in ${model.weights}.`;
-  for (const id of ["chooser", "class-help", "class-points-help", "class-density-help", "in-turn-label", "morph-help"]) {
+  for (const id of ["chooser", "class-help", "class-density-help", "in-turn-label", "morph-help"]) {
     $(id).hidden = !classes;
   }
   for (const [label, name] of classNames.entries()) $("class").append(new Option(name, label));

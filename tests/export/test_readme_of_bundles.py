@@ -168,3 +168,14 @@ def test_a_conditional_model_has_no_command_that_lacks_its_condition(lite, shape
     assert "python sample.py" not in text
     assert "and a condition" in text
     assert "pipeline_tag" not in metadata_of(text)
+
+
+def test_the_classes_of_a_conditional_model_are_named_with_the_command_that_draws_one(lite):
+    card = cards.read_card(lite)
+    card["model"] |= {"condition_shape": [30], "class_names": ["<b>two\nlines</b>", *map(str, range(1, 30))]}
+    text = readme.render(card, Z)
+    assert "of 30: 0 is " in text
+    assert "19 is 19, ... With" in text
+    assert "`kvae sample DIR --label 0`" in text
+    assert "<b>" not in text
+    assert "two\n" not in text

@@ -53,6 +53,7 @@ MODELS = {
     "mixture": lambda: learned(kvae.priors.Mixture(components=4)),
     "vamp": lambda: learned(kvae.priors.VampPrior(components=5)),
     "flow": lambda: learned(kvae.priors.Flow(layers=3, layer_units=6), 3),
+    "hierarchical": lambda: learned(kvae.priors.Hierarchical(upper_dim=1, layer_units=6), 3),
     "layers": lambda: sequential(
         L.Dense(3 * 2 * 4, "silu"),
         L.Reshape((3, 2, 4)),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_models import tiny_built
 from web_pages import MODELS, expected_samples, write_page
 
 from kvae.internal.pictures import as_bytes, layout, sheet
@@ -291,7 +292,7 @@ def test_the_class_that_is_chosen_by_a_key_is_that_of_all_pictures(call, visit, 
         assert (picture(page, "#sheet") != pixels(tmp_path / "a.png")).mean() < 0.005
 
 
-@pytest.mark.parametrize("name", ["mlp", "colour", "classes", "mixture", "flow"])
+@pytest.mark.parametrize("name", ["mlp", "colour", "classes", "mixture", "flow", "hierarchical"])
 def test_nothing_is_wider_than_a_phone_and_touch_moves_the_ring(visit, files, name):
     page = visit(files(name), **PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -302,6 +303,41 @@ def test_nothing_is_wider_than_a_phone_and_touch_moves_the_ring(visit, files, na
         assert chosen(page)[0] < page.evaluate("(plane.low[0] + plane.high[0]) / 2")
     for target in page.locator("button:visible, summary:visible").all():
         assert target.bounding_box()["height"] >= 24  # WCAG 2.2, target size
+
+
+@pytest.mark.parametrize("names", [None, ("a long name" * 9,) * 100])
+def test_a_hundred_classes_leave_a_phone_to_the_page(visit, tmp_path, names):
+    means, labels = np.random.default_rng(0).normal(size=(300, 2)), np.arange(300) % 100
+    path = write_page(tiny_built(condition=100), tmp_path, means=means, labels=labels, class_names=names)
+    page = visit(path, **PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert box_of(page, "#classes")["height"] < 300
+    assert box_of(page, "#chooser")["height"] < 64  # it stays at the top, where it hides what has the focus
+    page.select_option("#class", "99")
+    box, last = (page.locator(selector).last.bounding_box() for selector in ("#classes", "#classes button"))
+    assert box["y"] <= last["y"] < box["y"] + box["height"]
+    shown = page.locator("#class option").all_inner_texts()
+    assert shown == list(names or map(str, range(100)))
+
+
+def test_a_page_without_test_pictures_speaks_of_no_dots(visit, tmp_path):
+    page = visit(write_page(MODELS["classes"](), tmp_path, class_names=CLASSES))
+    assert "Every place is a picture." in page.inner_text("#plane-more")
+    assert "dot" not in page.inner_text("#plane-more")
+
+
+def test_a_class_that_is_chosen_before_the_first_pictures_are_made_breaks_nothing(visit, files):
+    page = visit(files("classes"))
+    page.evaluate("""async () => {
+      samples = [];
+      $("class").value = "2";
+      showClass();
+      $("way").dispatchEvent(new Event("input"));
+      await makeSamples({ seed: 0, count: 10 });
+      $("way").value = "1";
+      $("way").dispatchEvent(new Event("input"));
+    }""")
+    np.testing.assert_allclose(chosen(page), page.evaluate("Array.from(samples[1].z)"))
 
 
 def test_the_page_is_dark_where_the_reader_prefers_that(visit, files):

@@ -145,7 +145,7 @@ def test_the_class_is_given_to_the_encoder(tmp_path):
     np.testing.assert_allclose([each["mean"] for each in result], mean, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mixture", "vamp", "flow"])
+@pytest.mark.parametrize("name", ["mixture", "vamp", "flow", "hierarchical"])
 def test_the_log_density_of_a_prior_is_that_of_the_model(name, tmp_path):
     vae = MODELS[name]()
     z = 3 * np.random.default_rng(0).normal(size=(20, vae.latent_dim)).astype(np.float32)

@@ -166,6 +166,16 @@ def test_the_plane_shows_the_encoded_images_of_each_class(tmp_path):
     assert np.array_equal(array_of(plane["labels"], content), (labels[inside] == 7).astype(int))
 
 
+@pytest.mark.parametrize(("name", "start"), [("mlp", [0, 0]), ("mixture", None)])
+def test_the_place_where_the_page_begins_is_in_the_plane_though_all_images_are_elsewhere(name, start, tmp_path):
+    means = np.random.default_rng(0).normal(20, 1, (50, 2))
+    facts = described(write_page(MODELS[name](), tmp_path, means=means, labels=np.arange(50) % 2))
+    start, plane = start or facts["prior"]["centre"], facts["plane"]
+    assert plane["points"]["shape"][0] >= 49
+    assert np.less(plane["low"], start).all()
+    assert np.less(start, plane["high"]).all()
+
+
 def test_the_classes_of_a_conditional_model_are_in_its_page(tmp_path):
     names, z = ("<b>", "two", "three"), np.zeros((2, 2))
     with quick_parity():
@@ -238,6 +248,11 @@ def test_the_command_writes_the_page_of_a_run_with_its_name_and_its_encoded_test
 COMPONENTS = ("ends", "means", "deviations")
 
 
+def coupling(facts, **changes):
+    """A prior with one coupling that computes with the layer of this page, whose sides do not fit it."""
+    return {"kind": "couplings", "couplings": [{"kept": [0, 1], "layers": facts["decoder"][:1], **changes}]}
+
+
 def changed(path, change):
     """The page with another description of its model."""
     facts = described(path)
@@ -265,6 +280,9 @@ def changed(path, change):
         lambda facts: facts.update(classes={"count": 10**9, "names": None}),
         lambda facts: facts.update(prior={"kind": "system"}),
         lambda facts: facts.update(prior={"kind": "mixture", **dict.fromkeys(COMPONENTS, facts["decoder"][0]["bias"])}),
+        lambda facts: facts.update(prior=coupling(facts)),
+        lambda facts: facts.update(prior=coupling(facts, kept=[0, 1, 1])),
+        lambda facts: facts.update(prior=coupling(facts, layers=[])),
         lambda facts: facts["decoder"].append({"kind": "upsample", "input": [6, 5, 1], "output": [2**20, 2**20, 1]}),
     ],
 )  # fmt: skip
