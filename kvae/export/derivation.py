@@ -145,7 +145,9 @@ def card(
             name: _variant(name, report, stated["variants"][name], exact, against_keras=vae is not None)
             for name, report in reports.items()
         },
-        "tolerances": {name: limits for name in reports if (limits := _tolerance(name, exact))},
+        "tolerances": {
+            name: limits for name in reports if (limits := _tolerance(name, exact, decoder.image_shape, version))
+        },
     }
     if "interface" in stated:  # cards of kvae 0.3.0 before it had README.md do not have these
         tree |= {
@@ -273,9 +275,12 @@ def _variant(
     return tree
 
 
-def _tolerance(name: str, exact: bool) -> dict[str, Any]:
+def _tolerance(name: str, exact: bool, image_shape: tuple[int, ...], version: Any) -> dict[str, Any]:
     default = formats.tolerance_of(name)
     if default is None:
         return {}
-    tree: dict[str, Any] = {**({} if exact else {"z": parity.Z_TOLERANCE}), **default}
+    limits = parity.tolerance_for(image_shape, default)
+    tree: dict[str, Any] = {**({} if exact else {"z": parity.Z_TOLERANCE}), **limits}
+    if version != __version__:
+        tree["elbo"] = Usually(limits["elbo"], f"kvae {version} may not have made it larger for larger images")
     return tree | {"means": Usually(float(default["means"]), CHOSEN)}

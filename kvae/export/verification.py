@@ -1,5 +1,6 @@
 """Checks the claims of a run or a bundle: its files, its parity report and its published numbers."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,7 +117,7 @@ def _built(run: Run, vae: Any, data: Any) -> Check:
     except (UserError, ValueError, TypeError) as error:
         return Check("config.json builds", False, f"its model cannot be built: {error}")
     shapes, saved_shapes = ([tuple(weight.shape) for weight in each.weights] for each in (fresh, vae))
-    described, saved = sum(map(np.prod, shapes)), sum(map(np.prod, saved_shapes))
+    described, saved = sum(map(math.prod, shapes)), sum(map(math.prod, saved_shapes))
     detail = f"it describes a model with {described:,} weights; {cards.MODEL} has {saved:,}"
     return Check("config.json builds", shapes == saved_shapes, detail)
 

@@ -1,12 +1,14 @@
 """`export.verify`: which claims of a run and its bundle it tests, and which changes it finds."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from small_models import tiny, tiny_built
+from small_models import built, tiny, tiny_built
+from tiny_runs import tiny_run
 
 from kvae import export
 from kvae.export import claims, derivation, verification
@@ -63,6 +65,23 @@ def test_a_bundle_alone_verifies(request, name):
     checks = list(export.verify(folder if name == "lite" else folder[1]))
     assert [check for check in checks if check.passed is False] == []
     assert f"{'float32' if name == 'lite' else 'int8'} parity" in [check.name for check in checks]
+
+
+def test_a_bundle_of_large_images_verifies_but_not_with_another_tolerance_of_the_elbo(tmp_path):
+    vae = built((32, 40, 1), latent_dim=2, hidden_units=(4,))  # more than 28 x 28 pixels, so it has a larger one
+    card = export.bundle(vae, tmp_path / "bundle", formats=["tflite"], variants=["float32"])
+    assert [check for check in export.verify(tmp_path / "bundle") if check.passed is False] == []
+    card["tolerances"]["float32"]["elbo"] *= 2
+    sealed.write(tmp_path / "bundle" / cards.CARD, card)
+    (failed,) = [check for check in export.verify(tmp_path / "bundle") if check.passed is False]
+    assert failed.name == "float32 parity"
+    assert failed.detail.startswith("tolerances.float32.elbo")
+
+
+def test_a_weight_that_is_one_number_counts_as_one(tmp_path):
+    folder = tiny_run(tmp_path, likelihood="gaussian").folder
+    found = {check.name: check.detail for check in export.verify(folder)}["config.json builds"]
+    assert re.fullmatch(r"it describes a model with (\d+) weights; model\.keras has \1", found)
 
 
 @pytest.mark.parametrize("changed", [False, True])

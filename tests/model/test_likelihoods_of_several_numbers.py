@@ -344,3 +344,9 @@ def test_neither_densities_nor_binary_pixels_have_bits_per_dimension(name):
     vae = kvae.VAE(2, hidden_units=(4,), likelihood=name, seed=0)
     vae.build((None, 6, 5, 1))
     assert "bits_per_dimension" not in kvae.evaluation.evaluate(vae, np.ones((4, 6, 5, 1), np.float32))
+
+
+@pytest.mark.parametrize("kind", [likelihoods.DiscretizedLogistic, likelihoods.Categorical])
+def test_a_number_of_levels_may_be_an_integer_of_numpy(kind):
+    levels = kind(np.int64(8)).levels
+    assert (type(levels), levels) == (int, 8)

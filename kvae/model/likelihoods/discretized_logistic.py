@@ -1,5 +1,6 @@
 """The discretized logistic distribution, for pixels with many levels."""
 
+import numbers
 from typing import Any
 
 from kvae.internal.errors import UserError
@@ -65,8 +66,8 @@ class DiscretizedLogistic(Likelihood):
     def sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
         """A draw by the inverse distribution function, m + s log(u / (1 - u)), rounded to the nearest level."""
         location, log_scale = self._location_and_log_scale(parameters)
-        numbers, steps = uniforms(location, noise), self.levels - 1
-        x = location + tf.exp(log_scale) * (tf.math.log(numbers) - tf.math.log(1.0 - numbers))  # -infinity for u = 0
+        u, steps = uniforms(location, noise), self.levels - 1
+        x = location + tf.exp(log_scale) * (tf.math.log(u) - tf.math.log(1.0 - u))  # -infinity for u = 0
         return tf.round(tf.clip_by_value(x, 0.0, 1.0) * steps) / steps
 
     def get_config(self) -> dict[str, Any]:
@@ -75,9 +76,9 @@ class DiscretizedLogistic(Likelihood):
 
 def check_levels(levels: Any, least: int, most: int) -> int:
     """A number of levels as an int. Raises `UserError` if it is not a whole number from `least` to `most`."""
-    if isinstance(levels, bool) or not isinstance(levels, int) or not least <= levels <= most:
+    if isinstance(levels, bool) or not isinstance(levels, numbers.Integral) or not least <= int(levels) <= most:
         raise UserError(f"Expected levels to be a whole number in {least}..{most}. Received {levels!r}.")
-    return levels
+    return int(levels)
 
 
 def _softplus(x: tf.Tensor) -> tf.Tensor:
