@@ -385,7 +385,7 @@ def _output_callbacks(session: _Session) -> list[Any]:
         result.append(callbacks.Plots(data, run.plots, training.plots, training.plots_every, rows))
     spent = run.training_seconds()
     if spent is not None or session.resumed is None:  # otherwise the time of the first epochs is not known
-        processor = 0.0 if session.resumed is None else run.processor_seconds()
+        processor = 0.0 if spent is None else run.processor_seconds()
         result.append(callbacks.TrainingTime(run.time_file, spent or 0.0, processor))
     return result
 
