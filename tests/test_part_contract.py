@@ -13,6 +13,7 @@ import pytest
 from fit_paths import recorded_paths
 from part_cases import (
     cases,
+    cases_but,
     eagerly,
     export_in_another_process,
     is_named,
@@ -118,6 +119,7 @@ def test_evaluate_measures_it_and_states_the_protocol(compiled, call):
         assert measured["protocol"][kind].startswith(run.config.to_dict()["model"][kind]["kind"])
 
 
+@pytest.mark.parametrize("parts", cases_but("objective"), indirect=True, scope="module")
 def test_images_are_completed_with_it(compiled):
     run, vae, _ = compiled
     x = training.load_data(run.config).examples("test", 3)[0]

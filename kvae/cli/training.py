@@ -152,7 +152,9 @@ def _say_what_follows_the_demo(run: Path) -> None:
 @click.option("--beta", type=float, help="Weight of the KL term in the loss (model.beta).")
 @click.option("--seed", type=int, help="Seed of all random numbers of the training (seed).")
 @click.option("--learning-rate", type=float, help="Learning rate (training.learning_rate).")
-@click.option("--network", metavar="KIND", type=NETWORK, help="Encoder and decoder: mlp or conv (model.network).")
+@click.option(
+    "--network", metavar="KIND", type=NETWORK, help="Encoder and decoder: mlp, conv or residual (model.network)."
+)
 @click.option(
     "--likelihood",
     metavar="KIND",

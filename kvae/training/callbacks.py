@@ -1,5 +1,6 @@
 """Keras callbacks that a training run needs: the epoch of the data, early stopping, printed losses and figures."""
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,7 +85,7 @@ class AveragedWeights(keras.callbacks.Callback):
         self._take()
 
     def _take(self) -> None:
-        self._own = [keras.ops.convert_to_numpy(weight).copy() for weight in self.model.trainable_variables]
+        self._own = [weight.numpy().copy() for weight in self.model.trainable_variables]
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
     def _give_back(self) -> None:
@@ -95,7 +96,8 @@ class AveragedWeights(keras.callbacks.Callback):
 class TrainingTime(keras.callbacks.Callback):
     """Writes the seconds that a training has taken, at the end of an epoch and of the training.
 
-    They are the seconds of a clock, and those in which a core of the processor worked for this process.
+    They are the seconds of a clock, and those in which a core of the processor worked for this process. They are
+    written at the end of the first epoch, as the first checkpoint is, so that they are known if a training goes on.
 
     Args:
         file: the JSON file.
@@ -115,7 +117,7 @@ class TrainingTime(keras.callbacks.Callback):
         self._begun = self._written = self._processor_begun = 0.0
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._begun = self._written = time.monotonic()
+        self._begun, self._written = time.monotonic(), -math.inf
         self._processor_begun = time.process_time()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

@@ -145,8 +145,9 @@ class TrainingConfig(_Section):
     beta_warmup_epochs: Real = Field(0.0, ge=0)
     """The number of epochs at the start in which beta, the weight of the KL term, grows from 0 to its value."""
     average: Annotated[Real, Field(gt=0, lt=1)] | None = None
-    """The momentum of a moving average of the weights, e.g. 0.999, which averages over about 1,000 steps. The model is
-    evaluated, drawn and saved with the averaged weights; training goes on with its own. None by default."""
+    """The momentum of a moving average of the weights, e.g. 0.999, which averages over about 1,000 steps; a training
+    should have several times as many. The model is evaluated, drawn and saved with the averaged weights; training goes
+    on with its own. None by default."""
     early_stopping: Whole | None = None
     """Training stops after this number of epochs without a better ELBO of the validation images, and keeps the best
     weights. By default it does not stop early."""

@@ -1,6 +1,7 @@
 """From a configuration to a finished run folder: loads the data, builds the model and calls Keras `fit`."""
 
 import json
+import math
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
@@ -29,6 +30,7 @@ from kvae.training.config import RunConfig, of_run
 from kvae.training.runs import Run, check_free
 
 FEW_TEST_IMAGES = 10  # with fewer, the numbers of an evaluation say little, and a warning says so
+OLD_WEIGHTS = 0.1  # a larger part of the averaged weights should not be those after the first step
 
 
 def load_data(config: RunConfig, source: Source | None = None) -> Data:
@@ -102,6 +104,7 @@ def train(
     data.check("train")
     if chief:
         _warn_of_few_test_images(data)
+        _warn_of_long_average(config, steps_per_epoch(data))
     with strategy.scope():
         vae = build_model(config, data, parts)
         vae.compile(optimizer=build_optimizer(config, steps_per_epoch(data)), **_compile_options(config))
@@ -220,6 +223,19 @@ def _warn_of_few_test_images(data: Data) -> None:
             + f". Add images, so that at least {FEW_TEST_IMAGES} are for testing."
         )
         warnings.warn(message, KvaeWarning, stacklevel=stacklevel_of_user())
+
+
+def _warn_of_long_average(config: RunConfig, steps: int) -> None:
+    """Warns if the average of the weights is over more steps than a training has, with so many steps per epoch."""
+    momentum, steps = config.training.average, steps * config.training.epochs
+    if momentum is None or steps < 2 or (old := momentum ** (steps - 1)) <= OLD_WEIGHTS:
+        return
+    fewer = max(0.5, 1 - 10.0 ** math.ceil(math.log10(10 / steps)))  # a tenth of the steps, or less
+    message = (
+        f"At the end of this training of {steps:,} steps, {old:.0%} of its averaged weights will be those after the "
+        f"first step. Train longer, or average over fewer steps: --set training.average={fewer:g}."
+    )
+    warnings.warn(message, KvaeWarning, stacklevel=stacklevel_of_user())
 
 
 def _check_same_data(run: Run, data: Data) -> None:
@@ -369,7 +385,7 @@ def _output_callbacks(session: _Session) -> list[Any]:
         result.append(callbacks.Plots(data, run.plots, training.plots, training.plots_every, rows))
     spent = run.training_seconds()
     if spent is not None or session.resumed is None:  # otherwise the time of the first epochs is not known
-        processor = 0.0 if session.resumed is None else run.processor_seconds()
+        processor = 0.0 if spent is None else run.processor_seconds()
         result.append(callbacks.TrainingTime(run.time_file, spent or 0.0, processor))
     return result
 

@@ -66,6 +66,16 @@ def cases() -> list[Any]:
     return [pytest.param(parts, id=" ".join(parts) or "defaults") for parts in every]
 
 
+def cases_but(kind: str) -> list[Any]:
+    """The cases of a test of what does not depend on the part of this kind: where only it differs, they are slow."""
+    marked = []
+    for case in cases():
+        (parts,) = case.values
+        only = len(parts) == 1 and parts[0].startswith(f"{kind}=")
+        marked.append(pytest.param(parts, id=case.id, marks=[pytest.mark.slow] if only else []))
+    return marked
+
+
 def model_of(parts: tuple[str, ...]) -> dict[str, Any]:
     """The section [model] of a configuration with these parts, and otherwise with the default ones."""
     model: dict[str, Any] = {"latent_dim": 2}

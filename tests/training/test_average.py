@@ -1,17 +1,32 @@
 """training.average: a moving average of the weights, which is evaluated, kept and saved instead of the last weights."""
 
+import shutil
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from fit_paths import recorded_paths
+from part_cases import Watch
+from slow_cases import slow
 
 import kvae
 from kvae import evaluation, training
+from kvae.internal.errors import KvaeWarning, UserError
+from kvae.training import train_resume
 from kvae.training.config import RunConfig
 from kvae.training.runs import Run
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The model has collapsed"),  # as it may have, in so short a training
+    pytest.mark.filterwarnings("ignore:At the end of this training of"),
+]
+
 MOMENTUM = 0.8
+CONV = {"kind": "conv", "filters": [2, 3], "dense_units": 4}
 
 
 def config(**keys) -> RunConfig:
@@ -21,7 +36,7 @@ def config(**keys) -> RunConfig:
     data = {"source": "mnist5k", "train": "train[:60]", "test": "test[:20]", "batch_size": 20}
     if "early_stopping" in keys:
         data["validation"] = "train[60:100]"
-    model = {"hidden_units": [8]}
+    model = {"network": keys.pop("network", {"kind": "mlp", "hidden_units": [8]})}
     return RunConfig.from_dict({"data": data, "model": model, "training": {**values, **keys}})
 
 
@@ -68,46 +83,63 @@ def contents(run: Run) -> list[object]:
     return [weights, run.history_file.read_text(), (run.folder / "evaluation.json").read_text()]
 
 
+class Whole(NamedTuple):
+    """A finished training, and what was seen of it."""
+
+    run: Run
+    average: Average
+    interrupted: Path  # a copy of the folder of the run after the first epoch, as a killed process leaves it
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> tuple[Run, Average]:
-    average = Average()
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    return training.train(config(), folder, verbose=0, extra=[average]), average
+def whole(tmp_path_factory) -> Whole:
+    average, folder = Average(), tmp_path_factory.mktemp("whole")
+    watch = Watch(folder / "run", folder / "interrupted")
+    with pytest.warns(KvaeWarning, match=r"training of 9 steps, 17% .*training\.average=0\.5\."):
+        run = training.train(config(), watch.folder, verbose=0, extra=[average, watch])
+    return Whole(run, average, watch.copy)
 
 
 def test_the_saved_model_has_the_average_of_the_weights_after_each_step(whole):
-    run, average = whole
-    assert_close(trainable(run.load_model()), average.weights)
+    assert_close(trainable(whole.run.load_model()), whole.average.weights)
 
 
 def test_the_elbo_during_training_is_that_of_the_averaged_weights(whole):
-    run, _ = whole
-    test = training.load_data(run.config).test
-    measured = evaluation.elbo(run.load_model(), test, draws=200).elbo.mean
-    assert run.history()["val_elbo"][-1] == pytest.approx(measured, abs=0.5)  # one draw per image
-    assert run.history()["val_elbo"][-1] < run.history()["elbo"][-1] - 5  # the weights of the training are far ahead
+    history, test = whole.run.history(), training.load_data(whole.run.config).test
+    measured = evaluation.elbo(whole.run.load_model(), test, draws=200).elbo.mean
+    assert history["val_elbo"][-1] == pytest.approx(measured, abs=0.5)  # one draw per image
+    assert history["val_elbo"][-1] < history["elbo"][-1] - 5  # the weights of the training are far ahead
 
 
 def test_the_training_itself_goes_on_as_without_an_average(whole, tmp_path):
-    plain = training.train(config(average=None), tmp_path / "run", verbose=0)
-    assert plain.history()["loss"].tolist() == whole[0].history()["loss"].tolist()
+    plain = training.train(config(average=None, epochs=2, monitor_test=False), tmp_path / "run", verbose=0)
+    assert plain.history()["loss"].tolist() == whole.run.history()["loss"][:2].tolist()
 
 
-def test_a_resumed_training_ends_as_an_uninterrupted_one(whole, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        training.train(config(), tmp_path / "run", verbose=0, extra=[Stop(1)])
-    assert contents(training.resume(tmp_path / "run", verbose=0)) == contents(whole[0])
+def test_a_resumed_training_ends_as_an_uninterrupted_one(whole):
+    assert contents(training.resume(whole.interrupted, verbose=0)) == contents(whole.run)
 
 
-def test_a_process_that_was_killed_before_the_last_evaluation_leaves_the_average(whole, tmp_path, monkeypatch):
-    def killed(*args, **kwargs):
-        raise KeyboardInterrupt
+def test_a_process_that_was_killed_before_the_last_evaluation_leaves_the_average(whole, tmp_path):
+    folder = shutil.copytree(whole.run.folder, tmp_path / "run")
+    Run.open(folder).discard_results()
+    assert contents(training.resume(folder, verbose=0)) == contents(whole.run)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "evaluate", killed)
-        with pytest.raises(KeyboardInterrupt):
-            training.train(config(), tmp_path / "run", verbose=0)
-    assert contents(training.resume(tmp_path / "run", verbose=0)) == contents(whole[0])
+
+@pytest.mark.parametrize(
+    ("momentum", "steps", "advice"), [(0.999, 600, "0.9"), (0.9999, 5000, "0.99"), (0.5, 2, "0.5"), (0.99, 600, None)]
+)
+def test_an_average_over_more_steps_than_a_training_has_is_warned_of(momentum, steps, advice):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train_resume._warn_of_long_average(config(average=momentum, epochs=1), steps)
+    assert [str(each.message).rpartition("=")[2] for each in caught] == ([] if advice is None else [f"{advice}."])
+
+
+@pytest.mark.parametrize("value", [0, 1, -0.5, True, "x"])
+def test_a_momentum_is_a_number_between_0_and_1(value):
+    with pytest.raises(UserError, match=r"training\.average: .*Received"):
+        config(average=value)
 
 
 @pytest.mark.slow
@@ -119,8 +151,9 @@ def test_a_process_that_was_killed_before_the_last_evaluation_leaves_the_average
         {"optimizer": "nadam", "early_stopping": 1, "learning_rate": 0.3, "epochs": 12},
         {"optimizer": "lion"},
         {"optimizer": "muon"},
+        {"optimizer": "muon", "network": CONV, "precision": "mixed_float16"},
     ],
-    ids=lambda keys: "-".join(map(str, keys.values())),
+    ids=lambda keys: "-".join(str(value) for value in keys.values() if value != CONV),
 )
 def test_every_kind_of_training_with_an_average_resumes_bit_for_bit(keys, tmp_path):
     whole = training.train(config(**keys), tmp_path / "whole", verbose=0)
@@ -131,6 +164,7 @@ def test_every_kind_of_training_with_an_average_resumes_bit_for_bit(keys, tmp_pa
     assert contents(training.resume(tmp_path / "run", verbose=0)) == contents(whole)
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_averaged_weights(tmp_path):
     kept = []
 
@@ -146,7 +180,7 @@ def test_early_stopping_keeps_averaged_weights(tmp_path):
         np.testing.assert_array_equal(weight, expected)
 
 
-@pytest.mark.parametrize("path", ["fast", "ordinary"])
+@pytest.mark.parametrize("path", ["fast", *slow("ordinary")])
 def test_an_optimizer_of_keras_with_an_average_gives_what_keras_gives(digits, path):
     average = Average()
     vae = kvae.VAE(2, hidden_units=(8,), seed=0)

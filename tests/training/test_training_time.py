@@ -1,12 +1,13 @@
 """training_time.json: the seconds that a training has taken, over all its interruptions."""
 
+import json
 import shutil
 from types import SimpleNamespace
 
 import pytest
 
 from kvae import training
-from kvae.training import callbacks
+from kvae.training import callbacks, train_resume
 from kvae.training.runs import Run
 
 
@@ -22,7 +23,7 @@ def run(tiny_run, tmp_path) -> Run:
     return Run.open(shutil.copytree(tiny_run, tmp_path / "run"))
 
 
-def test_the_time_is_written_now_and_then_and_at_the_end(tmp_path, monkeypatch):
+def test_the_time_is_written_after_the_first_epoch_now_and_then_and_at_the_end(tmp_path, monkeypatch):
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock.now)
     monkeypatch.setattr(callbacks.time, "process_time", lambda: 2 * clock.now)
@@ -34,9 +35,18 @@ def test_the_time_is_written_now_and_then_and_at_the_end(tmp_path, monkeypatch):
         clock.now = now
         callback.on_epoch_end(epoch)
         written.append(run.training_seconds())
+    clock.now = 109.0
     callback.on_train_end()
-    assert [*written, run.training_seconds()] == [None, 13.0, 13.0, 15.0]
-    assert run.processor_seconds() == 11.0 + 2 * 8.0
+    assert [*written, run.training_seconds()] == [10.0, 10.0, 15.0, 16.0]
+    assert run.processor_seconds() == 11.0 + 2 * 9.0
+
+
+@pytest.mark.parametrize("processor", [{}, {"processor_seconds": 3000}])
+def test_a_training_that_begins_again_counts_both_times_on(run, processor):
+    run.time_file.write_text(json.dumps({"seconds": 1000, **processor}))
+    session = train_resume._Session(run, None, None, None, 0, (), True)  # there is no checkpoint yet
+    (timer,) = train_resume._output_callbacks(session)
+    assert (timer.before, timer.processor_before) == (1000, processor.get("processor_seconds"))
 
 
 def test_a_resumed_training_goes_on_counting(run):
