@@ -259,7 +259,7 @@ def test_pixels_between_levels_are_warned_of_and_count_as_the_nearest(make, rng)
     np.testing.assert_array_equal(likelihood.log_prob_of_pixels(x, parameters), rounded)
 
 
-@pytest.mark.parametrize(("values", "warned"), [((0, 85, 170, 255), False), ((0, 84, 255), True)])
+@pytest.mark.parametrize(("values", "warned"), [((0, 85, 170, 255), False), ((0, 100, 255), True)])
 def test_bytes_of_a_dataset_are_known_by_their_values(values, warned):
     images = np.resize(np.uint8(values), (4, 6, 5, 1))
     data = ImagesInMemory(images, lambda some, *_: tf.cast(some, tf.float32) / 255, 2, binary=False).dataset()

@@ -13,7 +13,7 @@ from scipy import special, stats
 from kvae import objectives
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
-from kvae.model import densities, likelihoods, posteriors, priors
+from kvae.model import densities, likelihoods, networks, posteriors, priors
 from kvae.model.posteriors import Gaussian
 
 ROUNDING = 1e-12  # relative, of sums of a few dozen float64 numbers
@@ -52,8 +52,8 @@ def test_there_is_a_case_of_every_objective():
 def test_the_page_of_models_has_a_row_for_every_part():
     page = (Path(__file__).parents[2] / "docs" / "MODELS.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` `(\w+)\(", page, re.M))
-    known = {**likelihoods.LIKELIHOODS, **objectives.OBJECTIVES, **priors.PRIORS, **posteriors.POSTERIORS}
-    assert rows == {name: cls.__name__ for name, cls in known.items()}
+    tables = (networks.NETWORKS, likelihoods.LIKELIHOODS, objectives.OBJECTIVES, priors.PRIORS, posteriors.POSTERIORS)
+    assert rows == {name: cls.__name__ for table in tables for name, cls in table.items()}
 
 
 # Against NumPy and SciPy
