@@ -1,6 +1,7 @@
 """What every part must do: each objective, prior, posterior, likelihood and network that has a name in kvae's tables.
 
-A part that is added to its table is tested here with its default options, beside the default parts of the other kinds.
+A part that is added to its table is tested here with its default options, beside the default parts of the other kinds:
+`python -m pytest -n0 -m "slow or not slow" tests/test_part_contract.py -k PART`; by default only the default parts are.
 With KVAE_EVERY_COMBINATION=1 all combinations are tested too, which takes hours.
 """
 
@@ -13,7 +14,6 @@ import pytest
 from fit_paths import recorded_paths
 from part_cases import (
     cases,
-    cases_but,
     eagerly,
     export_in_another_process,
     is_named,
@@ -119,7 +119,6 @@ def test_evaluate_measures_it_and_states_the_protocol(compiled, call):
         assert measured["protocol"][kind].startswith(run.config.to_dict()["model"][kind]["kind"])
 
 
-@pytest.mark.parametrize("parts", cases_but("objective"), indirect=True, scope="module")
 def test_images_are_completed_with_it(compiled):
     run, vae, _ = compiled
     x = training.load_data(run.config).examples("test", 3)[0]

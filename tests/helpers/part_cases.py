@@ -61,19 +61,15 @@ def product() -> list[tuple[str, ...]]:
 
 
 def cases() -> list[Any]:
-    """The cases of a parametrized test: every part, and every combination if KVAE_EVERY_COMBINATION is set."""
-    every = EACH + (product() if os.environ.get("KVAE_EVERY_COMBINATION") else [])
-    return [pytest.param(parts, id=" ".join(parts) or "defaults") for parts in every]
+    """The cases of a parametrized test: the default parts, and as longer checks each other part.
 
-
-def cases_but(kind: str) -> list[Any]:
-    """The cases of a test of what does not depend on the part of this kind: where only it differs, they are slow."""
-    marked = []
-    for case in cases():
-        (parts,) = case.values
-        only = len(parts) == 1 and parts[0].startswith(f"{kind}=")
-        marked.append(pytest.param(parts, id=case.id, marks=[pytest.mark.slow] if only else []))
-    return marked
+    If KVAE_EVERY_COMBINATION is set, they are all of these and every combination.
+    """
+    if os.environ.get("KVAE_EVERY_COMBINATION"):
+        every, slow = EACH + product(), []
+    else:
+        every, slow = EACH, [pytest.mark.slow]
+    return [pytest.param(parts, id=" ".join(parts) or "defaults", marks=slow if parts else []) for parts in every]
 
 
 def model_of(parts: tuple[str, ...]) -> dict[str, Any]:
