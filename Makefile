@@ -14,7 +14,7 @@ test: $(DEV_READY)  ## the default tests
 	$(BIN)/python -m pytest
 
 test-slow: $(DEV_READY)  ## the longer tests, which CI runs too
-	$(BIN)/python -m pytest -m slow --dist load
+	$(BIN)/python -m pytest -m slow --dist loadgroup
 
 lint: $(DEV_READY)  ## style and types
 	$(BIN)/ruff check .

@@ -63,13 +63,16 @@ def product() -> list[tuple[str, ...]]:
 def cases() -> list[Any]:
     """The cases of a parametrized test: the default parts, and as longer checks each other part.
 
-    If KVAE_EVERY_COMBINATION is set, they are all of these and every combination.
+    If KVAE_EVERY_COMBINATION is set, they are all of these and every combination. With `--dist loadgroup`, one worker
+    has all tests of a case, which share its training.
     """
-    if os.environ.get("KVAE_EVERY_COMBINATION"):
-        every, slow = EACH + product(), []
-    else:
-        every, slow = EACH, [pytest.mark.slow]
-    return [pytest.param(parts, id=" ".join(parts) or "defaults", marks=slow if parts else []) for parts in every]
+    on_request = os.environ.get("KVAE_EVERY_COMBINATION")
+    marked = []
+    for parts in EACH + product() if on_request else EACH:
+        name = " ".join(parts) or "defaults"
+        slow = [pytest.mark.slow] if parts and not on_request else []
+        marked.append(pytest.param(parts, id=name, marks=[pytest.mark.xdist_group(name), *slow]))
+    return marked
 
 
 def model_of(parts: tuple[str, ...]) -> dict[str, Any]:
