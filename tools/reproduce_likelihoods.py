@@ -54,7 +54,13 @@ class Budget(NamedTuple):
 
 
 BUDGETS = (Budget(10, 1, (0, 1, 2)), Budget(60, 6, (0,)), Budget(120, 12, (0,)))
-QUICK = {"data.source": "mnist5k", "data.train": "train[:500]", "data.test": "test[:50]", "training.warmup_epochs": 0}
+QUICK = {
+    "data.source": "mnist5k",
+    "data.train": "train[:500]",
+    "data.test": "test[:50]",
+    "data.batch_size": 250,
+    "training.warmup_epochs": 0,
+}
 
 
 @dataclass(frozen=True)

@@ -116,12 +116,12 @@ def is_named(name: str, message: str) -> bool:
 def source_of_images(folder: Path) -> str:
     """A source of 20 + 12 images of 6 x 5 pixels in three classes, in a file within `folder`.
 
-    Most pixels are dark, which a model learns in a few steps.
+    Most pixels are dark, which a model learns in a few steps. They have four levels of grey, as `categorical` expects.
     """
     rng = np.random.default_rng(0)
     arrays = {}
     for split, count in (("train", 20), ("test", 12)):
-        arrays[f"x_{split}"] = (255 * rng.beta(0.5, 2.0, (count, 6, 5))).astype(np.uint8)
+        arrays[f"x_{split}"] = 85 * np.rint(3 * rng.beta(0.5, 2.0, (count, 6, 5))).astype(np.uint8)
         arrays[f"y_{split}"] = np.arange(count) % 3
     np.savez(folder / "odd.npz", **arrays)
     return f"npz:{folder / 'odd.npz'}"
