@@ -12,7 +12,6 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import platform
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from typing import Any
 import benchmark_report
 import click
 import numpy as np
+import processor
 from contenders.processes import CONTENDERS, LIMIT, Contender, ContenderError, Environment
 from contenders.protocol import SIDE, Settings, initial_weights
 from contenders.rounds import Plan, measure
@@ -113,23 +113,6 @@ def load_images(dataset: str, limit: int | None) -> dict[str, np.ndarray]:
             f"Expected images of shape {(SIDE, SIDE, 1)}. Received {dataset!r} with {loaded.info.image_shape}."
         )
     return {part: (loaded.examples(part, limit)[0][..., 0] * 255).astype(np.uint8) for part in ("train", "test")}
-
-
-def machine() -> dict[str, Any]:
-    """The machine on which the numbers are measured."""
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    except OSError:
-        pass
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-    }
 
 
 def installed(contenders: Iterable[Contender], timeout: float) -> dict[str, dict[str, Any]]:
@@ -272,7 +255,7 @@ def main(
     present = [c for c in chosen if c.name not in missing]
     report: dict[str, Any] = {
         "protocol": PROTOCOL,
-        "machine": machine(),
+        "machine": processor.describe(),
         "environments": environments,
         "contenders": {c.name: c.environment.name for c in chosen},
         "options": {key: value for key, value in click.get_current_context().params.items() if key != "out"},

@@ -7,7 +7,7 @@
                                                   10 minutes for each recipe and seed; without --minutes for 10,
                                                   60 and 120, in all about 14 hours on 2 cores
     python tools/reproduce.py --page results iwae_5 --minutes 120     one recipe, for two hours on 2 cores
-    python tools/reproduce.py --page results --no-training     the page of the runs that exist
+    python tools/reproduce.py --page results --no-training     the page of the runs that were recorded
 
 A finished run is not trained again. A run that was interrupted is continued.
 """
@@ -430,7 +430,7 @@ def page(results: list[dict[str, Any]], quick: bool) -> str:
     multiple=True,
     help="Train only for so long, with --page results. Can be given several times.",
 )
-@click.option("--no-training", is_flag=True, help="Write the page of the runs that exist, with --page results.")
+@click.option("--no-training", is_flag=True, help="Write the page of the recorded runs, with --page results.")
 @click.option("--quick", is_flag=True, help="Train for a few epochs on the digits that are part of kvae.")
 @click.option(
     "--runs", type=click.Path(path_type=Path), help="Folder of the runs.  [default: saved_models/reproduction]"

@@ -1,7 +1,7 @@
 """The page of `reproduce.py --page results`: published bounds of log p(x) on MNIST, and ours per training time."""
 
-import os
 import platform
+import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import click
 import numpy as np
+import processor
 import tensorflow as tf
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -18,9 +19,9 @@ from kvae.plotting import canvas
 from kvae.plotting.colours import COLOURS, MARKERS
 from kvae.training import results
 from kvae.training.config import RunConfig, load_values, override
-from kvae.training.runs import Run, read_evaluation
+from kvae.training.runs import read_evaluation
 
-PAGE, CURVE = "RESULTS.md", "results/curve.png"
+PAGE, CURVE, RECORDS = "RESULTS.md", "results/curve.png", "results/runs.json"
 NOT_RUN = "not run"
 
 
@@ -71,19 +72,18 @@ class Plan:
         recipe: its recipe.
         budget: its training time, which decides the number of epochs.
         seed: its seed.
-        folder: the folder of all runs.
         quick: whether to train for a moment on the embedded digits.
     """
 
     recipe: str
     budget: Budget
     seed: int
-    folder: Path
     quick: bool
 
     @property
-    def run_folder(self) -> Path:
-        return self.folder / f"{self.recipe}_{self.budget.minutes}min_seed{self.seed}"
+    def name(self) -> str:
+        """The name of its folder and of its record."""
+        return f"{self.recipe}_{self.budget.minutes}min_seed{self.seed}"
 
     @property
     def draws(self) -> int:
@@ -97,40 +97,40 @@ class Plan:
         settings = {"seed": self.seed, "training.epochs": epochs, **(QUICK if self.quick else {})}
         return RunConfig.from_dict(override(values, settings))
 
-    def conduct(self) -> None:
-        """Trains and measures what has not been trained and measured."""
-        if self.run_folder.exists():
-            run = training.resume(self.run_folder, self.config, verbose=0)
-        else:
-            run = training.train(self.config, self.run_folder, verbose=0)
-        if not self._is_measured():
-            results.evaluate(run, only=["elbo", "log_likelihood"], samples=self.draws)
+    def conduct(self, folder: Path) -> dict[str, Any]:
+        """Trains and measures what has not been trained and measured.
 
-    def result(self) -> dict[str, Any] | None:
-        """The numbers of a run that was trained and measured; None of any other.
+        Args:
+            folder: the folder of all runs.
 
-        Raises:
-            UserError: if there is such a run with other settings.
+        Returns:
+            The record of the run: its settings, numbers, times and the machine.
         """
-        if not (self.run_folder.is_dir() and Run.open(self.run_folder).finished and self._is_measured()):
-            return None
-        run = training.resume(self.run_folder, self.config, verbose=0)  # compares the settings of a finished run
-        seconds = {"processor": run.processor_seconds(), "clock": run.training_seconds()}
-        return {**self._evaluation(), **seconds, "epochs": run.config.training.epochs}
+        if (folder / self.name).exists():
+            run = training.resume(folder / self.name, self.config, verbose=0)
+        else:
+            run = training.train(self.config, folder / self.name, verbose=0)
+        evaluation = folder / self.name / "evaluation.json"
+        if read_evaluation(evaluation)["protocol"].get("importance_samples") != self.draws:
+            results.evaluate(run, only=["elbo", "log_likelihood"], samples=self.draws)
+        return {
+            "config": self.config.to_dict(),
+            "evaluation": read_evaluation(evaluation),
+            "processor_seconds": run.processor_seconds(),
+            "seconds": run.training_seconds(),
+            "machine": machine(),
+        }
 
-    def _is_measured(self) -> bool:
-        protocol = self._evaluation()["protocol"]
-        return protocol.get("importance_samples") == self.draws
-
-    def _evaluation(self) -> dict[str, Any]:
-        return read_evaluation(self.run_folder / "evaluation.json")
+    def describes(self, record: dict[str, Any]) -> bool:
+        """Whether a record is of a run with the settings that the recipe has now."""
+        settings = [{**config, "description": None} for config in (self.config.to_dict(), record["config"])]
+        return settings[0] == settings[1]
 
 
-def plans(folder: Path, quick: bool, recipes: Sequence[str] = (), minutes: Sequence[int] = ()) -> Iterator[Plan]:
+def plans(quick: bool, recipes: Sequence[str] = (), minutes: Sequence[int] = ()) -> Iterator[Plan]:
     """The runs, the shortest first.
 
     Args:
-        folder: the folder of the runs.
         quick: whether they are quick ones, with two seeds at most.
         recipes: only runs of these recipes. By default all.
         minutes: only runs of these budgets. By default all.
@@ -139,13 +139,16 @@ def plans(folder: Path, quick: bool, recipes: Sequence[str] = (), minutes: Seque
         for seed in budget.seeds[: 2 if quick else None]:
             for recipe in RECIPES:
                 if (not recipes or recipe in recipes) and (not minutes or budget.minutes in minutes):
-                    yield Plan(recipe, budget, seed, folder, quick)
+                    yield Plan(recipe, budget, seed, quick)
 
 
 def write(
     runs: Path, out: Path, quick: bool, recipes: Sequence[str], minutes: Sequence[int], train: bool = True
 ) -> Path:
-    """Trains the runs that are missing, each after the shorter ones, and writes the page after each.
+    """Trains the runs that have no record beside the page, each after the shorter ones; the page is written after each.
+
+    A record is made when a run is trained and measured. So the runs can be made in any order, on several machines, and
+    their folders are not needed for the page.
 
     Args:
         runs: the folder of the runs.
@@ -153,25 +156,48 @@ def write(
         quick: whether to train for a moment on the embedded digits.
         recipes: only these recipes are trained. All by default, also for an empty sequence.
         minutes: only these budgets are trained, likewise.
-        train: whether to train. If not, the page shows the runs that exist.
+        train: whether to train. If not, the page shows the records that exist.
 
     Returns:
         The path of the page.
     """
-    for plan in plans(runs, quick, recipes, minutes) if train else ():
-        click.echo(f"{plan.run_folder.name}: {plan.config.training.epochs} epochs")
-        plan.conduct()
-        _write_page(runs, out, quick)
-    return _write_page(runs, out, quick)
+    recorded = read_records(out / RECORDS, quick)
+    for plan in plans(quick, recipes, minutes) if train else ():
+        if plan not in recorded:
+            click.echo(f"{plan.name}: {plan.config.training.epochs} epochs")
+            recorded[plan] = plan.conduct(runs)
+            files.write_json(out / RECORDS, {each.name: recorded[each] for each in plans(quick) if each in recorded})
+            _write_page(recorded, out, quick)
+    return _write_page(recorded, out, quick)
 
 
-def _write_page(runs: Path, out: Path, quick: bool) -> Path:
-    found = [(plan, plan.result()) for plan in plans(runs, quick)]
-    measured = [(plan, result) for plan, result in found if result is not None]
+def read_records(path: Path, quick: bool) -> dict[Plan, dict[str, Any]]:
+    """The records of the runs of the page. Those of recipes that have changed since are left out, with a message."""
+    records = files.read_json(path) if path.exists() else {}
+    recorded = {plan: records[plan.name] for plan in plans(quick) if plan.name in records}
+    for plan in [plan for plan, record in recorded.items() if not plan.describes(record)]:
+        click.echo(f"{plan.name}: not on the page, because the recipe was changed after its run.")
+        del recorded[plan]
+    return recorded
+
+
+def _write_page(recorded: dict[Plan, dict[str, Any]], out: Path, quick: bool) -> Path:
+    measured = [(plan, result_of(recorded[plan])) for plan in plans(quick) if plan in recorded]
     if timed(measured):
         _draw_curve(timed(measured), out / CURVE)
     files.write_text(out / PAGE, page(measured, quick))
     return out / PAGE
+
+
+def result_of(record: dict[str, Any]) -> dict[str, Any]:
+    """What the page shows of a record."""
+    times = {"processor": record["processor_seconds"], "clock": record["seconds"]}
+    return {
+        **record["evaluation"],
+        **times,
+        "epochs": record["config"]["training"]["epochs"],
+        "machine": record["machine"],
+    }
 
 
 Measured = Sequence[tuple[Plan, dict[str, Any]]]
@@ -192,13 +218,19 @@ def of(measured: Measured, recipe: str | None, budget: Budget) -> list[dict[str,
     return [result for plan, result in measured if (plan.recipe, plan.budget) == (recipe, budget)]
 
 
+def machine() -> str:
+    """The machine, in words."""
+    details = processor.describe()
+    return f"{details['cores']} cores of {details['cpu']}, {platform.system()}, TensorFlow {tf.__version__}, no GPU"
+
+
 def page(measured: Measured, quick: bool) -> str:
     """The page, in Markdown."""
     lines = [
         "# Published likelihoods",
         "",
-        "Written by `python tools/reproduce.py --page results`, which trains the recipes; runs that exist are not "
-        "trained again.",
+        "Written by `python tools/reproduce.py --page results`, which trains the recipes. What was measured is kept in "
+        f"[{RECORDS}]({RECORDS}), and these runs are not trained again.",
         "",
     ]
     if quick:
@@ -255,19 +287,22 @@ def _cell(found: Sequence[dict[str, Any]]) -> str:
 
 
 def _protocol(measured: Measured) -> list[str]:
-    """What is common to our numbers: data, draws, machine."""
-    machine = (
-        f"- Machine: {os.cpu_count()}-core {platform.machine()} {platform.system()}, TensorFlow {tf.__version__}, no "
-        "GPU. Processor minutes are summed over the cores and hardly depend on what else runs; those by the clock do."
-    )
+    """What is common to our numbers: data, draws, machines."""
     if not measured:
-        return [machine]
+        return []
     protocol = measured[0][1]["protocol"]
     return [
         f"- Data: {protocol['dataset']}; {protocol['train']}; {protocol['test']}, binarized: "
         f"{protocol['evaluation_binarization']}; bound with {protocol['importance_samples']:,} draws.",
-        machine,
+        *(f"- Machine {letter}: {name}." for name, letter in _letters(measured).items()),
+        "- Processor minutes are summed over the cores, and hardly depend on what else a machine does; minutes by the "
+        "clock do. A run whose minutes by the clock are those of the processor had one core.",
     ]
+
+
+def _letters(measured: Measured) -> dict[str, str]:
+    """The letter of each machine."""
+    return dict(zip(dict.fromkeys(result["machine"] for _, result in measured), string.ascii_uppercase, strict=False))
 
 
 def _runs_table(measured: Measured) -> list[str]:
@@ -279,9 +314,10 @@ def _runs_table(measured: Measured) -> list[str]:
         "± is the standard error over the test images.",
         "",
         "| recipe | minutes | seed | epochs | bound | negative ELBO | KL | active units | processor minutes "
-        "| by the clock |",
-        "|---|" + "---:|" * 9,
+        "| by the clock | machine |",
+        "|---|" + "---:|" * 9 + "---|",
     ]
+    letters = _letters(measured)
     for plan, result in sorted(measured, key=lambda each: RECIPES.index(each[0].recipe)):
         cells = [
             f"`{plan.recipe}`",
@@ -293,6 +329,7 @@ def _runs_table(measured: Measured) -> list[str]:
             f"{result['kl']:.2f}",
             f"{result['active_units']} of {result['latent_dim']}",
             *("" if result[kind] is None else f"{result[kind] / 60:.1f}" for kind in ("processor", "clock")),
+            letters[result["machine"]],
         ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines

@@ -1,6 +1,7 @@
 """tools/reproduce.py --page results: published likelihoods beside those of runs, which are trained once."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from reproduce import main
 
 from kvae import training
+from kvae.internal import files
 from kvae.internal.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -20,9 +22,10 @@ SHORT, LONG, LONGEST = likelihoods.BUDGETS
 
 def measured(recipe, budget, seed, bound):
     """A run with its numbers, as if it had been trained."""
-    plan = likelihoods.Plan(recipe, budget, seed, Path(), quick=False)
+    plan = likelihoods.Plan(recipe, budget, seed, quick=False)
     result = {"log_likelihood": -bound, "log_likelihood_standard_error": 0.1, "elbo": -bound - 5, "kl": 25.0}
     result |= {"active_units": 20, "latent_dim": 50, "epochs": 400, "processor": 660.0, "clock": 330.0}
+    result["machine"] = "2 cores"
     protocol = {"dataset": "mnist", "train": "60000", "test": "10000", "evaluation_binarization": "drawn once"}
     return plan, {**result, "protocol": {**protocol, "importance_samples": 5000}}
 
@@ -43,23 +46,24 @@ def test_the_page_has_the_mean_and_range_of_seeds_and_says_what_was_not_run():
     assert rows(page)["DReG, 50 draws"] == ["`dreg_50`", "", "84.32", "not run", "not run", "not run"]
     assert rows(page)["VAE, 50 draws"] == ["", "86.35", "86.06", "", "", ""]
     assert "bound with 5,000 draws" in page
-    assert "| `iwae_5` | 120 | 0 | 400 | 85.40 ± 0.10 | 90.40 | 25.00 | 20 of 50 | 11.0 | 5.5 |" in page
+    assert "| `iwae_5` | 120 | 0 | 400 | 85.40 ± 0.10 | 90.40 | 25.00 | 20 of 50 | 11.0 | 5.5 | A |" in page
+    assert "Machine A: 2 cores." in page
     assert "quick" not in page
 
 
-def test_longer_trainings_have_more_epochs_and_a_folder_each():
-    plans = list(likelihoods.plans(Path("runs"), quick=False))
-    assert len({plan.run_folder for plan in plans}) == len(plans) == 4 * (3 + 1 + 1)
+def test_longer_trainings_have_more_epochs_and_a_name_each():
+    plans = list(likelihoods.plans(quick=False))
+    assert len({plan.name for plan in plans}) == len(plans) == 4 * (3 + 1 + 1)
     epochs = {plan.budget.minutes: plan.config.training.epochs for plan in plans if plan.recipe == "iwae_vae"}
     assert epochs[60] == 6 * epochs[10]
     assert {plan.seed for plan in plans} == {plan.config.seed for plan in plans} == {0, 1, 2}
-    some = list(likelihoods.plans(Path("runs"), False, ["iwae_5"], [60]))
-    assert [plan.run_folder.name for plan in some] == ["iwae_5_60min_seed0"]
+    some = list(likelihoods.plans(False, ["iwae_5"], [60]))
+    assert [plan.name for plan in some] == ["iwae_5_60min_seed0"]
 
 
 @pytest.mark.parametrize("recipe", likelihoods.RECIPES)
 def test_the_recipes_are_the_published_model(recipe):
-    config = likelihoods.Plan(recipe, SHORT, 0, Path(), quick=False).config
+    config = likelihoods.Plan(recipe, SHORT, 0, quick=False).config
     network = config.model.network
     assert (network.kind, network.options["hidden_units"], network.options["activation"]) == ("mlp", [200, 200], "tanh")
     assert config.model.latent_dim == 50
@@ -86,10 +90,12 @@ def test_one_command_trains_what_is_missing_and_writes_the_page(tmp_path):
     assert re.fullmatch(r"\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d, 2 seeds\)", rows(page)["VAE"][3])
     with Image.open(tmp_path / "out" / "results" / "curve.png") as image:
         image.load()
-    times = [path.stat().st_mtime_ns for path in sorted((tmp_path / "runs").glob("*/*.json"))]
+    records = files.read_json(tmp_path / "out" / "results" / "runs.json")
+    assert list(records) == ["iwae_vae_10min_seed0", "iwae_vae_10min_seed1"]
+    shutil.rmtree(tmp_path / "runs")  # the records are enough
     again = reproduce(tmp_path, *arguments)
     assert again.returncode == 0, again.stderr[-2000:]
-    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "runs").glob("*/*.json"))] == times
+    assert not (tmp_path / "runs").exists()
     assert (tmp_path / "out" / "RESULTS.md").read_text(encoding="utf-8") == page
 
 
@@ -109,27 +115,42 @@ def test_without_runs_the_page_says_so(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_the_run_of_a_recipe_that_has_changed_is_not_on_the_page(tmp_path, capsys):
+    plan, result = measured("iwae_5", SHORT, 0, 86.1)
+    config = {**plan.config.to_dict(), "description": "Other words."}
+    times = {"processor_seconds": None, "seconds": 1.0}
+    record = {"config": config, "evaluation": result, **times, "machine": "2 cores"}
+    files.write_json(tmp_path / likelihoods.RECORDS, {plan.name: record})
+    page = likelihoods.write(tmp_path / "runs", tmp_path, False, [], [], train=False).read_text(encoding="utf-8")
+    assert rows(page)["IWAE, 5 draws"][3] == "86.10"
+    config["training"]["learning_rate"] = 1e-5
+    files.write_json(tmp_path / likelihoods.RECORDS, {plan.name: record})
+    page = likelihoods.write(tmp_path / "runs", tmp_path, False, [], [], train=False).read_text(encoding="utf-8")
+    assert rows(page)["IWAE, 5 draws"][3] == "not run"
+    assert "iwae_5_10min_seed0: not on the page" in capsys.readouterr().out
+
+
 @pytest.mark.slow
-def test_an_interrupted_run_is_not_on_the_page_and_is_continued(tmp_path, monkeypatch):
+def test_an_interrupted_run_is_not_recorded_and_is_continued(tmp_path, monkeypatch):
     def killed(*args, **kwargs):
         raise KeyboardInterrupt
 
-    plan = likelihoods.Plan("iwae_vae", LONG, 0, tmp_path, quick=True)
-    assert plan.result() is None
+    def write(quick=True):
+        return likelihoods.write(tmp_path / "runs", tmp_path, quick, ["iwae_vae"], [LONG.minutes])
+
     with monkeypatch.context() as patch:
         patch.setattr(training.train_resume.evaluation, "evaluate", killed)
         with pytest.raises(KeyboardInterrupt):
-            plan.conduct()
-    assert plan.result() is None  # trained, but not finished
+            write()
     with monkeypatch.context() as patch:
         patch.setattr(likelihoods.results, "evaluate", killed)
         with pytest.raises(KeyboardInterrupt):
-            plan.conduct()
-    assert plan.result() is None  # finished, but the bound is not measured
-    plan.conduct()
-    assert plan.result()["protocol"]["importance_samples"] == 50
-    assert plan.result()["processor"] > 0
-    other = likelihoods.Plan("iwae_vae", LONG, 0, tmp_path, quick=False)
-    monkeypatch.setattr(likelihoods.Plan, "draws", 50)
-    with pytest.raises(UserError, match=r"training\.epochs"):
-        other.result()
+            write()
+    assert not (tmp_path / likelihoods.RECORDS).exists()  # trained, but the bound is not measured
+    write()
+    record = files.read_json(tmp_path / likelihoods.RECORDS)["iwae_vae_60min_seed0"]
+    assert record["evaluation"]["protocol"]["importance_samples"] == 50
+    assert record["processor_seconds"] > 0
+    (tmp_path / likelihoods.RECORDS).unlink()
+    with pytest.raises(UserError, match=r"training\.epochs"):  # the folder has a run with other settings
+        write(quick=False)
