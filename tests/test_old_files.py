@@ -10,7 +10,7 @@ import pytest
 
 import kvae
 from kvae import completion, evaluation, training
-from kvae.evaluation import quadrature
+from kvae.evaluation import evidence
 from kvae.noise import streams
 from kvae.noise.streams import Stream
 from kvae.training.runs import Run
@@ -73,7 +73,7 @@ def test_a_finished_run_has_the_elbo_of_every_image_and_the_z_that_it_had(finish
 
 def test_a_finished_run_integrates_to_the_same_evidence(finished):
     _, vae, data = finished
-    found = quadrature.log_evidence(vae, data.examples("test", 2)[0]).log_value
+    found = evidence.log_evidence(vae, data.examples("test", 2)[0]).log_value
     np.testing.assert_allclose(found, EXPECTED["finished"]["quadrature"], rtol=ROUNDING)
 
 

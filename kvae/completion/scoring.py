@@ -7,7 +7,7 @@ import numpy as np
 from kvae.completion import proposals
 from kvae.completion.masked_images import MaskedImages, batches, check_images, indices, select_condition
 from kvae.completion.variational_inference import Inferred
-from kvae.evaluation import quadrature
+from kvae.evaluation import evidence
 from kvae.model.vae import VAE
 from kvae.noise.streams import Stream
 
@@ -78,7 +78,7 @@ def importance_estimate(log_weights: np.ndarray, log_densities: np.ndarray) -> S
     return Score(log_ratio, np.sqrt(np.square(relative).sum(axis=0)), np.minimum(*effective))
 
 
-def quadrature_score(vae: VAE, x: Any, observed: Any, condition: Any = None) -> quadrature.Integral:
+def quadrature_score(vae: VAE, x: Any, observed: Any, condition: Any = None) -> evidence.Integral:
     """log p(missing | observed) = log p(x) - log p(x_observed) by quadrature, with its error.
 
     Args:
@@ -94,8 +94,8 @@ def quadrature_score(vae: VAE, x: Any, observed: Any, condition: Any = None) -> 
         UserError: if the model has another number of latent dimensions, or if `complete` does not accept the images,
             the mask or the condition.
     """
-    quadrature.check_plane(vae)
+    evidence.check_plane(vae)
     images = check_images(vae, x, observed, condition=condition)
-    whole = quadrature.log_evidence(vae, images.x, condition=images.condition)
-    observed_part = quadrature.log_evidence(vae, images.x, images.observed, images.condition)
-    return quadrature.Integral(whole.log_value - observed_part.log_value, whole.error + observed_part.error)
+    whole = evidence.log_evidence(vae, images.x, condition=images.condition)
+    observed_part = evidence.log_evidence(vae, images.x, images.observed, images.condition)
+    return evidence.Integral(whole.log_value - observed_part.log_value, whole.error + observed_part.error)

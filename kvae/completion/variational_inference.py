@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvae.completion.masked_images import MaskedImages, batches, check_images, indices, select_condition
-from kvae.evaluation import quadrature
+from kvae.evaluation import evidence
 from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.tensorflow import tf
 from kvae.model.compiled_functions import compiled
@@ -69,7 +69,7 @@ def article_options(vae: VAE) -> dict[str, Any]:
     Raises:
         UserError: if the model has another number of latent dimensions.
     """
-    quadrature.check_plane(vae)
+    evidence.check_plane(vae)
     return {
         "start": ((2.0, -2.0), (0.5, 0.0)),
         "steps": 200,

@@ -9,6 +9,7 @@ from kvae.evaluation.classifier import Classification, classification
 from kvae.evaluation.elbo_terms import ElboTerms, elbo
 from kvae.evaluation.encoding import Encoded, encode
 from kvae.evaluation.estimate import Estimate
+from kvae.evaluation.evidence import Quadrature, quadrature
 from kvae.evaluation.evaluations import EVALUATIONS, Evaluation, evaluate, results_of
 from kvae.evaluation.importance_weighted import log_likelihood
 
@@ -19,10 +20,12 @@ __all__ = [
     "Encoded",
     "Estimate",
     "Evaluation",
+    "Quadrature",
     "classification",
     "elbo",
     "encode",
     "evaluate",
     "log_likelihood",
+    "quadrature",
     "results_of",
 ]

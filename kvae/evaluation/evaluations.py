@@ -10,6 +10,7 @@ import numpy as np
 from kvae.evaluation.classifier import classification
 from kvae.evaluation.elbo_terms import elbo, kl_kind
 from kvae.evaluation.estimate import Estimate
+from kvae.evaluation.evidence import quadrature
 from kvae.evaluation.importance_weighted import log_likelihood
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
@@ -33,6 +34,15 @@ EVALUATIONS: dict[str, Evaluation] = {
         log_likelihood,
         {"samples": "importance_samples"},
         {"log_likelihood": "bound of log p(x), with {importance_samples} draws of z"},
+        slow=True,
+    ),
+    "quadrature": Evaluation(
+        quadrature,
+        {"tolerance": "quadrature_tolerance"},
+        {
+            "quadrature": "log p(x) by quadrature, exact but for the next line",
+            "quadrature_error": "largest error of the quadrature",
+        },
         slow=True,
     ),
     "classification": Evaluation(

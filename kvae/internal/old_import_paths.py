@@ -45,7 +45,7 @@ MOVED = {
     "portable": "noise.portable",
     "posteriors": "model.posteriors",
     "priors": "model.priors",
-    "quadrature": "evaluation.quadrature",
+    "quadrature": "evaluation.evidence",
     "quiet": "internal.quiet_output",
     "runs": "training.runs",
     "streams": "noise.streams",

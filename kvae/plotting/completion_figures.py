@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kvae.completion import LEAST_EFFECTIVE, Completion, Inferred, complete
-from kvae.evaluation import quadrature
+from kvae.evaluation import evidence
 from kvae.internal.errors import UserError
 from kvae.model.posteriors import Distribution
 from kvae.model.vae import VAE
@@ -180,7 +180,7 @@ def _log_joint_on_window(vae: VAE, x: np.ndarray, observed: np.ndarray, low: Any
     """log p(x_observed, z) on a grid over a window of the latent plane with these corners."""
     first, second = (np.linspace(low[axis], high[axis], CONTOUR_POINTS) for axis in range(2))
     grid = np.stack([part.ravel() for part in np.meshgrid(first, second)], axis=1).astype(np.float32)
-    values = quadrature.Integrand(vae, x, observed).log_value(grid)
+    values = evidence.Integrand(vae, x, observed).log_value(grid)
     return first, second, values.reshape(CONTOUR_POINTS, CONTOUR_POINTS)
 
 

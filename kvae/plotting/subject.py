@@ -9,7 +9,7 @@ import numpy as np
 
 from kvae.completion import article_options
 from kvae.data import Data
-from kvae.evaluation import quadrature
+from kvae.evaluation import evidence
 from kvae.internal.errors import UserError
 from kvae.model import sampling
 from kvae.model.vae import VAE
@@ -85,7 +85,7 @@ def clip(means: Any) -> np.ndarray:
 def check_plane(vae: VAE) -> None:
     """Raises `Unsuitable` if a model does not have 2 latent dimensions."""
     try:
-        quadrature.check_plane(vae)
+        evidence.check_plane(vae)
     except UserError as error:
         raise Unsuitable(str(error)) from None
 

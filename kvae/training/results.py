@@ -10,7 +10,7 @@ import numpy as np
 from kvae import completion, evaluation
 from kvae.completion import Completion
 from kvae.data.sources import absolute
-from kvae.evaluation import quadrature
+from kvae.evaluation import evidence
 from kvae.internal import files
 from kvae.internal.errors import UserError, check_seed, check_whole
 from kvae.plotting import drawing, figures
@@ -107,7 +107,7 @@ def draw(
     files.check_folder(folder)
     kinds = tuple(kinds)
     if any(figures.parse(kind)[0] in OF_THE_PLANE for kind in kinds):
-        quadrature.check_plane(run.config.model)  # before the data are loaded
+        evidence.check_plane(run.config.model)  # before the data are loaded
     subject = subject_of(run)
     for kind in kinds or figures.KINDS:
         name, given = figures.parse(kind)
@@ -178,7 +178,7 @@ def complete(
     folder = folder or run.plots
     files.check_folder(folder)
     if plain or exact:
-        quadrature.check_plane(run.config.model)  # before the inference, which takes long
+        evidence.check_plane(run.config.model)  # before the inference, which takes long
     subject = subject_of(run)
     vae, data = subject.vae, subject.test()
     if index is not None:

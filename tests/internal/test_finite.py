@@ -8,7 +8,7 @@ from small_models import SHAPE, tiny_built
 
 import kvae
 from kvae import completion, evaluation, export
-from kvae.evaluation import quadrature
+from kvae.evaluation import evidence
 from kvae.internal import finite
 from kvae.internal.errors import UserError
 
@@ -81,7 +81,7 @@ USES = {
     "evaluation.evaluate": lambda vae, folder: evaluation.evaluate(vae, X),
     "evaluation.elbo": lambda vae, folder: evaluation.elbo(vae, X),
     "evaluation.log_likelihood": lambda vae, folder: evaluation.log_likelihood(vae, X, samples=2),
-    "quadrature.log_evidence": lambda vae, folder: quadrature.log_evidence(vae, X),
+    "evidence.log_evidence": lambda vae, folder: evidence.log_evidence(vae, X),
     "completion.complete": lambda vae, folder: completion.complete(vae, X, "top"),
     "completion.infer": lambda vae, folder: completion.infer(vae, X, "top"),
     "export of Keras": lambda vae, folder: vae.export(folder / "out"),

@@ -13,7 +13,7 @@ from exports import without_costs
 import kvae
 from kvae import completion, evaluation, export, runtime
 from kvae.data import load
-from kvae.evaluation import quadrature
+from kvae.evaluation import evidence
 from kvae.export import parity
 from kvae.internal.errors import UserError
 from kvae.model import priors
@@ -172,7 +172,7 @@ def test_evaluation_takes_it(vae, data, arrays):
     assert "kl_per_dimension" not in result  # no closed form against this prior
     both = [evaluation.log_likelihood(vae, given, samples=30).mean for given in (data.test, arrays)]
     assert both[0] == pytest.approx(both[1], rel=1e-5)
-    exact = quadrature.log_evidence(vae, arrays[0][:4], condition=arrays[1][:4])
+    exact = evidence.log_evidence(vae, arrays[0][:4], condition=arrays[1][:4])
     bound = evaluation.log_likelihood(vae, (arrays[0][:4], arrays[1][:4]), samples=3000).per_example
     assert (exact.log_value - bound > -0.2).all()
     assert (exact.log_value - bound < 3).all()

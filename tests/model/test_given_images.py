@@ -12,7 +12,7 @@ from slow_cases import slow, some
 from stock_keras import Batches, Loader
 
 import kvae
-from kvae.evaluation import quadrature
+from kvae.evaluation import evidence
 from kvae.internal.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("without_xla")  # many small models, of which XLA is not what is tested
@@ -172,7 +172,7 @@ def test_every_method_of_a_model_gives_grey_images_their_channel_axis(x):
     assert vae.test_on_batch(grey) == vae.test_on_batch(x)
     one, other = (kvae.evaluation.log_likelihood(vae, data, samples=3).mean for data in (grey, x))
     assert one == other
-    one, other = (quadrature.log_evidence(vae, data[:2]) for data in (grey, x))
+    one, other = (evidence.log_evidence(vae, data[:2]) for data in (grey, x))
     np.testing.assert_array_equal(one.log_value, other.log_value)
     options = {"observed": "top", "seed": 0, "samples": 20, "steps": 5}
     one, other = (kvae.completion.complete(vae, data[:3], **options) for data in (grey, x))

@@ -17,7 +17,7 @@ from scipy import stats
 import kvae
 from kvae import completion, evaluation, export, runtime
 from kvae.data import load
-from kvae.evaluation import quadrature
+from kvae.evaluation import evidence
 from kvae.internal import sealed
 from kvae.internal.errors import UserError
 from kvae.model import posteriors, priors
@@ -111,7 +111,7 @@ def test_evaluation_measures_them(trained, data):
 def test_quadrature_agrees_with_the_importance_weighted_bound(trained, data):
     _, vae, _, _ = trained
     x = data.examples("test", 5)[0]
-    exact = quadrature.log_evidence(vae, x)
+    exact = evidence.log_evidence(vae, x)
     assert (exact.error < 1e-2).all()
     bound = evaluation.log_likelihood(vae, x, samples=4000).per_example
     # By Markov's inequality the bound is more than t nats above log p(x) with a probability below e^-t, and a q this
@@ -282,7 +282,7 @@ def test_pixels_outside_the_unit_interval_are_the_likelihoods_to_accept(rng):
     vae.fit(x, batch_size=10, validation_data=x, verbose=0)
     assert np.isfinite(evaluation.evaluate(vae, x, samples=10)["log_likelihood"])
     assert np.isfinite(completion.complete(vae, x[:2], "top", samples=20, steps=5).score.log_density).all()
-    assert np.isfinite(quadrature.log_evidence(vae, x[:1]).log_value).all()
+    assert np.isfinite(evidence.log_evidence(vae, x[:1]).log_value).all()
     assert np.asarray(vae.likelihood.as_bytes(vae.generate(3, seed=0))).dtype == np.uint8
     with pytest.raises(UserError, match="Received values from nan"):
         vae.fit(np.full_like(x, np.nan), verbose=0)

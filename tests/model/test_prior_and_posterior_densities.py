@@ -257,7 +257,7 @@ def test_the_probabilities_of_all_images_of_nine_pixels_sum_to_one(name):
     probabilities = grid.shares.ravel() @ np.exp(log_likelihood)
     assert probabilities.sum() == pytest.approx(1, abs=1e-3)  # the midpoint rule at 200 points per side
     some = [0, 100, 511]
-    found = quadrature.log_evidence(vae, x[some].reshape(-1, 3, 3, 1).astype(np.float32))
+    found = evidence.log_evidence(vae, x[some].reshape(-1, 3, 3, 1).astype(np.float32))
     np.testing.assert_allclose(found.log_value, np.log(probabilities[some]), rtol=0, atol=3e-3)
 
 

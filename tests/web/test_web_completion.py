@@ -10,7 +10,7 @@ from small_models import built
 from web_pages import MODELS, described, lively, write_page
 
 from kvae import completion
-from kvae.evaluation import quadrature
+from kvae.evaluation import evidence
 from kvae.export import web_network
 from kvae.model import likelihoods, networks, sampling
 from kvae.model.vae import VAE
@@ -110,7 +110,7 @@ def test_log_densities_of_mnist_agree_with_those_of_kvae_completion(tmp_path, di
     shown = np.stack([masks[b % 4] for b in range(len(x))])[..., None]
     answers = completed(tmp_path, page, x.reshape(len(x), 784), shown.reshape(len(x), 784))
     expected = completion.quadrature_score(vae, x, shown)
-    observed = quadrature.log_evidence(vae, x, shown)
+    observed = evidence.log_evidence(vae, x, shown)
     np.testing.assert_allclose([each["log"] for each in answers], observed.log_value, rtol=0, atol=0.01)
     np.testing.assert_allclose([each["score"] for each in answers], expected.log_value, rtol=0, atol=0.01)
     assert max(each["error"] for each in answers) <= 4e-3  # at which the page stops to refine its grid
