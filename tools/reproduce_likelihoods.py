@@ -245,8 +245,9 @@ def page(measured: Measured, quick: bool) -> str:
         "- paper: table 1 of Burda et al. (2016); TensorFlow 2: the [README of "
         "nbip/IWAE](https://github.com/nbip/IWAE), also for DReG (Tucker et al. 2019). Both train for 3,280 epochs "
         "with batches of 20, and measure the bound with 5,000 draws on the 10,000 test images.",
-        "- Ours: the recipes of kvae, with the epochs that take about so many minutes on two cores, and the mean over "
-        "the seeds with their range. Each time is a training of its own with a full schedule.",
+        "- Ours: the recipes of kvae, with the epochs that take about so many minutes on two cores (20, 120 and 240 "
+        "processor minutes on machine A), and the mean over the seeds with their range. Each time is a training of its "
+        "own with a full schedule.",
         *_protocol(measured),
         "",
     ]
