@@ -342,6 +342,8 @@ def _draw_curve(measured: Measured, path: Path) -> None:
     axes = figure.subplots()
     for colour, marker, method in zip(COLOURS, MARKERS, [each for each in METHODS if each.recipe], strict=False):
         groups = [group for budget in BUDGETS if (group := of(measured, method.recipe, budget))]
+        if not groups:
+            continue
         minutes = [np.mean([result["processor"] / 60 for result in group]) for group in groups]
         axes.plot(minutes, [np.mean([nll(each) for each in group]) for group in groups], color=colour, lw=1)
         singles = [result for group in groups for result in group]
