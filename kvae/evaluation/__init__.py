@@ -9,8 +9,8 @@ from kvae.evaluation.classifier import Classification, classification
 from kvae.evaluation.elbo_terms import ElboTerms, elbo
 from kvae.evaluation.encoding import Encoded, encode
 from kvae.evaluation.estimate import Estimate
-from kvae.evaluation.evidence import Quadrature, quadrature
 from kvae.evaluation.evaluations import EVALUATIONS, Evaluation, evaluate, results_of
+from kvae.evaluation.evidence import Quadrature, quadrature
 from kvae.evaluation.importance_weighted import log_likelihood
 
 __all__ = [

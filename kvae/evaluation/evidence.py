@@ -1,4 +1,4 @@
-"""Integrals over a latent space of 1 to 3 dimensions by quadrature: the exact values that estimates are checked against."""
+"""Integrals over a latent space of 1 to 3 dimensions by quadrature: exact values, against which estimates are checked."""
 
 import math
 from collections.abc import Iterator
@@ -50,9 +50,9 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, condition: Any = None, 
         tolerance: the largest difference between the two values, in nats.
 
     Returns:
-        The value and its error. The error exceeds `tolerance` if the finest grid has too few points: 16,385 per side for 1
-        dimension, 1,025 for 2, 129 for 3. It is infinite if
-        the integrand does not vanish at the edge of the widest box, eight times as wide as the prior's region.
+        The value and its error. The error exceeds `tolerance` if the finest grid has too few points: 16,385 per side
+        for 1 dimension, 1,025 for 2 and 129 for 3. It is infinite if the integrand does not vanish at the edge of the
+        widest box, eight times as wide as the prior's region.
 
     Raises:
         UserError: if the model has another number of latent dimensions, is not built or has a weight that is NaN or

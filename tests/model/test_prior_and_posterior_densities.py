@@ -8,7 +8,7 @@ from oracles import LinearModel
 from scipy import stats
 from small_models import built
 
-from kvae.evaluation import elbo, quadrature
+from kvae.evaluation import elbo, evidence
 from kvae.model import posteriors, priors
 from kvae.model.posteriors.iaf import AutoregressiveStep
 from kvae.model.priors.flow import Coupling
