@@ -220,7 +220,7 @@ def plot(
 @click.option(
     "--exact",
     is_flag=True,
-    help="Add the exact score, by numerical integration over z (2 latent dimensions; half a second per image).",
+    help="Add the exact score, by numerical integration over z (up to 3 latent dimensions; half a second per image with 2).",
 )
 @click.option(
     "--out",
@@ -320,7 +320,7 @@ def _report_completion(result: dict[str, Any], images: int, loss: float, seconds
         console().print(
             f"Warning: the score of {scores['unreliable']} of {images} images is unreliable, because fewer than "
             f"{LEAST_EFFECTIVE} draws of z count for it. Use --samples with more than "
-            f"{result['protocol']['latent_samples']}, or --exact if there are 2 latent dimensions.",
+            f"{result['protocol']['latent_samples']}, or --exact if there are at most 3 latent dimensions.",
             soft_wrap=True,
         )
     print_protocol(result["protocol"])

@@ -120,7 +120,7 @@ def evaluate(
         training_images: the number of training images.
         samples: the number of draws of z per image for the zero-filled baseline; at least 3.
         seed: the seed of these draws.
-        exact: whether to add the score by quadrature, for models with 2 latent dimensions.
+        exact: whether to add the score by quadrature, for models with 1 to 3 latent dimensions.
         condition: conditions, `[B, ...]`, for a model that takes one.
 
     Returns:

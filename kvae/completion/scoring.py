@@ -1,4 +1,4 @@
-"""log p(missing | observed): estimated by importance sampling, or by quadrature for 2 latent dimensions."""
+"""log p(missing | observed): estimated by importance sampling, or by quadrature for 1 to 3 latent dimensions."""
 
 from typing import Any, NamedTuple
 
@@ -82,7 +82,7 @@ def quadrature_score(vae: VAE, x: Any, observed: Any, condition: Any = None) -> 
     """log p(missing | observed) = log p(x) - log p(x_observed) by quadrature, with its error.
 
     Args:
-        vae: a built model with 2 latent dimensions.
+        vae: a built model with 1 to 3 latent dimensions.
         x: images, `[B, *image]`, with the true values of the missing pixels.
         observed: a mask as in `complete`.
         condition: conditions, `[B, ...]`, for a model that takes one.
@@ -91,10 +91,10 @@ def quadrature_score(vae: VAE, x: Any, observed: Any, condition: Any = None) -> 
         The score and the sum of the errors of both integrals, each `[B]`, nats.
 
     Raises:
-        UserError: if the model has another number of latent dimensions, or if `complete` does not accept the images,
+        UserError: if the model has more latent dimensions, or if `complete` does not accept the images,
             the mask or the condition.
     """
-    evidence.check_plane(vae)
+    evidence.check_latent_dim(vae)
     images = check_images(vae, x, observed, condition=condition)
     whole = evidence.log_evidence(vae, images.x, condition=images.condition)
     observed_part = evidence.log_evidence(vae, images.x, images.observed, images.condition)

@@ -1,4 +1,4 @@
-"""Integrals over a latent space of 1 to 3 dimensions by quadrature: exact values, against which estimates are checked."""
+"""Integrals over a latent space of 1 to 3 dimensions by quadrature, against which estimates are checked."""
 
 import math
 from collections.abc import Iterator

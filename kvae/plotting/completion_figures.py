@@ -25,7 +25,7 @@ UNRELIABLE = "unreliable"
 NOTE = (
     f"{UNRELIABLE}: this score would rest on fewer than {LEAST_EFFECTIVE} draws of z, because hardly any draw explains "
     "the pixels of the image. The completions are still those of the model. For a score, use more draws: kvae "
-    "complete RUN --samples 5000; or, with 2 latent dimensions, kvae complete RUN --exact, which needs no draws."
+    "complete RUN --samples 5000; or, with up to 3 latent dimensions, kvae complete RUN --exact, which needs no draws."
 )
 INFERENCE = (
     "The steps are those of stochastic variational inference, which fits q(z) to the observed pixels of this one image."

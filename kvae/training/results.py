@@ -161,7 +161,7 @@ def complete(
         samples: the number of draws of z per image; at least 3.
         seed: the seed of all random numbers.
         plain: whether to infer with the plain gradient steps of the article that kvae reproduces.
-        exact: whether to add the scores by quadrature, for models with 2 latent dimensions.
+        exact: whether to add the scores by quadrature, for models with 1 to 3 latent dimensions.
         folder: the folder of the figures and of complete.json. By default the run's folder of figures.
 
     Raises:
@@ -177,8 +177,9 @@ def complete(
         )
     folder = folder or run.plots
     files.check_folder(folder)
-    if plain or exact:
-        evidence.check_plane(run.config.model)  # before the inference, which takes long
+    for given, check in ((plain, evidence.check_plane), (exact, evidence.check_latent_dim)):
+        if given:
+            check(run.config.model)  # before the inference, which takes long
     subject = subject_of(run)
     vae, data = subject.vae, subject.test()
     if index is not None:

@@ -117,9 +117,9 @@ def test_quadrature_score_is_the_difference_of_evidences(case):
     assert found.error.max() < 1e-3
 
 
-def test_quadrature_score_needs_two_latent_dimensions():
-    vae = untrained(latent_dim=3)
-    with pytest.raises(UserError, match="2 latent dimensions"):
+def test_quadrature_score_needs_at_most_three_latent_dimensions():
+    vae = untrained(latent_dim=4)
+    with pytest.raises(UserError, match="1 to 3 latent dimensions"):
         completion.quadrature_score(vae, np.zeros((1, 4, 4, 1)), "top")
 
 
