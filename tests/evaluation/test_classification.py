@@ -23,15 +23,15 @@ def vae():
 
 def test_it_finds_the_class_with_the_largest_evidence(vae):
     x = vae.generate(24, 0, np.arange(24) % CLASSES).numpy()
-    evidence = np.stack(
+    log_evidence = np.stack(
         [evidence.log_evidence(vae, x, condition=np.full(len(x), label)).log_value for label in range(CLASSES)]
     )
-    ordered = np.sort(evidence, axis=0)
+    ordered = np.sort(log_evidence, axis=0)
     # With 500 draws the bound is closer than 0.1 nats to the evidence of this model, so a class that is ahead by more
     # than twice this is found.
     clear = ordered[-1] - ordered[-2] > 0.2
     assert clear.sum() > 12
-    best = evidence.argmax(axis=0)[clear]
+    best = log_evidence.argmax(axis=0)[clear]
     assert len(set(best)) == CLASSES
     assert evaluation.classification(vae, (x[clear], best), samples=500).accuracy.mean == 1
     wrong = (best + 1) % CLASSES
