@@ -220,7 +220,7 @@ def plot(
 @click.option(
     "--exact",
     is_flag=True,
-    help="Add the exact score, by numerical integration over z (up to 3 latent dimensions; half a second per image with 2).",
+    help="Add the exact score, by integration over z (up to 3 latent dimensions; half a second per image with 2).",
 )
 @click.option(
     "--out",

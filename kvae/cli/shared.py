@@ -76,7 +76,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
     from kvae.training import wording
 
     protocol = dict(result["protocol"])
-    names = {**wording.RESULTS, **labels(protocol)}
+    names: dict[str, str | list[str]] = {**wording.RESULTS, **labels(protocol)}
     table = Table(title=None)
     table.add_column("result")
     table.add_column("mean, nats per image", justify="right")
@@ -84,11 +84,13 @@ def print_evaluation(result: dict[str, Any]) -> None:
     for name, value in result.items():
         error = result.get(f"{name}_standard_error", ())
         if isinstance(value, list) and isinstance(error, list) and 1 <= len(value) <= 10:
-            for dimension, (mean, standard_error) in enumerate(zip(value, error, strict=True), start=1):
-                title = names.get(name, name.removesuffix("_per_dimension"))
-                table.add_row(f"  {title} of z{dimension}", f"{mean:.3f}", three_digits(standard_error))
+            titles = names.get(name, name.removesuffix("_per_dimension"))
+            if isinstance(titles, str):
+                titles = [f"  {titles} of z{dimension}" for dimension in range(1, len(value) + 1)]
+            for title, mean, standard_error in zip(titles, value, error, strict=True):
+                table.add_row(title, f"{mean:.3f}", three_digits(standard_error))
         elif isinstance(value, float) and not isinstance(error, tuple | list):
-            table.add_row(names.get(name, name), f"{value:.3f}", three_digits(error))
+            table.add_row(str(names.get(name, name)), f"{value:.3f}", three_digits(error))
     print_table(table)
     if {"elbo", "reconstruction", "kl"} <= result.keys():
         say(wording.HOW_THE_ELBO_IS_MADE)

@@ -11,16 +11,18 @@ from kvae.evaluation.encoding import Encoded, encode
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evaluations import EVALUATIONS, Evaluation, evaluate, results_of
 from kvae.evaluation.evidence import Quadrature, quadrature
-from kvae.evaluation.importance_weighted import log_likelihood
+from kvae.evaluation.importance_weighted import Bounds, bounds, log_likelihood
 
 __all__ = [
     "EVALUATIONS",
+    "Bounds",
     "Classification",
     "ElboTerms",
     "Encoded",
     "Estimate",
     "Evaluation",
     "Quadrature",
+    "bounds",
     "classification",
     "elbo",
     "encode",

@@ -11,7 +11,7 @@ from kvae.evaluation.classifier import classification
 from kvae.evaluation.elbo_terms import elbo, kl_kind
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evidence import quadrature
-from kvae.evaluation.importance_weighted import log_likelihood
+from kvae.evaluation.importance_weighted import bounds, log_likelihood
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
 from kvae.model import likelihoods, posteriors, priors
@@ -23,7 +23,9 @@ class Evaluation(NamedTuple):
 
     function: Callable[..., Any]  # (vae, data, *, seed=0, ...) -> Estimate, or a named tuple of estimates and numbers
     options: Mapping[str, str] = {}  # for each option of the function, the key of the protocol for its value
-    labels: Mapping[str, str] = {}  # for each result, its title in a table, with keys of the protocol in braces
+    # For each result, its title in a table, with keys of the protocol in braces. A list of results has a title for each
+    # element of the list that the protocol has.
+    labels: Mapping[str, str] = {}
     slow: bool = False  # whether it runs only if it is named
     unit: str = "nats"  # of its estimates; empty for shares
 
@@ -34,6 +36,16 @@ EVALUATIONS: dict[str, Evaluation] = {
         log_likelihood,
         {"samples": "importance_samples"},
         {"log_likelihood": "bound of log p(x), with {importance_samples} draws of z"},
+        slow=True,
+    ),
+    "bounds": Evaluation(
+        bounds,
+        {"sample_sizes": "bound_sizes"},
+        {
+            "bounds": "bound of log p(x), with {bound_sizes} draws of z",
+            "effective_samples": "effective number of draws of the last bound, no nats",
+            "bounds_monte_carlo_error": "Monte-Carlo error of the last bound",
+        },
         slow=True,
     ),
     "quadrature": Evaluation(
@@ -153,14 +165,21 @@ def evaluate(
     return result
 
 
-def labels(protocol: Mapping[str, Any]) -> dict[str, str]:
-    """The titles of results in a table, by the name of the result.
+def labels(protocol: Mapping[str, Any]) -> dict[str, str | list[str]]:
+    """The titles of results in a table, by the name of the result; a list of titles for a list of results.
 
     Args:
         protocol: the protocol of the results, whose values some titles contain.
     """
     texts = {name: text for each in EVALUATIONS.values() for name, text in each.labels.items()}
-    return {name: text.format_map(defaultdict(str, protocol)) for name, text in texts.items()}
+    return {name: _titles(text, protocol) for name, text in texts.items()}
+
+
+def _titles(text: str, protocol: Mapping[str, Any]) -> str | list[str]:
+    for key, value in protocol.items():
+        if f"{{{key}}}" in text and isinstance(value, list | tuple):
+            return [text.format_map({**protocol, key: each}) for each in value]
+    return text.format_map(defaultdict(str, protocol))
 
 
 def _as_json(name: str, value: Any) -> dict[str, Any]:

@@ -1,12 +1,13 @@
-"""The importance-weighted lower bound of log p(x) over a set."""
+"""Importance-weighted lower bounds of log p(x) over a set."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kvae.evaluation.estimate import Estimate, batches, count_batches
-from kvae.internal.errors import check_seed, check_whole
+from kvae.internal.errors import UserError, check_seed, check_whole
 from kvae.internal.progress_bars import counted
 from kvae.internal.tensorflow import tf
 from kvae.model import objectives, sampling
@@ -48,21 +49,93 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
     return Estimate(np.concatenate(results))
 
 
+class Bounds(NamedTuple):
+    """The bounds of log p(x) of each image for several K, in nats, and how reliable the last one is."""
+
+    bounds: list[Estimate]  # one for each K, each [N]
+    effective_samples: Estimate  # [N]  (sum w)^2 / sum w^2, between 1 and K, for the largest K; no nats
+    bounds_monte_carlo_error: float  # of the mean of the last bounds, from the draws of z alone, in nats
+
+
+def bounds(
+    vae: VAE, data: Any, *, sample_sizes: Sequence[int] = (1, 5, 50, 5000), seed: int = 0, verbose: int = 0
+) -> Bounds:
+    """The importance-weighted bounds of log p(x) for several K, which are made of the same draws.
+
+    The bound for K is that of `log_likelihood` with samples=K, and all of them cost no more than the largest one. Two
+    errors are apart: each standard error of `Estimate` is that of a mean over images drawn from their distribution; the
+    Monte-Carlo error is what other draws of z would change, by the delta method, whose variance of log mean w is
+    sum w^2 / (sum w)^2 - 1 / K. Neither of them says how far the bound is below log p(x): where q misses a part of the
+    posterior, no draw shows it. `quadrature` does, for up to 3 latent dimensions.
+
+    Args:
+        vae: a built model.
+        data: as in `log_likelihood`.
+        sample_sizes: each K, at least 1.
+        seed: the seed of the draws.
+        verbose: 1 for a bar that counts batches, 2 for a line every ten seconds. 0 by default.
+
+    Raises:
+        UserError: if an argument is not valid, if there are no data, or if the images have another shape than the
+            model's.
+    """
+    for size in sample_sizes:
+        check_whole("sample_sizes", size)
+    check_seed("seed", seed)
+    sizes = sorted(set(sample_sizes))
+    if not sizes:
+        raise UserError("Expected at least one number of draws as sample_sizes. Received none.")
+    parts = []
+    with counted(verbose, f"bounds of log p(x), K to {sizes[-1]}", "batches", count_batches(data)) as one_more:
+        for x, condition, index in batches(vae, data):
+            parts.append(weights_of_batch(vae, x, condition, index, sizes, seed))
+            one_more()
+    log_sum, log_sum_of_squares = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+    inverse = np.exp(log_sum_of_squares[-1] - 2 * log_sum[-1])  # of the effective number of draws
+    variance = np.maximum(inverse - 1 / sizes[-1], 0)
+    return Bounds(
+        [Estimate(_bound(row, size)) for row, size in zip(log_sum, sizes, strict=True)],
+        Estimate(1 / inverse),
+        float(math.sqrt(variance.sum()) / len(variance)),
+    )
+
+
+class WeightSums(NamedTuple):
+    """Sums over the weights of the first K draws of each image, for each K."""
+
+    log_sum: np.ndarray  # [sizes, B] nats, log sum_k w_k
+    log_sum_of_squares: np.ndarray  # [sizes, B] nats, log sum_k w_k^2
+
+
 def bound_of_batch(vae: VAE, x: tf.Tensor, condition: Any, index: tf.Tensor, samples: int, seed: int) -> np.ndarray:
     """The bound of each image of a batch of `kvae.evaluation.estimate.batches`, `[B]` nats."""
-    seed_ = tf.constant(seed)
-    count = min(max(sampling.images_at_once(vae) // (CACHED * int(x.shape[0])), 1), samples)
-    whole, rest = divmod(samples, count)
-    total = _log_weight_sum(vae, x, condition, index, seed_, tf.constant(0), tf.constant(whole), count).numpy()
-    if rest:
-        first, once = tf.constant(whole * count), tf.constant(1)
-        last = _log_weight_sum(vae, x, condition, index, seed_, first, once, rest).numpy()
-        total = np.logaddexp(total, last)
-    return np.where(total > LOG_ZERO / 2, total - math.log(samples), -np.inf)
+    return _bound(weights_of_batch(vae, x, condition, index, [samples], seed).log_sum[0], samples)
+
+
+def _bound(log_sum: np.ndarray, samples: int) -> np.ndarray:
+    return np.where(log_sum > LOG_ZERO / 2, log_sum - math.log(samples), -np.inf)
+
+
+def weights_of_batch(
+    vae: VAE, x: tf.Tensor, condition: Any, index: tf.Tensor, sizes: Sequence[int], seed: int
+) -> WeightSums:
+    """The sums over the weights of each image of a batch, for each K of `sizes`, which are in rising order."""
+    at_once = max(sampling.images_at_once(vae) // (CACHED * int(x.shape[0])), 1)
+    total, done, rows = np.full([2, int(x.shape[0])], LOG_ZERO), 0, []
+    for size in sizes:
+        while done < size:
+            count = min(at_once, size - done)
+            chunks = (size - done) // count
+            added = _log_weight_sums(
+                vae, x, condition, index, tf.constant(seed), tf.constant(done), tf.constant(chunks), count
+            )
+            total, done = np.logaddexp(total, added.numpy()), done + chunks * count
+        rows.append(total)
+    return WeightSums(*np.stack(rows, axis=1))
 
 
 @compiled(xla=True)
-def _log_weight_sum(
+def _log_weight_sums(
     vae: VAE,
     x: tf.Tensor,
     condition: Any,
@@ -72,16 +145,17 @@ def _log_weight_sum(
     chunks: tf.Tensor,
     count: int,
 ) -> tf.Tensor:
-    """log sum_k w_k over the draws number first to first + chunks * count - 1, `[B]` float64."""
+    """log sum_k w_k and log sum_k w_k^2 over the draws number first to first + chunks * count - 1, `[2, B]` float64."""
     q = vae.encode(x, condition)
     noise = Keyed(seed, Stream.BOUND, index)
 
     def add(done: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         numbers = first + done * count + tf.range(count)
-        draws = vae.draw(x, noise.numbered(numbers), count, condition, q=q)
-        bound = tf.cast(objectives.importance_weighted_bound(draws.log_weights), tf.float64) + math.log(count)
-        return done + 1, tf.reduce_logsumexp(tf.stack([total, bound]), axis=0)
+        log_weights = vae.draw(x, noise.numbered(numbers), count, condition, q=q).log_weights
+        of_powers = [objectives.importance_weighted_bound(power * log_weights) for power in (1.0, 2.0)]
+        sums = tf.cast(tf.stack(of_powers), tf.float64) + math.log(count)
+        return done + 1, tf.reduce_logsumexp(tf.stack([total, sums]), axis=0)
 
-    nothing = tf.fill([tf.shape(x)[0]], tf.constant(LOG_ZERO, tf.float64))
+    nothing = tf.fill([2, tf.shape(x)[0]], tf.constant(LOG_ZERO, tf.float64))
     loop = tf.while_loop(lambda done, _: done < chunks, add, (tf.constant(0), nothing), parallel_iterations=1)
     return loop[1]
