@@ -76,7 +76,8 @@ def print_evaluation(result: dict[str, Any]) -> None:
     from kvae.training import wording
 
     protocol = dict(result["protocol"])
-    names: dict[str, str | list[str]] = {**wording.RESULTS, **labels(protocol)}
+    titled = labels(protocol)
+    names: dict[str, str | list[str]] = {**wording.RESULTS, **titled}
     table = Table(title=None)
     table.add_column("result")
     table.add_column("mean, nats per image", justify="right")
@@ -91,6 +92,8 @@ def print_evaluation(result: dict[str, Any]) -> None:
                 table.add_row(title, f"{mean:.3f}", three_digits(standard_error))
         elif isinstance(value, float) and not isinstance(error, tuple | list):
             table.add_row(str(names.get(name, name)), f"{value:.3f}", three_digits(error))
+        elif isinstance(value, float) and name in titled:  # a number that is no mean over images
+            table.add_row(str(titled[name]), f"{value:.2g}", "")
     print_table(table)
     if {"elbo", "reconstruction", "kl"} <= result.keys():
         say(wording.HOW_THE_ELBO_IS_MADE)

@@ -42,8 +42,8 @@ EVALUATIONS: dict[str, Evaluation] = {
         bounds,
         {"sample_sizes": "bound_sizes"},
         {
-            "bounds": "bound of log p(x), with {bound_sizes} draws of z",
-            "effective_samples": "effective number of draws of the last bound, no nats",
+            "bounds": "bound of log p(x), K = {bound_sizes}",
+            "effective_samples": "effective number of draws of the last bound",
             "bounds_monte_carlo_error": "Monte-Carlo error of the last bound",
         },
         slow=True,
@@ -52,7 +52,7 @@ EVALUATIONS: dict[str, Evaluation] = {
         quadrature,
         {"tolerance": "quadrature_tolerance"},
         {
-            "quadrature": "log p(x) by quadrature, exact but for the next line",
+            "quadrature": "log p(x) by quadrature",
             "quadrature_error": "largest error of the quadrature",
         },
         slow=True,

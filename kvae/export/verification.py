@@ -195,7 +195,7 @@ def _numbers(
                 continue
             try:
                 options = {option: protocol[key] for option, key in described.options.items()}
-                key = (name, seed, *options.items())
+                key = (name, seed, repr(options))
                 if key not in measured:
                     measured[key] = evaluation.results_of(name, vae, data.test, seed=seed, **options)
                 results |= measured[key]

@@ -28,6 +28,8 @@ PROTOCOL = {
     "kl": "KL term",
     "elbo_draws": "draws of z per image, for the ELBO",
     "importance_samples": "draws of z per image, for the bound of log p(x)",
+    "bound_sizes": "draws of z per image, for the bounds of log p(x)",
+    "quadrature_tolerance": "tolerance of the quadrature, in nats",
     "classification_samples": "draws of z per image and class, for the classification",
     "condition": "condition of the model",
     "latent_samples": "draws of z per image",

@@ -76,7 +76,7 @@ def full(path: Path) -> Path:
         (["complete", "{run}", "--samples", "1"], "Expected --samples to be a whole number of at least 3"),
         (["complete", "{run}", "--seed", "-1"], "--seed"),
         (["complete", "{odd}", "--plain"], "This model has 3"),
-        (["complete", "{odd}", "-n", "1", "--samples", "3", "--exact"], "This model has 3"),
+        (["complete", "{odd}", "-n", "1", "--plain", "--exact"], "This model has 3"),
         (["complete", "{odd}", "-n", "1", "--samples", "3", "--out", "full/file"], "Could not write full/file"),
         (["train", "--set", "model.beta=1\nmodel.samples=2"], "several lines"),
         (["demo", "--out", "full"], "full"),

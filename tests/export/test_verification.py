@@ -15,6 +15,7 @@ from kvae.export import claims, derivation, verification
 from kvae.internal import files, sealed
 from kvae.internal.errors import KvaeWarning, UserError
 from kvae.runtime import cards
+from kvae.training import results
 
 pytestmark = pytest.mark.usefixtures("quick_exports")
 
@@ -57,6 +58,20 @@ def test_without_evaluation_no_data_are_needed(copied):
     assert failed == ["config.json"]
     with pytest.raises(UserError, match=r"nowhere\.npz"):
         list(export.verify(copied))
+
+
+def test_bounds_and_quadrature_are_computed_again(tmp_path):
+    run = tiny_run(tmp_path)
+    names = ["elbo", "bounds", "quadrature"]
+    results.evaluate(run, only=names)
+    checks = {check.name: check for check in export.verify(run.folder, only=names)}
+    assert not [check for check in checks.values() if check.passed is False]
+    assert checks["evaluation.json: quadrature"].passed
+    stated = files.read_json(run.folder / "evaluation.json")
+    stated["bounds"][3] += 0.1
+    sealed.write(run.folder / "evaluation.json", stated)
+    failed = {check.name: check.detail for check in export.verify(run.folder, only=names) if check.passed is False}
+    assert "bounds" in failed["evaluation.json: further numbers"]
 
 
 @pytest.mark.parametrize("name", ["whole", "lite"])
