@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEV_READY := $(VENV)/.dev-ready
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow test-all lint format clean
 
 demo: $(READY)  ## train, evaluate, plot, export and sample on the embedded digits; only set-up needs the network
 	$(BIN)/kvae demo
@@ -14,7 +14,10 @@ test: $(DEV_READY)  ## the default tests
 	$(BIN)/python -m pytest
 
 test-slow: $(DEV_READY)  ## the longer tests, which CI runs too
-	$(BIN)/python -m pytest -m slow --dist loadgroup
+	$(BIN)/python -m pytest -m "slow and not exhaustive" --dist loadgroup
+
+test-all: $(DEV_READY)  ## every test, with all cases of the longer ones
+	$(BIN)/python -m pytest -m "slow or not slow" --dist loadgroup
 
 lint: $(DEV_READY)  ## style and types
 	$(BIN)/ruff check .

@@ -31,6 +31,7 @@ from kvae.training.config import RunConfig
 from kvae.training.runs import Run
 
 pytestmark = [
+    pytest.mark.every_case,
     pytest.mark.usefixtures("without_xla"),  # many models, of which XLA is not what is tested
     pytest.mark.filterwarnings("ignore:The model has collapsed"),  # as it may have, in so short a training
     pytest.mark.filterwarnings("ignore:Even though the `tf.config:UserWarning"),  # tf.data compiles what is eager here

@@ -54,6 +54,7 @@ EVALUATIONS: dict[str, Evaluation] = {
         {
             "quadrature": "log p(x) by quadrature",
             "quadrature_error": "largest error of the quadrature",
+            "quadrature_failures": "share of images with a larger error",
         },
         slow=True,
     ),

@@ -17,12 +17,14 @@ from kvae.model.conditions import check_condition
 from kvae.model.pixel_check import check_pixels
 from kvae.model.vae import VAE
 
-POINTS = {1: 257, 2: 65, 3: 33}  # per side, of the coarse grid and of the first fine grid, by latent size
-MAX_POINTS = {1: 16_385, 2: 1_025, 3: 129}  # per side, of the finest grid
+COARSE = {1: 1_025, 2: 97, 3: 33}  # points per side of the grid that locates the integrand, by latent size
+POINTS = {1: 65, 2: 31, 3: 21}  # per side, of the first grid over the fitted box
+MAX_POINTS = {1: 16_385, 2: 961, 3: 161}  # per side, of the finest grid
 MAX_DOUBLINGS = 3  # of the width of the prior's region, if the integrand extends beyond it
 MAX_FITS = 12  # of the box to the integrand
-NEGLIGIBLE = 40.0  # nats below its maximum at which the integrand is neglected: a factor of e^-40
+NEGLIGIBLE = 30.0  # nats below its maximum at which the integrand is neglected: a factor of e^-30
 EDGE = 20.0  # nats below its maximum that the integrand must be at the edge of a grid
+IMAGES = 100  # images that are located at once
 
 Box = tuple[np.ndarray, np.ndarray]  # the lowest and the highest corner, each [D]
 
@@ -38,9 +40,9 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, condition: Any = None, 
     """log p(x_observed), where p(x_observed) is the integral of p(x_observed|z) p(z) over the latent space.
 
     The trapezoidal rule converges exponentially for a smooth integrand that vanishes at the edges. A coarse grid over
-    the prior's region, which is widened if necessary, locates the integrand. A box is then fitted to the part where the
-    integrand is not negligible, and the grid over this box is refined until its value agrees with the value on every
-    second point.
+    the prior's region, which is decoded once for all images and is widened if necessary, locates the integrand. A box
+    is then fitted to the part where the integrand is not negligible, and the grid over this box is refined until its
+    value agrees with the value on every second point.
 
     Args:
         vae: a built model with 1 to 3 latent dimensions.
@@ -51,7 +53,7 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, condition: Any = None, 
 
     Returns:
         The value and its error. The error exceeds `tolerance` if the finest grid has too few points: 16,385 per side
-        for 1 dimension, 1,025 for 2 and 129 for 3. It is infinite if the integrand does not vanish at the edge of the
+        for 1 dimension, 961 for 2 and 161 for 3. It is infinite if the integrand does not vanish at the edge of the
         widest box, eight times as wide as the prior's region.
 
     Raises:
@@ -71,26 +73,29 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, condition: Any = None, 
     if mask.any():
         check_pixels(vae.likelihood, x[mask])
     condition = check_condition(condition, vae.condition_shape, len(x))
-    region = vae.prior.region() if condition is None else None
-    parameters = None if region is None else _decode_coarse_grid(vae, region)
-    integrals = []
-    for index, (image, image_mask) in enumerate(zip(x, mask, strict=True)):
-        image_condition = None if condition is None else condition[index].numpy()
-        image_region = region or vae.prior.region(None if image_condition is None else image_condition[None])
-        integrand = Integrand(vae, image, image_mask, image_condition)
-        integrals.append(_integrate(integrand, image_region, parameters, tolerance))
-    return Integral(*(np.array(part) for part in zip(*integrals, strict=True)))
+    value, error = np.empty([2, len(x)])
+    for images, shared in _by_condition(condition, len(x)):
+        region = vae.prior.region(None if shared is None else shared[None])
+        for index, coarse in zip(images, _coarse_grids(vae, region, x[images], mask[images], shared), strict=True):
+            value[index], error[index] = _integrate(
+                Integrand(vae, x[index], mask[index], shared), region, coarse, tolerance
+            )
+    return Integral(value, error)
 
 
 class Quadrature(NamedTuple):
-    """log p(x) of each image in nats, and the largest of the errors of the integrals."""
+    """log p(x) of each image in nats, and how exact it is."""
 
     quadrature: Estimate  # [N]
-    quadrature_error: float
+    quadrature_error: float  # the largest error of the integrals that are within the tolerance, nats
+    quadrature_failures: float  # the share of images whose error is larger, or not known
 
 
 def quadrature(vae: VAE, data: Any, *, seed: int = 0, tolerance: float = 1e-3, verbose: int = 0) -> Quadrature:
     """log p(x) of a set by quadrature, in nats per image: exact, but for a stated error.
+
+    The error of an image is larger than the tolerance, or not known, if the finest grid or the widest box is not enough
+    for it (`kvae.evaluation.evidence.log_evidence`). Its value is then most likely too low.
 
     Args:
         vae: a built model with 1 to 3 latent dimensions.
@@ -111,7 +116,8 @@ def quadrature(vae: VAE, data: Any, *, seed: int = 0, tolerance: float = 1e-3, v
             parts.append(log_evidence(vae, x, condition=condition, tolerance=tolerance))
             one_more()
     value, error = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Quadrature(Estimate(value), float(error.max()))
+    exact = error <= tolerance
+    return Quadrature(Estimate(value), float(error[exact].max(initial=0.0)), float(np.mean(~exact)))
 
 
 class Integrand(NamedTuple):
@@ -122,39 +128,29 @@ class Integrand(NamedTuple):
     observed: np.ndarray  # [*image] bool
     condition: np.ndarray | None = None  # [...]
 
-    def log_value(self, z: np.ndarray, parameters: list[tf.Tensor] | None = None) -> np.ndarray:
-        """log p(x_observed, z) at each z.
-
-        Args:
-            z: points of the latent space, `[G, D]`.
-            parameters: the parameters of p(x|z), if they are known, in chunks of `sampling.images_at_once(vae)` points.
-
-        Returns:
-            `[G]` float64, nats.
-        """
+    def log_value(self, z: np.ndarray) -> np.ndarray:
+        """log p(x_observed, z) at each z, `[G, D]` -> `[G]` float64, nats."""
         vae = self.vae
         x = tf.constant(np.where(self.observed, self.x, 0).astype(np.float32))[None]
         observed = tf.constant(np.asarray(self.observed, bool))[None]
         condition = None if self.condition is None else tf.constant(self.condition)[None]
-        values = []
-        for number, chunk in enumerate(_chunks(vae, z)):
-            known = None if parameters is None else parameters[number]
-            values.append(_log_joint(vae, x, tf.constant(chunk), condition, observed, known).numpy())
+        values = [_log_joint(vae, x, tf.constant(chunk), condition, observed).numpy() for chunk in _chunks(vae, z)]
         return np.concatenate(values)[: len(z)].astype(np.float64)
 
 
 @compiled(xla=True)
-def _log_joint(
-    vae: VAE, x: tf.Tensor, z: tf.Tensor, condition: Any, observed: tf.Tensor, parameters: tf.Tensor | None
-) -> tf.Tensor:
+def _log_joint(vae: VAE, x: tf.Tensor, z: tf.Tensor, condition: Any, observed: tf.Tensor) -> tf.Tensor:
     """log p(x_observed, z) of one image `[1, *image]` at each z `[G, D]`: `[G]` nats."""
-    decoded = None if parameters is None else parameters[:, None]
-    return vae.log_joint(x, z[:, None], condition, observed, parameters=decoded)[:, 0]
+    return vae.log_joint(x, z[:, None], condition, observed)[:, 0]
 
 
 @compiled(xla=True)
-def _decode(vae: VAE, z: tf.Tensor) -> tf.Tensor:
-    return vae.decode(z)
+def _log_joint_table(vae: VAE, x: tf.Tensor, z: tf.Tensor, condition: Any, observed: tf.Tensor) -> tf.Tensor:
+    """log p(x_observed, z) of images `[B, *image]` with the same condition at each z `[G, D]`: `[G, B]` nats."""
+    if condition is not None:
+        condition = tf.repeat(condition, tf.shape(z)[0], axis=0)
+    table = vae.likelihood.log_prob_table(x, vae.decode(z, condition), observed)
+    return table + vae.log_prior(z, condition)[:, None]
 
 
 class _HasLatentDim(Protocol):
@@ -183,20 +179,36 @@ def check_latent_dim(model: _HasLatentDim) -> None:
 
 
 def _chunks(vae: VAE, z: np.ndarray) -> Iterator[np.ndarray]:
-    """The points in chunks of equal size, for which one graph is compiled. The last point fills the last chunk."""
-    count = -(-len(z) // sampling.images_at_once(vae))
-    size = -(-len(z) // count)
-    yield from np.concatenate([z, np.repeat(z[-1:], count * size - len(z), axis=0)]).reshape(count, size, -1)
+    """The points in chunks of one size, for which one graph is compiled. The last point fills the last chunk."""
+    size = max(min(sampling.images_at_once(vae) // 4, POINTS[vae.latent_dim] ** vae.latent_dim), 1)
+    missing = -len(z) % size
+    yield from np.concatenate([z, np.repeat(z[-1:], missing, axis=0)]).reshape(-1, size, vae.latent_dim)
 
 
-def _decode_coarse_grid(vae: VAE, region: Box) -> list[tf.Tensor] | None:
-    """The parameters of p(x|z) on the coarse grid, which all images share; None if they are too many to keep."""
-    z = _points(_sides(region, POINTS[vae.latent_dim]))
-    return (
-        [_decode(vae, tf.constant(chunk)) for chunk in _chunks(vae, z)]
-        if len(z) <= 4 * sampling.images_at_once(vae)
-        else None
-    )
+def _by_condition(condition: Any, count: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """The indices of the images with the same condition, and this condition `[...]`; all images if there is none."""
+    if condition is None:
+        yield np.arange(count), None
+        return
+    distinct, group = np.unique(np.asarray(condition).reshape(count, -1), axis=0, return_inverse=True)
+    for number, each in enumerate(distinct):
+        yield np.flatnonzero(group.ravel() == number), each.reshape(condition.shape[1:])
+
+
+def _coarse_grids(
+    vae: VAE, region: Box, x: np.ndarray, observed: np.ndarray, condition: np.ndarray | None
+) -> Iterator["_Grid"]:
+    """The integrand of each image on the coarse grid over the prior's region."""
+    sides = _sides(region, COARSE[vae.latent_dim])
+    z = _points(sides)
+    given = None if condition is None else tf.constant(condition)[None]
+    x = np.where(observed, x, 0).astype(np.float32)
+    for start in range(0, len(x), IMAGES):
+        images, mask = (tf.constant(part[start : start + IMAGES]) for part in (x, observed))
+        tables = [_log_joint_table(vae, images, tf.constant(chunk), given, mask).numpy() for chunk in _chunks(vae, z)]
+        table = np.concatenate(tables)[: len(z)].astype(np.float64)
+        for column in table.T:
+            yield _Grid(sides, column.reshape([len(side) for side in sides]))
 
 
 def _sides(box: Box, points: int) -> list[np.ndarray]:
@@ -232,47 +244,56 @@ class _Grid(NamedTuple):
         return float(maximum + math.log(np.exp(values - maximum).sum())) + math.log(cell)
 
 
-def _evaluate(integrand: Integrand, box: Box, points: int, parameters: list[tf.Tensor] | None = None) -> _Grid:
+def _evaluate(integrand: Integrand, box: Box, points: int) -> _Grid:
     sides = _sides(box, points)
-    return _Grid(sides, integrand.log_value(_points(sides), parameters).reshape([points] * len(sides)))
+    return _Grid(sides, integrand.log_value(_points(sides)).reshape([points] * len(sides)))
 
 
-def _integrate(
-    integrand: Integrand, region: Box, parameters: list[tf.Tensor] | None, tolerance: float
-) -> tuple[float, float]:
+def _integrate(integrand: Integrand, region: Box, grid: _Grid, tolerance: float) -> tuple[float, float]:
     """The log integral for one image, and its error.
 
     Args:
         integrand: p(x_observed, z) of the image.
         region: the prior's region.
-        parameters: the parameters of p(x|z) on the coarse grid over this region, if they are known.
+        grid: the integrand on the coarse grid over this region.
         tolerance: the largest error, in nats.
     """
-    widest, first = _widened(region, 2**MAX_DOUBLINGS), POINTS[integrand.vae.latent_dim]
-    box, points, fits = _bounding_box(_coarse_grid(integrand, region, parameters), widest), first, 0
-    while True:
-        grid = _evaluate(integrand, box, points)
-        fitted = _bounding_box(grid, widest)
-        much_smaller = ((fitted[1] - fitted[0]) / (box[1] - box[0])).min() < 0.5
-        if fits < MAX_FITS and (much_smaller or not grid.vanishes_at_edge):
-            box, fits = fitted, fits + 1
-            continue
-        value = grid.log_integral()
-        error = abs(value - grid.log_integral(stride=2))
-        if error <= tolerance or 2 * points - 1 > MAX_POINTS[integrand.vae.latent_dim]:
-            return value, error if grid.vanishes_at_edge else math.inf
-        points = 2 * points - 1
-
-
-def _coarse_grid(integrand: Integrand, region: Box, parameters: list[tf.Tensor] | None) -> _Grid:
-    """The integrand on a grid over the prior's region, which is doubled until the integrand vanishes at the edge."""
-    points = POINTS[integrand.vae.latent_dim]
-    grid = _evaluate(integrand, region, points, parameters)
+    widest, points = _widened(region, 2**MAX_DOUBLINGS), POINTS[integrand.vae.latent_dim]
     for doubling in range(1, MAX_DOUBLINGS + 1):
         if grid.vanishes_at_edge:
             break
-        grid = _evaluate(integrand, _widened(region, 2**doubling), points)
-    return grid
+        grid = _evaluate(integrand, _widened(region, 2**doubling), len(grid.sides[0]))
+    box = _bounding_box(grid, widest)
+    for _ in range(MAX_FITS):
+        grid = _evaluate(integrand, box, points)
+        fitted = _bounding_box(grid, widest)
+        much_smaller = ((fitted[1] - fitted[0]) / (box[1] - box[0])).min() < 0.5
+        if grid.vanishes_at_edge and not much_smaller:
+            break
+        box = fitted
+    while True:
+        value = grid.log_integral()
+        error = abs(value - grid.log_integral(stride=2))
+        points = 2 * points - 1
+        if error <= tolerance or points > MAX_POINTS[integrand.vae.latent_dim]:
+            return value, error if grid.vanishes_at_edge else math.inf
+        grid = _refine(integrand, grid)
+
+
+def _refine(integrand: Integrand, grid: _Grid) -> _Grid:
+    """The integrand on a grid of half the spacing; its new points are those near points where it is not negligible."""
+    sides = [np.linspace(side[0], side[-1], 2 * len(side) - 1) for side in grid.sides]
+    even = (slice(None, None, 2),) * len(sides)
+    near, known = np.zeros([2, *map(len, sides)], bool)
+    near[even], known[even] = grid.log_values >= grid.log_values.max() - NEGLIGIBLE, True
+    for axis in range(len(sides)):
+        padded = np.pad(near, [(2, 2) if each == axis else (0, 0) for each in range(len(sides))])
+        near = np.lib.stride_tricks.sliding_window_view(padded, 5, axis=axis).any(axis=-1)
+    log_values = np.full(near.shape, -np.inf)
+    log_values[even] = grid.log_values
+    new = near & ~known
+    log_values[new] = integrand.log_value(_points(sides).reshape(*near.shape, len(sides))[new])
+    return _Grid(sides, log_values)
 
 
 def _widened(box: Box, factor: float) -> Box:

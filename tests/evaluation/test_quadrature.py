@@ -83,6 +83,7 @@ def test_the_evaluation_is_the_closed_form_of_a_linear_model(latent_dim, rng):
     found = evaluation.quadrature(model.vae, x.reshape(5, 2, 2, 1))
     np.testing.assert_allclose(found.quadrature.per_example, expected, rtol=0, atol=1e-4)  # float32 at these values
     assert found.quadrature_error <= 1e-3
+    assert found.quadrature_failures == 0
 
 
 # --- other quadratures
@@ -227,7 +228,7 @@ def test_evidence_is_the_closed_form_for_every_prior(rng, centre, scale, observe
     found = evidence.log_evidence(linear.vae, x.reshape(1, 2, 2, 1), pixels.reshape(2, 2, 1))
     # Float32 rounds coordinates near 200, and W z + b there, by up to 8e-6, at random from point to point.
     np.testing.assert_allclose(found.log_value, [linear.log_evidence(np.float32(x), pixels)], rtol=0, atol=2e-5)
-    assert found.error[0] < 1e-4
+    assert found.error[0] <= 1e-3
 
 
 @pytest.mark.parametrize(("centre", "scale"), PRIORS.values(), ids=PRIORS)
@@ -302,8 +303,17 @@ def test_error_is_infinite_where_the_posterior_lies_outside_the_widest_plane(mea
     assert found.error[0] == math.inf
 
 
-def test_error_of_ordinary_posteriors_is_rounding(model):
-    assert evidence.log_evidence(model, IMAGES.reshape(-1, 2, 2, 1)).error.max() < 1e-5
+def test_a_smaller_error_may_be_asked_for(model):
+    assert evidence.log_evidence(model, IMAGES.reshape(-1, 2, 2, 1), tolerance=1e-5).error.max() < 1e-5
+
+
+def test_the_evaluation_counts_the_images_that_are_not_exact():
+    linear, x = gaussian_posterior([62.0, 0.0], [0.5, 0.5])  # outside the widest plane
+    inside = np.array([0.0, *x[1:]])  # of a posterior around (33, 0)
+    found = evaluation.quadrature(linear.vae, np.stack([inside, x, inside]).reshape(3, 2, 2, 1))
+    assert found.quadrature_failures == pytest.approx(1 / 3)
+    assert found.quadrature_error <= 1e-3
+    assert found.quadrature.per_example[0] == found.quadrature.per_example[2]
 
 
 # --- what comes in and goes out
@@ -317,7 +327,7 @@ def test_there_is_one_value_and_one_error_per_image(model):
 def test_each_image_has_the_evidence_it_has_alone(model):
     images = IMAGES[5:9].reshape(-1, 2, 2, 1)
     alone = [evidence.log_evidence(model, image[None]).log_value[0] for image in images]
-    assert np.array_equal(evidence.log_evidence(model, images).log_value, alone)
+    np.testing.assert_allclose(evidence.log_evidence(model, images).log_value, alone, **ROUNDING)
 
 
 def test_one_mask_serves_all_images(model):
@@ -391,15 +401,13 @@ def test_log_joint_sums_the_prior_and_the_observed_pixels(model, rng, observed):
 
 
 @pytest.mark.parametrize("chunk", [7, 25, 50])
-def test_log_joint_is_the_same_in_pieces_and_of_what_was_decoded_before(monkeypatch, model, rng, chunk):
+def test_log_joint_is_the_same_in_pieces(monkeypatch, model, rng, chunk):
     z = np.float32(rng.normal(size=(50, 2)))
     integrand = evidence.Integrand(model, IMAGES[9].reshape(2, 2, 1), np.array([[[1], [0]], [[1], [1]]], bool))
     expected = integrand.log_value(z)
     assert (expected.shape, expected.dtype) == ((50,), np.float64)
     monkeypatch.setattr(batch_sizes, "VALUES_AT_ONCE", 4 * chunk)
     np.testing.assert_allclose(integrand.log_value(z), expected, **ROUNDING)
-    decoded = [model.decode(z[start : start + chunk]) for start in range(0, 50, chunk)]
-    np.testing.assert_allclose(integrand.log_value(z, decoded), expected, **ROUNDING)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 255.0])

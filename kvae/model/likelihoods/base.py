@@ -80,6 +80,24 @@ class Likelihood(parts.Part):
             log_prob = tf.where(observed, log_prob, tf.zeros_like(log_prob))
         return tf.reduce_sum(log_prob, axis=-1)
 
+    def log_prob_table(self, x: tf.Tensor, parameters: tf.Tensor, observed: tf.Tensor) -> tf.Tensor:
+        """log p(x|z) of every image with the parameters of every z, nats. One product is enough for some likelihoods.
+
+        Args:
+            x: images, `[B, *image]` float32, finite also where pixels are missing.
+            parameters: output of the decoder, `[G, *parameters_shape]`.
+            observed: True for the pixels that are summed, `[B, *image]`.
+
+        Returns:
+            `[G, B]`.
+        """
+        columns = tf.map_fn(
+            lambda image: self.log_prob(image[0][None], parameters[:, None], image[1][None])[:, 0],
+            (x, observed),
+            fn_output_signature=tf.float32,
+        )
+        return tf.transpose(columns)
+
     def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
         """log p(x|z) in nats per pixel.
 

@@ -18,6 +18,14 @@ class Bernoulli(Likelihood):
     def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
         return densities.bernoulli_log_density(x, parameters)
 
+    def log_prob_table(self, x: tf.Tensor, parameters: tf.Tensor, observed: tf.Tensor) -> tf.Tensor:
+        logits = tf.reshape(tf.cast(parameters, tf.float32), [tf.shape(parameters)[0], -1])
+        x, weights = (
+            tf.reshape(tf.cast(part, tf.float32), [tf.shape(x)[0], -1])
+            for part in (x * tf.cast(observed, x.dtype), observed)
+        )
+        return tf.matmul(logits, x, transpose_b=True) - tf.matmul(tf.nn.softplus(logits), weights, transpose_b=True)
+
     def mean(self, parameters: tf.Tensor) -> tf.Tensor:
         return tf.sigmoid(parameters)
 
