@@ -28,6 +28,7 @@ from kvae.internal.errors import UserError, check_seed, check_whole
         "kvae evaluate saved_models/demo",
         "kvae evaluate saved_models/demo --samples 100 --json",
         "kvae evaluate saved_models/demo --only elbo",
+        "kvae evaluate saved_models/demo --per-image scores.csv",
     )
 )
 @click.argument("run_folder", metavar="RUN", type=RUN)
@@ -44,6 +45,12 @@ from kvae.internal.errors import UserError, check_seed, check_whole
     "--samples elbo and log_likelihood]",
 )
 @click.option("--samples", metavar="K", type=int, help="Add log_likelihood with K draws of z per image.")
+@click.option(
+    "--per-image",
+    metavar="FILE",
+    type=PATH,
+    help="Write the results of each image into this file too: comma-separated values, a line per image.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random draws.")
 @quiet_option
 @json_option
@@ -52,6 +59,7 @@ def evaluate(
     dataset: str | None,
     only: str | None,
     samples: int | None,
+    per_image: Path | None,
     seed: int,
     quiet: bool,
     as_json: bool,
@@ -73,7 +81,9 @@ def evaluate(
 
     names = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
     with progress(quiet or as_json) as verbose:
-        result = results.evaluate(trained, dataset, only=names, samples=samples, seed=seed, verbose=verbose)
+        result = results.evaluate(
+            trained, dataset, only=names, samples=samples, seed=seed, verbose=verbose, per_image=per_image
+        )
     if as_json:
         print(json.dumps(result))
     else:
@@ -90,7 +100,9 @@ def evaluate(
 )
 @click.argument("run_folder", metavar="RUN", type=RUN)
 @click.argument("kinds", metavar="[KIND ...]", nargs=-1, type=PLOT_KIND)
-@click.option("-n", type=int, help="samples, latent_scatter: number of images; lattice, map: images per side.")
+@click.option(
+    "-n", type=int, help="samples, latent_scatter, outliers: number of images; lattice, map: images per side."
+)
 @click.option("--seed", type=int, help="Seed of all random draws.  [default: 0]")
 @click.option(
     "--extent",

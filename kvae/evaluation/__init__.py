@@ -9,7 +9,7 @@ from kvae.evaluation.classifier import Classification, classification
 from kvae.evaluation.elbo_terms import ElboTerms, elbo
 from kvae.evaluation.encoding import Encoded, encode
 from kvae.evaluation.estimate import Estimate
-from kvae.evaluation.evaluations import EVALUATIONS, Evaluation, evaluate, results_of
+from kvae.evaluation.evaluations import EVALUATIONS, Evaluation, Measured, evaluate, measure, results_of
 from kvae.evaluation.evidence import Quadrature, quadrature
 from kvae.evaluation.importance_weighted import Bounds, bounds, log_likelihood
 
@@ -21,6 +21,7 @@ __all__ = [
     "Encoded",
     "Estimate",
     "Evaluation",
+    "Measured",
     "Quadrature",
     "bounds",
     "classification",
@@ -28,6 +29,7 @@ __all__ = [
     "encode",
     "evaluate",
     "log_likelihood",
+    "measure",
     "quadrature",
     "results_of",
 ]

@@ -114,6 +114,30 @@ def results_of(name: str, vae: VAE, data: Any, *, verbose: int = 0, **options: A
     return result._asdict()
 
 
+class Measured(NamedTuple):
+    """What several evaluations found."""
+
+    results: dict[str, Any]  # by name, as in `results_of`
+    latent_dim: int
+    protocol: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """One dictionary for JSON, see `evaluate`."""
+        entries = [_as_json(name, value) for name, value in self.results.items()]
+        merged = {name: value for part in entries for name, value in part.items()}
+        return {**merged, "latent_dim": self.latent_dim, "protocol": self.protocol}
+
+    def per_image(self) -> dict[str, np.ndarray]:
+        """The result of each image, `[N]`, by the name of the result; those of a list have its index in their name."""
+        columns = {}
+        for name, value in self.results.items():
+            parts = {f"{name}_{number}": each for number, each in enumerate(value)} if isinstance(value, list) else {}
+            for column, each in {**parts, name: value}.items():
+                if isinstance(each, Estimate):
+                    columns[column] = each.per_example
+        return columns
+
+
 def evaluate(
     vae: VAE,
     data: Any,
@@ -144,26 +168,38 @@ def evaluate(
         UserError: if there is no such evaluation, if there are no data, if the images have another shape than the
             model's, or if a weight of the model or a result is NaN or infinite.
     """
+    return measure(vae, data, only=only, samples=samples, seed=seed, protocol=protocol, verbose=verbose).as_json()
+
+
+def measure(
+    vae: VAE,
+    data: Any,
+    *,
+    only: Iterable[str] | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    protocol: Mapping[str, Any] | None = None,
+    verbose: int = 0,
+) -> Measured:
+    """Runs several evaluations, as `evaluate` does, and keeps the results of the single images."""
     if only is None:
         names = [name for name, each in EVALUATIONS.items() if not each.slow]
         names += [] if samples is None else ["log_likelihood"]
     else:
         names = list(dict.fromkeys(only))
-    result: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     stated: dict[str, Any] = {"evaluations": names}
-    examples = None
     for name in names:
         evaluation = find(name)
         options = {"samples": samples} if samples is not None and "samples" in evaluation.options else {}
-        for key, value in results_of(name, vae, data, seed=seed, verbose=verbose, **options).items():
+        found = results_of(name, vae, data, seed=seed, verbose=verbose, **options)
+        for key, value in found.items():
             _check_finite(key, value)
-            result.update(_as_json(key, value))
-            if isinstance(value, Estimate):
-                examples = len(value.per_example)
+        results.update(found)
         stated.update(_options_as_protocol(evaluation, options))
-    result["latent_dim"] = vae.latent_dim
-    result["protocol"] = {**(protocol or {}), **_protocol(vae, protocol or {}, examples), **stated, "seed": seed}
-    return result
+    examples = [len(value.per_example) for value in results.values() if isinstance(value, Estimate)]
+    added = _protocol(vae, protocol or {}, examples[-1] if examples else None)
+    return Measured(results, vae.latent_dim, {**(protocol or {}), **added, **stated, "seed": seed})
 
 
 def labels(protocol: Mapping[str, Any]) -> dict[str, str | list[str]]:

@@ -5,7 +5,7 @@ kind computes arrays from a model and its data, which `kvae.plotting.drawing` dr
 
 | kind | module |
 |---|---|
-| samples, reconstructions, interpolation | `image_figures.py` |
+| samples, reconstructions, interpolation, outliers | `image_figures.py` |
 | latent_scatter, lattice, map | `latent_figures.py` |
 | completion, posterior_contours | `completion_figures.py` |
 | learning_curves | here |
@@ -22,7 +22,7 @@ from kvae.internal.errors import UserError, unknown
 from kvae.internal.visible import shown
 from kvae.plotting import drawing
 from kvae.plotting.completion_figures import completion, completion_rows, contour_panels, posterior_contours
-from kvae.plotting.image_figures import interpolation, reconstructions, samples
+from kvae.plotting.image_figures import interpolation, outliers, reconstructions, samples
 from kvae.plotting.latent_figures import latent_map, latent_scatter, lattice
 from kvae.plotting.subject import Drawings, Subject, Unsuitable
 
@@ -47,6 +47,7 @@ KINDS: dict[str, Callable[..., Drawings]] = {
     "lattice": lattice,
     "map": latent_map,
     "interpolation": interpolation,
+    "outliers": outliers,
     "learning_curves": learning_curves,
     "completion": completion,
     "posterior_contours": posterior_contours,

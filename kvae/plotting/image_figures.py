@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from kvae import evaluation
 from kvae.data import Data
 from kvae.internal.errors import UserError, check_whole
 from kvae.internal.tensorflow import tf
@@ -100,6 +101,42 @@ def reconstructions(subject: Subject, *, seed: int = 0) -> Drawings:
         "reconstructions": drawing.reconstructions(x, clip(vae.reconstruct(x, seed=seed)), originals=originals),
         "reconstructions_draws": drawing.titled_columns(columns, ["draw 1 of z", "draw 2 of z"] * (len(chosen) // 2)),
     }
+
+
+def outliers(subject: Subject, *, n: int = 10, samples: int = 50, seed: int = 0) -> Drawings:
+    """`outliers`: the test images with the lowest log p(x), the least likely first, each with its reconstruction.
+
+    log p(x) is the importance-weighted bound (`kvae.evaluation.log_likelihood`). People look for anomalies in this way,
+    with a known fault: a model can find images of another kind more likely than its own; Nalisnick et al., "Do Deep
+    Generative Models Know What They Don't Know?" (2019).
+
+    Args:
+        subject: with a model and data.
+        n: the number of images.
+        samples: the number of draws of z per image for the bound, K.
+        seed: the seed of the draws.
+    """
+    vae, data = subject.vae, subject.test()
+    drawing.check_size(check_whole("n", n), 3, vae.image_shape)
+    scores = evaluation.log_likelihood(vae, data.test, samples=samples, seed=seed).per_example
+    places = np.argsort(scores, kind="stable")[:n]
+    x = data.images_at("test", places)
+    originals = subject.originals(x, places)
+    columns: dict[Title, Any] = {"image": x if originals is None else originals}
+    if originals is not None:
+        columns["binarized", "to x"] = x
+    columns["mean of x"] = clip(vae.reconstruct(x, seed=seed))
+    names = [(f"no. {place}{_class_at(data, place)}", f"{scores[place]:.1f} nats") for place in places]
+    note = (
+        f"Of {len(scores):,} test images those with the lowest bound of log p(x), {samples} draws of z. A model can "
+        "find images of another kind more likely than its own."
+    )
+    return {"outliers": drawing.titled_columns(columns, names, "least likely", note)}
+
+
+def _class_at(data: Data, place: int) -> str:
+    """The class of a test image, in brackets; empty if the images have no labels."""
+    return f" ({data.class_name(data.labels_at('test', [place])[0])})" if data.has_labels("test") else ""
 
 
 def interpolation(

@@ -1,5 +1,7 @@
 """The use of a finished run: its evaluation, completions of its test images, and its figures."""
 
+import csv
+import io
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 
 from kvae import completion, evaluation
 from kvae.completion import Completion
+from kvae.data import Data
 from kvae.data.sources import absolute
 from kvae.evaluation import evidence
 from kvae.internal import files
@@ -42,6 +45,7 @@ def evaluate(
     samples: int | None = None,
     seed: int = 0,
     verbose: int = 0,
+    per_image: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluates a run on its test set, or on other data, and writes the result into its folder.
 
@@ -53,6 +57,8 @@ def evaluate(
         samples: the number of draws of the importance-weighted bound, K.
         seed: the seed of all draws.
         verbose: 1 for a progress bar during slow evaluations, 2 for lines. 0 by default.
+        per_image: a file for the results of the single images: comma-separated values with a header, in the order of
+            the images. It replaces a file of this name. By default none is written.
 
     Returns:
         The result of `kvae.evaluation.evaluate`.
@@ -62,6 +68,8 @@ def evaluate(
             no such evaluation, or if the run is trained further in the meantime.
     """
     files.check_folder(run.folder)
+    if per_image is not None:
+        files.check_file(per_image)  # before the evaluation, which may take long
     digest, vae, config = run.model_digest(), run.load_model(), run.config
     if dataset is not None:  # batches of 1 are possible for sets of any size
         changes = {"source": dataset, "train": "train", "validation": None, "test": "test", "batch_size": 1}
@@ -72,14 +80,32 @@ def evaluate(
     data_protocol = protocol(data)
     if dataset is not None:
         data_protocol["train"] = f"{run.config.data.train} of {run.config.data.source}"
-    result = evaluation.evaluate(
+    measured = evaluation.measure(
         vae, images, only=only, samples=samples, seed=seed, protocol=data_protocol, verbose=verbose
     )
+    result = measured.as_json()
     with run.locked():
         if run.model_digest() != digest:
             raise UserError(f"{run.folder} was trained further while it was evaluated. Evaluate it again.")
         run.write_evaluation(result, None if dataset is None else absolute(dataset))
+    if per_image is not None:
+        _write_per_image(per_image, data, measured.per_image())
     return result
+
+
+def _write_per_image(path: Path, data: Data, columns: dict[str, np.ndarray]) -> None:
+    """Writes a line for each test image: its index, its file and class if it has them, and its results."""
+    places = np.arange(len(next(iter(columns.values()))))
+    known = {"index": places, "file": data.files_at("test", places)}
+    if data.has_labels("test"):
+        known["class"] = [data.class_name(label) for label in data.labels_at("test", places)]
+    named = {name: column for name, column in known.items() if column is not None}
+    values = {name: [f"{value:.9g}" for value in column] for name, column in columns.items()}
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*named, *values])
+    table.writerows(zip(*named.values(), *values.values(), strict=True))
+    files.write_text(path, text.getvalue())
 
 
 def draw(

@@ -1,0 +1,74 @@
+"""The results of single images: `kvae.evaluation.measure`, and the file of `kvae evaluate --per-image`."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from small_models import tiny
+
+from kvae import evaluation
+from kvae.training import results
+from kvae.training.runs import Run
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_estimate_is_a_column(rng):
+    vae = tiny()
+    vae.build((None, 2, 2, 1))
+    x = rng.integers(0, 2, (7, 2, 2, 1)).astype(np.float32)
+    found = evaluation.measure(vae, x, only=["elbo", "bounds"], seed=4)
+    columns = found.per_image()
+    sizes = found.protocol["bound_sizes"]
+    for number, size in enumerate(sizes[:3]):
+        expected = evaluation.log_likelihood(vae, x, samples=size, seed=4).per_example
+        np.testing.assert_allclose(columns[f"bounds_{number}"], expected, rtol=0, atol=1e-5)
+    assert set(columns) >= {"elbo", "reconstruction", "kl", "effective_samples"}
+    assert {column.shape for column in columns.values()} == {(7,)}
+    summed = found.as_json()
+    assert summed["elbo"] == pytest.approx(columns["elbo"].mean())
+    assert summed == evaluation.evaluate(vae, x, only=["elbo", "bounds"], seed=4)
+
+
+def test_the_file_has_a_line_per_image_in_their_order(tiny_run, tmp_path):
+    run, path = Run.open(tiny_run), tmp_path / "scores.csv"
+    result = results.evaluate(run, only=["elbo"], seed=1, per_image=path)
+    rows = rows_of(path)
+    assert [row["index"] for row in rows] == [str(number) for number in range(20)]
+    assert "class" not in rows[0]
+    np.testing.assert_allclose(np.mean([float(row["elbo"]) for row in rows]), result["elbo"], rtol=1e-6)
+    elbo, reconstruction, kl = ([float(row[name]) for row in rows] for name in ("elbo", "reconstruction", "kl"))
+    np.testing.assert_allclose(elbo, -np.add(reconstruction, kl), rtol=1e-6)
+
+
+def test_images_with_files_and_classes_are_named(call, tiny_run, tmp_path, rng):
+    from PIL import Image
+
+    for number, name in enumerate(["dog", "cat", "cat"]):
+        folder = tmp_path / "pets" / "test" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (6, 5), np.uint8)).save(folder / f"{number}.png")
+        (tmp_path / "pets" / "train" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (6, 5), np.uint8)).save(
+            tmp_path / "pets" / "train" / name / f"{number}.png"
+        )
+    status, out, err = call(
+        "evaluate", tiny_run, "--dataset", f"images:{tmp_path / 'pets'}", "--per-image", "scores.csv", "--json"
+    )
+    assert (status, err) == (0, "")
+    rows = rows_of(tmp_path / "scores.csv")
+    assert sorted(row["class"] for row in rows) == ["cat", "cat", "dog"]
+    assert all(row["file"].endswith(".png") and row["class"] in row["file"] for row in rows)
+    assert json.loads(out)["elbo"] == pytest.approx(np.mean([float(row["elbo"]) for row in rows]), rel=1e-6)
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_evaluation(call, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "measure", None)  # would fail if it were called
+    (tmp_path / "file").touch()
+    status, out, err = call("evaluate", tiny_run, "--per-image", tmp_path / "file" / "scores.csv", "--quiet")
+    assert (status, out) == (2, "")
+    assert "Could not write" in err
