@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kvae.evaluation.annealed import ais, bdmc
 from kvae.evaluation.classifier import classification
 from kvae.evaluation.elbo_terms import elbo, kl_kind
 from kvae.evaluation.estimate import Estimate
@@ -54,6 +55,33 @@ EVALUATIONS: dict[str, Evaluation] = {
         {
             "quadrature": "log p(x) by quadrature",
             "quadrature_error": "largest error of the quadrature",
+        },
+        slow=True,
+    ),
+    "ais": Evaluation(
+        ais,
+        {"temperatures": "ais_temperatures", "chains": "ais_chains", "leapfrog_steps": "ais_leapfrog_steps"},
+        {
+            "ais": "log p(x) by annealing, with {ais_chains} chains",
+            "ais_effective_chains": "effective number of chains",
+            "ais_acceptance": "acceptance of the transitions of annealing",
+            "ais_monte_carlo_error": "Monte-Carlo error of annealing",
+        },
+        slow=True,
+    ),
+    "bdmc": Evaluation(
+        bdmc,
+        {
+            "images": "bdmc_images",
+            "temperatures": "bdmc_temperatures",
+            "chains": "bdmc_chains",
+            "leapfrog_steps": "bdmc_leapfrog_steps",
+        },
+        {
+            "bdmc_lower": "simulated images: lower bound of log p(x)",
+            "bdmc_upper": "simulated images: upper bound of log p(x)",
+            "bdmc_gap": "simulated images: gap of the bounds",
+            "bdmc_acceptance": "simulated images: acceptance of the transitions",
         },
         slow=True,
     ),
@@ -158,7 +186,7 @@ def evaluate(
             _check_finite(key, value)
             result.update(_as_json(key, value))
             if isinstance(value, Estimate):
-                examples = len(value.per_example)
+                examples = max(examples or 0, len(value.per_example))  # fewer for those on simulated images
         stated.update(_options_as_protocol(evaluation, options))
     result["latent_dim"] = vae.latent_dim
     result["protocol"] = {**(protocol or {}), **_protocol(vae, protocol or {}, examples), **stated, "seed": seed}
