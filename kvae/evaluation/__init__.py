@@ -5,6 +5,7 @@
 number of the draw. So a result depends neither on the batch size nor on the size of the chunks of draws.
 """
 
+from kvae.evaluation.annealed import Annealed, Sandwich, ais, bdmc
 from kvae.evaluation.classifier import Classification, classification
 from kvae.evaluation.elbo_terms import ElboTerms, elbo
 from kvae.evaluation.encoding import Encoded, encode
@@ -15,6 +16,7 @@ from kvae.evaluation.importance_weighted import Bounds, bounds, log_likelihood
 
 __all__ = [
     "EVALUATIONS",
+    "Annealed",
     "Bounds",
     "Classification",
     "ElboTerms",
@@ -23,6 +25,9 @@ __all__ = [
     "Evaluation",
     "Measured",
     "Quadrature",
+    "Sandwich",
+    "ais",
+    "bdmc",
     "bounds",
     "classification",
     "elbo",

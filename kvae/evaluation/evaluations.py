@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kvae.evaluation.annealed import ais, bdmc
 from kvae.evaluation.classifier import classification
 from kvae.evaluation.elbo_terms import elbo, kl_kind
 from kvae.evaluation.estimate import Estimate
@@ -55,6 +56,33 @@ EVALUATIONS: dict[str, Evaluation] = {
             "quadrature": "log p(x) by quadrature",
             "quadrature_error": "largest error of the quadrature",
             "quadrature_failures": "share of images with a larger error",
+        },
+        slow=True,
+    ),
+    "ais": Evaluation(
+        ais,
+        {"temperatures": "ais_temperatures", "chains": "ais_chains", "leapfrog_steps": "ais_leapfrog_steps"},
+        {
+            "ais": "log p(x) by annealing, with {ais_chains} chains",
+            "ais_effective_chains": "effective number of chains",
+            "ais_acceptance": "acceptance of the transitions of annealing",
+            "ais_monte_carlo_error": "Monte-Carlo error of annealing",
+        },
+        slow=True,
+    ),
+    "bdmc": Evaluation(
+        bdmc,
+        {
+            "images": "bdmc_images",
+            "temperatures": "bdmc_temperatures",
+            "chains": "bdmc_chains",
+            "leapfrog_steps": "bdmc_leapfrog_steps",
+        },
+        {
+            "bdmc_lower": "simulated images: lower bound of log p(x)",
+            "bdmc_upper": "simulated images: upper bound of log p(x)",
+            "bdmc_gap": "simulated images: gap of the bounds",
+            "bdmc_acceptance": "simulated images: acceptance of the transitions",
         },
         slow=True,
     ),
@@ -128,12 +156,15 @@ class Measured(NamedTuple):
         return {**merged, "latent_dim": self.latent_dim, "protocol": self.protocol}
 
     def per_image(self) -> dict[str, np.ndarray]:
-        """The result of each image, `[N]`, by the name of the result; those of a list have its index in their name."""
+        """The result of each image, `[N]`, by the name of the result; those of a list have its index in their name.
+
+        Results of simulated images are not among them.
+        """
         columns = {}
         for name, value in self.results.items():
             parts = {f"{name}_{number}": each for number, each in enumerate(value)} if isinstance(value, list) else {}
             for column, each in {**parts, name: value}.items():
-                if isinstance(each, Estimate):
+                if isinstance(each, Estimate) and len(each.per_example) == self.protocol["examples"]:
                     columns[column] = each.per_example
         return columns
 
@@ -198,7 +229,7 @@ def measure(
         results.update(found)
         stated.update(_options_as_protocol(evaluation, options))
     examples = [len(value.per_example) for value in results.values() if isinstance(value, Estimate)]
-    added = _protocol(vae, protocol or {}, examples[-1] if examples else None)
+    added = _protocol(vae, protocol or {}, max(examples, default=None))  # some have fewer, on simulated images
     return Measured(results, vae.latent_dim, {**(protocol or {}), **added, **stated, "seed": seed})
 
 

@@ -126,6 +126,14 @@ class Likelihood(parts.Part):
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method sample(parameters, noise) to draw images.")
 
+    def unclipped_sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
+        """x ~ p(x|z) exactly; arguments and result as of `sample`.
+
+        A likelihood whose `sample` clips its draws to the range of pixels, although its density does not end there,
+        defines it. By default it is `sample`.
+        """
+        return self.sample(parameters, noise)
+
     def as_bytes(self, x: tf.Tensor) -> tf.Tensor:
         """Images as uint8: 0..255 covers the support, or [0, 1] if the support is not bounded."""
         low, high, _ = self.support

@@ -34,9 +34,8 @@ class Gaussian(OneVariance):
     def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
         return densities.gaussian_log_density(x, tf.sigmoid(parameters), self.log_variance)
 
-    def sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
-        """A draw of the Gaussian, clipped to [0, 1] as all images are."""
-        return _clipped_draw(tf.sigmoid(parameters), self.log_variance, noise)
+    def unclipped_sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
+        return _draw(tf.sigmoid(parameters), self.log_variance, noise)
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -100,12 +99,14 @@ class GaussianPerPixel(Likelihood):
 
     def sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
         """A draw of the Gaussian, clipped to [0, 1] as all images are."""
-        return _clipped_draw(self.mean(parameters), self.log_variance(parameters), noise)
+        return tf.clip_by_value(self.unclipped_sample(parameters, noise), 0.0, 1.0)
+
+    def unclipped_sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
+        return _draw(self.mean(parameters), self.log_variance(parameters), noise)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "least_variance": self.least_variance}
 
 
-def _clipped_draw(mean: tf.Tensor, log_variance: tf.Tensor, noise: Noise) -> tf.Tensor:
-    normals = noise.normal(tuple(mean.shape[1:]), Stream.PIXELS)
-    return tf.clip_by_value(densities.reparameterize(mean, log_variance, normals), 0.0, 1.0)
+def _draw(mean: tf.Tensor, log_variance: tf.Tensor, noise: Noise) -> tf.Tensor:
+    return densities.reparameterize(mean, log_variance, noise.normal(tuple(mean.shape[1:]), Stream.PIXELS))

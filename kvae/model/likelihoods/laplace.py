@@ -7,6 +7,7 @@ from kvae.model import densities
 from kvae.model.likelihoods.base import uniforms
 from kvae.model.likelihoods.one_variance import OneVariance
 from kvae.noise.keyed import Noise
+from kvae.noise.streams import Stream
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -31,3 +32,8 @@ class Laplace(OneVariance):
         distance = -tf.exp(self.log_scale) * tf.math.log(1.0 - 2.0 * tf.abs(centred))  # infinite for the number 0
         mean = tf.sigmoid(parameters)
         return tf.clip_by_value(tf.where(centred < 0, mean - distance, mean + distance), 0.0, 1.0)
+
+    def unclipped_sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
+        """A draw as the difference of two exponential numbers, which is never infinite."""
+        pairs = tf.math.log(1.0 - noise.uniform((*parameters.shape[1:], 2), Stream.PIXELS))  # 1 - u is above 0
+        return tf.sigmoid(parameters) + tf.exp(self.log_scale) * (pairs[..., 0] - pairs[..., 1])

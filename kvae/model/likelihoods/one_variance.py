@@ -7,6 +7,7 @@ from typing import Any
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model.likelihoods.base import Likelihood
+from kvae.noise.keyed import Noise
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -53,6 +54,10 @@ class OneVariance(Likelihood):
 
     def mean(self, parameters: tf.Tensor) -> tf.Tensor:
         return tf.sigmoid(parameters)
+
+    def sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
+        """A draw clipped to [0, 1], as all images are."""
+        return tf.clip_by_value(self.unclipped_sample(parameters, noise), 0.0, 1.0)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "variance": self.variance, "start": self.start, "rate": self.rate}

@@ -50,8 +50,8 @@ class StudentT(OneVariance):
     def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
         return densities.student_t_log_density(x, tf.sigmoid(parameters), self.log_scale, self.degrees)
 
-    def sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
-        """A draw clipped to [0, 1], from two uniform numbers u and v: sqrt(n (u^(-2 / n) - 1)) cos(2 pi v).
+    def unclipped_sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
+        """A draw from two uniform numbers u and v: sqrt(n (u^(-2 / n) - 1)) cos(2 pi v).
 
         Bailey, "Polar Generation of Random Variates with the t-Distribution" (1994).
         """
@@ -59,7 +59,7 @@ class StudentT(OneVariance):
         power = tf.exp(-2.0 / self.degrees * tf.math.log(1.0 - pairs[..., 0]))  # 1 - u is above 0
         # The power is 1 at least, but may be rounded to less.
         distance = tf.sqrt(tf.maximum(self.degrees * (power - 1.0), 0.0)) * tf.cos(2.0 * math.pi * pairs[..., 1])
-        return tf.clip_by_value(tf.sigmoid(parameters) + tf.exp(self.log_scale) * distance, 0.0, 1.0)
+        return tf.sigmoid(parameters) + tf.exp(self.log_scale) * distance
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "degrees": self.degrees}
