@@ -6,6 +6,7 @@ number of the draw. So a result depends neither on the batch size nor on the siz
 """
 
 from kvae.evaluation.classifier import Classification, classification
+from kvae.evaluation.compression import Compression, compress, compression, decompress
 from kvae.evaluation.elbo_terms import ElboTerms, elbo
 from kvae.evaluation.encoding import Encoded, encode
 from kvae.evaluation.estimate import Estimate
@@ -17,6 +18,7 @@ __all__ = [
     "EVALUATIONS",
     "Bounds",
     "Classification",
+    "Compression",
     "ElboTerms",
     "Encoded",
     "Estimate",
@@ -24,6 +26,9 @@ __all__ = [
     "Quadrature",
     "bounds",
     "classification",
+    "compress",
+    "compression",
+    "decompress",
     "elbo",
     "encode",
     "evaluate",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvae.evaluation.classifier import classification
+from kvae.evaluation.compression import compression
 from kvae.evaluation.elbo_terms import elbo, kl_kind
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evidence import quadrature
@@ -56,6 +57,19 @@ EVALUATIONS: dict[str, Evaluation] = {
             "quadrature_error": "largest error of the quadrature",
         },
         slow=True,
+    ),
+    "compression": Evaluation(
+        compression,
+        labels={
+            "bits_per_image": "bits, not nats, by the ELBO",
+            "coded_bits_per_image": "bits, coded and decoded",
+            "coded_to_elbo": "coded bits divided by those of the ELBO",
+            "initial_bits_per_image": "initial bits, divided by the number of images",
+            "bz2_bits_per_image": "bits by bzip2, which knows no model",
+            "decoded": "share of images that were decoded without any difference",
+        },
+        slow=True,
+        unit="bits",
     ),
     "classification": Evaluation(
         classification,
