@@ -6,13 +6,13 @@ number of the draw. So a result depends neither on the batch size nor on the siz
 """
 
 from kvae.evaluation.classifier import Classification, classification
-from kvae.evaluation.compression import Compression, compress, compression, decompress
 from kvae.evaluation.elbo_terms import ElboTerms, elbo
 from kvae.evaluation.encoding import Encoded, encode
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evaluations import EVALUATIONS, Evaluation, evaluate, results_of
 from kvae.evaluation.evidence import Quadrature, quadrature
 from kvae.evaluation.importance_weighted import Bounds, bounds, log_likelihood
+from kvae.evaluation.lossless_compression import Compression, compress, compression, decompress
 
 __all__ = [
     "EVALUATIONS",

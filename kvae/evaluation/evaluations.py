@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvae.evaluation.classifier import classification
-from kvae.evaluation.compression import compression
 from kvae.evaluation.elbo_terms import elbo, kl_kind
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evidence import quadrature
 from kvae.evaluation.importance_weighted import bounds, log_likelihood
+from kvae.evaluation.lossless_compression import compression
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
 from kvae.model import likelihoods, posteriors, priors
