@@ -16,20 +16,21 @@ from kvae.internal.tensorflow import tf
 from kvae.model.compiled_functions import compiled
 from kvae.model.likelihoods.base import flatten_pixels
 from kvae.model.vae import VAE
+from kvae.noise import portable
+from kvae.noise.streams import Stream
 
-PRECISION = 20
+PRECISION, LOWEST_HEAD = 20, 2**31
 BUCKETS = 2**14  # of each latent dimension, with the same mass under the standard normal prior
 EDGES = np.array([-math.inf, *[NormalDist().inv_cdf(edge / BUCKETS) for edge in range(1, BUCKETS)], math.inf])
-LOWEST_HEAD = 2**31
 FOREIGN = "Expected a message that compress made where the networks compute the very same bits. Received another."
-Units = Callable[[np.ndarray], np.ndarray]  # a distribution: from a symbol per lane to the units of all lower symbols
+Distribution = tuple[Callable[[np.ndarray], np.ndarray], Any]  # symbols to the units of all lower ones; bits to mix in
 
 
 class Stack:
     """A message: a stack of symbols of several lanes, which the range variant of Duda (2009) makes of natural numbers.
 
     The head of a lane is a number from 2^31 to 2^63 - 1. To push a symbol of f units multiplies it by about 2^20 / f,
-    and to pop the symbol undoes this exactly. All lanes share the words of 32 bits that leave the heads.
+    and to pop it undoes this exactly. The lanes share the words of 32 bits that leave the heads.
     """
 
     def __init__(self, heads: np.ndarray, words: bytes) -> None:
@@ -38,25 +39,25 @@ class Stack:
 
     @property
     def lengths(self) -> np.ndarray:
-        """The bits of the message that belong to each lane."""
-        return 32 * self.moved + np.log2(self.heads.astype(np.float64))
+        return 32 * self.moved + np.log2(self.heads.astype(np.float64))  # bits of the message that belong to each lane
 
-    def push(self, symbols: np.ndarray, distributions: Sequence[Units]) -> None:
+    def push(self, symbols: np.ndarray, distributions: Sequence[Distribution]) -> None:
         """Pushes symbols `[B, S]` on the first B lanes, the last of the S ones first."""
         heads = self.heads[: len(symbols)]
-        for symbol, units in zip(symbols.T[::-1], reversed(distributions), strict=True):
+        for symbol, (units, mixing) in zip(symbols.T[::-1], reversed(distributions), strict=True):
             start = units(symbol)
             frequency = units(symbol + 1) - start
             full = np.flatnonzero(heads >= frequency << (63 - PRECISION))
             self.words += heads[full].astype("<u4").tobytes()  # the lower half
             self.moved[full] += 1
             heads[full] >>= 32
-            heads[:] = (heads // frequency << PRECISION) + heads % frequency + start
+            heads[:] = (heads // frequency << PRECISION) + heads % frequency + start ^ mixing
 
-    def pop(self, lanes: int, count: int, distributions: Sequence[Units]) -> np.ndarray:
+    def pop(self, lanes: int, count: int, distributions: Sequence[Distribution]) -> np.ndarray:
         """Pops what `push` has pushed, `[B, S]` numbers from 0 to count - 1, each of which it finds by bisection."""
         heads, popped = self.heads[:lanes], []
-        for units in distributions:
+        for units, mixing in distributions:
+            heads ^= mixing
             unit = heads & (2**PRECISION - 1)
             low, high = np.zeros(lanes, np.int64), np.full(lanes, count)
             for _ in range((count - 1).bit_length()):
@@ -66,8 +67,7 @@ class Stack:
             start = units(low)
             heads[:] = (units(low + 1) - start) * (heads >> PRECISION) + unit - start
             empty = np.flatnonzero(heads < LOWEST_HEAD)
-            left = len(self.words) - 4 * len(empty)
-            if left < 0:
+            if (left := len(self.words) - 4 * len(empty)) < 0:
                 raise UserError(FOREIGN)
             heads[empty] = heads[empty] << 32 | np.frombuffer(self.words[left:], "<u4")
             self.moved[empty] -= 1
@@ -86,7 +86,7 @@ class Codec:
     def __init__(self, vae: VAE, values: np.ndarray, rows: int) -> None:
         self.vae, self.values, self.rows = vae, values, rows
         self.middles = vae.prior.quantiles(BUCKETS).astype(np.float32)
-        self.prior = [lambda bucket: (bucket * (2**PRECISION // BUCKETS)).astype(np.uint64)] * vae.latent_dim
+        self.prior = [(lambda bucket: (bucket * (2**PRECISION // BUCKETS)).astype(np.uint64), 0)] * vae.latent_dim
 
     def encode(self, stack: Stack, pixels: np.ndarray, conditions: Any = None) -> Iterator[np.ndarray]:
         """Pushes images, pixels `[N, P]`, and yields the bits of each batch, `[B]`."""
@@ -107,25 +107,26 @@ class Codec:
             stack.push(buckets, self._posterior(x, conditions, part))
             yield x
 
-    def _posterior(self, pixels: np.ndarray, conditions: Any, part: slice) -> list[Units]:
-        """q(z|x) of each dimension over the buckets."""
-        x = self.values[pixels].reshape(-1, *self.vae.image_shape)
-        columns = np.stack(_q(self.vae, self._full(x), self._full(conditions, part)))[:, : len(x)].astype(np.float64)
-        return [partial(gaussian_units, mean, np.exp(log_var / 2)) for mean, log_var in columns.transpose(2, 0, 1)]
+    def _posterior(self, pixels: np.ndarray, conditions: Any, part: slice) -> list[Distribution]:
+        """q(z|x) of each dimension over the buckets, mixed so that z does not depend on the z before, on the stack."""
+        x = self._full(self.values[pixels].reshape(-1, *self.vae.image_shape))
+        columns = np.stack(_q(self.vae, x, self._full(conditions, part)))[:, : len(pixels)].astype(np.float64)
+        mixing = portable.bits(part.start + np.arange(len(pixels)), Stream.MIXED_BITS, columns.shape[-1]) >> 1
+        units = [partial(gaussian_units, mean, np.exp(log_var / 2)) for mean, log_var in columns.transpose(2, 0, 1)]
+        return list(zip(units, mixing.T.astype(np.uint64), strict=True))
 
-    def _likelihood(self, buckets: np.ndarray, conditions: Any, part: slice) -> list[Units]:
+    def _likelihood(self, buckets: np.ndarray, conditions: Any, part: slice) -> list[Distribution]:
         """p(x|z) of each pixel over its values, for the middle z of each bucket. Each value has at least one unit."""
         z, count, lanes = self.middles[buckets], len(self.values), np.arange(len(buckets))
-        log_p = _log_p(self.vae, self._full(z), self._full(conditions, part), self.values)
-        share = np.cumsum(np.exp(np.float64(log_p)), axis=1)
+        log_p = np.float64(_log_p(self.vae, self._full(z), self._full(conditions, part), self.values))
+        share = np.cumsum(np.exp(log_p), axis=1)
         units = np.rint(share / share[:, -1:] * (2**PRECISION - count)) + np.arange(1, count + 1)[:, None]
-        table = np.pad(units, [(0, 0), (1, 0), (0, 0)]).astype(np.uint64)
-        return [lambda symbols, pixel=pixel: pixel[symbols, lanes] for pixel in table]
+        units = np.pad(units, [(0, 0), (1, 0), (0, 0)]).astype(np.uint64)
+        return [(lambda symbols, units=each: units[symbols, lanes], 0) for each in units]
 
     def _full(self, each: Any, part: slice = slice(None)) -> Any:
-        if each is None:
-            return None
-        return tf.concat([each[part], tf.zeros([self.rows - len(each[part]), *each.shape[1:]])], axis=0)
+        rows = () if each is None else each[part]
+        return None if each is None else tf.concat([rows, tf.zeros([self.rows - len(rows), *each.shape[1:]])], axis=0)
 
 
 @compiled(xla=True)

@@ -43,7 +43,7 @@ def compression(vae: VAE, data: Any, *, seed: int = 0, verbose: int = 0) -> Comp
     Barber, "Practical Lossless Compression with Latent Variables using Bits Back Coding" (2019), section 2.3. The rest
     are the initial bits: random words that are popped before there are others, and the state of the coder. Every 250
     images add as many of them, up to 25,000 images, and further images none. bzip2 is the best compressor in Python's
-    library for the binary images of MNIST, whose 10,000 test images are coded and decoded in about a minute on one core.
+    library for the binary images of MNIST, whose 10,000 test images are coded and decoded in a minute on one core.
 
     Args:
         vae, data, seed, verbose: as in `compress`.

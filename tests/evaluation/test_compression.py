@@ -35,7 +35,10 @@ def test_what_was_pushed_is_popped_and_the_message_is_as_before(lanes, count, va
     rng = np.random.default_rng(seed)
     tables = [as_units((rng.dirichlet(np.ones(values)) + 0.01) / (1 + 0.01 * values)) for _ in range(count)]
     symbols, some = rng.integers(0, values, (lanes, count)), rng.integers(0, values, (1 + lanes // 2, count))
-    stack, distributions = stack_of(lanes), [lambda symbol, table=table: table[symbol] for table in tables]
+    stack, distributions = (
+        stack_of(lanes),
+        [(lambda symbol, table=table: table[symbol], int(rng.integers(2**31))) for table in tables],
+    )
     stack.push(symbols, distributions)
     heads, words, lengths = stack.heads.copy(), bytes(stack.words), stack.lengths
     stack.push(some, distributions)  # on the first lanes alone
@@ -53,7 +56,7 @@ def test_the_length_is_the_entropy(rng, probabilities):
     table = as_units(probabilities)
     symbols = rng.choice(len(probabilities), (10, 5000), p=probabilities)
     stack = stack_of(10)
-    stack.push(symbols, [lambda symbol: table[symbol]] * 5000)
+    stack.push(symbols, [(lambda symbol: table[symbol], 0)] * 5000)
     ideal = -np.log2(np.asarray(probabilities)[symbols]).sum(axis=1)
     # The rounding of probabilities to 2^-20 and of the heads to whole numbers are relative errors of 1e-4 at most.
     np.testing.assert_allclose(stack.lengths - 31, ideal, rtol=1e-4)
@@ -65,7 +68,7 @@ def test_the_length_is_the_entropy(rng, probabilities):
 
 def test_a_pop_from_a_stack_that_has_too_little_is_refused():
     with pytest.raises(UserError, match="Received another"):
-        stack_of(1).pop(1, 2, [lambda symbol: np.uint64(2**19) * symbol.astype(np.uint64)] * 2)
+        stack_of(1).pop(1, 2, [(lambda symbol: np.uint64(2**19) * symbol.astype(np.uint64), 0)] * 40)
 
 
 def test_the_buckets_have_equal_mass_and_their_points_are_in_the_middle():
@@ -121,7 +124,7 @@ def short_lanes(monkeypatch):
 
 @pytest.mark.usefixtures("short_lanes")
 @pytest.mark.parametrize("name", LIKELIHOODS)
-@pytest.mark.parametrize("count", [1, 6, 11])  # 11 images: three lanes, and two of them in the last batch
+@pytest.mark.parametrize("count", [1, 11])  # 11 images: three lanes, and two of them in the last batch
 def test_images_are_decoded_bit_for_bit(rng, name, count):
     vae, x = model_and_images(name, count, rng)
     message = evaluation.compress(vae, x)
@@ -130,8 +133,9 @@ def test_images_are_decoded_bit_for_bit(rng, name, count):
     np.testing.assert_array_equal(decoded, x)
 
 
-@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("name", ["bernoulli", "categorical", "own"])
 def test_the_message_grows_by_the_negative_elbo(rng, monkeypatch, name):
+    """Also for images that are not of the model, so that their z together are not distributed as the prior."""
     monkeypatch.setattr(lossless_compression, "IMAGES_PER_LANE", 20)
     vae, x = model_and_images(name, 1000, rng)
     found = evaluation.compression(vae, x)
