@@ -29,8 +29,8 @@ Distribution = tuple[Callable[[np.ndarray], np.ndarray], Any]  # symbols to the 
 class Stack:
     """A message: a stack of symbols of several lanes, which the range variant of Duda (2009) makes of natural numbers.
 
-    The head of a lane is a number from 2^31 to 2^63 - 1. To push a symbol of f units multiplies it by about 2^20 / f,
-    and to pop it undoes this exactly. The lanes share the words of 32 bits that leave the heads.
+    A head, of a lane, is a number from 2^31 to 2^63 - 1, which a push of f units multiplies by about 2^20 / f, and a
+    pop divides again, without loss. The lanes share the words of 32 bits that leave the heads.
     """
 
     def __init__(self, heads: np.ndarray, words: bytes) -> None:
@@ -49,8 +49,7 @@ class Stack:
             frequency = units(symbol + 1) - start
             full = np.flatnonzero(heads >= frequency << (63 - PRECISION))
             self.words += heads[full].astype("<u4").tobytes()  # the lower half
-            self.moved[full] += 1
-            heads[full] >>= 32
+            heads[full], self.moved[full] = heads[full] >> 32, self.moved[full] + 1
             heads[:] = (heads // frequency << PRECISION) + heads % frequency + start ^ mixing
 
     def pop(self, lanes: int, count: int, distributions: Sequence[Distribution]) -> np.ndarray:
@@ -91,8 +90,8 @@ class Codec:
     def encode(self, stack: Stack, pixels: np.ndarray, conditions: Any = None) -> Iterator[np.ndarray]:
         """Pushes images, pixels `[N, P]`, and yields the bits of each batch, `[B]`."""
         for start in range(0, len(pixels), len(stack.heads)):
-            part = slice(start, start + len(stack.heads))
-            x, before = pixels[part], stack.lengths
+            part, before = slice(start, start + len(stack.heads)), stack.lengths
+            x = pixels[part]
             buckets = stack.pop(len(x), BUCKETS, self._posterior(x, conditions, part))
             stack.push(x, self._likelihood(buckets, conditions, part))
             stack.push(buckets, self.prior)
@@ -117,9 +116,9 @@ class Codec:
 
     def _likelihood(self, buckets: np.ndarray, conditions: Any, part: slice) -> list[Distribution]:
         """p(x|z) of each pixel over its values, for the middle z of each bucket. Each value has at least one unit."""
-        z, count, lanes = self.middles[buckets], len(self.values), np.arange(len(buckets))
-        log_p = np.float64(_log_p(self.vae, self._full(z), self._full(conditions, part), self.values))
-        share = np.cumsum(np.exp(log_p), axis=1)
+        z, condition = self._full(self.middles[buckets]), self._full(conditions, part)
+        share = np.cumsum(np.exp(np.float64(_log_p(self.vae, z, condition, self.values))), axis=1)
+        count, lanes = len(self.values), np.arange(len(buckets))
         units = np.rint(share / share[:, -1:] * (2**PRECISION - count)) + np.arange(1, count + 1)[:, None]
         units = np.pad(units, [(0, 0), (1, 0), (0, 0)]).astype(np.uint64)
         return [(lambda symbols, units=each: units[symbols, lanes], 0) for each in units]
