@@ -121,7 +121,7 @@ class Codec:
         count, lanes = len(self.values), np.arange(len(buckets))
         units = np.rint(share / share[:, -1:] * (2**PRECISION - count)) + np.arange(1, count + 1)[:, None]
         units = np.pad(units, [(0, 0), (1, 0), (0, 0)]).astype(np.uint64)
-        return [(lambda symbols, units=each: units[symbols, lanes], 0) for each in units]
+        return [(lambda symbols, units=each: units[symbols, lanes], 0) for each in units]  # type: ignore[misc]
 
     def _full(self, each: Any, part: slice = slice(None)) -> Any:
         rows = () if each is None else each[part]
@@ -129,8 +129,8 @@ class Codec:
 
 
 @compiled(xla=True)
-def _q(vae: VAE, x: tf.Tensor, condition: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    return tuple(vae.encode(x, condition))
+def _q(vae: VAE, x: tf.Tensor, condition: Any) -> Any:
+    return tuple(vae.encode(x, condition))  # type: ignore[arg-type]
 
 
 @compiled(xla=True)
