@@ -93,7 +93,7 @@ def print_evaluation(result: dict[str, Any]) -> None:
         elif isinstance(value, float) and not isinstance(error, tuple | list):
             table.add_row(str(names.get(name, name)), f"{value:.3f}", three_digits(error))
         elif isinstance(value, float) and name in titled:  # a number that is no mean over images
-            table.add_row(str(titled[name]), f"{value:.2g}", "")
+            table.add_row(str(titled[name]), f"{value:.4g}", "")
     print_table(table)
     if {"elbo", "reconstruction", "kl"} <= result.keys():
         say(wording.HOW_THE_ELBO_IS_MADE)

@@ -13,12 +13,14 @@ from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evaluations import EVALUATIONS, Evaluation, Measured, evaluate, measure, results_of
 from kvae.evaluation.evidence import Quadrature, quadrature
 from kvae.evaluation.importance_weighted import Bounds, bounds, log_likelihood
+from kvae.evaluation.lossless_compression import Compression, compress, compression, decompress
 
 __all__ = [
     "EVALUATIONS",
     "Annealed",
     "Bounds",
     "Classification",
+    "Compression",
     "ElboTerms",
     "Encoded",
     "Estimate",
@@ -30,6 +32,9 @@ __all__ = [
     "bdmc",
     "bounds",
     "classification",
+    "compress",
+    "compression",
+    "decompress",
     "elbo",
     "encode",
     "evaluate",

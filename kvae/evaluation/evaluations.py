@@ -13,6 +13,7 @@ from kvae.evaluation.elbo_terms import elbo, kl_kind
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evidence import quadrature
 from kvae.evaluation.importance_weighted import bounds, log_likelihood
+from kvae.evaluation.lossless_compression import compression
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
 from kvae.model import likelihoods, posteriors, priors
@@ -85,6 +86,19 @@ EVALUATIONS: dict[str, Evaluation] = {
             "bdmc_acceptance": "simulated images: acceptance of the transitions",
         },
         slow=True,
+    ),
+    "compression": Evaluation(
+        compression,
+        labels={
+            "bits_per_image": "bits, not nats, by the ELBO",
+            "coded_bits_per_image": "bits, coded and decoded",
+            "coded_to_elbo": "coded bits divided by those of the ELBO",
+            "initial_bits_per_image": "initial bits, divided by the number of images",
+            "bz2_bits_per_image": "bits by bzip2, which knows no model",
+            "decoded": "share of images that were decoded without any difference",
+        },
+        slow=True,
+        unit="bits",
     ),
     "classification": Evaluation(
         classification,

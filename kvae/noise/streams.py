@@ -39,6 +39,8 @@ class Stream(enum.IntEnum):
     SCORE = 117
     BASELINE = 118
     ANNEALING = 119  # warm-up, forward and backward chains, and images that are simulated: numbered in the key
+    INITIAL_BITS = 119  # of a compressed message
+    MIXED_BITS = 120  # bits of a compressed message that decide a z
 
 
 # The words that version 0.1 used for these pairs, kept so that a seed gives the same numbers as before. They are small,

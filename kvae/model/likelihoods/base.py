@@ -73,10 +73,10 @@ class Likelihood(parts.Part):
             observed = tf.broadcast_to(observed, tf.shape(x))
             x = tf.where(observed, x, _inner_value(*self.support[:2]))  # any value with a finite density and gradient
         log_prob = self.log_prob_of_pixels(
-            _flatten_pixels(x, image_shape, image_shape), _flatten_pixels(parameters, tuple(wanted), image_shape)
+            flatten_pixels(x, image_shape, image_shape), flatten_pixels(parameters, tuple(wanted), image_shape)
         )
         if observed is not None:
-            observed = _flatten_pixels(observed, image_shape, image_shape)
+            observed = flatten_pixels(observed, image_shape, image_shape)
             log_prob = tf.where(observed, log_prob, tf.zeros_like(log_prob))
         return tf.reduce_sum(log_prob, axis=-1)
 
@@ -227,7 +227,7 @@ def _inner_value(low: float, high: float) -> float:
     return low + 1.0 if math.isfinite(low) else high - 1.0 if math.isfinite(high) else 0.0
 
 
-def _flatten_pixels(tensor: tf.Tensor, shape: Shape, image_shape: Shape) -> tf.Tensor:
+def flatten_pixels(tensor: tf.Tensor, shape: Shape, image_shape: Shape) -> tf.Tensor:
     """Makes one axis of the pixels, P per image: `[..., *image]` -> `[..., P]`, `[..., *image, n]` -> `[..., P, n]`.
 
     If `shape` does not start with `image_shape`, all its axes become one: `[..., *shape]` -> `[..., size]`.
