@@ -12,6 +12,7 @@ from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evaluations import EVALUATIONS, Evaluation, evaluate, results_of
 from kvae.evaluation.evidence import Quadrature, quadrature
 from kvae.evaluation.importance_weighted import Bounds, bounds, log_likelihood
+from kvae.evaluation.sample_quality import SampleQuality, sample_quality
 
 __all__ = [
     "EVALUATIONS",
@@ -22,6 +23,7 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "Quadrature",
+    "SampleQuality",
     "bounds",
     "classification",
     "elbo",
@@ -30,4 +32,5 @@ __all__ = [
     "log_likelihood",
     "quadrature",
     "results_of",
+    "sample_quality",
 ]
