@@ -12,7 +12,7 @@ from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evaluations import EVALUATIONS, Evaluation, evaluate, results_of
 from kvae.evaluation.evidence import Quadrature, quadrature
 from kvae.evaluation.importance_weighted import Bounds, bounds, log_likelihood
-from kvae.evaluation.sample_quality import SampleQuality, sample_quality
+from kvae.evaluation.samples import SampleQuality, sample_quality
 
 __all__ = [
     "EVALUATIONS",

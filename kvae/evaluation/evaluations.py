@@ -12,7 +12,7 @@ from kvae.evaluation.elbo_terms import elbo, kl_kind
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evidence import quadrature
 from kvae.evaluation.importance_weighted import bounds, log_likelihood
-from kvae.evaluation.sample_quality import sample_quality
+from kvae.evaluation.samples import sample_quality
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
 from kvae.model import likelihoods, posteriors, priors

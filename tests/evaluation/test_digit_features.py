@@ -9,7 +9,7 @@ import pytest
 import train_features
 
 from kvae.evaluation import digit_features
-from kvae.evaluation.sample_quality import kernel_distance
+from kvae.evaluation.samples import kernel_distance
 
 DESCRIPTION = digit_features.WEIGHTS.with_suffix(".md").read_text(encoding="utf-8")
 

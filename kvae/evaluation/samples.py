@@ -153,7 +153,7 @@ def precision_and_recall(x: np.ndarray, y: np.ndarray, neighbours: int = NEIGHBO
     """
     of_x, of_y = (_squared_radii(each, neighbours) for each in (x, y))
     shares = _is_close(y, x, of_x, own=False), _is_close(x, y, of_y, own=False), _is_close(x, x, of_x, own=True)
-    return np.mean(shares, axis=1)
+    return np.array([share.mean() for share in shares])
 
 
 def _images(vae: VAE, data: Any) -> tuple[np.ndarray, tf.Tensor | None]:
