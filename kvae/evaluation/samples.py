@@ -108,10 +108,16 @@ def sample_quality(
             of_blocks.append(precision_and_recall(of_x[block::blocks], of_y[block::blocks], neighbours))
             one_more()
     errors = np.std(of_blocks, axis=0, ddof=1) / np.sqrt(blocks)
+    (precision, recall, ideal), (of_precision, of_recall, of_ideal) = shares.tolist(), errors.tolist()
     return SampleQuality(
-        distances[0],
-        distances[1] if has_features else None,
-        *np.stack([shares, errors], axis=1).ravel().tolist(),
+        kernel_distance_of_pixels_x1000=distances[0],
+        kernel_distance_of_features_x1000=distances[1] if has_features else None,
+        sample_precision=precision,
+        sample_precision_standard_error=of_precision,
+        sample_recall=recall,
+        sample_recall_standard_error=of_recall,
+        ideal_sample_precision=ideal,
+        ideal_sample_precision_standard_error=of_ideal,
         sample_images=MEANS if means else DRAWS,
         sample_features=FEATURES if has_features else NO_FEATURES,
     )
