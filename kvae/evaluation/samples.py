@@ -69,7 +69,7 @@ def sample_quality(
     binarized images of the set; but if those are grey, means E[x|z] are compared with them. For a model without
     condition, another order of the images changes distances and shares only by rounding, and standard errors by chance.
 
-    The time grows with N^2: 10,000 digits take about a minute on 2 cores. The memory is 20 bytes per number of all
+    The time grows with N^2: 10,000 digits take about a minute on one core. The memory is 20 bytes per number of all
     images, drawn or of the set.
 
     Args:
@@ -126,8 +126,9 @@ def sample_quality(
 def kernel_distance(x: np.ndarray, y: np.ndarray, *, paired: bool = False) -> np.ndarray:
     """The pseudo-values of the jackknife for the kernel distance of two sets of vectors.
 
-    Their mean is the unbiased estimate of MMD^2. With g_i = h averaged over j != i for the pairs (x_i, y_i), they are
-    MMD^2 + 2 (N - 1) / (N - 2) (g_i - MMD^2); Arvesen, "Jackknifing U-Statistics" (1969), section 2.
+    Their mean is the unbiased estimate of MMD^2. With g_i, the mean over j of k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j)
+    - k(x_j, y_i), they are MMD^2 + 2 (N - 1) / (N - 2) (g_i - MMD^2). This is the jackknife that leaves out pairs
+    (x_i, y_i), exactly if `paired`, and otherwise up to terms of 1 / N.
 
     Args:
         x: vectors, `[N, d]` float64, N at least 3.
@@ -173,7 +174,7 @@ def _is_binary(x: np.ndarray) -> bool:
 
 
 def _vectors(x: np.ndarray) -> np.ndarray:
-    """`[N, d]` float64, in which the distances of equal images are equal whatever is computed at once."""
+    """`[N, d]` float64, so that rounding does not depend visibly on how much is computed at once."""
     return np.float64(x).reshape(len(x), -1)
 
 
@@ -221,8 +222,7 @@ def _are_within(a: tf.Tensor, first: tf.Tensor, b: tf.Tensor, own: bool, squared
 
 def _squared_distances(a: tf.Tensor, first: tf.Tensor, b: tf.Tensor, own: bool) -> tf.Tensor:
     """`[rows, N]`, infinite from a vector to itself if `own`."""
-    squares = (tf.reduce_sum(tf.square(each), axis=1) for each in (a, b))
-    of_a, of_b = squares
+    of_a, of_b = (tf.reduce_sum(tf.square(each), axis=1) for each in (a, b))
     distances = tf.maximum(of_a[:, None] + of_b - 2 * tf.matmul(a, b, transpose_b=True), 0)
     return tf.where(_same(first, distances), tf.constant(np.inf, tf.float64), distances) if own else distances
 
