@@ -79,6 +79,7 @@ setup(
     package_data={
         "kvae": ["py.typed", "web/*"],
         "kvae.data": ["mnist5k.npz", "mnist5k.md"],
+        "kvae.evaluation": ["digit_features.npz", "digit_features.md"],
         "kvae.export": ["snippet_templates/*"],
         "kvae.training": ["recipes/*.toml"],
     },

@@ -14,6 +14,7 @@ from kvae.evaluation.evaluations import EVALUATIONS, Evaluation, Measured, evalu
 from kvae.evaluation.evidence import Quadrature, quadrature
 from kvae.evaluation.importance_weighted import Bounds, bounds, log_likelihood
 from kvae.evaluation.lossless_compression import Compression, compress, compression, decompress
+from kvae.evaluation.samples import SampleQuality, sample_quality
 
 __all__ = [
     "EVALUATIONS",
@@ -30,6 +31,7 @@ __all__ = [
     "Sandwich",
     "ais",
     "bdmc",
+    "SampleQuality",
     "bounds",
     "classification",
     "compress",
@@ -42,4 +44,5 @@ __all__ = [
     "measure",
     "quadrature",
     "results_of",
+    "sample_quality",
 ]

@@ -14,6 +14,7 @@ from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evidence import quadrature
 from kvae.evaluation.importance_weighted import bounds, log_likelihood
 from kvae.evaluation.lossless_compression import compression
+from kvae.evaluation.samples import sample_quality
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
 from kvae.model import likelihoods, posteriors, priors
@@ -107,6 +108,19 @@ EVALUATIONS: dict[str, Evaluation] = {
         slow=True,
         unit="",
     ),
+    "sample_quality": Evaluation(
+        sample_quality,
+        {"neighbours": "sample_neighbours"},
+        {
+            "kernel_distance_of_pixels_x1000": "kernel distance of samples x 1,000, of pixels, no nats",
+            "kernel_distance_of_features_x1000": "kernel distance of samples x 1,000, of features",
+            "sample_precision": "precision of samples, a share",
+            "sample_recall": "recall of samples, a share",
+            "ideal_sample_precision": "both of perfect samples, a share",
+        },
+        slow=True,
+        unit="",
+    ),
 }
 
 
@@ -139,7 +153,7 @@ def results_of(name: str, vae: VAE, data: Any, *, verbose: int = 0, **options: A
         **options: options of the evaluation's function.
 
     Returns:
-        The results by name, each an `Estimate`, a list of estimates, or a number.
+        The results by name, each an `Estimate`, a list of estimates, a number, or a text for the protocol.
 
     Raises:
         UserError: if there is no such evaluation or option, or if the function does not accept a value.
@@ -241,6 +255,9 @@ def measure(
         for key, value in found.items():
             _check_finite(key, value)
         results.update(found)
+            (stated if isinstance(value, str) else result).update(_as_json(key, value))
+            if isinstance(value, Estimate):
+                examples = len(value.per_example)
         stated.update(_options_as_protocol(evaluation, options))
     examples = [len(value.per_example) for value in results.values() if isinstance(value, Estimate)]
     added = _protocol(vae, protocol or {}, max(examples, default=None))  # some have fewer, on simulated images

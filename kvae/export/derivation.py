@@ -79,9 +79,10 @@ def evaluation(
             tree[name] = [Near(each.mean, TOLERANCE) for each in value]
             tree[f"{name}_standard_error"] = [_error(each) for each in value]
         else:
-            tree[name] = value
+            tree[name] = Near(value, 1e-4 + 0.01 * abs(value)) if isinstance(value, float) else value
     tree["latent_dim"] = vae.latent_dim
-    protocol = {**data_protocol, **evaluations._protocol(vae, data_protocol, examples)}
+    texts = {name: value for name, value in results.items() if isinstance(value, str)}
+    protocol = {**data_protocol, **texts, **evaluations._protocol(vae, data_protocol, examples)}
     if stated["protocol"].get("kl") == vae.kl:  # before 0.3 what the model asks for, also if there is no closed form
         protocol["kl"] = vae.kl
     tree["protocol"] = {name: protocol[name] for name in stated["protocol"] if name in protocol}

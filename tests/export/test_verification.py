@@ -60,18 +60,21 @@ def test_without_evaluation_no_data_are_needed(copied):
         list(export.verify(copied))
 
 
-def test_bounds_and_quadrature_are_computed_again(tmp_path):
+def test_bounds_quadrature_and_samples_are_computed_again(tmp_path):
     run = tiny_run(tmp_path)
-    names = ["elbo", "bounds", "quadrature"]
+    names = ["elbo", "bounds", "quadrature", "sample_quality"]
     results.evaluate(run, only=names)
     checks = {check.name: check for check in export.verify(run.folder, only=names)}
     assert not [check for check in checks.values() if check.passed is False]
     assert checks["evaluation.json: quadrature"].passed
     stated = files.read_json(run.folder / "evaluation.json")
     stated["bounds"][3] += 0.1
+    stated["sample_precision"] += 0.02
+    stated["protocol"]["sample_images"] = "means"
     sealed.write(run.folder / "evaluation.json", stated)
     failed = {check.name: check.detail for check in export.verify(run.folder, only=names) if check.passed is False}
-    assert "bounds" in failed["evaluation.json: further numbers"]
+    for name in ("bounds", "sample_precision", "sample_images"):
+        assert name in failed["evaluation.json: further numbers"]
 
 
 @pytest.mark.parametrize("name", ["whole", "lite"])
