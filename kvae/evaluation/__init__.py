@@ -12,6 +12,8 @@ from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evaluations import EVALUATIONS, Evaluation, evaluate, results_of
 from kvae.evaluation.evidence import Quadrature, quadrature
 from kvae.evaluation.importance_weighted import Bounds, bounds, log_likelihood
+from kvae.evaluation.information import Information, information
+from kvae.evaluation.representation import Representation, representation
 
 __all__ = [
     "EVALUATIONS",
@@ -21,13 +23,17 @@ __all__ = [
     "Encoded",
     "Estimate",
     "Evaluation",
+    "Information",
     "Quadrature",
+    "Representation",
     "bounds",
     "classification",
     "elbo",
     "encode",
     "evaluate",
+    "information",
     "log_likelihood",
     "quadrature",
+    "representation",
     "results_of",
 ]

@@ -38,6 +38,7 @@ class Stream(enum.IntEnum):
     COMPLETION = 116
     SCORE = 117
     BASELINE = 118
+    INFORMATION = 125
 
 
 # The words that version 0.1 used for these pairs, kept so that a seed gives the same numbers as before. They are small,

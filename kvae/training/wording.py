@@ -31,6 +31,8 @@ PROTOCOL = {
     "bound_sizes": "draws of z per image, for the bounds of log p(x)",
     "quadrature_tolerance": "tolerance of the quadrature, in nats",
     "classification_samples": "draws of z per image and class, for the classification",
+    "information_samples": "draws of z per image, for the mutual information",
+    "neighbours": "nearest neighbours that vote",
     "condition": "condition of the model",
     "latent_samples": "draws of z per image",
     "test_images": "images",
