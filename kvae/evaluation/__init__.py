@@ -6,14 +6,14 @@ number of the draw. So a result depends neither on the batch size nor on the siz
 """
 
 from kvae.evaluation.classifier import Classification, classification
+from kvae.evaluation.code_use import Information, information
 from kvae.evaluation.elbo_terms import ElboTerms, elbo
 from kvae.evaluation.encoding import Encoded, encode
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evaluations import EVALUATIONS, Evaluation, evaluate, results_of
 from kvae.evaluation.evidence import Quadrature, quadrature
 from kvae.evaluation.importance_weighted import Bounds, bounds, log_likelihood
-from kvae.evaluation.information import Information, information
-from kvae.evaluation.representation import Representation, representation
+from kvae.evaluation.probes import Representation, representation
 
 __all__ = [
     "EVALUATIONS",

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvae.evaluation.classifier import classification
+from kvae.evaluation.code_use import information
 from kvae.evaluation.elbo_terms import elbo, kl_kind
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evidence import quadrature
 from kvae.evaluation.importance_weighted import bounds, log_likelihood
-from kvae.evaluation.information import information
-from kvae.evaluation.representation import representation
+from kvae.evaluation.probes import representation
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
 from kvae.model import likelihoods, posteriors, priors

@@ -12,7 +12,7 @@ from kvae.internal.progress_bars import counted
 from kvae.internal.tensorflow import tf
 from kvae.model.vae import VAE
 
-TOLERANCE = 1e-6  # of the gradient of the probe's loss per image, the largest element
+TOLERANCE = 1e-5  # of the gradient of the probe's loss per image, the largest element
 MOST_STEPS = 100  # of Newton's method, which needs about ten
 MOST_DIRECTIONS = 250  # of conjugate gradients in a step
 MOST_NEIGHBOURS = 50  # whose order float64 tells apart, see `_by_neighbours`
@@ -35,11 +35,11 @@ def representation(vae: VAE, data: Any, *, neighbours: int = 5, seed: int = 0, v
     scored on the other, in both directions. So each image is scored once, by a classifier that has not seen it; if the
     images are held out, neither has the model. The accuracy is that of a classifier with N / 2 labels.
 
-    The linear probe is multinomial logistic regression on features of mean 0 and variance 1 in the half that it learns
-    from. It minimises the cross entropy of that half plus |W|^2 / 2, where the biases have no penalty, by Newton's
-    method until no element of the gradient per image exceeds 1e-6. The nearest neighbours vote, in Euclidean distance;
-    between classes with equally many votes, that of the nearest of these neighbours wins, and of two neighbours at the
-    same distance the one with the lower index is the nearer.
+    The linear probe is multinomial logistic regression. It minimises the cross entropy of its half plus |W|^2 / 2 (the
+    biases have no penalty) by Newton's method until no element of the gradient per image exceeds 1e-5. The nearest
+    neighbours vote, in Euclidean distance; between classes with equally many votes, that of the nearest of these
+    neighbours wins, and of two neighbours at the same distance the one with the lower index is the nearer. Neither of
+    them scales the features: those of z have the units of the prior.
 
     Args:
         vae: a built model without a condition. One with a condition has been told the class.
@@ -91,11 +91,10 @@ def _halves(classify: Any, features: np.ndarray, y: np.ndarray, *options: int) -
 
 
 def _by_probe(known: tf.Tensor, asked: tf.Tensor, y: np.ndarray, classes: int) -> np.ndarray:
-    mean, variance = tf.nn.moments(known, axes=[0])
-    scale = tf.where(variance > 0, tf.math.rsqrt(tf.maximum(variance, 1e-30)), 0.0)  # a constant feature tells nothing
+    centre = tf.reduce_mean(known, axis=0)
 
     def with_ones(features: tf.Tensor) -> tf.Tensor:
-        return tf.pad((features - mean) * scale, [[0, 0], [0, 1]], constant_values=1.0)
+        return tf.pad(features - centre, [[0, 0], [0, 1]], constant_values=1.0)
 
     weights = fit_probe(with_ones(known), tf.one_hot(y, classes, dtype=tf.float64))
     return tf.argmax(with_ones(asked) @ weights, axis=1).numpy()

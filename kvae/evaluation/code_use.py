@@ -42,11 +42,11 @@ def information(vae: VAE, data: Any, *, samples: int = 1, seed: int = 0, verbose
 
     As statements about the distribution of which the images are a sample, they have a bias that no number of draws
     removes. `mutual_information` is then a lower bound, which never exceeds log N: a value near log N says only that z
-    identifies the image among N, and `marginal_kl` is too large by as much. `mutual_information_upper`, whose q(z)
-    leaves out the image itself, is an upper bound: Poole et al., "On Variational Bounds of Mutual Information" (2019),
-    for a known q(z|x). Both bounds hold in expectation. If they are apart, take more images. The KL term is a further
-    upper bound. Each standard error is that of a mean over images; q(z) is made of the same images, but to first order
-    its error adds nothing.
+    identifies the image among N, and then `marginal_kl` and `total_correlation` are too large by as much as it is too
+    small. `mutual_information_upper`, whose q(z) leaves out the image itself, is an upper bound: Poole et al., "On
+    Variational Bounds of Mutual Information" (2019), for a known q(z|x). Both bounds hold in expectation, and the KL
+    term is a further upper bound. If they are apart, take more images. Each standard error is that of a mean over
+    images. That q(z) is made of the same images adds nothing to it to first order; near 0 it is too large.
 
     A conditional model has q(z|x, y), and its mutual information is that of z and the pair (x, y). If its prior depends
     on the condition, `marginal_kl` is the rest of the KL term, but no divergence of q(z) from a prior.
@@ -145,7 +145,7 @@ def _sums_of_points(
     vae: VAE, z: tf.Tensor, places: tf.Tensor, parameters: Any, images: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """The sums of `_sums` for z `[C, D]`, the draws of the images `places` `[C]`; each `[C]` float64."""
-    chunks, components = tf.nest.flatten(parameters)[0].shape[:2]
+    chunks, components = tf.unstack(tf.shape(tf.nest.flatten(parameters)[0])[:2])
 
     def distribution(chunk: Any) -> Any:
         return vae.posterior.distribution(tf.nest.map_structure(lambda part: part[chunk], parameters))
@@ -154,10 +154,11 @@ def _sums_of_points(
         q = distribution(chunk)
         number = chunk * components + tf.range(components)
         exists = number < images
-        log_q = q.log_prob(tf.broadcast_to(z[:, None], [z.shape[0], components, z.shape[1]]))
+        log_q = q.log_prob(tf.broadcast_to(z[:, None], [tf.shape(z)[0], components, z.shape[1]]))
         others = _log_sum(others, tf.where(exists & (number != places[:, None]), log_q, -math.inf))
-        if (known := _marginals(q)) is not None:
-            mean, log_var = map(tf.transpose, known)  # [D, J]: the sum is over the last axis, which is fastest
+        known = _marginals(q)
+        if known is not None:
+            mean, log_var = map(tf.transpose, known)  # [D, J]: a sum over the last axis is fastest
             each = densities.gaussian_log_density(z[:, :, None], mean, log_var)
             marginals = _log_sum(marginals, tf.where(exists, each, -math.inf))
         return chunk + 1, others, marginals
