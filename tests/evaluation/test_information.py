@@ -53,7 +53,7 @@ def images(*parts):
 MEANS = np.array([[-1.0, 0.5], [-0.3, -0.6], [0.1, 0.9], [0.8, 0.8], [1.6, -0.2]])
 DEVIATIONS = np.array([[0.4, 0.3], [0.7, 0.5], [0.3, 0.9], [1.1, 0.6], [0.5, 0.5]])
 CORRELATIONS = np.array([0.8, -0.5, 0.0, 0.6, 0.3])
-DRAWS = 4000
+DRAWS = 1000
 
 
 def full_covariance():
