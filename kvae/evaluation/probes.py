@@ -73,11 +73,13 @@ def representation(vae: VAE, data: Any, *, neighbours: int = 5, seed: int = 0, v
             f"Expected at least {2 * neighbours} images, because {neighbours} neighbours vote and each half of the "
             f"images is classified by the other one. Received {len(y)}."
         )
-    results = []
-    for features in (np.concatenate(codes), np.concatenate(pixels)):
-        results.append(_halves(_by_probe, features, y, len(names)))
-        results.append(_halves(_by_neighbours, features, y, len(names), neighbours))
-    return Representation(*results, float(np.bincount(y).max() / len(y)))
+    probe, nearest, probe_of_pixels, nearest_of_pixels = (
+        _halves(classify, features, y, len(names), *options)
+        for features in map(np.concatenate, (codes, pixels))
+        for classify, options in ((_by_probe, ()), (_by_neighbours, (neighbours,)))
+    )
+    share = float(np.bincount(y).max() / len(y))
+    return Representation(probe, nearest, probe_of_pixels, nearest_of_pixels, share)
 
 
 def _halves(classify: Any, features: np.ndarray, y: np.ndarray, *options: int) -> Estimate:
