@@ -98,6 +98,7 @@ class Data:
         self.info = info
         self._splits = splits
         self._binarizations = {"train": training, "validation": evaluation, "test": evaluation}
+        self._batch_size = batch_size
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
         given = splits if labels else {part: replace(split, labels=None) for part, split in splits.items()}
         self.train = _training_dataset(given["train"], training, self.epoch, batch_size, drop_remainder)
@@ -211,6 +212,16 @@ class Data:
     def has_labels(self, part: str) -> bool:
         """Whether the images of a split have labels; raises `UserError` if the split does not exist."""
         return self._split(part).labels is not None
+
+    def labelled_test(self) -> tf.data.Dataset:
+        """The batches of `test` as (x, label), also where labels were not requested.
+
+        Raises:
+            UserError: if the test images have no labels.
+        """
+        if not self.has_labels("test"):
+            raise UserError("Expected test images with labels. These images have none. Choose a source with labels.")
+        return _evaluation_dataset(self._split("test"), self._binarizations["test"], self._batch_size)
 
     def originals_at(self, part: str, places: Sequence[int] | np.ndarray) -> np.ndarray:
         """The images of a split with given indices before they are binarized: their grey values or colours.

@@ -7,6 +7,7 @@ number of the draw. So a result depends neither on the batch size nor on the siz
 
 from kvae.evaluation.annealed import Annealed, Sandwich, ais, bdmc
 from kvae.evaluation.classifier import Classification, classification
+from kvae.evaluation.code_use import Information, information
 from kvae.evaluation.elbo_terms import ElboTerms, elbo
 from kvae.evaluation.encoding import Encoded, encode
 from kvae.evaluation.estimate import Estimate
@@ -15,6 +16,7 @@ from kvae.evaluation.evidence import Quadrature, quadrature
 from kvae.evaluation.importance_weighted import Bounds, bounds, log_likelihood
 from kvae.evaluation.lossless_compression import Compression, compress, compression, decompress
 from kvae.evaluation.samples import SampleQuality, sample_quality
+from kvae.evaluation.probes import Representation, representation
 
 __all__ = [
     "EVALUATIONS",
@@ -32,6 +34,9 @@ __all__ = [
     "ais",
     "bdmc",
     "SampleQuality",
+    "Information",
+    "Quadrature",
+    "Representation",
     "bounds",
     "classification",
     "compress",
@@ -40,9 +45,11 @@ __all__ = [
     "elbo",
     "encode",
     "evaluate",
+    "information",
     "log_likelihood",
     "measure",
     "quadrature",
+    "representation",
     "results_of",
     "sample_quality",
 ]

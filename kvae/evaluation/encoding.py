@@ -33,7 +33,7 @@ def encode(vae: VAE, data: Any) -> Encoded:
     """
     means, variances, draws = [], [], None
     for x, condition, _ in batches(vae, data):
-        mean, variance, exact = _posterior_of_batch(vae, x, condition)
+        mean, variance, exact = posterior_of_batch(vae, x, condition)
         means.append(mean.numpy())
         variances.append(None if variance is None else variance.numpy())
         draws = None if bool(exact) else MEAN_DRAWS
@@ -42,7 +42,7 @@ def encode(vae: VAE, data: Any) -> Encoded:
 
 
 @compiled
-def _posterior_of_batch(vae: VAE, x: tf.Tensor, condition: Any) -> tuple[tf.Tensor, Any, bool]:
+def posterior_of_batch(vae: VAE, x: tf.Tensor, condition: Any) -> tuple[tf.Tensor, Any, bool]:
     """The mean and the variance `[B, D]`, or None for the variance; and whether the mean has a closed form."""
     q = vae.encode(x, condition)
     covariance = q.covariance

@@ -67,19 +67,50 @@ def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
             likelihood does not allow, if the condition is missing, or if the model is not built or has a weight that is
             NaN or infinite.
     """
-    finite.check_trained(vae)
-    start = 0
-    for batch in _split(data, vae.image_shape, vae.condition_shape):
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        x = given_images.with_channels(tf.cast(tf.convert_to_tensor(x), tf.float32), vae.image_shape)
-        check_pixels(vae.likelihood, x)
+    for x, y, index in _with_y(vae, data):
         if vae.condition_shape is None:
             condition = None
         elif y is None:
             raise UserError("Expected data (x, y), because y is the condition of this model. Received x alone.")
         else:
             condition = check_condition(y, vae.condition_shape, int(x.shape[0]))
-        yield x, condition, tf.range(start, start + x.shape[0])
+        yield x, condition, index
+
+
+def labelled_batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, np.ndarray]]:
+    """The batches of a set with a label for each image.
+
+    Args:
+        vae: a built model.
+        data: a `tf.data.Dataset` of batches (x, label), or the arrays (x, label). Labels are whole numbers.
+
+    Yields:
+        x `[B, *image]` and the labels `[B]`.
+
+    Raises:
+        UserError: as `batches`, and if the images have no labels, or labels that are no whole numbers.
+    """
+    for x, y, _ in _with_y(vae, data):
+        if y is None:
+            raise UserError("Expected data (x, label) for this evaluation. Received x alone.")
+        labels = np.asarray(y)
+        if not np.issubdtype(labels.dtype, np.integer) or labels.size != len(labels) or len(labels) != x.shape[0]:
+            raise UserError(
+                f"Expected labels [{x.shape[0]}], a whole number for each image. Received an array of shape "
+                f"{labels.shape} of {labels.dtype}."
+            )
+        yield x, labels.ravel()
+
+
+def _with_y(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
+    """x `[B, *image]`, y as it is given or None, and the indices of the images, `[B]`."""
+    finite.check_trained(vae)
+    start = 0
+    for batch in _split(data, vae.image_shape, vae.condition_shape):
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        x = given_images.with_channels(tf.cast(tf.convert_to_tensor(x), tf.float32), vae.image_shape)
+        check_pixels(vae.likelihood, x)
+        yield x, y, tf.range(start, start + x.shape[0])
         start += x.shape[0]
     if start == 0:
         raise UserError("Expected at least one image to evaluate. Received none.")

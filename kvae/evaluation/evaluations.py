@@ -9,12 +9,14 @@ import numpy as np
 
 from kvae.evaluation.annealed import ais, bdmc
 from kvae.evaluation.classifier import classification
+from kvae.evaluation.code_use import information
 from kvae.evaluation.elbo_terms import elbo, kl_kind
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evidence import quadrature
 from kvae.evaluation.importance_weighted import bounds, log_likelihood
 from kvae.evaluation.lossless_compression import compression
 from kvae.evaluation.samples import sample_quality
+from kvae.evaluation.probes import representation
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
 from kvae.model import likelihoods, posteriors, priors
@@ -31,6 +33,7 @@ class Evaluation(NamedTuple):
     labels: Mapping[str, str] = {}
     slow: bool = False  # whether it runs only if it is named
     unit: str = "nats"  # of its estimates; empty for shares
+    labelled: bool = False  # whether its data are (x, label) also for a model without a condition
 
 
 EVALUATIONS: dict[str, Evaluation] = {
@@ -120,6 +123,30 @@ EVALUATIONS: dict[str, Evaluation] = {
         },
         slow=True,
         unit="",
+    "information": Evaluation(
+        information,
+        {"samples": "information_samples"},
+        {
+            "mutual_information": "mutual information of z and the {examples} images, at most log {examples}",
+            "mutual_information_upper": "upper bound of it for all images of this kind",
+            "marginal_kl": "KL(q(z) || p(z)), the rest of the KL term",
+            "total_correlation": "total correlation of q(z)",
+        },
+        slow=True,
+    ),
+    "representation": Evaluation(
+        representation,
+        {"neighbours": "neighbours"},
+        {
+            "linear_probe": "accuracy of a linear probe of z, a share and not nats",
+            "nearest_neighbours": "accuracy of {neighbours} nearest neighbours in z, a share",
+            "linear_probe_of_pixels": "accuracy of a linear probe of the pixels, a share",
+            "nearest_neighbours_of_pixels": "accuracy of {neighbours} nearest neighbours in pixels, a share",
+            "largest_class": "share of the largest class",
+        },
+        slow=True,
+        unit="",
+        labelled=True,
     ),
 }
 
@@ -139,6 +166,11 @@ def find(name: str) -> Evaluation:
     if name not in EVALUATIONS:
         raise unknown("evaluation", name, EVALUATIONS)
     return EVALUATIONS[name]
+
+
+def need_labels(names: Iterable[str] | None) -> bool:
+    """Whether one of these evaluations needs labels also for a model without a condition; no default one does."""
+    return any(find(name).labelled for name in names or ())
 
 
 def results_of(name: str, vae: VAE, data: Any, *, verbose: int = 0, **options: Any) -> dict[str, Any]:

@@ -197,7 +197,8 @@ def _numbers(
                 options = {option: protocol[key] for option, key in described.options.items()}
                 key = (name, seed, repr(options))
                 if key not in measured:
-                    measured[key] = evaluation.results_of(name, vae, data.test, seed=seed, **options)
+                    images = data.labelled_test() if described.labelled else data.test
+                    measured[key] = evaluation.results_of(name, vae, images, seed=seed, **options)
                 results |= measured[key]
                 yield from _agree(source, measured[key], stated, described.unit)
             except (KeyError, TypeError, ValueError) as error:

@@ -87,16 +87,27 @@ def after(model: Any, history: Any) -> Any:
     """
     kl = history.history.get("kl")
     text = _divergence(model, history) if history.history else None
-    if text is None and kl and abs(kl[-1]) < COLLAPSED:  # A density that is not normalized can make it negative.
-        text = (
-            f"The posterior has collapsed: in the last epoch the KL term was {kl[-1]:.2g} nats per image, so z tells "
-            "nothing about the image, and the decoder ignores it. If the training was short, train longer. Otherwise "
-            "use a smaller beta, let it grow with beta=kvae.objectives.LinearWarmup(1.0, steps), or give the decoder "
-            "fewer units."
-        )
+    if text is None and kl:
+        text = collapse(kl[-1], "in the last epoch")
     if text is not None:
         warnings.warn(text, KvaeWarning, stacklevel=stacklevel_of_user())
     return history
+
+
+def collapse(kl: float, when: str) -> str | None:
+    """That the posterior has collapsed, and what to do; None if it has not.
+
+    Args:
+        kl: the KL term, nats per image.
+        when: when it was measured, in words.
+    """
+    if abs(kl) >= COLLAPSED:  # A density that is not normalized can make it negative.
+        return None
+    return (
+        f"The posterior has collapsed: {when} the KL term was {kl:.2g} nats per image, so z tells nothing about the "
+        "image, and the decoder ignores it. If the training was short, train longer. Otherwise use a smaller beta, let "
+        "it grow with beta=kvae.objectives.LinearWarmup(1.0, steps), or give the decoder fewer units."
+    )
 
 
 def _divergence(model: Any, history: Any) -> str | None:

@@ -2,17 +2,19 @@
 
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kvae import evaluation
 from kvae.data import Data
 from kvae.internal import files
-from kvae.internal.errors import UserError, check_whole
+from kvae.internal.errors import KvaeWarning, UserError, check_whole, stacklevel_of_user
 from kvae.internal.tensorflow import keras, tf
-from kvae.model import sampling
+from kvae.model import fit_checks, sampling
 from kvae.plotting import figures
 from kvae.training import history
 from kvae.training.wording import NOT_DRAWN
@@ -175,6 +177,65 @@ class BatchLoss(keras.callbacks.Callback):
         condition = None if self.model.condition_shape is None else self.data.labels_at("train", indices)
         loss = self.model.objective.loss(sampling.elbo_draws(self.model, x, seed, condition), self.model.steps)
         return (loss[-1] if isinstance(loss, tuple) else loss).numpy()
+
+
+class CodeUse(keras.callbacks.Callback):
+    """Measures how much the model uses its code z while it trains, and warns once if the posterior collapses.
+
+    After the first epoch and after every `every`-th one, these go into the logs, in nats per image: `code_kl`, the KL
+    term; `code_kl_z1` to `code_kl_zD`, that of each latent dimension, if there is a closed form; `code_active_units`,
+    the number of dimensions that are used, of `kvae.evaluation.elbo`; and `code_mutual_information`, `code_marginal_kl`
+    and `code_total_correlation` of `kvae.evaluation.information`. The history has them, and so has each callback that
+    comes later in the list, such as `CSVLogger` and `TensorBoard`. The random numbers of the training do not change.
+
+        vae.fit(x, epochs=50, callbacks=[kvae.training.callbacks.CodeUse(x_held_out[:1000], every=5)])
+
+    Args:
+        data: held-out images, as in `kvae.evaluation.elbo`; at least two. The cost grows with the square of their
+            number; 1,000 are enough to see a collapse, and the mutual information is at most the logarithm of it.
+        every: the number of epochs between two measurements. 1 by default.
+        seed: the seed of the draws, which are the same in all epochs.
+
+    Raises:
+        UserError: if `every` is not a whole number of at least 1; in training, as `kvae.evaluation.information`.
+
+    Warns:
+        KvaeWarning: the first time that the KL term is within 0.01 nats of 0.
+    """
+
+    def __init__(self, data: Any, every: int = 1, seed: int = 0) -> None:
+        super().__init__()
+        self.data = data
+        self.every = check_whole("every", every)
+        self.seed = seed
+        self._begins = self._warned = False
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._begins = True
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if not self._begins and (epoch + 1) % self.every:
+            return
+        self._begins = False
+        found = self.measure()
+        if logs is not None:
+            logs.update(found)
+        text = fit_checks.collapse(found["code_kl"], f"after epoch {epoch + 1}")
+        if text is not None and not self._warned:
+            self._warned = True
+            warnings.warn(text, KvaeWarning, stacklevel=stacklevel_of_user())
+
+    def measure(self) -> dict[str, float]:
+        """What goes into the logs, by name."""
+        terms = evaluation.elbo(self.model, self.data, draws=1, seed=self.seed)
+        information = evaluation.information(self.model, self.data, seed=self.seed)
+        found = {"kl": terms.kl.mean, "active_units": float(terms.active_units)}
+        found |= {f"kl_z{number}": each.mean for number, each in enumerate(terms.kl_per_dimension, start=1)}
+        for name in ("mutual_information", "marginal_kl", "total_correlation"):
+            estimate = getattr(information, name)
+            if estimate is not None:
+                found[name] = estimate.mean
+        return {f"code_{name}": value for name, value in found.items()}
 
 
 class Plots(keras.callbacks.Callback):

@@ -13,7 +13,7 @@ from kvae import completion, evaluation
 from kvae.completion import Completion
 from kvae.data import Data
 from kvae.data.sources import absolute
-from kvae.evaluation import evidence
+from kvae.evaluation import evaluations, evidence
 from kvae.internal import files
 from kvae.internal.errors import UserError, check_seed, check_whole
 from kvae.plotting import drawing, figures
@@ -76,12 +76,16 @@ def evaluate(
         config = config.model_copy(update={"data": config.data.model_copy(update=changes)})
     data = load_data(config)
     check_images(run, vae, data)
-    images = data.test if dataset is None else data.test.rebatch(100)
+    names = None if only is None else list(only)
+    images = data.labelled_test() if evaluations.need_labels(names) else data.test
+    images = images if dataset is None else images.rebatch(100)
     data_protocol = protocol(data)
     if dataset is not None:
         data_protocol["train"] = f"{run.config.data.train} of {run.config.data.source}"
     measured = evaluation.measure(
         vae, images, only=only, samples=samples, seed=seed, protocol=data_protocol, verbose=verbose
+    result = evaluation.evaluate(
+        vae, images, only=names, samples=samples, seed=seed, protocol=data_protocol, verbose=verbose
     )
     result = measured.as_json()
     with run.locked():

@@ -41,6 +41,8 @@ PROTOCOL = {
     "sample_neighbours": "neighbours, for precision and recall",
     "sample_images": "samples that are compared",
     "sample_features": "features of the samples",
+    "information_samples": "draws of z per image, for the mutual information",
+    "neighbours": "nearest neighbours that vote",
     "condition": "condition of the model",
     "latent_samples": "draws of z per image",
     "test_images": "images",
