@@ -15,8 +15,8 @@ from kvae.evaluation.evaluations import EVALUATIONS, Evaluation, Measured, evalu
 from kvae.evaluation.evidence import Quadrature, quadrature
 from kvae.evaluation.importance_weighted import Bounds, bounds, log_likelihood
 from kvae.evaluation.lossless_compression import Compression, compress, compression, decompress
-from kvae.evaluation.samples import SampleQuality, sample_quality
 from kvae.evaluation.probes import Representation, representation
+from kvae.evaluation.samples import SampleQuality, sample_quality
 
 __all__ = [
     "EVALUATIONS",
@@ -28,15 +28,14 @@ __all__ = [
     "Encoded",
     "Estimate",
     "Evaluation",
+    "Information",
     "Measured",
     "Quadrature",
+    "Representation",
+    "SampleQuality",
     "Sandwich",
     "ais",
     "bdmc",
-    "SampleQuality",
-    "Information",
-    "Quadrature",
-    "Representation",
     "bounds",
     "classification",
     "compress",

@@ -15,8 +15,8 @@ from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evidence import quadrature
 from kvae.evaluation.importance_weighted import bounds, log_likelihood
 from kvae.evaluation.lossless_compression import compression
-from kvae.evaluation.samples import sample_quality
 from kvae.evaluation.probes import representation
+from kvae.evaluation.samples import sample_quality
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
 from kvae.model import likelihoods, posteriors, priors
@@ -33,6 +33,7 @@ class Evaluation(NamedTuple):
     labels: Mapping[str, str] = {}
     slow: bool = False  # whether it runs only if it is named
     unit: str = "nats"  # of its estimates; empty for shares
+    of_images: bool = True  # whether its estimates are of the images of the set, and not of images that are drawn
     labelled: bool = False  # whether its data are (x, label) also for a model without a condition
 
 
@@ -90,6 +91,7 @@ EVALUATIONS: dict[str, Evaluation] = {
             "bdmc_acceptance": "simulated images: acceptance of the transitions",
         },
         slow=True,
+        of_images=False,
     ),
     "compression": Evaluation(
         compression,
@@ -122,7 +124,9 @@ EVALUATIONS: dict[str, Evaluation] = {
             "ideal_sample_precision": "both of perfect samples, a share",
         },
         slow=True,
+        of_images=False,
         unit="",
+    ),
     "information": Evaluation(
         information,
         {"samples": "information_samples"},
@@ -206,6 +210,7 @@ class Measured(NamedTuple):
     """What several evaluations found."""
 
     results: dict[str, Any]  # by name, as in `results_of`
+    of_images: dict[str, Any]  # those of them that are of the images of the set
     latent_dim: int
     protocol: dict[str, Any]
 
@@ -216,15 +221,12 @@ class Measured(NamedTuple):
         return {**merged, "latent_dim": self.latent_dim, "protocol": self.protocol}
 
     def per_image(self) -> dict[str, np.ndarray]:
-        """The result of each image, `[N]`, by the name of the result; those of a list have its index in their name.
-
-        Results of simulated images are not among them.
-        """
+        """The result of each image, `[N]`, by the name of the result; those of a list have its index in their name."""
         columns = {}
-        for name, value in self.results.items():
+        for name, value in self.of_images.items():
             parts = {f"{name}_{number}": each for number, each in enumerate(value)} if isinstance(value, list) else {}
             for column, each in {**parts, name: value}.items():
-                if isinstance(each, Estimate) and len(each.per_example) == self.protocol["examples"]:
+                if isinstance(each, Estimate):
                     columns[column] = each.per_example
         return columns
 
@@ -279,6 +281,7 @@ def measure(
     else:
         names = list(dict.fromkeys(only))
     results: dict[str, Any] = {}
+    of_images: dict[str, Any] = {}
     stated: dict[str, Any] = {"evaluations": names}
     for name in names:
         evaluation = find(name)
@@ -286,14 +289,13 @@ def measure(
         found = results_of(name, vae, data, seed=seed, verbose=verbose, **options)
         for key, value in found.items():
             _check_finite(key, value)
-        results.update(found)
-            (stated if isinstance(value, str) else result).update(_as_json(key, value))
-            if isinstance(value, Estimate):
-                examples = len(value.per_example)
+            (stated if isinstance(value, str) else results)[key] = value
+        of_images.update(found if evaluation.of_images else {})
         stated.update(_options_as_protocol(evaluation, options))
-    examples = [len(value.per_example) for value in results.values() if isinstance(value, Estimate)]
-    added = _protocol(vae, protocol or {}, max(examples, default=None))  # some have fewer, on simulated images
-    return Measured(results, vae.latent_dim, {**(protocol or {}), **added, **stated, "seed": seed})
+    counts = [len(value.per_example) for value in of_images.values() if isinstance(value, Estimate)]
+    added = _protocol(vae, protocol or {}, counts[-1] if counts else None)
+    stated = {**(protocol or {}), **added, **stated, "seed": seed}
+    return Measured(results, of_images, vae.latent_dim, stated)
 
 
 def labels(protocol: Mapping[str, Any]) -> dict[str, str | list[str]]:

@@ -39,9 +39,9 @@ class Stream(enum.IntEnum):
     SCORE = 117
     BASELINE = 118
     ANNEALING = 119  # warm-up, forward and backward chains, and images that are simulated: numbered in the key
-    INITIAL_BITS = 119  # of a compressed message
-    MIXED_BITS = 120  # bits of a compressed message that decide a z
-    INFORMATION = 125
+    INITIAL_BITS = 120  # of a compressed message
+    MIXED_BITS = 121  # bits of a compressed message that decide a z
+    INFORMATION = 122
 
 
 # The words that version 0.1 used for these pairs, kept so that a seed gives the same numbers as before. They are small,

@@ -83,8 +83,6 @@ def evaluate(
     if dataset is not None:
         data_protocol["train"] = f"{run.config.data.train} of {run.config.data.source}"
     measured = evaluation.measure(
-        vae, images, only=only, samples=samples, seed=seed, protocol=data_protocol, verbose=verbose
-    result = evaluation.evaluate(
         vae, images, only=names, samples=samples, seed=seed, protocol=data_protocol, verbose=verbose
     )
     result = measured.as_json()
