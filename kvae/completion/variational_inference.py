@@ -8,13 +8,14 @@ import numpy as np
 
 from kvae.completion.masked_images import MaskedImages, batches, check_images, indices, select_condition
 from kvae.evaluation import evidence
-from kvae.evaluation.variational_fits import OPTIMIZERS, Fit, Settings, factorized_gaussian, fit, most_probable
+from kvae.evaluation.variational_fits import OPTIMIZERS, Fit, Settings, candidates, factorized_gaussian, fit, take_best
 from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.tensorflow import tf
 from kvae.model.compiled_functions import compiled
 from kvae.model.posteriors import Gaussian
 from kvae.model.vae import VAE
 
+CANDIDATES = 256  # draws of the prior, the best of which is the default start
 START_LOG_SIGMA = -1.0
 FINAL_DRAWS = 64  # draws of z per image for the gradient that decides whether an inference has converged
 TOLERANCE = 0.1  # nats: an inference whose loss would decrease by less has converged
@@ -184,10 +185,10 @@ def _check_start(start: Any, count: int, latent_dim: int) -> list[np.ndarray]:
 @compiled
 def _best_start(vae: VAE, x: tf.Tensor, mask: tf.Tensor, condition: Any, seed: tf.Tensor) -> tf.Tensor:
     """The most probable z among draws of the prior and the mean of the encoder's q(z|x), `[B, D]`."""
-    best, log_joint = most_probable(vae, x, mask, condition, seed)
+    z, log_joint = candidates(vae, x, mask, condition, seed, CANDIDATES)
     encoded = vae.encode(x, condition).mean
-    encoded_is_better = vae.log_joint(x, encoded, condition, mask) > log_joint
-    return tf.where(encoded_is_better[:, None], encoded, best)
+    of_encoded = vae.log_joint(x, encoded, condition, mask)
+    return take_best(tf.concat([z, encoded[None]], axis=0), tf.concat([log_joint, of_encoded[None]], axis=0))
 
 
 def _predicted_decrease(fitted: Fit) -> tf.Tensor:

@@ -6,27 +6,33 @@ number of the draw. So a result depends neither on the batch size nor on the siz
 """
 
 from kvae.evaluation.classifier import Classification, classification
+from kvae.evaluation.defensive_estimate import Defensive, defensive
 from kvae.evaluation.elbo_terms import ElboTerms, elbo
 from kvae.evaluation.encoding import Encoded, encode
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evaluations import EVALUATIONS, Evaluation, evaluate, results_of
 from kvae.evaluation.evidence import Quadrature, quadrature
 from kvae.evaluation.importance_weighted import Bounds, bounds, log_likelihood
+from kvae.evaluation.inference_gaps import Gaps, gaps
 
 __all__ = [
     "EVALUATIONS",
     "Bounds",
     "Classification",
+    "Defensive",
     "ElboTerms",
     "Encoded",
     "Estimate",
     "Evaluation",
+    "Gaps",
     "Quadrature",
     "bounds",
     "classification",
+    "defensive",
     "elbo",
     "encode",
     "evaluate",
+    "gaps",
     "log_likelihood",
     "quadrature",
     "results_of",

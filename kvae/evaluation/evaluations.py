@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvae.evaluation.classifier import classification
+from kvae.evaluation.defensive_estimate import defensive
 from kvae.evaluation.elbo_terms import elbo, kl_kind
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evidence import quadrature
 from kvae.evaluation.importance_weighted import bounds, log_likelihood
+from kvae.evaluation.inference_gaps import gaps
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
 from kvae.model import likelihoods, posteriors, priors
@@ -54,6 +56,28 @@ EVALUATIONS: dict[str, Evaluation] = {
         {
             "quadrature": "log p(x) by quadrature",
             "quadrature_error": "largest error of the quadrature",
+        },
+        slow=True,
+    ),
+    "defensive": Evaluation(
+        defensive,
+        {"samples": "defensive_samples", "steps": "defensive_steps"},
+        {
+            "defensive": "log p(x) by defensive proposals, K = {defensive_samples}",
+            "defensive_effective_samples": "its effective number of draws",
+            "pareto_k": "k of its weights, no nats",
+            "defensive_monte_carlo_error": "its Monte-Carlo error",
+            "unreliable": "share of images for which it is unreliable",
+        },
+        slow=True,
+    ),
+    "gaps": Evaluation(
+        gaps,
+        {"steps": "gap_steps", "draws": "gap_draws"},
+        {
+            "best_elbo": "ELBO of the best q of each image",
+            "approximation_gap": "approximation gap, log p(x) minus that ELBO",
+            "amortization_gap": "amortization gap, that ELBO minus the encoder's",
         },
         slow=True,
     ),

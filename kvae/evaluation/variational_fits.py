@@ -8,15 +8,18 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import tf
 from kvae.model.compiled_functions import compiled
-from kvae.model.posteriors import Distribution, Gaussian
+from kvae.model.posteriors import MEAN_DRAWS, Distribution, Gaussian
 from kvae.model.vae import VAE
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 
 OPTIMIZERS = ("adam", "gradient_descent")
-CANDIDATES = 256  # draws of the prior, the best of which is a start
+CANDIDATES = 512  # draws of the prior among which `distinct_starts` searches
+SPREAD = 1.5  # of half of them, because modes lie beyond where the prior draws often
+APART = 5.0  # standard deviations between two starts
 
 
 class Settings(NamedTuple):
@@ -136,8 +139,10 @@ def _fit(
 
 
 @compiled
-def most_probable(vae: VAE, x: tf.Tensor, mask: tf.Tensor | None, condition: Any, seed: tf.Tensor) -> Any:
-    """The most probable z of each image among draws of the prior, and log p(x_observed, z): `[B, D]` and `[B]` nats.
+def candidates(
+    vae: VAE, x: tf.Tensor, mask: tf.Tensor | None, condition: Any, seed: tf.Tensor, count: int, spread: float = 1.0
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Draws z of the prior as starts, and log p(x_observed, z) at each: `[count, B, D]` and `[count, B]` nats.
 
     Args:
         vae: a built model.
@@ -145,21 +150,93 @@ def most_probable(vae: VAE, x: tf.Tensor, mask: tf.Tensor | None, condition: Any
         mask: booleans that broadcast to x, True for the observed pixels; None for all of them.
         condition: conditions, `[B, ...]`, or None.
         seed: the seed of the draws. They are the same for every image.
+        count: the number of candidates.
+        spread: a factor by which every second candidate is moved away from the mean of all.
     """
     batch = tf.shape(x)[0]
 
-    def candidate(number: tf.Tensor) -> tf.Tensor:
+    def draw(number: tf.Tensor) -> tf.Tensor:
         """A draw of the prior `[B, D]`, which has the same noise for every image."""
         return vae.prior.sample(Keyed(seed, Stream.START, tf.zeros([batch], tf.int32) + number), condition)
 
-    def log_joint(number: tf.Tensor) -> tf.Tensor:
+    def log_joint(z: tf.Tensor) -> tf.Tensor:
         """log p(x_observed, z) of every image at one candidate z, `[B]` nats."""
-        z, parameters = candidate(number), None
+        parameters = None
         if condition is None:  # z is the same for all images, so it is decoded once
             shape = vae.likelihood.parameters_shape(vae.image_shape)
             parameters = tf.broadcast_to(vae.decode(z[:1]), tf.concat([[batch], shape], axis=0))
         return vae.log_joint(x, z, condition, mask, parameters=parameters)
 
+    z = tf.map_fn(draw, tf.range(count), fn_output_signature=tf.float32)
+    if spread != 1:
+        centre, odd = tf.reduce_mean(z, axis=0), tf.range(count) % 2 == 1
+        z = tf.where(odd[:, None, None], centre + spread * (z - centre), z)
     # One candidate at a time, so that the memory does not grow with their number.
-    values = tf.map_fn(log_joint, tf.range(CANDIDATES), fn_output_signature=tf.float32)
-    return candidate(tf.argmax(values, axis=0, output_type=tf.int32)), tf.reduce_max(values, axis=0)
+    return z, tf.map_fn(log_joint, z)
+
+
+@compiled
+def distinct_starts(
+    vae: VAE, x: tf.Tensor, condition: Any, seed: tf.Tensor, count: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Points where modes of the posterior may be, and the standard deviation of the encoder's q.
+
+    The most probable of the encoder's mean and of `CANDIDATES` draws of the prior, half of them spread, is the first.
+    Each further one is the most probable of those that are at least `APART` standard deviations of the encoder's q away
+    from the earlier ones (the root of the mean over the latent dimensions).
+
+    Returns:
+        The points `[count, B, D]`, and the deviations `[B, D]`.
+    """
+    mean, variance = moments(vae.encode(x, condition))
+    z, log_joint = candidates(vae, x, None, condition, seed, CANDIDATES, SPREAD)
+    z = tf.concat([z, mean[None]], axis=0)
+    log_joint = tf.concat([log_joint, vae.log_joint(x, mean, condition)[None]], axis=0)
+    points = []
+    for _ in range(count):
+        points.append(take_best(z, log_joint))
+        distance = tf.reduce_mean(tf.square(z - points[-1]) / variance, axis=-1)
+        log_joint = tf.where(distance < APART**2, log_joint.dtype.min, log_joint)
+    return tf.stack(points), tf.sqrt(variance)
+
+
+def take_best(z: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """The z of each image with the largest value, `[B, D]`, of z `[C, B, D]` and values `[C, B]`."""
+    return tf.gather(tf.transpose(z, [1, 0, 2]), tf.argmax(values, axis=0), batch_dims=1)
+
+
+def moments(q: Distribution) -> tuple[tf.Tensor, tf.Tensor]:
+    """The mean and the variance of each latent dimension, `[B, D]`; those of 64 draws if they have no closed form."""
+    covariance = q.covariance
+    if covariance is not None:
+        return q.mean, tf.linalg.diag_part(covariance)
+    z, _ = q.sample_and_log_prob(Keyed(0, Stream.POSTERIOR_MEAN, tf.zeros([1], tf.int32)), MEAN_DRAWS)
+    return q.mean, tf.math.reduce_variance(z, axis=0)
+
+
+def fits_of_modes(
+    vae: VAE, x: tf.Tensor, condition: Any, index: tf.Tensor, count: int, settings: Settings, seed: int
+) -> Fit:
+    """Factorized Gaussians, fitted to the posterior of each image from each of its `distinct_starts`.
+
+    Returns:
+        The fit of `count` times B images, those of the first start first.
+    """
+    points, deviation = distinct_starts(vae, x, condition, tf.constant(seed), count)
+    x, condition, index, deviation = (
+        None if part is None else tf.concat([part] * count, axis=0) for part in (x, condition, index, deviation)
+    )
+    start = tf.reshape(points, [-1, vae.latent_dim]), tf.math.log(deviation)
+    return fit(vae, x, None, condition, index, start, settings, seed, family=factorized_gaussian)
+
+
+def check_density(vae: VAE) -> None:
+    """Raises `UserError` if the density of the model's posterior is not known at draws of others."""
+    x = tf.zeros([1, *vae.image_shape])
+    condition = None if vae.condition_shape is None else tf.zeros([1, *vae.condition_shape])
+    q = vae.encode(x, condition)
+    if type(q).log_prob is Distribution.log_prob:
+        raise UserError(
+            f"Expected a posterior whose density is known at any z. Received {type(vae.posterior).__name__}, whose "
+            "distribution has no method log_prob(z). Define it, or use the evaluation bounds, which does not need it."
+        )

@@ -38,6 +38,8 @@ class Stream(enum.IntEnum):
     COMPLETION = 116
     SCORE = 117
     BASELINE = 118
+    DEFENSIVE = 119  # `kvae.evaluation.defensive`
+    GAPS = 120  # `kvae.evaluation.gaps`
 
 
 # The words that version 0.1 used for these pairs, kept so that a seed gives the same numbers as before. They are small,
