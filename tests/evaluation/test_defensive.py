@@ -1,4 +1,4 @@
-"""`kvae.evaluation.defensive` against log p(x) of linear Gaussian models and of a grid, and what it calls unreliable."""
+"""`kvae.evaluation.defensive` against exact log p(x), and what it calls unreliable."""
 
 import math
 
