@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from kvae.completion import proposals
 from kvae.completion.masked_images import batches, check_images, indices, select_condition
 from kvae.completion.variational_inference import Inferred, infer_whole
+from kvae.evaluation import mixture_proposals
 from kvae.internal.errors import UserError, check_whole
 from kvae.internal.tensorflow import tf
 from kvae.model.likelihoods import Likelihood
@@ -112,7 +112,9 @@ def zero_filled_baseline(
         q = vae.encode(images.zero_filled[batch], batch_condition)
         components = [q, whole.select(batch).q]
         log_terms = []
-        for drawn in proposals.draws(vae, components, indices(batch), samples, seed, Stream.BASELINE, batch_condition):
+        for drawn in mixture_proposals.draws(
+            vae, components, indices(batch), samples, seed, Stream.BASELINE, batch_condition
+        ):
             log_missing = vae.log_likelihood(images.x[batch], drawn.z, ~mask, batch_condition).numpy()
             log_terms.append(log_missing + q.log_prob(drawn.z).numpy() - drawn.log_proposal)
         results.append(np.logaddexp.reduce(np.concatenate(log_terms), axis=0) - np.log(samples))

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kvae.completion import proposals
 from kvae.completion.masked_images import MaskedImages, batches, indices, select_condition
 from kvae.completion.variational_inference import Inferred
+from kvae.evaluation import mixture_proposals
 from kvae.model.posteriors import Distribution
 from kvae.model.vae import VAE
 from kvae.noise.keyed import Keyed
@@ -81,7 +81,9 @@ def _weighted_mean(vae: VAE, given: _Batch, samples: int, seed: int) -> tuple[np
     log_weights, points = [], []
     count = len(given.image_index)
     maximum, total, weighted = np.full(count, -np.inf), np.zeros(count), np.zeros(given.x.shape)
-    for drawn in proposals.draws(vae, [given.q], given.image_index, samples, seed, Stream.PREDICTION, given.condition):
+    for drawn in mixture_proposals.draws(
+        vae, [given.q], given.image_index, samples, seed, Stream.PREDICTION, given.condition
+    ):
         parameters = vae.decode(drawn.z, given.condition)
         log_joint = vae.log_joint(given.x, drawn.z, given.condition, given.observed, parameters=parameters).numpy()
         log_w = log_joint.astype(np.float64) - drawn.log_proposal

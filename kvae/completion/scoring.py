@@ -4,10 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae.completion import proposals
 from kvae.completion.masked_images import MaskedImages, batches, check_images, indices, select_condition
 from kvae.completion.variational_inference import Inferred
-from kvae.evaluation import evidence
+from kvae.evaluation import evidence, mixture_proposals
 from kvae.model.vae import VAE
 from kvae.noise.streams import Stream
 
@@ -45,7 +44,7 @@ def score(vae: VAE, images: MaskedImages, inferred: Inferred, whole: Inferred, s
         x, mask, condition = images.x[batch], images.observed[batch], select_condition(images.condition, batch)
         components = [inferred.select(batch).q, whole.select(batch).q]
         log_weights, log_densities = [], []
-        for drawn in proposals.draws(vae, components, indices(batch), samples, seed, Stream.SCORE, condition):
+        for drawn in mixture_proposals.draws(vae, components, indices(batch), samples, seed, Stream.SCORE, condition):
             parameters = vae.decode(drawn.z, condition)
             log_joint = vae.log_joint(x, drawn.z, condition, mask, parameters=parameters).numpy()
             log_weights.append(log_joint.astype(np.float64) - drawn.log_proposal)

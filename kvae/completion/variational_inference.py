@@ -8,15 +8,13 @@ import numpy as np
 
 from kvae.completion.masked_images import MaskedImages, batches, check_images, indices, select_condition
 from kvae.evaluation import evidence
+from kvae.evaluation.variational_fits import OPTIMIZERS, Fit, Settings, candidates, factorized_gaussian, fit, take_best
 from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.tensorflow import tf
 from kvae.model.compiled_functions import compiled
 from kvae.model.posteriors import Gaussian
 from kvae.model.vae import VAE
-from kvae.noise.keyed import Keyed
-from kvae.noise.streams import Stream
 
-OPTIMIZERS = ("adam", "gradient_descent")
 CANDIDATES = 256  # draws of the prior, the best of which is the default start
 START_LOG_SIGMA = -1.0
 FINAL_DRAWS = 64  # draws of z per image for the gradient that decides whether an inference has converged
@@ -47,17 +45,8 @@ class Inferred(NamedTuple):
         return Inferred(q, start, self.losses[images], self.predicted_decrease[images])
 
 
-class _Settings(NamedTuple):
-    """How q is fitted; the arguments of `infer` with the same names."""
-
-    steps: int
-    learning_rate: float
-    gradient_samples: int
-    optimizer: str
-
-
 # The inference on a whole image takes fewer steps: its q serves as a proposal and need not have converged.
-WHOLE_IMAGE = _Settings(steps=30, learning_rate=0.1, gradient_samples=8, optimizer="adam")
+WHOLE_IMAGE = Settings(steps=30, learning_rate=0.1, gradient_samples=8)
 
 
 def article_options(vae: VAE) -> dict[str, Any]:
@@ -126,7 +115,7 @@ def infer(
     if not is_number or not 0 < learning_rate < math.inf:
         raise UserError(f"Expected a positive learning_rate. Received {learning_rate!r}.")
     start_arrays = None if start is None else _check_start(start, len(images.x), vae.latent_dim)
-    settings = _Settings(steps, float(learning_rate), gradient_samples, optimizer)
+    settings = Settings(steps, float(learning_rate), gradient_samples, optimizer)
     return _infer(vae, images.zero_filled, images.observed, images.condition, start_arrays, settings, seed)
 
 
@@ -145,12 +134,9 @@ def _infer(
     mask: np.ndarray,
     condition: np.ndarray | None,
     start: list[np.ndarray] | None,
-    settings: _Settings,
+    settings: Settings,
     seed: int,
 ) -> Inferred:
-    # Tensors, so that other values do not need another graph.
-    steps, learning_rate = tf.constant(settings.steps), tf.constant(settings.learning_rate, tf.float32)
-    seed_tensor = tf.constant(seed)
     parts = []
     for batch in batches(vae, len(x), settings.gradient_samples):
         conditions = select_condition(condition, batch)
@@ -160,24 +146,23 @@ def _infer(
             None if conditions is None else tf.constant(conditions),
         )
         if start is None:
-            mean = _best_start(vae, *given, seed_tensor)
+            mean = _best_start(vae, *given, tf.constant(seed))
             log_sigma = tf.fill(tf.shape(mean), START_LOG_SIGMA)
         else:
             mean, log_sigma = (tf.constant(part[batch]) for part in start)
-        fitted = _fit(
+        fitted = fit(
             vae,
             *given,
-            mean,
-            log_sigma,
             tf.constant(indices(batch)),
-            steps,
-            learning_rate,
-            seed_tensor,
-            settings.gradient_samples,
-            settings.optimizer,
+            (mean, log_sigma),
+            settings,
+            seed,
+            family=factorized_gaussian,
+            final_draws=FINAL_DRAWS,
         )
-        q_mean, q_log_var, losses, decrease = (part.numpy() for part in fitted)
-        parts.append((q_mean, q_log_var, mean.numpy(), 2 * log_sigma.numpy(), losses.T, decrease))
+        q, start_q = factorized_gaussian(fitted.parameters), factorized_gaussian((mean, log_sigma))
+        decrease = _predicted_decrease(fitted)
+        parts.append([part.numpy() for part in (*q, *start_q, tf.transpose(fitted.losses), decrease)])
     q_mean, q_log_var, start_mean, start_log_var, losses, decrease = map(np.concatenate, zip(*parts, strict=True))
     return Inferred(Gaussian(q_mean, q_log_var), Gaussian(start_mean, start_log_var), losses, decrease)
 
@@ -200,76 +185,17 @@ def _check_start(start: Any, count: int, latent_dim: int) -> list[np.ndarray]:
 @compiled
 def _best_start(vae: VAE, x: tf.Tensor, mask: tf.Tensor, condition: Any, seed: tf.Tensor) -> tf.Tensor:
     """The most probable z among draws of the prior and the mean of the encoder's q(z|x), `[B, D]`."""
-    batch = tf.shape(x)[0]
-
-    def candidate(number: tf.Tensor) -> tf.Tensor:
-        """A draw of the prior `[B, D]`, which has the same noise for every image."""
-        return vae.prior.sample(Keyed(seed, Stream.START, tf.zeros([batch], tf.int32) + number), condition)
-
-    def log_joint(number: tf.Tensor) -> tf.Tensor:
-        """log p(x_observed, z) of every image at one candidate z, `[B]` nats."""
-        z, parameters = candidate(number), None
-        if condition is None:  # z is the same for all images, so it is decoded once
-            shape = vae.likelihood.parameters_shape(vae.image_shape)
-            parameters = tf.broadcast_to(vae.decode(z[:1]), tf.concat([[batch], shape], axis=0))
-        return vae.log_joint(x, z, condition, mask, parameters=parameters)
-
-    # One candidate at a time, so that the memory does not grow with their number.
-    values = tf.map_fn(log_joint, tf.range(CANDIDATES), fn_output_signature=tf.float32)
-    best = candidate(tf.argmax(values, axis=0, output_type=tf.int32))
+    z, log_joint = candidates(vae, x, mask, condition, seed, CANDIDATES)
     encoded = vae.encode(x, condition).mean
-    encoded_is_better = vae.log_joint(x, encoded, condition, mask) > tf.reduce_max(values, axis=0)
-    return tf.where(encoded_is_better[:, None], encoded, best)
+    of_encoded = vae.log_joint(x, encoded, condition, mask)
+    return take_best(tf.concat([z, encoded[None]], axis=0), tf.concat([log_joint, of_encoded[None]], axis=0))
 
 
-@compiled
-def _fit(
-    vae: VAE,
-    x: tf.Tensor,
-    mask: tf.Tensor,
-    condition: Any,
-    mean: tf.Tensor,
-    log_sigma: tf.Tensor,
-    index: tf.Tensor,
-    steps: tf.Tensor,
-    learning_rate: tf.Tensor,
-    seed: tf.Tensor,
-    samples: int,
-    optimizer: str,
-) -> tuple[tf.Tensor, ...]:
-    """Takes all steps: the mean and log variance of q `[B, D]`, losses `[S, B]`, predicted decrease `[B]`."""
+def _predicted_decrease(fitted: Fit) -> tf.Tensor:
+    """Nats by which further steps would reduce the loss, `[B]`.
 
-    def losses_and_gradients(parameters: Any, noise: Keyed) -> tuple[tf.Tensor, tf.Tensor]:
-        with tf.GradientTape() as tape:
-            tape.watch(parameters)
-            mean, log_sigma = tf.unstack(parameters)
-            q = Gaussian(mean, 2 * log_sigma)
-            draws = vae.draw(x, noise, samples, condition, mask, q)
-            log_joint = draws.log_likelihood + draws.log_prior
-            losses = tf.reduce_mean(q.stop_gradient().log_prob(draws.z) - log_joint, axis=0)
-        return losses, tape.gradient(losses, parameters)
-
-    parameters = tf.stack([mean, log_sigma])  # [2, B, D]
-    first_moment, second_moment = tf.zeros_like(parameters), tf.zeros_like(parameters)
-    record = tf.TensorArray(tf.float32, steps)
-    for step in tf.range(steps):
-        losses, gradients = losses_and_gradients(parameters, Keyed(seed, Stream.STEPS, index, step))
-        record = record.write(step, losses)
-        if optimizer == "adam":  # Kingma and Ba (2015), algorithm 1
-            count = tf.cast(step + 1, tf.float32)
-            first_moment = 0.9 * first_moment + 0.1 * gradients
-            second_moment = 0.999 * second_moment + 0.001 * tf.square(gradients)
-            rate = 0.5 * learning_rate * (1 + tf.cos(math.pi * (count - 1) / tf.cast(steps, tf.float32)))
-            direction = first_moment / (1 - 0.9**count) / (tf.sqrt(second_moment / (1 - 0.999**count)) + 1e-8)
-            parameters -= rate * direction
-        else:
-            parameters -= learning_rate * gradients
-    # At the optimum the second derivative of the loss is 1 / sigma^2 in the mean and 2 in log sigma, as for the KL
-    # divergence of two Gaussians, so a Newton step reduces the loss by (sigma g_mean)^2 / 2 + g_log_sigma^2 / 4.
-    gradients = tf.zeros_like(parameters)
-    for number in tf.range(FINAL_DRAWS // samples + 1):
-        noise = Keyed(seed, Stream.FINAL, index, number)
-        gradients += losses_and_gradients(parameters, noise)[1] / (FINAL_DRAWS // samples + 1)
-    sigma = tf.exp(parameters[1])
-    decrease = tf.reduce_sum(tf.square(sigma * gradients[0]) / 2 + tf.square(gradients[1]) / 4, axis=-1)
-    return parameters[0], 2 * parameters[1], record.stack(), decrease
+    At the optimum the second derivative of the loss is 1 / sigma^2 in the mean and 2 in log sigma, as for the KL
+    divergence of two Gaussians, so a Newton step reduces the loss by (sigma g_mean)^2 / 2 + g_log_sigma^2 / 4.
+    """
+    sigma, (of_mean, of_log_sigma) = tf.exp(fitted.parameters[1]), fitted.gradients
+    return tf.reduce_sum(tf.square(sigma * of_mean) / 2 + tf.square(of_log_sigma) / 4, axis=-1)

@@ -8,6 +8,7 @@ number of the draw. So a result depends neither on the batch size nor on the siz
 from kvae.evaluation.annealed import Annealed, Sandwich, ais, bdmc
 from kvae.evaluation.classifier import Classification, classification
 from kvae.evaluation.code_use import Information, information
+from kvae.evaluation.defensive_estimate import Defensive, defensive
 from kvae.evaluation.elbo_terms import ElboTerms, elbo
 from kvae.evaluation.encoding import Encoded, encode
 from kvae.evaluation.estimate import Estimate
@@ -17,6 +18,7 @@ from kvae.evaluation.importance_weighted import Bounds, bounds, log_likelihood
 from kvae.evaluation.lossless_compression import Compression, compress, compression, decompress
 from kvae.evaluation.probes import Representation, representation
 from kvae.evaluation.samples import SampleQuality, sample_quality
+from kvae.evaluation.inference_gaps import Gaps, gaps
 
 __all__ = [
     "EVALUATIONS",
@@ -24,12 +26,14 @@ __all__ = [
     "Bounds",
     "Classification",
     "Compression",
+    "Defensive",
     "ElboTerms",
     "Encoded",
     "Estimate",
     "Evaluation",
     "Information",
     "Measured",
+    "Gaps",
     "Quadrature",
     "Representation",
     "SampleQuality",
@@ -45,6 +49,11 @@ __all__ = [
     "encode",
     "evaluate",
     "information",
+    "defensive",
+    "elbo",
+    "encode",
+    "evaluate",
+    "gaps",
     "log_likelihood",
     "measure",
     "quadrature",

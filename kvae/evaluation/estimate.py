@@ -116,6 +116,14 @@ def _with_y(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
         raise UserError("Expected at least one image to evaluate. Received none.")
 
 
+def parts_of(batch: tuple[tf.Tensor, Any, tf.Tensor], size: int) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
+    """A batch of `batches` in parts of at most `size` images, and of no more than `BATCH`."""
+    size = min(max(size, 1), BATCH)
+    for start in range(0, len(batch[0]), size):
+        x, condition, index = (None if part is None else part[start : start + size] for part in batch)
+        yield x, condition, index
+
+
 def _split(data: Any, image_shape: Any, condition_shape: Any) -> Iterator[Any]:
     """The batches of a dataset or loader unchanged, or an array x or arrays (x, y) in batches of `BATCH` images."""
     arrays = data if isinstance(data, tuple) else (data,)

@@ -10,6 +10,7 @@ import numpy as np
 from kvae.evaluation.annealed import ais, bdmc
 from kvae.evaluation.classifier import classification
 from kvae.evaluation.code_use import information
+from kvae.evaluation.defensive_estimate import defensive
 from kvae.evaluation.elbo_terms import elbo, kl_kind
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evidence import quadrature
@@ -17,6 +18,7 @@ from kvae.evaluation.importance_weighted import bounds, log_likelihood
 from kvae.evaluation.lossless_compression import compression
 from kvae.evaluation.probes import representation
 from kvae.evaluation.samples import sample_quality
+from kvae.evaluation.inference_gaps import gaps
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
 from kvae.model import likelihoods, posteriors, priors
@@ -105,6 +107,27 @@ EVALUATIONS: dict[str, Evaluation] = {
         },
         slow=True,
         unit="bits",
+    "defensive": Evaluation(
+        defensive,
+        {"samples": "defensive_samples", "steps": "defensive_steps"},
+        {
+            "defensive": "log p(x) by defensive proposals, K = {defensive_samples}",
+            "defensive_effective_samples": "its effective number of draws",
+            "pareto_k": "k of its weights, no nats",
+            "defensive_monte_carlo_error": "its Monte-Carlo error",
+            "unreliable": "share of images for which it is unreliable",
+        },
+        slow=True,
+    ),
+    "gaps": Evaluation(
+        gaps,
+        {"steps": "gap_steps", "draws": "gap_draws"},
+        {
+            "best_elbo": "ELBO of the best q of each image",
+            "approximation_gap": "approximation gap, log p(x) minus that ELBO",
+            "amortization_gap": "amortization gap, that ELBO minus the encoder's",
+        },
+        slow=True,
     ),
     "classification": Evaluation(
         classification,

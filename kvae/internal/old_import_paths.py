@@ -30,7 +30,7 @@ MOVED = {
     "inference.completion": "completion.completions",
     "inference.images": "completion.masked_images",
     "inference.prediction": "completion.prediction",
-    "inference.proposals": "completion.proposals",
+    "inference.proposals": "evaluation.mixture_proposals",
     "inference.scoring": "completion.scoring",
     "inference.variational": "completion.variational_inference",
     "latent": "runtime.latent_points",

@@ -7,7 +7,8 @@ from oracles import LinearModel, bernoulli_log_density, mlp
 from scipy import stats
 
 from kvae import completion
-from kvae.completion.variational_inference import CANDIDATES, OPTIMIZERS
+from kvae.completion.variational_inference import CANDIDATES
+from kvae.evaluation.variational_fits import OPTIMIZERS
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import tf
 from kvae.noise.keyed import Keyed

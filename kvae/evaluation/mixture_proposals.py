@@ -3,7 +3,8 @@
 The tails of a single q may be too light, and it may miss a mode; the variance of the weights may then be infinite. With
 the prior in the mixture no weight exceeds p(x|z) divided by the prior's share of the draws: Hesterberg, "Weighted
 average importance sampling and defensive mixture distributions" (1995). The sampling is stratified: the number of draws
-from each component is fixed, not random.
+from each component is fixed, not random, and each weight has the density of the whole mixture in its denominator (the
+balance heuristic of Veach and Guibas, "Optimally Combining Sampling Techniques for Monte Carlo Rendering", 1995).
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ class ProposalDraws(NamedTuple):
     """Some draws of z per image, and the density of the mixture at each."""
 
     z: tf.Tensor  # [k, B, D]
-    log_proposal: np.ndarray  # [k, B]  nats
+    log_proposal: Any  # [k, B]  nats
 
 
 def draws_per_component(components: int, samples: int) -> list[int]:
@@ -45,11 +46,10 @@ def draws(
     stream: Stream,
     condition: Any = None,
 ) -> Iterator[ProposalDraws]:
-    """Yields `samples` draws per image, in chunks that fit in memory.
+    """Yields `samples` draws per image from equal parts of the components, in chunks whose images fit in memory.
 
     Args:
-        vae: a built model. Its prior is the last component; it also replaces the other components for an image whose
-            inference diverged.
+        vae: a built model.
         components: distributions q, each of B images.
         index: the indices of the images, `[B]` int32, which their noise depends on.
         samples: the number of draws per image, at least one more than there are components.
@@ -57,46 +57,69 @@ def draws(
         stream: the use of the noise.
         condition: conditions, `[B, ...]`, for a model that takes one.
     """
-    prior = _Prior(vae, seed, stream, index, condition)
-    mixture: list[Any] = [*(_WithPriorFallback(component, prior) for component in components), prior]
     counts = draws_per_component(len(components), samples)
-    ends = np.cumsum(counts)
-    log_weights = np.log(np.array(counts) / samples)
+    drawn = draw(vae, components, counts, tf.constant(index), seed, stream, condition)
+    log_proposal = drawn.log_proposal.numpy().astype(np.float64)
     size = max(1, sampling.images_at_once(vae) // len(index))
     for start in range(0, samples, size):
-        stop, parts = min(start + size, samples), []
-        for component, first, last in zip(mixture, ends - counts, ends, strict=True):
-            numbers = np.arange(max(start, first), min(stop, last), dtype=np.int32)
-            if len(numbers):
-                parts.append(component.draw(numbers))
-        z = tf.concat(parts, axis=0)
-        log_densities = [np.asarray(component.log_prob(z)) for component in mixture]
-        log_proposal = np.logaddexp.reduce([a + b for a, b in zip(log_weights, log_densities, strict=True)])
-        yield ProposalDraws(z, log_proposal.astype(np.float64))
+        yield ProposalDraws(drawn.z[start : start + size], log_proposal[start : start + size])
 
 
-class _Prior:
+def draw(
+    vae: VAE,
+    components: Sequence[Distribution],
+    counts: Sequence[int],
+    index: tf.Tensor,
+    seed: Any,
+    stream: Stream,
+    condition: Any = None,
+) -> ProposalDraws:
+    """All draws of the mixture: those of the first component first, and those of the prior last.
+
+    Args:
+        vae: a built model. Its prior is the last component; it also replaces the other components for an image whose
+            inference diverged.
+        components: distributions q, each of B images.
+        counts: the number of draws from each component and from the prior.
+        index: the indices of the images, `[B]` int32, which their noise depends on.
+        seed: the seed of the noise.
+        stream: the use of the noise.
+        condition: conditions, `[B, ...]`, for a model that takes one.
+    """
+    prior = _Prior(vae, Keyed(seed, stream, index), seed, stream, index, condition)
+    mixture = [_WithPriorFallback(component, prior) for component in components]
+    ends = np.cumsum(counts)
+    numbers = [np.arange(end - count, end, dtype=np.int32) for count, end in zip(counts, ends, strict=True)]
+    z = tf.concat([part.draw(each) for part, each in zip([*mixture, prior], numbers, strict=True) if len(each)], axis=0)
+    log_prior = prior.log_prob(z)
+    log_densities = tf.stack([*(component.log_prob(z, log_prior) for component in mixture), log_prior])
+    with np.errstate(divide="ignore"):
+        log_shares = np.log(np.array(counts, np.float32) / sum(counts))
+    return ProposalDraws(z, tf.reduce_logsumexp(log_densities + log_shares[:, None, None], axis=0))
+
+
+class _Prior(NamedTuple):
     """The prior as a component of the mixture. A draw depends only on the index of its image and on its own number."""
 
-    def __init__(self, vae: VAE, seed: int, stream: Stream, index: np.ndarray, condition: Any) -> None:
-        self._vae, self._seed, self._stream, self._index, self._condition = vae, seed, stream, index, condition
-
-    @property
-    def noise(self) -> Keyed:
-        return Keyed(self._seed, self._stream, self._index)
+    vae: VAE
+    noise: Keyed
+    seed: Any
+    stream: Stream
+    index: tf.Tensor  # [B]
+    condition: Any
 
     def draw(self, numbers: np.ndarray) -> tf.Tensor:
         """The draws of z with the given numbers, `[k, B, D]`."""
-        shape = (len(numbers), len(self._index))
-        key = (np.tile(self._index, shape[0]), np.repeat(numbers, shape[1]))
-        condition = self._condition
+        count, images = len(numbers), tf.shape(self.index)[0]
+        key = (tf.tile(self.index, [count]), tf.repeat(numbers, images))
+        condition = self.condition
         if condition is not None:
-            condition = tf.tile(condition, [shape[0], *[1] * (np.ndim(condition) - 1)])
-        z = self._vae.prior.sample(Keyed(self._seed, self._stream, *key), condition)
-        return tf.reshape(z, [*shape, self._vae.latent_dim])
+            condition = tf.tile(condition, [count, *[1] * (np.ndim(condition) - 1)])
+        z = self.vae.prior.sample(Keyed(self.seed, self.stream, *key), condition)
+        return tf.reshape(z, [count, images, self.vae.latent_dim])
 
     def log_prob(self, z: tf.Tensor) -> tf.Tensor:
-        return self._vae.log_prior(z, self._condition)
+        return self.vae.log_prior(z, self.condition)
 
 
 class _WithPriorFallback:
@@ -118,8 +141,7 @@ class _WithPriorFallback:
 
     def draw(self, numbers: np.ndarray) -> tf.Tensor:
         z, _ = self._q.sample_and_log_prob(self._prior.noise.numbered(numbers), len(numbers))
-        return z if tf.reduce_all(self._usable) else tf.where(self._usable[:, None], z, self._prior.draw(numbers))
+        return tf.where(self._usable[:, None], z, self._prior.draw(numbers))
 
-    def log_prob(self, z: tf.Tensor) -> tf.Tensor:
-        log_q = self._q.log_prob(z)
-        return log_q if tf.reduce_all(self._usable) else tf.where(self._usable, log_q, self._prior.log_prob(z))
+    def log_prob(self, z: tf.Tensor, log_prior: tf.Tensor) -> tf.Tensor:
+        return tf.where(self._usable, self._q.log_prob(z), log_prior)

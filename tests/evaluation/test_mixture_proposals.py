@@ -1,31 +1,36 @@
-"""The mixture that completion proposes from: its draws, its density and its parts that diverged."""
+"""The mixtures of q and the prior as proposals: their draws, their density and their parts that diverged."""
 
 import math
 
 import numpy as np
 import pytest
-from completion_cases import ROUNDING, same_q_for_all
+from completion_cases import ROUNDING, same_q_for_all, untrained
 from own_parts import Gumbel
 from scipy import special, stats
 
-from kvae.completion import proposals
+from kvae.evaluation import mixture_proposals
 from kvae.internal import batch_sizes
 from kvae.model.posteriors import Gaussian
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 
 
+@pytest.fixture(scope="module")
+def vae():
+    return untrained()
+
+
 def proposed(vae, components, samples=40, seed=2):
     """All the draws of the mixture of these q and the prior, `[K, B, 2]`, and their log density, `[K, B]`."""
     place = np.arange(5, 5 + len(components[0].mean), dtype=np.int32)
-    parts = [*proposals.draws(vae, components, place, samples, seed, Stream.SCORE)]
+    parts = [*mixture_proposals.draws(vae, components, place, samples, seed, Stream.SCORE)]
     return np.concatenate([some.z for some in parts]), np.concatenate([some.log_proposal for some in parts])
 
 
 @pytest.mark.parametrize("components", [1, 2, 3])
 @pytest.mark.parametrize("samples", [4, 17, 500])
 def test_the_prior_gets_a_tenth_of_the_draws_and_the_components_share_the_rest_equally(components, samples):
-    *shares, prior = proposals.draws_per_component(components, samples)
+    *shares, prior = mixture_proposals.draws_per_component(components, samples)
     assert len(shares) == components
     assert sum(shares) + prior == samples
     assert prior == max(1, round(samples / 10))
