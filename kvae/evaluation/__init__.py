@@ -15,10 +15,10 @@ from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evaluations import EVALUATIONS, Evaluation, Measured, evaluate, measure, results_of
 from kvae.evaluation.evidence import Quadrature, quadrature
 from kvae.evaluation.importance_weighted import Bounds, bounds, log_likelihood
+from kvae.evaluation.inference_gaps import Gaps, gaps
 from kvae.evaluation.lossless_compression import Compression, compress, compression, decompress
 from kvae.evaluation.probes import Representation, representation
 from kvae.evaluation.samples import SampleQuality, sample_quality
-from kvae.evaluation.inference_gaps import Gaps, gaps
 
 __all__ = [
     "EVALUATIONS",
@@ -31,9 +31,9 @@ __all__ = [
     "Encoded",
     "Estimate",
     "Evaluation",
+    "Gaps",
     "Information",
     "Measured",
-    "Gaps",
     "Quadrature",
     "Representation",
     "SampleQuality",
@@ -45,15 +45,12 @@ __all__ = [
     "compress",
     "compression",
     "decompress",
-    "elbo",
-    "encode",
-    "evaluate",
-    "information",
     "defensive",
     "elbo",
     "encode",
     "evaluate",
     "gaps",
+    "information",
     "log_likelihood",
     "measure",
     "quadrature",

@@ -15,10 +15,10 @@ from kvae.evaluation.elbo_terms import elbo, kl_kind
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.evidence import quadrature
 from kvae.evaluation.importance_weighted import bounds, log_likelihood
+from kvae.evaluation.inference_gaps import gaps
 from kvae.evaluation.lossless_compression import compression
 from kvae.evaluation.probes import representation
 from kvae.evaluation.samples import sample_quality
-from kvae.evaluation.inference_gaps import gaps
 from kvae.internal import user_files
 from kvae.internal.errors import UserError, unknown
 from kvae.model import likelihoods, posteriors, priors
@@ -54,6 +54,18 @@ EVALUATIONS: dict[str, Evaluation] = {
             "bounds": "bound of log p(x), K = {bound_sizes}",
             "effective_samples": "effective number of draws of the last bound",
             "bounds_monte_carlo_error": "Monte-Carlo error of the last bound",
+        },
+        slow=True,
+    ),
+    "defensive": Evaluation(
+        defensive,
+        {"samples": "defensive_samples", "steps": "defensive_steps"},
+        {
+            "defensive": "log p(x) by defensive proposals, K = {defensive_samples}",
+            "defensive_effective_samples": "its effective number of draws",
+            "pareto_k": "k of its weights, no nats",
+            "defensive_monte_carlo_error": "its Monte-Carlo error",
+            "unreliable": "share of images for which it is unreliable",
         },
         slow=True,
     ),
@@ -95,30 +107,6 @@ EVALUATIONS: dict[str, Evaluation] = {
         slow=True,
         of_images=False,
     ),
-    "compression": Evaluation(
-        compression,
-        labels={
-            "bits_per_image": "bits, not nats, by the ELBO",
-            "coded_bits_per_image": "bits, coded and decoded",
-            "coded_to_elbo": "coded bits divided by those of the ELBO",
-            "initial_bits_per_image": "initial bits, divided by the number of images",
-            "bz2_bits_per_image": "bits by bzip2, which knows no model",
-            "decoded": "share of images that were decoded without any difference",
-        },
-        slow=True,
-        unit="bits",
-    "defensive": Evaluation(
-        defensive,
-        {"samples": "defensive_samples", "steps": "defensive_steps"},
-        {
-            "defensive": "log p(x) by defensive proposals, K = {defensive_samples}",
-            "defensive_effective_samples": "its effective number of draws",
-            "pareto_k": "k of its weights, no nats",
-            "defensive_monte_carlo_error": "its Monte-Carlo error",
-            "unreliable": "share of images for which it is unreliable",
-        },
-        slow=True,
-    ),
     "gaps": Evaluation(
         gaps,
         {"steps": "gap_steps", "draws": "gap_draws"},
@@ -128,27 +116,6 @@ EVALUATIONS: dict[str, Evaluation] = {
             "amortization_gap": "amortization gap, that ELBO minus the encoder's",
         },
         slow=True,
-    ),
-    "classification": Evaluation(
-        classification,
-        {"samples": "classification_samples"},
-        {"accuracy": "accuracy, a share and not nats: the class with the largest p(x|y)"},
-        slow=True,
-        unit="",
-    ),
-    "sample_quality": Evaluation(
-        sample_quality,
-        {"neighbours": "sample_neighbours"},
-        {
-            "kernel_distance_of_pixels_x1000": "kernel distance of samples x 1,000, of pixels, no nats",
-            "kernel_distance_of_features_x1000": "kernel distance of samples x 1,000, of features",
-            "sample_precision": "precision of samples, a share",
-            "sample_recall": "recall of samples, a share",
-            "ideal_sample_precision": "both of perfect samples, a share",
-        },
-        slow=True,
-        of_images=False,
-        unit="",
     ),
     "information": Evaluation(
         information,
@@ -174,6 +141,40 @@ EVALUATIONS: dict[str, Evaluation] = {
         slow=True,
         unit="",
         labelled=True,
+    ),
+    "sample_quality": Evaluation(
+        sample_quality,
+        {"neighbours": "sample_neighbours"},
+        {
+            "kernel_distance_of_pixels_x1000": "kernel distance of samples x 1,000, of pixels, no nats",
+            "kernel_distance_of_features_x1000": "kernel distance of samples x 1,000, of features",
+            "sample_precision": "precision of samples, a share",
+            "sample_recall": "recall of samples, a share",
+            "ideal_sample_precision": "both of perfect samples, a share",
+        },
+        slow=True,
+        of_images=False,
+        unit="",
+    ),
+    "compression": Evaluation(
+        compression,
+        labels={
+            "bits_per_image": "bits, not nats, by the ELBO",
+            "coded_bits_per_image": "bits, coded and decoded",
+            "coded_to_elbo": "coded bits divided by those of the ELBO",
+            "initial_bits_per_image": "initial bits, divided by the number of images",
+            "bz2_bits_per_image": "bits by bzip2, which knows no model",
+            "decoded": "share of images that were decoded without any difference",
+        },
+        slow=True,
+        unit="bits",
+    ),
+    "classification": Evaluation(
+        classification,
+        {"samples": "classification_samples"},
+        {"accuracy": "accuracy, a share and not nats: the class with the largest p(x|y)"},
+        slow=True,
+        unit="",
     ),
 }
 

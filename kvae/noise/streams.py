@@ -42,8 +42,8 @@ class Stream(enum.IntEnum):
     INITIAL_BITS = 120  # of a compressed message
     MIXED_BITS = 121  # bits of a compressed message that decide a z
     INFORMATION = 122
-    DEFENSIVE = 119  # `kvae.evaluation.defensive`
-    GAPS = 120  # `kvae.evaluation.gaps`
+    DEFENSIVE = 123  # `kvae.evaluation.defensive`
+    GAPS = 124  # `kvae.evaluation.gaps`
 
 
 # The words that version 0.1 used for these pairs, kept so that a seed gives the same numbers as before. They are small,
