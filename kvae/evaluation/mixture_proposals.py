@@ -90,7 +90,8 @@ def draw(
     mixture = [_WithPriorFallback(component, prior) for component in components]
     ends = np.cumsum(counts)
     numbers = [np.arange(end - count, end, dtype=np.int32) for count, end in zip(counts, ends, strict=True)]
-    z = tf.concat([part.draw(each) for part, each in zip([*mixture, prior], numbers, strict=True) if len(each)], axis=0)
+    parts: list[Any] = [*mixture, prior]
+    z = tf.concat([part.draw(each) for part, each in zip(parts, numbers, strict=True) if len(each)], axis=0)
     log_prior = prior.log_prob(z)
     log_densities = tf.stack([*(component.log_prob(z, log_prior) for component in mixture), log_prior])
     with np.errstate(divide="ignore"):

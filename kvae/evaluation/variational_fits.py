@@ -176,9 +176,7 @@ def candidates(
 
 
 @compiled
-def distinct_starts(
-    vae: VAE, x: tf.Tensor, condition: Any, seed: tf.Tensor, count: int
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def distinct_starts(vae: VAE, x: tf.Tensor, condition: Any, seed: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Points where modes of the posterior may be, and the standard deviation of the encoder's q.
 
     The most probable of the encoder's mean and of `CANDIDATES` draws of the prior, half of them spread, is the first.
