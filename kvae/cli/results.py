@@ -41,15 +41,17 @@ from kvae.internal.errors import UserError, check_seed, check_whole
 @click.option(
     "--only",
     metavar="NAME,...",
-    help="Evaluations to compute: elbo, log_likelihood, classification (of a conditional model).  [default: elbo; with "
-    "--samples elbo and log_likelihood]",
+    help="Evaluations to compute: elbo, log_likelihood, bounds, defensive, quadrature (1 to 3 latent dimensions), ais, "
+    "bdmc, gaps, information, representation, sample_quality, compression, classification (of a conditional model).  "
+    "[default: elbo; with --samples elbo and log_likelihood]",
 )
 @click.option("--samples", metavar="K", type=int, help="Add log_likelihood with K draws of z per image.")
 @click.option(
     "--per-image",
     metavar="FILE",
     type=PATH,
-    help="Write the results of each image into this file too: comma-separated values, a line per image.",
+    help="Write the results of each image into this file too: comma-separated values, a line per image. By default elbo "
+    "and quadrature, or defensive for more than 3 latent dimensions, are then computed.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random draws.")
 @quiet_option

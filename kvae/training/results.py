@@ -53,7 +53,8 @@ def evaluate(
         run: a run that has finished.
         dataset: the name of other data, which are binarized as the run's data are. The result is then written to
             evaluation-<dataset>.json. By default the run's own data are used.
-        only: names of evaluations. By default those that are not slow, and `log_likelihood` if `samples` is given.
+        only: names of evaluations. By default those that are not slow, and `log_likelihood` if `samples` is given; if
+            only `per_image` is given, `elbo` and `quadrature`, or `defensive` for more than 3 latent dimensions.
         samples: the number of draws of the importance-weighted bound, K.
         seed: the seed of all draws.
         verbose: 1 for a progress bar during slow evaluations, 2 for lines. 0 by default.
@@ -76,6 +77,8 @@ def evaluate(
         config = config.model_copy(update={"data": config.data.model_copy(update=changes)})
     data = load_data(config)
     check_images(run, vae, data)
+    if only is None and samples is None and per_image is not None:
+        only = ["elbo", "quadrature" if vae.latent_dim in evidence.POINTS else "defensive"]
     names = None if only is None else list(only)
     images = data.labelled_test() if evaluations.need_labels(names) else data.test
     images = images if dataset is None else images.rebatch(100)

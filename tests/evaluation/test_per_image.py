@@ -2,12 +2,15 @@
 
 import csv
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from small_models import tiny
 
 from kvae import evaluation
+from kvae.cli.commands import main
 from kvae.training import results
 from kvae.training.runs import Run
 
@@ -45,6 +48,13 @@ def test_the_file_has_a_line_per_image_in_their_order(tiny_run, tmp_path):
     np.testing.assert_allclose(elbo, -np.add(reconstruction, kl), rtol=1e-6)
 
 
+def test_alone_it_computes_the_estimate_that_can_be_trusted_most(tiny_run, tmp_path):
+    found = results.evaluate(Run.open(tiny_run), per_image=tmp_path / "scores.csv")
+    assert found["protocol"]["evaluations"] == ["elbo", "quadrature"]  # of 3 latent dimensions
+    exact = [float(row["quadrature"]) for row in rows_of(tmp_path / "scores.csv")]
+    assert np.mean(exact) == pytest.approx(found["quadrature"], rel=1e-6)
+
+
 def test_images_with_files_and_classes_are_named(call, tiny_run, tmp_path, rng):
     from PIL import Image
 
@@ -57,7 +67,8 @@ def test_images_with_files_and_classes_are_named(call, tiny_run, tmp_path, rng):
             tmp_path / "pets" / "train" / name / f"{number}.png"
         )
     status, out, err = call(
-        "evaluate", tiny_run, "--dataset", f"images:{tmp_path / 'pets'}", "--per-image", "scores.csv", "--json"
+        *("evaluate", tiny_run, "--dataset", f"images:{tmp_path / 'pets'}"),
+        *("--only", "elbo", "--per-image", "scores.csv", "--json"),
     )
     assert (status, err) == (0, "")
     rows = rows_of(tmp_path / "scores.csv")
@@ -72,3 +83,11 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_evaluation(call, ti
     status, out, err = call("evaluate", tiny_run, "--per-image", tmp_path / "file" / "scores.csv", "--quiet")
     assert (status, out) == (2, "")
     assert "Could not write" in err
+
+
+def test_the_command_and_the_page_name_every_evaluation():
+    page = (Path(__file__).parents[2] / "docs" / "EVALUATION.md").read_text(encoding="utf-8")
+    (only,) = (each for each in main.commands["evaluate"].params if each.name == "only")
+    for name in evaluation.EVALUATIONS:
+        assert re.search(rf"\b{name}\b", only.help)
+        assert f"`{name}`" in page
