@@ -50,8 +50,8 @@ from kvae.internal.errors import UserError, check_seed, check_whole
     "--per-image",
     metavar="FILE",
     type=PATH,
-    help="Write the results of each image into this file too: comma-separated values, a line per image. By default elbo "
-    "and quadrature, or defensive for more than 3 latent dimensions, are then computed.",
+    help="Write the results of each image into this file too: comma-separated values, a line per image. Without --only "
+    "and --samples, these are elbo and quadrature, or defensive for more than 3 latent dimensions.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random draws.")
 @quiet_option
