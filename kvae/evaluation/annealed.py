@@ -233,7 +233,7 @@ class _Settings(NamedTuple):
         return self._weights(vae, images, path.reversed(), BACKWARD, z)
 
     def _weights(self, vae: VAE, images: Images, path: Path, which: int, z: Any = None) -> Weights:
-        at_once, log_weights, accepted = _pairs_at_once(vae), [], 0.0
+        at_once, log_weights, accepted = _pairs_at_once(vae), [], np.zeros(len(images.x))
         for first in range(0, self.chains, at_once):
             count = min(at_once, self.chains - first)
             of_chains, acceptance = _anneal(

@@ -101,7 +101,7 @@ def evaluate(
 def _write_per_image(path: Path, data: Data, columns: dict[str, np.ndarray]) -> None:
     """Writes a line for each test image: its index, its file and class if it has them, and its results."""
     places = np.arange(len(next(iter(columns.values()))))
-    known = {"index": places, "file": data.files_at("test", places)}
+    known: dict[str, Any] = {"index": places, "file": data.files_at("test", places)}
     if data.has_labels("test"):
         known["class"] = [data.class_name(label) for label in data.labels_at("test", places)]
     named = {name: column for name, column in known.items() if column is not None}
