@@ -163,7 +163,7 @@ def plot(
 
     Without KIND, all kinds are drawn that are possible for the run.
 
-    KIND: samples, reconstructions, latent_scatter, lattice, map, interpolation, learning_curves, completion,
+    KIND: samples, reconstructions, latent_scatter, lattice, map, interpolation, outliers, learning_curves, completion,
     posterior_contours.
     """
     from kvae.training.runs import Run

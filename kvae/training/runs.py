@@ -45,7 +45,7 @@ FILES = r"""
     config\.json | history\.csv | training_time\.json | evaluation(-[^/]+)?\.json | (model|encoder|decoder)\.keras
     | (exported_)?samples\.png | tensorboard/.*
     | \.lock | \.lock\.json | checkpoint/epoch-\d+/(model\.keras|state\.json|best_weights\.npz)
-    | plots/(samples|reconstructions|latent_scatter|lattice|map|interpolation|learning_curves|completion
+    | plots/(samples|reconstructions|latent_scatter|lattice|map|interpolation|outliers|learning_curves|completion
              |posterior_contours|complete)(_\w+)?\.(png|svg|pdf) | plots/complete\.json
 """
 

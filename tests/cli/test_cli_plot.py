@@ -31,7 +31,7 @@ def test_plot_leaves_out_what_does_not_suit_and_says_why(call, odd):
     assert "--latent-dim 2" in reasons["lattice"]
     assert {Path(line).name for line in out.splitlines() if ": not drawn. " not in line} == {
         "samples.png", "samples_grid.png", "samples_strip.png", "reconstructions.png", "reconstructions_draws.png",
-        "latent_scatter.png", "interpolation.png", "learning_curves.png", "completion.png",
+        "latent_scatter.png", "interpolation.png", "outliers.png", "learning_curves.png", "completion.png",
     }  # fmt: skip
 
 

@@ -341,13 +341,13 @@ def test_the_name_of_a_run_in_the_default_place_is_answered_with_its_path(tmp_pa
         Run.open("demo")
 
 
-def test_a_model_without_a_plane_is_refused_before_its_data_are_loaded(tiny_run, monkeypatch):
+def test_a_latent_size_that_does_not_suit_is_refused_before_the_data_are_loaded(tmp_path, monkeypatch):
+    run = tiny_run(tmp_path, latent_dim=4)
     monkeypatch.setattr(results, "load_data", None)
-    run = Run.open(tiny_run)
     for refused in (
         lambda: list(results.draw(run, ["samples", "map(n=3)"])),
         lambda: results.complete(run, exact=True),
         lambda: results.complete(run, plain=True),
     ):
-        with pytest.raises(UserError, match="This model has 3"):
+        with pytest.raises(UserError, match="This model has 4"):
             refused()
