@@ -316,8 +316,8 @@ def measure(
             (stated if isinstance(value, str) else results)[key] = value
         of_images.update(found if evaluation.of_images else {})
         stated.update(_options_as_protocol(evaluation, options))
-    counts = [len(value.per_example) for value in of_images.values() if isinstance(value, Estimate)]
-    added = _protocol(vae, protocol or {}, counts[-1] if counts else None)
+    counts = [len(value.per_example) for value in (of_images or results).values() if isinstance(value, Estimate)]
+    added = _protocol(vae, protocol or {}, max(counts, default=None))
     stated = {**(protocol or {}), **added, **stated, "seed": seed}
     return Measured(results, of_images, vae.latent_dim, stated)
 

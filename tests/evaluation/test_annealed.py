@@ -43,6 +43,7 @@ def given(x, index=None, seed=0, condition=None):
 # --- forward
 
 
+@pytest.mark.slow
 def test_the_estimate_of_a_linear_model_is_exact_within_the_stated_errors(linear, images):
     found = evaluation.ais(linear.vae, shaped(images), **SHORT | {"chains": 64})
     expected = np.array([linear.log_evidence(image) for image in images])
@@ -54,6 +55,7 @@ def test_the_estimate_of_a_linear_model_is_exact_within_the_stated_errors(linear
     assert found.ais_monte_carlo_error == pytest.approx(math.sqrt(np.square(error).sum()) / len(images), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_estimate_of_a_bernoulli_model_is_that_of_a_grid(rng):
     vae = scaled_decoder(tiny(seed=1), (2, 2, 1), 3.0)
     x = rng.integers(0, 2, (5, 2, 2, 1)).astype(np.float32)
@@ -62,6 +64,7 @@ def test_the_estimate_of_a_bernoulli_model_is_that_of_a_grid(rng):
     assert abs(found.ais.mean - Plane(vae, x).log_evidence().mean()) < 4 * found.ais_monte_carlo_error
 
 
+@pytest.mark.slow
 def test_the_monte_carlo_error_is_the_deviation_over_repetitions(linear, images):
     found = evaluation.ais(linear.vae, np.repeat(shaped(images[:1]), 400, axis=0), **SHORT | {"temperatures": 60})
     deviation = found.ais.per_example.std(ddof=1) / math.sqrt(400)  # the images are equal, their random numbers are not
@@ -69,6 +72,7 @@ def test_the_monte_carlo_error_is_the_deviation_over_repetitions(linear, images)
     assert 0.8 < deviation / found.ais_monte_carlo_error < 1.3
 
 
+@pytest.mark.slow
 def test_every_image_has_the_evidence_of_its_condition(images):
     weights, bias = [[0.5, 0.1], [-0.2, 0.4], [0.3, 0.3], [0.0, -0.6]], np.full(4, 0.5)
     model = LinearModel(weights, bias, 0.3, (2, 2, 1), [1.0, -1.0], 0.5, condition_shape=())
@@ -150,6 +154,7 @@ def test_schedule_is_that_of_wu_et_al():
 # --- from both sides
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_log_p_is_between_the_bounds(linear, seed):
     few = {"temperatures": 5, "chains": 2, "leapfrog_steps": 2}  # so that the bounds are not tight
@@ -170,6 +175,7 @@ def test_the_bounds_meet(linear):
     assert 0.3 < found.bdmc_acceptance.mean < 0.95
 
 
+@pytest.mark.slow
 def test_weights_of_both_directions_are_unbiased(linear, images):
     settings = annealed._Settings(30, 2000, 3, 0)
     few = given(images[:1])
@@ -206,6 +212,7 @@ def test_simulated_pixels_have_the_density_of_the_likelihood(likelihood, expecte
 # --- as an evaluation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs_at_once", [3, 16, 1000])
 def test_it_depends_neither_on_the_chunks_nor_on_the_batches(linear, images, monkeypatch, pairs_at_once):
     expected = evaluation.ais(linear.vae, shaped(images), **SHORT)
@@ -224,6 +231,7 @@ def test_seeds_give_other_numbers(linear, images):
     assert np.abs(one - other).min() > 1e-4
 
 
+@pytest.mark.slow
 def test_they_are_evaluations_by_name(monkeypatch, rng):
     monkeypatch.setitem(annealed.ais.__kwdefaults__, "temperatures", 3)
     monkeypatch.setitem(annealed.bdmc.__kwdefaults__, "temperatures", 4)

@@ -36,6 +36,7 @@ def log_weights(vae, x, samples, seed=0):
     return np.array(each, np.float64)
 
 
+@pytest.mark.slow
 def test_each_bound_is_that_of_the_first_draws(vae, x):
     found = evaluation.bounds(vae, x, sample_sizes=SIZES)
     weights = log_weights(vae, x, max(SIZES))
@@ -46,6 +47,7 @@ def test_each_bound_is_that_of_the_first_draws(vae, x):
         np.testing.assert_allclose(bound.per_example, alone.per_example, rtol=0, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_the_effective_number_of_draws_and_the_monte_carlo_error_are_those_of_the_weights(vae, x):
     found = evaluation.bounds(vae, x, sample_sizes=[20])
     weights = np.exp(log_weights(vae, x, 20))
@@ -62,6 +64,7 @@ def test_the_monte_carlo_error_is_the_deviation_over_seeds(vae, x):
     assert 0.7 < deviation / stated < 1.3  # the deviation of 60 has a relative error of 0.09
 
 
+@pytest.mark.slow
 def test_all_bounds_of_an_exact_posterior_are_the_evidence(rng, monkeypatch):
     model = LinearModel(rng.normal(size=(4, 1)), rng.normal(size=4), 0.3, (2, 2, 1))
     x = rng.uniform(size=(3, 4)).astype(np.float32)
@@ -75,6 +78,7 @@ def test_all_bounds_of_an_exact_posterior_are_the_evidence(rng, monkeypatch):
     assert found.bounds_monte_carlo_error < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images_at_once", [1, 3, 1000])
 def test_they_depend_neither_on_the_chunks_nor_on_the_batches(vae, x, monkeypatch, images_at_once):
     expected = evaluation.bounds(vae, x, sample_sizes=SIZES)
@@ -86,6 +90,7 @@ def test_they_depend_neither_on_the_chunks_nor_on_the_batches(vae, x, monkeypatc
     np.testing.assert_allclose(found.effective_samples.per_example, expected.effective_samples.per_example, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_they_are_an_evaluation_by_name(vae, x):
     result = evaluation.evaluate(vae, x[:2], only=["bounds"])
     assert result["protocol"]["bound_sizes"] == (1, 5, 50, 5000)

@@ -133,6 +133,7 @@ def test_images_are_decoded_bit_for_bit(rng, name, count):
     np.testing.assert_array_equal(decoded, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bernoulli", "categorical", "own"])
 def test_the_message_grows_by_the_negative_elbo(rng, monkeypatch, name):
     """Also for images that are not of the model, so that their z together are not distributed as the prior."""
@@ -148,6 +149,7 @@ def test_the_message_grows_by_the_negative_elbo(rng, monkeypatch, name):
     assert error < 0.01 * expected.mean()
 
 
+@pytest.mark.slow
 def test_the_results_are_those_of_the_message(rng):
     vae, x = model_and_images("bernoulli", 40, rng)
     found, message = evaluation.compression(vae, x, seed=3), evaluation.compress(vae, x, seed=3)
@@ -161,6 +163,7 @@ def test_the_results_are_those_of_the_message(rng):
     assert found.bz2_bits_per_image > 30  # pixels that are random
 
 
+@pytest.mark.slow
 def test_a_shipped_model_compresses_digits_to_its_elbo(monkeypatch):
     monkeypatch.setattr(lossless_compression, "IMAGES_PER_LANE", 20)
     vae = keras.saving.load_model("saved_models/mnist_10d/model.keras")
@@ -171,6 +174,7 @@ def test_a_shipped_model_compresses_digits_to_its_elbo(monkeypatch):
     assert found.coded_bits_per_image.mean < found.bz2_bits_per_image
 
 
+@pytest.mark.slow
 def test_pixels_that_the_model_excludes_are_decoded(rng):
     vae, x = model_and_images("bernoulli", 5, rng)
     vae.decoder.weights[-1].assign(np.full(vae.decoder.weights[-1].shape, 1e4))  # certainly white
@@ -199,6 +203,7 @@ def test_another_seed_makes_another_message_of_the_same_images(rng):
         evaluation.compress(vae, x, seed=-1)
 
 
+@pytest.mark.slow
 def test_a_conditional_model_needs_the_same_conditions(rng):
     vae, x = model_and_images("bernoulli", 12, rng, condition=3)
     for weight in vae.encoder.weights + vae.decoder.weights:
@@ -213,6 +218,7 @@ def test_a_conditional_model_needs_the_same_conditions(rng):
         evaluation.decompress(vae, message)
 
 
+@pytest.mark.slow
 def test_another_model_cannot_decode_it(rng):
     vae, x = model_and_images("bernoulli", 12, rng)
     message = evaluation.compress(vae, x)

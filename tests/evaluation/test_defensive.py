@@ -42,6 +42,7 @@ def test_it_is_log_p_of_a_grid(vae, x, found):
     assert errors.max() < 0.1
 
 
+@pytest.mark.slow
 def test_an_encoder_in_the_wrong_place_does_not_matter(rng):
     linear = LinearModel(rng.normal(size=(6, 2)), np.full(6, 0.5), 0.1, (3, 2, 1))
     x = rng.uniform(size=(5, 6)).astype(np.float32)
@@ -53,6 +54,7 @@ def test_an_encoder_in_the_wrong_place_does_not_matter(rng):
     assert evaluation.log_likelihood(linear.vae, x.reshape(5, 3, 2, 1), samples=100).mean < expected.mean() - 100
 
 
+@pytest.mark.slow
 def test_its_exponential_has_the_expectation_p_of_x_and_itself_a_smaller_one(vae, x):
     few = [evaluation.defensive(vae, np.repeat(x[:2], 60, axis=0), samples=100, steps=1, seed=seed) for seed in (1, 2)]
     estimates = np.concatenate([each.defensive.per_example.reshape(2, 60) for each in few], axis=1)
@@ -77,6 +79,7 @@ def test_an_estimate_is_unreliable_with_a_heavy_tail_or_few_effective_draws_or_n
     assert defensive_estimate.is_unreliable(effective, shape, 1000).tolist() == [False, True, True, False, True]
 
 
+@pytest.mark.slow
 def test_the_share_of_unreliable_images_is_that_of_the_numbers(vae, x):
     found = evaluation.defensive(vae, x, samples=100, steps=1)
     numbers = found.defensive_effective_samples.per_example, found.pareto_k.per_example
@@ -88,6 +91,7 @@ def test_the_monte_carlo_error_is_that_of_the_effective_draws(found):
     assert found.defensive_monte_carlo_error == pytest.approx(math.sqrt(variance.sum()) / 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images_at_once", [1, 40])
 def test_it_depends_neither_on_the_chunks_nor_on_the_batches(vae, x, found, monkeypatch, images_at_once):
     monkeypatch.setattr(batch_sizes, "VALUES_AT_ONCE", 6 * images_at_once)

@@ -89,6 +89,7 @@ def test_exact_probabilities_of_all_images_sum_to_one(model):
     assert np.exp(exact_log_p(model[0])).sum() == pytest.approx(1.0, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_log_likelihood_of_many_samples_is_log_p(model):
     vae, images = model
     estimate = evaluation.log_likelihood(vae, images, samples=20_000)
@@ -111,6 +112,7 @@ def test_mean_bound_of_one_sample_is_the_elbo(model):
     np.testing.assert_array_less(np.abs(draws.mean(axis=1) - exact_elbo(vae, images)), 4 * stats.sem(draws, axis=1))
 
 
+@pytest.mark.slow
 def test_the_compiled_bound_is_that_of_the_graph(model, monkeypatch):
     vae, images = model
     assert compiling.xla_pays(vae)
@@ -123,6 +125,7 @@ def test_the_compiled_bound_is_that_of_the_graph(model, monkeypatch):
     np.testing.assert_allclose(compiled, plain, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_bound_grows_from_the_elbo_towards_log_p(model):
     vae, images = model
     images = repeated(images, 20)
@@ -145,6 +148,7 @@ def test_elbo_does_not_depend_on_the_batch_size(model_2d, batch_size):
     np.testing.assert_allclose(actual.elbo.per_example, expected.elbo.per_example, **ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 7, 16])
 def test_log_likelihood_does_not_depend_on_the_batch_size(model_2d, batch_size):
     vae, images = model_2d
@@ -153,6 +157,7 @@ def test_log_likelihood_does_not_depend_on_the_batch_size(model_2d, batch_size):
     np.testing.assert_allclose(actual.per_example, expected.per_example, **ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 16, 100, 480])
 def test_log_likelihood_does_not_depend_on_the_chunk_size(monkeypatch, model_2d, chunk):
     vae, images = model_2d
@@ -235,6 +240,7 @@ def test_evaluate_of_one_example_is_ready_for_json(model_2d):
     json.dumps(evaluation.evaluate(vae, images[:1]), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_evaluate_states_its_protocol(model_2d):
     protocol = evaluation.evaluate(*model_2d, samples=5, seed=3)["protocol"]
     del protocol["likelihood"]  # a test of its own below
@@ -314,6 +320,7 @@ MEASURES = {
 every_measure = pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
 
 
+@pytest.mark.slow
 def test_labels_are_ignored(model_2d):
     vae, images = model_2d
     pairs = tf.data.Dataset.from_tensor_slices((images, np.arange(16))).batch(16)

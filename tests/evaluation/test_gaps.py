@@ -29,6 +29,7 @@ class Case:
         self.posteriors = [self.linear.posterior(image) for image in self.x]
 
 
+@pytest.mark.slow
 def test_both_gaps_of_a_factorized_gaussian_have_closed_forms():
     case = Case()
     covariance = case.posteriors[0].covariance
@@ -50,6 +51,7 @@ def test_both_gaps_of_a_factorized_gaussian_have_closed_forms():
     np.testing.assert_allclose(total, [case.linear.log_evidence(image) for image in case.x], atol=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("latent_dim", "method"), [(2, "quadrature"), (4, "defensive")])
 def test_a_family_that_has_the_posterior_has_no_approximation_gap(latent_dim, method):
     case = Case(latent_dim, posterior="full_covariance", kl="sampled")
@@ -60,6 +62,7 @@ def test_a_family_that_has_the_posterior_has_no_approximation_gap(latent_dim, me
     assert found.gaps_log_evidence == method
 
 
+@pytest.mark.slow
 def test_the_sum_of_the_gaps_is_what_the_elbo_loses():
     vae = scaled_decoder(tiny(seed=1), (3, 2, 1), 3.0)
     x = vae.generate(4, seed=3).numpy()

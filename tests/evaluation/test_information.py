@@ -172,6 +172,7 @@ def test_the_total_correlation_of_a_correlated_gaussian_is_known():
 POSTERIORS = ["diagonal_gaussian", "full_covariance", "iaf", "bottom_up", "gumbel"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("posterior", POSTERIORS)
 def test_it_is_that_of_the_densities_of_all_pairs(posterior, rng):
     options = {} if posterior == "bottom_up" else {"prior": "mixture", "condition": 3}

@@ -20,6 +20,7 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_every_estimate_is_a_column(rng):
     vae = tiny()
     vae.build((None, 2, 2, 1))

@@ -47,6 +47,7 @@ def model():
 # --- brute force over all images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_shape", [(2, 2, 1), (1, 2, 2), (4,)], ids=str)
 def test_probabilities_of_all_images_sum_to_one(image_shape):
     found = evidence.log_evidence(untrained(image_shape), IMAGES.reshape(-1, *image_shape))
@@ -121,6 +122,7 @@ def test_evidence_of_a_deeper_decoder_is_that_of_a_plain_grid():
     np.testing.assert_allclose(found.log_value, Plane(vae, IMAGES).log_evidence(), **ROUNDING)
 
 
+@pytest.mark.slow
 def test_the_importance_weighted_bound_lies_below(model):
     images = np.repeat(IMAGES, 6, axis=0).reshape(-1, 2, 2, 1)
     bounds = evaluation.log_likelihood(model, images, samples=2).per_example.reshape(16, 6)
@@ -129,6 +131,7 @@ def test_the_importance_weighted_bound_lies_below(model):
     assert gap.mean() > 4 * stats.sem(gap, axis=None)
 
 
+@pytest.mark.slow
 def test_the_importance_weighted_bound_of_many_samples_is_near(model):
     images = np.repeat(IMAGES, 8, axis=0).reshape(-1, 2, 2, 1)
     bounds = evaluation.log_likelihood(model, images, samples=2000).per_example.reshape(16, 8)

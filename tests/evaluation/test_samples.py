@@ -90,6 +90,7 @@ def test_the_standard_error_is_the_deviation_over_sets():
     assert stated / np.std([found.mean for found in each]) == pytest.approx(1.0, abs=0.15)  # 200 values: 0.05
 
 
+@pytest.mark.slow
 def test_pairs_that_depend_on_each_other_are_left_out():
     """x_i and y_i have the same condition, which is a third of their variance: equal distributions, not independent."""
     rng = np.random.default_rng(3)
@@ -134,6 +135,7 @@ def test_a_part_of_the_set_has_precision_but_no_recall(rng):
     assert (precision, recall) == (1.0, 0.5)
 
 
+@pytest.mark.slow
 def test_the_ideal_is_the_expected_precision_of_the_same_distribution():
     rng = np.random.default_rng(4)
     pairs = []
@@ -222,6 +224,7 @@ def test_another_order_of_the_images_changes_no_mean(binary, rng):
     assert found[2:8:2] == pytest.approx(expected[2:8:2], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_standard_errors_are_the_deviation_over_sets_and_seeds():
     """Of images of the model itself, whose precision and recall have the same expectation."""
     weights = np.random.default_rng(0).uniform(-0.06, 0.06, (4, 2))  # pixels stay in [0, 1]
