@@ -60,6 +60,7 @@ def test_without_evaluation_no_data_are_needed(copied):
         list(export.verify(copied))
 
 
+@pytest.mark.slow
 def test_bounds_quadrature_and_samples_are_computed_again(tmp_path):
     run = tiny_run(tmp_path)
     names = ["elbo", "bounds", "quadrature", "sample_quality"]
