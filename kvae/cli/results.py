@@ -28,7 +28,7 @@ from kvae.internal.errors import UserError, check_seed, check_whole
         "kvae evaluate saved_models/demo",
         "kvae evaluate saved_models/demo --samples 100 --json",
         "kvae evaluate saved_models/demo --only elbo",
-        "kvae evaluate saved_models/demo --per-image scores.csv",
+        "kvae evaluate saved_models/demo --only elbo --per-image scores.csv",
     )
 )
 @click.argument("run_folder", metavar="RUN", type=RUN)
