@@ -3,6 +3,7 @@
 import gc
 import itertools
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -74,11 +75,16 @@ def digits() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory) -> Path:
-    """A run of 3 latent dimensions on random images without labels; a test that changes it makes a copy."""
+def _tiny_run(tmp_path_factory) -> Path:
     from tiny_runs import tiny_run
 
-    return tiny_run(tmp_path_factory.mktemp("tiny"), latent_dim=3, hidden_units=[8]).folder
+    return tiny_run(tmp_path_factory.mktemp("trained"), latent_dim=3, hidden_units=[8]).folder
+
+
+@pytest.fixture
+def tiny_run(_tiny_run, tmp_path_factory) -> Path:
+    """A run of 3 latent dimensions on random images without labels: a copy for each test, which may change it."""
+    return Path(shutil.copytree(_tiny_run, tmp_path_factory.mktemp("tiny") / "run"))
 
 
 @pytest.fixture(scope="module")

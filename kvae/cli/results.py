@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from kvae.cli import stopping
 from kvae.cli.output import say
 from kvae.cli.shared import (
     console,
@@ -70,7 +71,8 @@ def evaluate(
 
     The ELBO is minus the sum of the reconstruction error and the KL term. It is a lower bound of log p(x), so a higher
     value is better. log_likelihood is a closer lower bound, by importance sampling. All are means per image in nats:
-    units of log-likelihood with the natural logarithm; 1 nat = 1.44 bits.
+    units of log-likelihood with the natural logarithm; 1 nat = 1.44 bits. If a long evaluation is interrupted, the same
+    command continues it.
     """
     from kvae.training.runs import Run
 
@@ -82,7 +84,7 @@ def evaluate(
     from kvae.training import results
 
     names = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
-    with progress(quiet or as_json) as verbose:
+    with stopping.evaluation(trained.unfinished_evaluation), progress(quiet or as_json) as verbose:
         result = results.evaluate(
             trained, dataset, only=names, samples=samples, seed=seed, verbose=verbose, per_image=per_image
         )

@@ -33,8 +33,8 @@ class _Process:
         self.signal: int | None = None  # the first signal that was received
         self.importing = False
         self.stderr: int | None = None  # a copy of file descriptor 2, which `silenced` redirects for some time
-        self.file: Path | None = None  # the file that says how to continue a training, once it is there
-        self.command = ""  # the command that continues it
+        self.file: Path | None = None  # the file whose existence means that there is something to continue
+        self.command = ""  # the command that continues
         self.before: Any = None  # the state of this file when the command began
 
 
@@ -42,7 +42,7 @@ _process = _Process()
 
 
 def begin() -> None:
-    """Starts a command: it has not been stopped, and there is no training to continue."""
+    """Starts a command: it has not been stopped, and there is nothing to continue."""
     _process.signal, _process.importing, _process.file = None, False, None
 
 
@@ -92,22 +92,30 @@ def training(folder: Path, resumed: bool = False, options: Sequence[str] = ()) -
             has another config.json.
         options: the options that continue the run, after `kvae train --resume --out FOLDER`.
     """
-    with _continued_by("train", folder, folder / "config.json", resumed, options):
+    command = kvae_command("train", "--resume", "--out", folder, *options)
+    with _continued_by(command, folder / "config.json", resumed):
         yield
 
 
 @contextmanager
 def sweep(folder: Path, options: Sequence[str] = ()) -> Iterator[None]:
     """The command trains a sweep in the block, whose folder is there. Arguments as in `training`."""
-    with _continued_by("sweep", folder, folder / "sweep.json", True, options):
+    with _continued_by(kvae_command("sweep", "--resume", "--out", folder, *options), folder / "sweep.json", True):
         yield
 
 
 @contextmanager
-def _continued_by(command: str, folder: Path, file: Path, exists: bool, options: Sequence[str]) -> Iterator[None]:
+def evaluation(unfinished: Path) -> Iterator[None]:
+    """The command evaluates a run in the block, and keeps results in this folder until all are there."""
+    with _continued_by(kvae_command(*sys.argv[1:]), unfinished, True):
+        yield
+
+
+@contextmanager
+def _continued_by(command: str, file: Path, exists: bool) -> Iterator[None]:
     _process.file = file
     _process.before = None if exists else _state(file)
-    _process.command = kvae_command(command, "--resume", "--out", folder, *options)
+    _process.command = command
     yield
     _process.file = None  # not after an exception, whose message is still to be made
 
@@ -132,7 +140,7 @@ def status() -> int:
 
 
 def how_to_continue() -> str:
-    """A sentence that says how to continue the training, or an empty text if there is no run yet."""
+    """A sentence that says how to continue, or an empty text if there is nothing to continue yet."""
     if _process.file is None or _state(_process.file) in (None, _process.before):
         return ""
     return f"To continue: {_process.command}"

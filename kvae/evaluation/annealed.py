@@ -1,12 +1,12 @@
 """log p(x) by annealed importance sampling, and its bounds from both sides for images that the model itself draws."""
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae.evaluation.estimate import Estimate, batches, count_batches
+from kvae.evaluation.estimate import Estimate, batches, parts_of
+from kvae.evaluation.over_batches import Keep, over_batches
 from kvae.internal.errors import check_seed, check_whole
 from kvae.internal.progress_bars import counted
 from kvae.internal.tensorflow import tf
@@ -45,6 +45,7 @@ def ais(
     leapfrog_steps: int = 3,
     seed: int = 0,
     verbose: int = 0,
+    keep: Keep = None,
 ) -> Annealed:
     """log p(x) by annealed importance sampling with Hamiltonian transitions, in nats per image.
 
@@ -72,19 +73,29 @@ def ais(
             of the chain, not on batches and chunks. These change an image by rounding alone, which for some images
             decides whether a transition is accepted, and so changes them by a part of their Monte-Carlo error.
         verbose: 1 for a bar that counts batches, 2 for a line every ten seconds. 0 by default.
+        keep: a folder for the results of batches, with which the same call continues after an interruption
+            (`kvae.evaluation.over_batches`). By default none are kept.
 
     Raises:
         UserError: if an argument is not valid, if there are no data, or if the images have another shape than the
             model's.
     """
     settings = _Settings.checked(temperatures, chains, leapfrog_steps, seed)
-    parts = []
-    with counted(verbose, "log p(x) by annealing", "batches", count_batches(data)) as one_more:
-        for x, condition, index in batches(vae, data):
-            for images in settings.chunks(vae, x, condition, index):
-                parts.append(settings.forward(vae, images, settings.path(vae, images)))
-            one_more()
-    log_weights, acceptance = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
+
+    def compute(x: tf.Tensor, condition: Any, index: tf.Tensor) -> Weights:
+        images = Images(x, condition, index, tf.constant(seed))
+        return settings.forward(vae, images, settings.path(vae, images))
+
+    log_weights, acceptance = over_batches(
+        compute,
+        vae,
+        data,
+        "log p(x) by annealing",
+        settings,
+        size=settings.images_at_once(vae),
+        verbose=verbose,
+        keep=keep,
+    )
     inverse = np.exp(_log_sum(2 * log_weights) - 2 * _log_sum(log_weights))  # of the effective number of chains
     variance = np.maximum(inverse - 1 / chains, 0) * chains / (chains - 1)
     return Annealed(
@@ -138,8 +149,9 @@ def bdmc(
     parts, left = [], images
     with counted(verbose, "log p(x) of simulated images from both sides", "batches", None) as one_more:
         for x, condition, index in batches(vae, data):
-            for given in settings.chunks(vae, x[:left], None if condition is None else condition[:left], index[:left]):
-                z, simulated = _simulate(vae, given)
+            given = x[:left], None if condition is None else condition[:left], index[:left]
+            for part in parts_of(given, settings.images_at_once(vae)):
+                z, simulated = _simulate(vae, Images(*part, tf.constant(seed)))
                 path = settings.path(vae, simulated)
                 forward = settings.forward(vae, simulated, path)
                 backward = settings.backward(vae, simulated, path, z)
@@ -210,14 +222,9 @@ class _Settings(NamedTuple):
         check_whole("leapfrog_steps", leapfrog_steps)
         return cls(temperatures, chains, leapfrog_steps, check_seed("seed", seed))
 
-    def chunks(self, vae: VAE, x: tf.Tensor, condition: Any, index: tf.Tensor) -> Iterator[Images]:
-        """Parts of a batch of about equal size, whose chains are computed at once."""
-        count = -(-len(index) * self.chains // _pairs_at_once(vae))
-        size = -(-len(index) // min(count, len(index)))
-        for start in range(0, len(index), size):
-            part = slice(start, start + size)
-            some = None if condition is None else condition[part]
-            yield Images(x[part], some, index[part], tf.constant(self.seed))
+    def images_at_once(self, vae: VAE) -> int:
+        """The number of images whose chains are computed at once."""
+        return max(_pairs_at_once(vae) // self.chains, 1)
 
     def path(self, vae: VAE, images: Images) -> Path:
         """The forward path, with the step sizes of the warm-up."""

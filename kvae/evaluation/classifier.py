@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae.evaluation.estimate import Estimate, batches, count_batches
+from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.importance_weighted import bound_of_batch
+from kvae.evaluation.over_batches import Keep, over_batches
 from kvae.internal.errors import UserError, check_seed, check_whole
-from kvae.internal.progress_bars import counted
 from kvae.internal.tensorflow import tf
 from kvae.model.vae import VAE
 
@@ -18,7 +18,9 @@ class Classification(NamedTuple):
     accuracy: Estimate  # [N], 1 for an image whose class was found, otherwise 0
 
 
-def classification(vae: VAE, data: Any, *, samples: int = 100, seed: int = 0, verbose: int = 0) -> Classification:
+def classification(
+    vae: VAE, data: Any, *, samples: int = 100, seed: int = 0, verbose: int = 0, keep: Keep = None
+) -> Classification:
     """The share of the images whose class y is the one with the largest log p(x|y): Bayes' rule with equal p(y).
 
     For each class, log p(x|y) is estimated by the importance-weighted bound with z_k ~ q(z|x, y), as in
@@ -31,6 +33,8 @@ def classification(vae: VAE, data: Any, *, samples: int = 100, seed: int = 0, ve
         samples: the number of draws of z per image and class, K, at least 1.
         seed: the seed of the draws.
         verbose: 1 for a bar that counts batches, 2 for a line every ten seconds. 0 by default.
+        keep: a folder for the results of batches, with which the same call continues after an interruption
+            (`kvae.evaluation.over_batches`). By default none are kept.
 
     Raises:
         UserError: if the model was not made for classes, if an argument is not valid, if there are no data, or if the
@@ -45,13 +49,15 @@ def classification(vae: VAE, data: Any, *, samples: int = 100, seed: int = 0, ve
             f"Expected a conditional model of classes for this evaluation. Received one with {received}. To train one: "
             "kvae train --conditional"
         )
-    found = []
-    with counted(verbose, f"log p(x|y) of {shape[0]} classes, K = {samples}", "batches", count_batches(data)) as one:
-        for x, condition, index in batches(vae, data):
-            each = [
-                bound_of_batch(vae, x, tf.one_hot(tf.fill(tf.shape(index), label), shape[0]), index, samples, seed)
-                for label in range(shape[0])
-            ]
-            found.append(np.argmax(each, axis=0) == np.argmax(condition, axis=1))
-            one()
-    return Classification(Estimate(np.concatenate(found).astype(np.float64)))
+    classes = shape[0]
+    title = f"log p(x|y) of {classes} classes, K = {samples}"
+
+    def compute(x: tf.Tensor, condition: Any, index: tf.Tensor) -> list[np.ndarray]:
+        each = [
+            bound_of_batch(vae, x, tf.one_hot(tf.fill(tf.shape(index), label), classes), index, samples, seed)
+            for label in range(classes)
+        ]
+        return [np.argmax(each, axis=0) == np.argmax(condition, axis=1)]
+
+    (correct,) = over_batches(compute, vae, data, title, [samples, seed], verbose=verbose, keep=keep)
+    return Classification(Estimate(correct.astype(np.float64)))

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvae.evaluation import pareto
-from kvae.evaluation.estimate import Estimate, batches, count_batches, parts_of
+from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.mixture_proposals import draw
+from kvae.evaluation.over_batches import Keep, over_batches
 from kvae.evaluation.variational_fits import Settings, check_density, factorized_gaussian, fits_of_modes
 from kvae.internal.errors import check_seed, check_whole
-from kvae.internal.progress_bars import counted
 from kvae.internal.tensorflow import tf
 from kvae.model import sampling
 from kvae.model.compiled_functions import compiled
@@ -37,7 +37,14 @@ class Defensive(NamedTuple):
 
 
 def defensive(
-    vae: VAE, data: Any, *, samples: int = SAMPLES, steps: int = STEPS, seed: int = 0, verbose: int = 0
+    vae: VAE,
+    data: Any,
+    *,
+    samples: int = SAMPLES,
+    steps: int = STEPS,
+    seed: int = 0,
+    verbose: int = 0,
+    keep: Keep = None,
 ) -> Defensive:
     """An estimate of log p(x) that does not rely on the encoder alone, and the share of images for which it may fail.
 
@@ -65,6 +72,8 @@ def defensive(
             and the search of their starts cost about as much as 1,000 draws.
         seed: the seed of the draws.
         verbose: 1 for a bar that counts batches, 2 for a line every ten seconds. 0 by default.
+        keep: a folder for the results of batches, with which the same call continues after an interruption
+            (`kvae.evaluation.over_batches`). By default none are kept.
 
     Raises:
         UserError: if an argument is not valid, if the density of the posterior is not known, if there are no data, or
@@ -74,14 +83,15 @@ def defensive(
     check_whole("steps", steps)
     check_seed("seed", seed)
     check_density(vae)
-    parts = []
-    with counted(verbose, f"log p(x) by defensive proposals, K = {samples}", "batches", count_batches(data)) as one:
-        for batch in batches(vae, data):
-            size = sampling.images_at_once(vae) // (MODES * GRADIENT_SAMPLES)
-            for part in parts_of(batch, size):
-                parts.append(summary(log_weights_of_part(vae, *part, samples, steps, seed)))
-            one()
-    estimate, effective, shape = np.concatenate(parts, axis=1)
+    title = f"log p(x) by defensive proposals, K = {samples}"
+    size = sampling.images_at_once(vae) // (MODES * GRADIENT_SAMPLES)
+
+    def compute(x: tf.Tensor, condition: Any, index: tf.Tensor) -> np.ndarray:
+        return summary(log_weights_of_part(vae, x, condition, index, samples, steps, seed))
+
+    estimate, effective, shape = over_batches(
+        compute, vae, data, title, [samples, steps, seed], size=size, verbose=verbose, keep=keep
+    )
     variance = np.maximum(1 / effective - 1 / samples, 0)
     return Defensive(
         Estimate(estimate),

@@ -117,9 +117,10 @@ def _with_y(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
 
 
 def parts_of(batch: tuple[tf.Tensor, Any, tf.Tensor], size: int) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
-    """A batch of `batches` in parts of at most `size` images, and of no more than `BATCH`."""
-    size = min(max(size, 1), BATCH)
-    for start in range(0, len(batch[0]), size):
+    """A batch of `batches` in parts of about equal size, of at most `size` images, and of no more than `BATCH`."""
+    images = len(batch[0])
+    size = -(-images // -(-images // min(max(size, 1), BATCH)))
+    for start in range(0, images, size):
         x, condition, index = (None if part is None else part[start : start + size] for part in batch)
         yield x, condition, index
 

@@ -17,6 +17,7 @@ from kvae.evaluation.evidence import quadrature
 from kvae.evaluation.importance_weighted import bounds, log_likelihood
 from kvae.evaluation.inference_gaps import gaps
 from kvae.evaluation.lossless_compression import compression
+from kvae.evaluation.over_batches import Keep
 from kvae.evaluation.probes import representation
 from kvae.evaluation.samples import sample_quality
 from kvae.internal import user_files
@@ -201,7 +202,9 @@ def need_labels(names: Iterable[str] | None) -> bool:
     return any(find(name).labelled for name in names or ())
 
 
-def results_of(name: str, vae: VAE, data: Any, *, verbose: int = 0, **options: Any) -> dict[str, Any]:
+def results_of(
+    name: str, vae: VAE, data: Any, *, verbose: int = 0, keep: Keep = None, **options: Any
+) -> dict[str, Any]:
     """Runs one evaluation.
 
     Args:
@@ -210,6 +213,7 @@ def results_of(name: str, vae: VAE, data: Any, *, verbose: int = 0, **options: A
         data: a `tf.data.Dataset` of batches x, or an array `[N, *image]`. For a conditional model, batches (x, y) or
             the arrays (x, y).
         verbose: 1 for a progress bar, 2 for lines, if the evaluation has them. 0 by default.
+        keep: a folder for the results of batches, if the evaluation keeps them. By default none are kept.
         **options: options of the evaluation's function.
 
     Returns:
@@ -224,7 +228,8 @@ def results_of(name: str, vae: VAE, data: Any, *, verbose: int = 0, **options: A
         if option not in parameters:
             valid = [parameter for parameter in parameters if parameter not in ("vae", "data")]
             raise unknown(f"option of {name}:", option, valid)
-    result = function(vae, data, **options, **({"verbose": verbose} if "verbose" in parameters else {}))
+    shared = {"verbose": verbose, "keep": keep}
+    result = function(vae, data, **options, **{key: value for key, value in shared.items() if key in parameters})
     if isinstance(result, Estimate):
         return {name.partition(":")[2] or name: result}
     return result._asdict()
@@ -264,6 +269,7 @@ def evaluate(
     seed: int = 0,
     protocol: Mapping[str, Any] | None = None,
     verbose: int = 0,
+    keep: Keep = None,
 ) -> dict[str, Any]:
     """Runs several evaluations and returns one dictionary for JSON, the content of evaluation.json.
 
@@ -275,6 +281,8 @@ def evaluate(
         seed: the seed of all draws.
         protocol: the protocol of the data, e.g. `data.info.protocol`, to which that of the evaluations is added.
         verbose: 1 for a progress bar during slow evaluations, 2 for lines. 0 by default.
+        keep: a folder for the results of batches, with which the same call continues after an interruption
+            (`kvae.evaluation.over_batches`). By default none are kept.
 
     Returns:
         The results by name: the mean of each estimate, with its standard error as `<name>_standard_error`; lists of
@@ -285,7 +293,9 @@ def evaluate(
         UserError: if there is no such evaluation, if there are no data, if the images have another shape than the
             model's, or if a weight of the model or a result is NaN or infinite.
     """
-    return measure(vae, data, only=only, samples=samples, seed=seed, protocol=protocol, verbose=verbose).as_json()
+    return measure(
+        vae, data, only=only, samples=samples, seed=seed, protocol=protocol, verbose=verbose, keep=keep
+    ).as_json()
 
 
 def measure(
@@ -297,6 +307,7 @@ def measure(
     seed: int = 0,
     protocol: Mapping[str, Any] | None = None,
     verbose: int = 0,
+    keep: Keep = None,
 ) -> Measured:
     """Runs several evaluations, as `evaluate` does, and keeps the results of the single images."""
     if only is None:
@@ -310,7 +321,7 @@ def measure(
     for name in names:
         evaluation = find(name)
         options = {"samples": samples} if samples is not None and "samples" in evaluation.options else {}
-        found = results_of(name, vae, data, seed=seed, verbose=verbose, **options)
+        found = results_of(name, vae, data, seed=seed, verbose=verbose, keep=keep, **options)
         for key, value in found.items():
             _check_finite(key, value)
             (stated if isinstance(value, str) else results)[key] = value

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from kvae.evaluation.estimate import Estimate, batches, count_batches
+from kvae.evaluation.estimate import Estimate
+from kvae.evaluation.over_batches import Keep, over_batches
 from kvae.internal import finite
 from kvae.internal.errors import UserError
-from kvae.internal.progress_bars import counted
 from kvae.internal.tensorflow import tf
 from kvae.model import given_images, sampling
 from kvae.model.compiled_functions import compiled
@@ -91,7 +91,9 @@ class Quadrature(NamedTuple):
     quadrature_failures: float  # the share of images whose error is larger, or not known
 
 
-def quadrature(vae: VAE, data: Any, *, seed: int = 0, tolerance: float = 1e-3, verbose: int = 0) -> Quadrature:
+def quadrature(
+    vae: VAE, data: Any, *, seed: int = 0, tolerance: float = 1e-3, verbose: int = 0, keep: Keep = None
+) -> Quadrature:
     """log p(x) of a set by quadrature, in nats per image: exact, but for a stated error.
 
     The error of an image is larger than the tolerance, or not known, if the finest grid or the widest box is not enough
@@ -104,18 +106,19 @@ def quadrature(vae: VAE, data: Any, *, seed: int = 0, tolerance: float = 1e-3, v
         seed: not used, because nothing in it is random; all evaluations have it.
         tolerance: the largest error of an integral for which its grid is not refined, in nats.
         verbose: 1 for a bar that counts batches, 2 for a line every ten seconds. 0 by default.
+        keep: a folder for the results of batches, with which the same call continues after an interruption
+            (`kvae.evaluation.over_batches`). By default none are kept.
 
     Raises:
         UserError: if an argument is not valid, if there are no data, or if the images have another shape than the
             model's.
     """
     check_latent_dim(vae)
-    parts = []
-    with counted(verbose, "log p(x) by quadrature", "batches", count_batches(data)) as one_more:
-        for x, condition, _ in batches(vae, data):
-            parts.append(log_evidence(vae, x, condition=condition, tolerance=tolerance))
-            one_more()
-    value, error = (np.concatenate(part) for part in zip(*parts, strict=True))
+
+    def compute(x: tf.Tensor, condition: Any, _: tf.Tensor) -> Integral:
+        return log_evidence(vae, x, condition=condition, tolerance=tolerance)
+
+    value, error = over_batches(compute, vae, data, "log p(x) by quadrature", [tolerance], verbose=verbose, keep=keep)
     exact = error <= tolerance
     return Quadrature(Estimate(value), float(error[exact].max(initial=0.0)), float(np.mean(~exact)))
 

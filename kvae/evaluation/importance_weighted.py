@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae.evaluation.estimate import Estimate, batches, count_batches
+from kvae.evaluation.estimate import Estimate
+from kvae.evaluation.over_batches import Keep, over_batches
 from kvae.internal.errors import UserError, check_seed, check_whole
-from kvae.internal.progress_bars import counted
 from kvae.internal.tensorflow import tf
 from kvae.model import objectives, sampling
 from kvae.model.compiled_functions import compiled
@@ -20,7 +20,9 @@ CACHED = 4  # a quarter of `images_at_once` is fastest, because 3 MB of logits s
 LOG_ZERO = -1e300  # log 0, but finite, because -inf - -inf is not a number
 
 
-def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, verbose: int = 0) -> Estimate:
+def log_likelihood(
+    vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, verbose: int = 0, keep: Keep = None
+) -> Estimate:
     """The importance-weighted lower bound of log p(x), in nats per image.
 
     log 1/K sum_k p(x, z_k) / q(z_k|x), z_k ~ q(z|x); Burda, Grosse and Salakhutdinov, "Importance Weighted
@@ -34,6 +36,8 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
         samples: the number of draws of z per image, K, at least 1.
         seed: the seed of the draws.
         verbose: 1 for a bar that counts batches, 2 for a line every ten seconds. 0 by default.
+        keep: a folder for the results of batches, with which the same call continues after an interruption
+            (`kvae.evaluation.over_batches`). By default none are kept.
 
     Raises:
         UserError: if an argument is not valid, if there are no data, or if the images have another shape than the
@@ -41,12 +45,12 @@ def log_likelihood(vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, v
     """
     check_whole("samples", samples)
     check_seed("seed", seed)
-    results = []
-    with counted(verbose, f"bound of log p(x), K = {samples}", "batches", count_batches(data)) as one_more:
-        for x, condition, index in batches(vae, data):
-            results.append(bound_of_batch(vae, x, condition, index, samples, seed))
-            one_more()
-    return Estimate(np.concatenate(results))
+    title = f"bound of log p(x), K = {samples}"
+
+    def compute(x: tf.Tensor, condition: Any, index: tf.Tensor) -> list[np.ndarray]:
+        return [bound_of_batch(vae, x, condition, index, samples, seed)]
+
+    return Estimate(*over_batches(compute, vae, data, title, [samples, seed], verbose=verbose, keep=keep))
 
 
 class Bounds(NamedTuple):
@@ -58,7 +62,13 @@ class Bounds(NamedTuple):
 
 
 def bounds(
-    vae: VAE, data: Any, *, sample_sizes: Sequence[int] = (1, 5, 50, 5000), seed: int = 0, verbose: int = 0
+    vae: VAE,
+    data: Any,
+    *,
+    sample_sizes: Sequence[int] = (1, 5, 50, 5000),
+    seed: int = 0,
+    verbose: int = 0,
+    keep: Keep = None,
 ) -> Bounds:
     """The importance-weighted bounds of log p(x) for several K, which are made of the same draws.
 
@@ -74,6 +84,8 @@ def bounds(
         sample_sizes: each K, at least 1.
         seed: the seed of the draws.
         verbose: 1 for a bar that counts batches, 2 for a line every ten seconds. 0 by default.
+        keep: a folder for the results of batches, with which the same call continues after an interruption
+            (`kvae.evaluation.over_batches`). By default none are kept.
 
     Raises:
         UserError: if an argument is not valid, if there are no data, or if the images have another shape than the
@@ -85,12 +97,12 @@ def bounds(
     sizes = sorted(set(sample_sizes))
     if not sizes:
         raise UserError("Expected at least one number of draws as sample_sizes. Received none.")
-    parts = []
-    with counted(verbose, f"bounds of log p(x), K to {sizes[-1]}", "batches", count_batches(data)) as one_more:
-        for x, condition, index in batches(vae, data):
-            parts.append(weights_of_batch(vae, x, condition, index, sizes, seed))
-            one_more()
-    log_sum, log_sum_of_squares = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+    title = f"bounds of log p(x), K to {sizes[-1]}"
+
+    def compute(x: tf.Tensor, condition: Any, index: tf.Tensor) -> WeightSums:
+        return weights_of_batch(vae, x, condition, index, sizes, seed)
+
+    log_sum, log_sum_of_squares = over_batches(compute, vae, data, title, [sizes, seed], verbose=verbose, keep=keep)
     inverse = np.exp(log_sum_of_squares[-1] - 2 * log_sum[-1])  # of the effective number of draws
     variance = np.maximum(inverse - 1 / sizes[-1], 0)
     return Bounds(

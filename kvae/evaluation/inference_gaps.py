@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvae.evaluation import defensive_estimate, evidence
-from kvae.evaluation.estimate import Estimate, batches, count_batches, parts_of
+from kvae.evaluation.estimate import Estimate
+from kvae.evaluation.over_batches import Keep, over_batches
 from kvae.evaluation.variational_fits import Settings, check_density, fit, fits_of_modes, take_best
 from kvae.internal.errors import check_seed, check_whole
-from kvae.internal.progress_bars import counted
 from kvae.internal.tensorflow import tf
 from kvae.model import networks, sampling
 from kvae.model.compiled_functions import compiled
@@ -30,7 +30,16 @@ class Gaps(NamedTuple):
     gaps_log_evidence: str  # how log p(x) was computed
 
 
-def gaps(vae: VAE, data: Any, *, steps: int = STEPS, draws: int = DRAWS, seed: int = 0, verbose: int = 0) -> Gaps:
+def gaps(
+    vae: VAE,
+    data: Any,
+    *,
+    steps: int = STEPS,
+    draws: int = DRAWS,
+    seed: int = 0,
+    verbose: int = 0,
+    keep: Keep = None,
+) -> Gaps:
     """The approximation gap and the amortization gap of each image.
 
         log p(x) - ELBO[q]  =  (log p(x) - ELBO[q*])  +  (ELBO[q*] - ELBO[q])
@@ -54,6 +63,8 @@ def gaps(vae: VAE, data: Any, *, steps: int = STEPS, draws: int = DRAWS, seed: i
         draws: the number of draws of z per image for each ELBO, at least 1.
         seed: the seed of the draws.
         verbose: 1 for a bar that counts batches, 2 for a line every ten seconds. 0 by default.
+        keep: a folder for the results of batches, with which the same call continues after an interruption
+            (`kvae.evaluation.over_batches`). By default none are kept.
 
     Raises:
         UserError: if an argument is not valid, if the density of the posterior is not known, if there are no data, or
@@ -64,20 +75,19 @@ def gaps(vae: VAE, data: Any, *, steps: int = STEPS, draws: int = DRAWS, seed: i
     check_seed("seed", seed)
     check_density(vae)
     settings = Settings(steps, LEARNING_RATE, GRADIENT_SAMPLES)
-    found = []
-    with counted(verbose, "best q of each image", "batches", count_batches(data)) as one_more:
-        for batch in batches(vae, data):
-            size = max(1, sampling.images_at_once(vae) // max(draws, GRADIENT_SAMPLES))
-            found += [_elbos(vae, *part, settings, draws, seed) for part in parts_of(batch, size)]
-            one_more()
-    encoders, best = np.concatenate(found, axis=1).astype(np.float64)
-    if vae.latent_dim in evidence.POINTS:
-        log_evidence, method = evidence.quadrature(vae, data, verbose=verbose).quadrature, "quadrature"
+    size = sampling.images_at_once(vae) // max(draws, GRADIENT_SAMPLES)
+
+    def compute(x: tf.Tensor, condition: Any, index: tf.Tensor) -> np.ndarray:
+        return _elbos(vae, x, condition, index, settings, draws, seed).astype(np.float64)
+
+    encoders, best = over_batches(
+        compute, vae, data, "best q of each image", [settings, draws, seed], size=size, verbose=verbose, keep=keep
+    )
+    method = "quadrature" if vae.latent_dim in evidence.POINTS else "defensive"
+    if method == "quadrature":
+        log_evidence = evidence.quadrature(vae, data, verbose=verbose, keep=keep).quadrature
     else:
-        log_evidence, method = (
-            defensive_estimate.defensive(vae, data, seed=seed, verbose=verbose).defensive,
-            "defensive",
-        )
+        log_evidence = defensive_estimate.defensive(vae, data, seed=seed, verbose=verbose, keep=keep).defensive
     approximation = log_evidence.per_example - best
     return Gaps(Estimate(best), Estimate(approximation), Estimate(best - encoders), method)
 

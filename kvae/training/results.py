@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -49,6 +50,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates a run on its test set, or on other data, and writes the result into its folder.
 
+    The results of batches of slow evaluations are kept in the run's folder `unfinished` until the end, so that the same
+    call continues after an interruption.
+
     Args:
         run: a run that has finished.
         dataset: the name of other data, which are binarized as the run's data are. The result is then written to
@@ -86,7 +90,14 @@ def evaluate(
     if dataset is not None:
         data_protocol["train"] = f"{run.config.data.train} of {run.config.data.source}"
     measured = evaluation.measure(
-        vae, images, only=names, samples=samples, seed=seed, protocol=data_protocol, verbose=verbose
+        vae,
+        images,
+        only=names,
+        samples=samples,
+        seed=seed,
+        protocol=data_protocol,
+        verbose=verbose,
+        keep=run.unfinished_evaluation,
     )
     result = measured.as_json()
     with run.locked():
@@ -95,6 +106,7 @@ def evaluate(
         run.write_evaluation(result, None if dataset is None else absolute(dataset))
     if per_image is not None:
         _write_per_image(per_image, data, measured.per_image())
+    shutil.rmtree(run.unfinished_evaluation, ignore_errors=True)
     return result
 
 

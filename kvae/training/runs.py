@@ -44,7 +44,8 @@ DECISIVE = ("kvae", "tensorflow", "keras")  # another version of these can chang
 FILES = r"""
     config\.json | history\.csv | training_time\.json | evaluation(-[^/]+)?\.json | (model|encoder|decoder)\.keras
     | (exported_)?samples\.png | tensorboard/.*
-    | \.lock | \.lock\.json | checkpoint/epoch-\d+/(model\.keras|state\.json|best_weights\.npz)
+    | unfinished/[0-9a-f]+\.npz | \.lock | \.lock\.json
+    | checkpoint/epoch-\d+/(model\.keras|state\.json|best_weights\.npz)
     | plots/(samples|reconstructions|latent_scatter|lattice|map|interpolation|outliers|learning_curves|completion
              |posterior_contours|complete)(_\w+)?\.(png|svg|pdf) | plots/complete\.json
 """
@@ -254,6 +255,11 @@ class Run:
         """Writes evaluation.json, or evaluation-<dataset>.json if the data are not the run's own."""
         suffix = "" if dataset is None else f"-{distinct_name(dataset)}"
         sealed.write(self.folder / f"evaluation{suffix}.json", evaluation)
+
+    @property
+    def unfinished_evaluation(self) -> Path:
+        """The folder for the results of batches of an evaluation that has not ended."""
+        return self.folder / "unfinished"
 
     @property
     def plots(self) -> Path:
