@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae.evaluation.estimate import Estimate, batches, parts_of
+from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.over_batches import Keep, over_batches
 from kvae.internal.errors import check_seed, check_whole
-from kvae.internal.progress_bars import counted
 from kvae.internal.tensorflow import tf
 from kvae.model import sampling
 from kvae.model.compiled_functions import compiled
@@ -40,6 +39,7 @@ def ais(
     vae: VAE,
     data: Any,
     *,
+    images: int = 300,
     temperatures: int = 600,
     chains: int = 16,
     leapfrog_steps: int = 3,
@@ -66,6 +66,7 @@ def ais(
         vae: a built model.
         data: a `tf.data.Dataset` of batches x, or an array `[N, *image]`. For a conditional model, batches (x, y) or
             the arrays (x, y).
+        images: the largest number of images: the first ones of the set. 300 by default, because each takes seconds.
         temperatures: the number of temperatures, T, at least 2.
         chains: the number of chains per image, K, at least 2.
         leapfrog_steps: the number of steps of a trajectory, at least 1.
@@ -80,11 +81,12 @@ def ais(
         UserError: if an argument is not valid, if there are no data, or if the images have another shape than the
             model's.
     """
+    check_whole("images", images)
     settings = _Settings.checked(temperatures, chains, leapfrog_steps, seed)
 
     def compute(x: tf.Tensor, condition: Any, index: tf.Tensor) -> Weights:
-        images = Images(x, condition, index, tf.constant(seed))
-        return settings.forward(vae, images, settings.path(vae, images))
+        part = Images(x, condition, index, tf.constant(seed))
+        return settings.forward(vae, part, settings.path(vae, part))
 
     log_weights, acceptance = over_batches(
         compute,
@@ -93,6 +95,7 @@ def ais(
         "log p(x) by annealing",
         settings,
         size=settings.images_at_once(vae),
+        images=images,
         verbose=verbose,
         keep=keep,
     )
@@ -125,6 +128,7 @@ def bdmc(
     leapfrog_steps: int = 3,
     seed: int = 0,
     verbose: int = 0,
+    keep: Keep = None,
 ) -> Sandwich:
     """The sandwich of log p(x) by bidirectional Monte Carlo, in nats per image, on images that the model draws.
 
@@ -139,29 +143,34 @@ def bdmc(
         vae: a built model.
         data: as in `ais`, but only its number of images and their conditions are used.
         images: the largest number of images to simulate: one for each of the first images of `data`. 100 by default.
-        temperatures: as in `ais`, as are the arguments after it; the cost per image is twice that of `ais`.
+        temperatures: as in `ais`, as are the arguments after it. The cost per image is twice that of `ais`.
 
     Raises:
         UserError: as `ais`.
     """
     check_whole("images", images)
     settings = _Settings.checked(temperatures, chains, leapfrog_steps, seed)
-    parts, left = [], images
-    with counted(verbose, "log p(x) of simulated images from both sides", "batches", None) as one_more:
-        for x, condition, index in batches(vae, data):
-            given = x[:left], None if condition is None else condition[:left], index[:left]
-            for part in parts_of(given, settings.images_at_once(vae)):
-                z, simulated = _simulate(vae, Images(*part, tf.constant(seed)))
-                path = settings.path(vae, simulated)
-                forward = settings.forward(vae, simulated, path)
-                backward = settings.backward(vae, simulated, path, z)
-                lower, upper = _log_mean(forward.log_weights), -_log_mean(-backward.log_weights)
-                parts.append([lower, upper, upper - lower, (forward.acceptance + backward.acceptance) / 2])
-            one_more()
-            left -= len(index)
-            if left <= 0:
-                break
-    return Sandwich(*[Estimate(np.concatenate(part)) for part in zip(*parts, strict=True)])
+
+    def compute(x: tf.Tensor, condition: Any, index: tf.Tensor) -> list[np.ndarray]:
+        z, simulated = _simulate(vae, Images(x, condition, index, tf.constant(seed)))
+        path = settings.path(vae, simulated)
+        forward = settings.forward(vae, simulated, path)
+        backward = settings.backward(vae, simulated, path, z)
+        lower, upper = _log_mean(forward.log_weights), -_log_mean(-backward.log_weights)
+        return [lower, upper, upper - lower, (forward.acceptance + backward.acceptance) / 2]
+
+    parts = over_batches(
+        compute,
+        vae,
+        data,
+        "log p(x) of simulated images from both sides",
+        settings,
+        size=settings.images_at_once(vae),
+        images=images,
+        verbose=verbose,
+        keep=keep,
+    )
+    return Sandwich(*map(Estimate, parts))
 
 
 def schedule(temperatures: int) -> np.ndarray:

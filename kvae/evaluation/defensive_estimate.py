@@ -128,6 +128,11 @@ def counts_of_components(samples: int) -> tuple[int, ...]:
     return (samples - sum(of_fits) - prior, *of_fits, prior)
 
 
+def estimate_of_part(vae: VAE, x: tf.Tensor, condition: Any, index: tf.Tensor, seed: int) -> np.ndarray:
+    """The estimate of log p(x) of each image, `[B]` nats, with the default options."""
+    return summary(log_weights_of_part(vae, x, condition, index, SAMPLES, STEPS, seed))[0]
+
+
 def log_weights_of_part(
     vae: VAE, x: tf.Tensor, condition: Any, index: tf.Tensor, samples: int, steps: int, seed: int
 ) -> np.ndarray:

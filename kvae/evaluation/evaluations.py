@@ -82,9 +82,14 @@ EVALUATIONS: dict[str, Evaluation] = {
     ),
     "ais": Evaluation(
         ais,
-        {"temperatures": "ais_temperatures", "chains": "ais_chains", "leapfrog_steps": "ais_leapfrog_steps"},
         {
-            "ais": "log p(x) by annealing, with {ais_chains} chains",
+            "images": "ais_images",
+            "temperatures": "ais_temperatures",
+            "chains": "ais_chains",
+            "leapfrog_steps": "ais_leapfrog_steps",
+        },
+        {
+            "ais": "log p(x) by annealing, first {ais_images} images",
             "ais_effective_chains": "effective number of chains",
             "ais_acceptance": "acceptance of the transitions of annealing",
             "ais_monte_carlo_error": "Monte-Carlo error of annealing",
@@ -110,9 +115,9 @@ EVALUATIONS: dict[str, Evaluation] = {
     ),
     "gaps": Evaluation(
         gaps,
-        {"steps": "gap_steps", "draws": "gap_draws"},
+        {"images": "gap_images", "steps": "gap_steps", "draws": "gap_draws"},
         {
-            "best_elbo": "ELBO of the best q of each image",
+            "best_elbo": "ELBO of the best q of each image, first {gap_images} images",
             "approximation_gap": "approximation gap, log p(x) minus that ELBO",
             "amortization_gap": "amortization gap, that ELBO minus the encoder's",
         },

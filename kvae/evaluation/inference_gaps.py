@@ -34,6 +34,7 @@ def gaps(
     vae: VAE,
     data: Any,
     *,
+    images: int = 1000,
     steps: int = STEPS,
     draws: int = DRAWS,
     seed: int = 0,
@@ -59,6 +60,7 @@ def gaps(
         vae: a built model, whose posterior has the method `log_prob`.
         data: a `tf.data.Dataset` of batches x, or an array `[N, *image]`. For a conditional model, batches (x, y) or
             the arrays (x, y).
+        images: the largest number of images: the first ones of the set. 1,000 by default.
         steps: the number of gradient steps per start, at least 1, each with 4 draws of z. There are two fits.
         draws: the number of draws of z per image for each ELBO, at least 1.
         seed: the seed of the draws.
@@ -70,26 +72,34 @@ def gaps(
         UserError: if an argument is not valid, if the density of the posterior is not known, if there are no data, or
             if the images have another shape than the model's.
     """
+    check_whole("images", images)
     check_whole("steps", steps)
     check_whole("draws", draws)
     check_seed("seed", seed)
     check_density(vae)
     settings = Settings(steps, LEARNING_RATE, GRADIENT_SAMPLES)
-    size = sampling.images_at_once(vae) // max(draws, GRADIENT_SAMPLES)
-
-    def compute(x: tf.Tensor, condition: Any, index: tf.Tensor) -> np.ndarray:
-        return _elbos(vae, x, condition, index, settings, draws, seed).astype(np.float64)
-
-    encoders, best = over_batches(
-        compute, vae, data, "best q of each image", [settings, draws, seed], size=size, verbose=verbose, keep=keep
-    )
     method = "quadrature" if vae.latent_dim in evidence.POINTS else "defensive"
-    if method == "quadrature":
-        log_evidence = evidence.quadrature(vae, data, verbose=verbose, keep=keep).quadrature
-    else:
-        log_evidence = defensive_estimate.defensive(vae, data, seed=seed, verbose=verbose, keep=keep).defensive
-    approximation = log_evidence.per_example - best
-    return Gaps(Estimate(best), Estimate(approximation), Estimate(best - encoders), method)
+
+    def compute(x: tf.Tensor, condition: Any, index: tf.Tensor) -> list[np.ndarray]:
+        if method == "quadrature":
+            log_evidence = evidence.log_evidence(vae, x, condition=condition).log_value
+        else:
+            log_evidence = defensive_estimate.estimate_of_part(vae, x, condition, index, seed)
+        encoders, best = _elbos(vae, x, condition, index, settings, draws, seed).astype(np.float64)
+        return [best, log_evidence - best, best - encoders]
+
+    best_elbo, approximation, amortization = over_batches(
+        compute,
+        vae,
+        data,
+        "best q of each image",
+        [settings, draws, seed],
+        size=sampling.images_at_once(vae) // max(draws, GRADIENT_SAMPLES),
+        images=images,
+        verbose=verbose,
+        keep=keep,
+    )
+    return Gaps(Estimate(best_elbo), Estimate(approximation), Estimate(amortization), method)
 
 
 def _elbos(

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from kvae.internal.tensorflow import keras, tf
 from kvae.model.vae import VAE
 
 Keep = str | os.PathLike[str] | None
+Batch = tuple[tf.Tensor, Any, tf.Tensor]  # x, the condition or None, and the indices of the images
 
 
 def over_batches(
@@ -28,6 +29,7 @@ def over_batches(
     settings: Sequence[Any],
     *,
     size: int = BATCH,
+    images: int | None = None,
     verbose: int = 0,
     keep: Keep = None,
 ) -> list[np.ndarray]:
@@ -41,6 +43,7 @@ def over_batches(
         title: what is computed, for the progress bar and to tell the kept results of one function from another's.
         settings: all values besides the model and the images on which the result depends.
         size: the largest number of images that the function gets at once.
+        images: the largest number of images: the first ones of the set. By default all.
         verbose: 1 for a bar that counts batches, 2 for a line every ten seconds. 0 by default.
         keep: a folder in which each result is kept until the caller deletes the folder. A result that is there is not
             computed again if the model, the images, the settings and the version of kvae are the same. The code of a
@@ -53,13 +56,28 @@ def over_batches(
         UserError: as `batches`, and if the folder cannot be written to.
     """
     results = None if keep is None else _Kept(Path(keep), vae, title, settings)
+    unit, total = ("batches", count_batches(data)) if images is None else ("images", images)
     parts = []
-    with counted(verbose, title, "batches", count_batches(data)) as one_more:
-        for batch in batches(vae, data):
+    with counted(verbose, title, unit, total) as advance:
+        for batch in _first(batches(vae, data), images):
             for part in parts_of(batch, size):
                 parts.append(list(compute(*part)) if results is None else results.of(compute, *part))
-            one_more()
+                advance(0 if images is None else len(part[0]))
+            advance(1 if images is None else 0)
     return [np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)]
+
+
+def _first(batches: Iterator[Batch], images: int | None) -> Iterator[Batch]:
+    """The batches of the first images, or all batches."""
+    left = images
+    for x, condition, index in batches:
+        if left is None:
+            yield x, condition, index
+            continue
+        yield x[:left], None if condition is None else condition[:left], index[:left]
+        left -= len(index)
+        if left <= 0:
+            return
 
 
 class _Kept:

@@ -29,7 +29,7 @@ def bar(before: str, after: str) -> Any:
 
 
 @contextmanager
-def counted(verbose: int, what: str, unit: str, total: int | None) -> Iterator[Callable[[], None]]:
+def counted(verbose: int, what: str, unit: str, total: int | None) -> Iterator[Callable[..., None]]:
     """Shows how far a computation in the block is.
 
     Args:
@@ -39,19 +39,19 @@ def counted(verbose: int, what: str, unit: str, total: int | None) -> Iterator[C
         total: the number of them, or None if it is not known.
 
     Yields:
-        A function to call when one more is done.
+        A function to call when one more is done, or with the number of those that are.
     """
     of = f" of {total}" if total is not None else ""
     if verbose == 1:
         with bar("{task.description}", f"{{task.completed}}{of} {unit}") as bars:
             task = bars.add_task(what, total=total)
-            yield lambda: bars.advance(task)
+            yield lambda count=1: bars.advance(task, count)
         return
     done, last = 0, time.monotonic()
 
-    def advance() -> None:
+    def advance(count: int = 1) -> None:
         nonlocal done, last
-        done += 1
+        done += count
         if verbose == 2 and time.monotonic() - last >= SECONDS:
             last = time.monotonic()
             print(f"{what}: {done}{of} {unit}", flush=True)

@@ -111,13 +111,19 @@ def evaluate(
 
 
 def _write_per_image(path: Path, data: Data, columns: dict[str, np.ndarray]) -> None:
-    """Writes a line for each test image: its index, its file and class if it has them, and its results."""
-    places = np.arange(len(next(iter(columns.values()))))
+    """Writes a line for each test image: its index, its file and class if it has them, and its results.
+
+    An evaluation of the first images alone has no results for the others.
+    """
+    places = np.arange(max(map(len, columns.values())))
     known: dict[str, Any] = {"index": places, "file": data.files_at("test", places)}
     if data.has_labels("test"):
         known["class"] = [data.class_name(label) for label in data.labels_at("test", places)]
     named = {name: column for name, column in known.items() if column is not None}
-    values = {name: [f"{value:.9g}" for value in column] for name, column in columns.items()}
+    values = {
+        name: [f"{value:.9g}" for value in column] + [""] * (len(places) - len(column))
+        for name, column in columns.items()
+    }
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow([*named, *values])
