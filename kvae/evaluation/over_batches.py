@@ -62,8 +62,10 @@ def over_batches(
         for batch in _first(batches(vae, data), images):
             for part in parts_of(batch, size):
                 parts.append(list(compute(*part)) if results is None else results.of(compute, *part))
-                advance(0 if images is None else len(part[0]))
-            advance(1 if images is None else 0)
+                if images is not None:
+                    advance(len(part[0]))
+            if images is None:
+                advance()
     return [np.concatenate(arrays, axis=-1) for arrays in zip(*parts, strict=True)]
 
 

@@ -11,7 +11,9 @@ from kvae import evaluation
 from kvae.evaluation import importance_weighted
 from kvae.evaluation.evaluations import EVALUATIONS, results_of
 from kvae.evaluation.over_batches import over_batches
+from kvae.internal import progress_bars
 from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import tf
 from kvae.training import runs
 
 KEEPING = [name for name, each in EVALUATIONS.items() if "keep" in inspect.signature(each.function).parameters]
@@ -120,6 +122,25 @@ def test_a_folder_that_cannot_be_is_refused_before_the_work(vae, x, tmp_path):
     with pytest.raises(UserError, match="file"):
         run(means, vae, x, tmp_path / "file" / "kept")
     assert not means.asked
+
+
+@pytest.mark.parametrize("batch", [None, 1, 2, 3, 7])
+@pytest.mark.parametrize("images", [1, 3, 6, 7, 8])
+def test_of_the_first_images_alone(vae, x, images, batch):
+    data = x if batch is None else tf.data.Dataset.from_tensor_slices(x).batch(batch)
+    means = Means()
+    mean, index = over_batches(means, vae, data, "means", [], size=2, images=images)
+    assert means.asked == list(range(min(images, 7)))
+    np.testing.assert_array_equal(mean, x[:images].mean(axis=(1, 2, 3)))
+    np.testing.assert_array_equal(index, np.arange(min(images, 7))[None])
+
+
+@pytest.mark.parametrize("images", [None, 5])
+def test_its_lines_say_how_far_it_is(vae, x, images, capsys, monkeypatch):
+    monkeypatch.setattr(progress_bars, "SECONDS", 0.0)
+    over_batches(Means(), vae, x, "means", [], size=2, images=images, verbose=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == ("means: 1 of 1 batches" if images is None else "means: 5 of 5 images")
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from kvae import evaluation
 from kvae.cli.commands import main
 from kvae.training import results
 from kvae.training.runs import Run
+from kvae.training.train_resume import load_data
 
 
 def rows_of(path):
@@ -54,6 +55,14 @@ def test_alone_it_computes_the_estimate_that_can_be_trusted_most(tiny_run, tmp_p
     assert found["protocol"]["evaluations"] == ["elbo", "quadrature"]  # of 3 latent dimensions
     exact = [float(row["quadrature"]) for row in rows_of(tmp_path / "scores.csv")]
     assert np.mean(exact) == pytest.approx(found["quadrature"], rel=1e-6)
+
+
+def test_an_evaluation_of_the_first_images_has_no_entry_for_the_others(tiny_run, tmp_path):
+    data = load_data(Run.open(tiny_run).config)
+    results._write_per_image(tmp_path / "scores.csv", data, {"ais": np.arange(3.0), "elbo": np.arange(20.0)})
+    rows = rows_of(tmp_path / "scores.csv")
+    assert [row["elbo"] for row in rows] == [str(number) for number in range(20)]
+    assert [row["ais"] for row in rows] == ["0", "1", "2"] + [""] * 17
 
 
 def test_images_with_files_and_classes_are_named(call, tiny_run, tmp_path, rng):
