@@ -141,6 +141,7 @@ def test_importing_kvae_loads_nothing_heavy():
     assert result.stdout.strip() == "[]", result.stderr
 
 
+@pytest.mark.slow
 def test_another_backend_fails_with_one_clear_line():
     # A stand-in for Keras on another backend, which need not be installed.
     code = """

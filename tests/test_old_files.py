@@ -49,12 +49,14 @@ def test_the_draws_of_an_evaluation_are_now_apart_from_those_of_epoch_100(finish
     assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(len(difference))
 
 
+@pytest.mark.slow
 def test_a_finished_run_has_the_bound_that_it_had(finished):
     _, vae, data = finished
     bound = evaluation.log_likelihood(vae, data.test, samples=64)
     assert bound.mean == pytest.approx(EXPECTED["finished"]["evaluation"]["log_likelihood"], rel=ROUNDING)
 
 
+@pytest.mark.slow
 def test_a_finished_run_evaluates_in_keras_as_it_did(finished):
     _, vae, data = finished
     vae.compile()
@@ -77,6 +79,7 @@ def test_a_finished_run_integrates_to_the_same_evidence(finished):
     np.testing.assert_allclose(found, EXPECTED["finished"]["quadrature"], rtol=ROUNDING)
 
 
+@pytest.mark.slow
 def test_completion_differs_by_the_stream_that_moved_alone(finished, monkeypatch):
     """The start of an inference shared numbers with the binarization of epoch 200, and so has others now."""
     _, vae, data = finished
@@ -91,12 +94,14 @@ def test_completion_differs_by_the_stream_that_moved_alone(finished, monkeypatch
     np.testing.assert_allclose(found.score.log_density, expected["score"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_training_from_the_beginning_goes_as_it_did(tmp_path):
     run = training.train(Run.open(OLD / "finished").config, tmp_path / "run", verbose=0)
     for name, values in EXPECTED["finished"]["history"].items():
         np.testing.assert_allclose(run.history()[name], values, rtol=ROUNDING, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "whole"), [("killed", "finished"), ("early_stopped", "early_stopped")])
 def test_an_interrupted_run_goes_on_as_it_would_have(name, whole, tmp_path):
     shutil.copytree(OLD / name, tmp_path / name)
@@ -109,6 +114,7 @@ def test_an_interrupted_run_goes_on_as_it_would_have(name, whole, tmp_path):
     assert terms.elbo.mean == pytest.approx(expected["evaluation"]["elbo"], rel=1e-4)  # 20 steps and more later
 
 
+@pytest.mark.slow
 def test_a_model_with_its_optimizer_goes_on_where_its_optimizer_stood(grey):
     vae, expected = keras.saving.load_model(OLD / "gaussian_conv.keras"), EXPECTED["gaussian_conv"]
     assert (vae.samples, vae.kl, vae.beta.beta) == (3, "sampled", 0.7)

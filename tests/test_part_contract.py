@@ -70,6 +70,7 @@ def ordinary(values, tmp_path_factory):
     return run, interrupted
 
 
+@pytest.mark.slow
 def test_fit_takes_the_fast_path(compiled):
     run, vae, paths = compiled
     assert set(paths) == {"fast"}
@@ -77,6 +78,7 @@ def test_fit_takes_the_fast_path(compiled):
     assert int(vae.steps) == 6
 
 
+@pytest.mark.slow
 def test_fit_is_the_same_on_the_ordinary_path(compiled, ordinary):
     fast, slow = compiled[0].history(), ordinary[0].history()
     assert fast.keys() == slow.keys()
@@ -120,6 +122,7 @@ def test_evaluate_measures_it_and_states_the_protocol(compiled, call):
         assert measured["protocol"][kind].startswith(run.config.to_dict()["model"][kind]["kind"])
 
 
+@pytest.mark.slow
 def test_images_are_completed_with_it(compiled):
     run, vae, _ = compiled
     x = training.load_data(run.config).examples("test", 3)[0]
@@ -143,6 +146,7 @@ def test_its_config_json_makes_it_again(compiled, values):
         assert options(again, name) == options(vae, name)
 
 
+@pytest.mark.slow
 def test_it_takes_labels_or_refuses_them_in_words(values, parts, call, tmp_path):
     values = {**values, "training": {"epochs": 1}}
     with eagerly():

@@ -129,6 +129,7 @@ def test_compare_names_the_command_for_a_run_without_an_evaluation(call, runs):
     assert f"better is not compared. It has no evaluation. To make one: kvae evaluate {runs / 'better'}" in out
 
 
+@pytest.mark.slow
 def test_neither_command_imports_tensorflow(runs, tmp_path):
     code = f"""
 import sys

@@ -43,6 +43,7 @@ def completed(complete):
     return completed
 
 
+@pytest.mark.slow
 def test_complete_prints_scores_beside_both_baselines_with_the_protocol(call, run):
     # By itself, without the fixture.
     status, out, _ = call("complete", run, "-n", 3, *FEW)
@@ -57,12 +58,14 @@ def test_complete_prints_scores_beside_both_baselines_with_the_protocol(call, ru
     assert "quadrature" not in out
 
 
+@pytest.mark.slow
 def test_one_image_has_no_standard_error_and_is_said_to_tell_little(complete, run):
     status, out, _ = complete(run, "--index", 3, *FEW)
     assert (status, "standard error" in out) == (0, False)
     assert "One image says little about the model." in out
 
 
+@pytest.mark.slow
 def test_complete_names_the_pictures_that_it_draws(complete, run):
     _, out, _ = complete(run, "-n", 2, *FEW)
     *pictures, scores = out.splitlines()[-3:]
@@ -72,11 +75,13 @@ def test_complete_names_the_pictures_that_it_draws(complete, run):
     assert scores == str(run / "plots" / "complete.json")
 
 
+@pytest.mark.slow
 def test_complete_writes_the_object_that_it_prints(completed, run, tmp_path):
     result = completed(run, "-n", 2, *FEW, "--out", "scores")
     assert json.loads((tmp_path / "scores" / "complete.json").read_text()) == result
 
 
+@pytest.mark.slow
 def test_complete_writes_its_pictures_to_the_given_folder(complete, run, tmp_path):
     status, _, _ = complete(run, "-n", 1, *FEW, "--out", "new/pictures")
     assert status == 0
@@ -84,12 +89,14 @@ def test_complete_writes_its_pictures_to_the_given_folder(complete, run, tmp_pat
     assert names == {"complete.png", "complete_contours.png", "complete.json"}
 
 
+@pytest.mark.slow
 def test_complete_draws_contours_only_for_two_latent_dimensions(complete, odd, tmp_path):
     status, _, _ = complete(odd, *FEW, "--out", "pictures")
     assert status == 0
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"complete.png", "complete.json"}
 
 
+@pytest.mark.slow
 def test_complete_prints_one_json_object(completed, run):
     result = completed(run, "-n", 3, *FEW)
     assert set(result) == {"kvae", "pixel_means", "zero_filled", "converged", "protocol"}
@@ -100,6 +107,7 @@ def test_complete_prints_one_json_object(completed, run):
         assert result[name]["standard_error"] == pytest.approx(error)
 
 
+@pytest.mark.slow
 def test_complete_scores_as_the_library_does(completed, run):
     result = completed(run, "-n", 2, *FEW, "--seed", 4, "--observed", "left")
     trained = Run.open(run)
@@ -109,6 +117,7 @@ def test_complete_scores_as_the_library_does(completed, run):
     assert result["kvae"]["per_image"] == pytest.approx(found.score.log_density.tolist(), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("least", [0, 21])
 def test_complete_warns_of_scores_for_which_few_draws_count(complete, run, monkeypatch, least):
     for module in (completion.completions, completion.scoring):
@@ -118,6 +127,7 @@ def test_complete_warns_of_scores_for_which_few_draws_count(complete, run, monke
     assert ("the score of 2 of 2 images is unreliable" in out) == (least > 20)
 
 
+@pytest.mark.slow
 def test_complete_states_its_protocol(completed, run):
     protocol = completed(run, "-n", 2, *FEW, "--seed", 4, "--observed", "left")["protocol"]
     expected = {
@@ -133,6 +143,7 @@ def test_complete_takes_the_first_images_of_a_digit(completed, run, more, count)
     assert result["protocol"]["test_images"] == f"the first {count} of class 7"
 
 
+@pytest.mark.slow
 def test_complete_takes_the_image_at_an_index(completed, run):
     result = completed(run, "--index", 5, *FEW)
     assert result["protocol"]["test_images"] == "the image with index 5, counted from 0"
@@ -143,6 +154,7 @@ def test_complete_takes_as_many_images_as_there_are(completed, odd):
     assert len(completed(odd, "-n", 99, *FEW)["kvae"]["per_image"]) == 9
 
 
+@pytest.mark.slow
 def test_complete_adds_the_exact_value_on_request(completed, run):
     result = completed(run, "-n", 2, "--samples", 2000, "--exact")
     for estimate, exact in zip(result["kvae"]["per_image"], result["quadrature"]["per_image"], strict=True):
@@ -150,6 +162,7 @@ def test_complete_adds_the_exact_value_on_request(completed, run):
         assert abs(estimate - exact) < 5 * result["kvae"]["monte_carlo_standard_error"]
 
 
+@pytest.mark.slow
 def test_complete_takes_a_picture_as_mask(completed, run, tmp_path):
     mask = np.zeros((28, 28), np.uint8)
     mask[:14] = 255
@@ -158,6 +171,7 @@ def test_complete_takes_a_picture_as_mask(completed, run, tmp_path):
     assert by_picture["kvae"] == by_name["kvae"]
 
 
+@pytest.mark.slow
 def test_complete_plain_prints_the_loss_every_ten_steps(complete, run):
     status, out, _ = complete(run, "--digit", 3, *FEW, "--plain")
     assert status == 0
@@ -167,5 +181,6 @@ def test_complete_plain_prints_the_loss_every_ten_steps(complete, run):
     assert "inference: 200 plain steps" in out
 
 
+@pytest.mark.slow
 def test_complete_prints_no_losses_unless_plain(complete, run):
     assert "step " not in complete(run, "-n", 1, *FEW)[1]

@@ -57,6 +57,7 @@ def bundled(trained, tmp_path_factory) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_a_run_names_its_classes_and_its_protocol_the_condition(trained):
     config = json.loads((trained.folder / "config.json").read_text())
     assert config["config"]["data"]["condition"] == "label"
@@ -99,6 +100,7 @@ def test_commands_measure_a_conditional_run_with_its_labels(trained, call, tmp_p
     assert "Expected a model without a condition for reconstructions" in err
 
 
+@pytest.mark.slow
 def test_samples_of_a_class_come_from_the_bundle_alone(bundled, call, tmp_path):
     bundle = shutil.copytree(bundled.bundle, tmp_path / "bundle")
     assert cards.read_card(bundle)["model"]["class_names"] == sorted(NAMES)

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("quick_exports")
 # --- export
 
 
+@pytest.mark.slow
 def test_export_writes_a_bundle_into_the_run_and_prints_the_report(call, tiny_run, tmp_path):
     folder = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     status, out, err = call("export", folder)
@@ -40,6 +41,7 @@ def test_export_writes_a_bundle_into_the_run_and_prints_the_report(call, tiny_ru
         assert words in out
 
 
+@pytest.mark.slow
 def test_export_takes_formats_variants_and_tolerances_in_lists(call, tiny_run, tmp_path):
     status, out, err = call(
         "export", tiny_run, "--formats", " tflite ,", "--variants", "float16, float32", "--out", "new/b",
@@ -54,6 +56,7 @@ def test_export_takes_formats_variants_and_tolerances_in_lists(call, tiny_run, t
     assert not (tiny_run / "bundle").exists()
 
 
+@pytest.mark.slow
 def test_export_takes_the_licences_and_names_the_readme(call, tiny_run, tmp_path):
     few = ["--formats", "tflite", "--variants", "float32", "--no-evaluation"]
     status, out, _ = call("export", tiny_run, *few, "--out", "b", "--licence", "CC-BY-4.0", "--data-licence", "my own")
@@ -64,6 +67,7 @@ def test_export_takes_the_licences_and_names_the_readme(call, tiny_run, tmp_path
     assert "- the model: CC-BY-4.0\n" in (tmp_path / "b" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_export_prints_each_step_and_then_its_report_unless_it_is_quiet(call, tiny_run):
     few = ["--formats", "tflite", "--variants", "float32", "--no-evaluation"]
     status, out, _ = call("export", tiny_run, *few, "--out", "told")
@@ -75,6 +79,7 @@ def test_export_prints_each_step_and_then_its_report_unless_it_is_quiet(call, ti
     assert call("export", tiny_run, *few, "--out", "quiet", "--quiet")[:2] == (0, "quiet\n")
 
 
+@pytest.mark.slow
 def test_a_quick_export_compares_fewer_samples_and_no_elbo_and_is_verified_with_as_many(call, tiny_run, tmp_path):
     few = ["--formats", "tflite", "--variants", "float32,float16", "--out", "b"]
     assert call("export", tiny_run, *few, "--quick")[0] == 0
@@ -104,6 +109,7 @@ def test_the_table_of_an_export_has_100_columns_and_whole_names(capsys):
         assert words in out
 
 
+@pytest.mark.slow
 def test_export_replaces_a_bundle_on_request_alone(call, copied):
     before = (copied / "bundle" / "model_card.json").read_bytes()
     few = ["--formats", "tflite", "--variants", "float32", "--no-evaluation"]
@@ -115,6 +121,7 @@ def test_export_replaces_a_bundle_on_request_alone(call, copied):
     assert list(json.loads((copied / "bundle" / "model_card.json").read_text())["variants"]) == ["float32"]
 
 
+@pytest.mark.slow
 def test_a_tolerance_that_is_exceeded_ends_in_status_2_and_no_bundle(call, tiny_run, tmp_path):
     arguments = ["--formats", "tflite", "--variants", "float16", "--tolerance", "float16=1e-7", "--no-evaluation"]
     status, out, err = call("export", tiny_run, *arguments, "--out", "b", "--quiet")
@@ -124,6 +131,7 @@ def test_a_tolerance_that_is_exceeded_ends_in_status_2_and_no_bundle(call, tiny_
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_export_without_its_data_says_how_to_export_without_evaluation(call, copied):
     config = json.loads((copied / "config.json").read_text())
     config["config"]["data"]["source"] = "npz:nowhere.npz"
@@ -329,6 +337,7 @@ def test_sampling_from_a_tflite_loads_no_tensorflow(exported, tiny_run, tmp_path
 # --- verify
 
 
+@pytest.mark.slow
 def test_verify_prints_every_claim_and_ends_in_status_0(call, exported):
     status, out, err = call("verify", exported)
     assert (status, err) == (0, "")
@@ -339,6 +348,7 @@ def test_verify_prints_every_claim_and_ends_in_status_0(call, exported):
         assert any(line.startswith(f"ok   {name}: ") for line in checks)
 
 
+@pytest.mark.slow
 def test_verify_of_a_bundle_alone_needs_no_run(call, exported, tmp_path):
     shutil.copytree(exported / "bundle", tmp_path / "alone")
     status, out, _ = call("verify", "alone")
@@ -346,6 +356,7 @@ def test_verify_of_a_bundle_alone_needs_no_run(call, exported, tmp_path):
     assert ": elbo" not in out
 
 
+@pytest.mark.slow
 def test_verify_without_evaluation_leaves_the_elbo_out(call, exported):
     status, out, _ = call("verify", exported, "--no-evaluation")
     assert status == 0
@@ -353,6 +364,7 @@ def test_verify_without_evaluation_leaves_the_elbo_out(call, exported):
     assert "float32 parity" in out
 
 
+@pytest.mark.slow
 def test_claims_that_do_not_hold_end_in_status_1(call, copied):
     with (copied / "bundle" / "sample.py").open("a") as file:
         file.write("# mine\n")

@@ -101,6 +101,7 @@ def test_a_users_mistake_ends_in_status_2_and_words(arguments, expected, call, r
     assert not (tmp_path / "saved_models").exists()
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_line_on_stderr_also_where_tensorflow_was_loaded(tmp_path):
     result = kvae("train", "--batch-size", "9999", cwd=tmp_path)
     assert result.returncode == 2

@@ -22,6 +22,7 @@ def source_of(run: Path) -> str:
     return json.loads((run / "config.json").read_text())["config"]["data"]["source"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_xla")
 def test_train_prints_one_json_object(call, trained):
     status, out, err = call("train", "--dataset", source_of(trained), *TINY, "--epochs", 1, "--out", "new", "--json")
@@ -43,6 +44,7 @@ def test_a_quiet_training_prints_the_result_and_no_progress(call, trained):
     assert loud[loud.index("┏") : loud.index("loud: ")] == quiet[: quiet.index("quiet: ")]
 
 
+@pytest.mark.slow
 def test_plot_writes_into_another_folder_and_says_so_in_json(call, trained):
     status, out, err = call("plot", trained, "samples", "--out", "pictures", "--json")
     assert status == 0, err
@@ -68,6 +70,7 @@ def test_sample_prints_one_json_object(call, trained):
     assert json.loads(out) == {"file": "x.png", "images": 3, "seed": 5}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_exports")
 def test_verify_prints_its_claims_as_json_and_fails_with_them(call, copied):
     _, out, _ = call("verify", copied / "bundle", "--no-evaluation", "--json")

@@ -13,6 +13,7 @@ from source_files import save_pictures
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_xla")
 def test_colour_pictures_of_any_size_train_with_no_flags(call, tmp_path, rng):
     save_pictures(tmp_path / "pictures", rng.integers(0, 256, (20, 17, 19, 3), np.uint8))  # no multiple of 4
@@ -31,6 +32,7 @@ def test_colour_pictures_of_any_size_train_with_no_flags(call, tmp_path, rng):
     assert "Chosen for" not in out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_xla")
 def test_a_single_test_image_is_warned_of_and_gives_an_evaluation_that_every_command_reads(call, tmp_path, rng):
     save_pictures(tmp_path / "few", rng.integers(0, 256, (5, 8, 8, 3), np.uint8))
@@ -76,6 +78,7 @@ def test_a_path_alone_is_answered_with_the_source_that_it_stands_for(call, tmp_p
         assert "to read it" not in call("train", "--dataset", path, "--out", "run")[2]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_xla")
 def test_a_recipe_is_used_as_it_is(call, tmp_path, rng):
     save_pictures(tmp_path / "pictures", rng.integers(0, 256, (30, 12, 12), np.uint8))

@@ -22,6 +22,7 @@ def test_plot_draws_every_kind(call, run):
         Image.open(line).verify()
 
 
+@pytest.mark.slow
 def test_plot_leaves_out_what_does_not_suit_and_says_why(call, odd):
     status, out, _ = call("plot", odd)
     assert status == 0
@@ -83,6 +84,7 @@ def test_options_reach_the_kinds_that_take_them_and_no_other(call, run, monkeypa
     assert asked == expected
 
 
+@pytest.mark.slow
 def test_options_of_the_recipe_are_those_of_the_plot_unless_others_are_given(call, run, monkeypatch):
     training = Run.open(run).config.training.model_copy(update={"plots": ("lattice(n=7, extent=3)",)})
     config = Run.open(run).config.model_copy(update={"training": training})

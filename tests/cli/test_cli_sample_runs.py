@@ -22,6 +22,7 @@ def test_sample_shows_means_and_with_an_option_binary_draws(call, run, tmp_path)
     assert set(np.unique(draws)) == {0, 255}
 
 
+@pytest.mark.slow
 def test_sample_is_the_same_for_the_same_seed(call, run, tmp_path):
     for name, seed in (("a.png", 1), ("b.png", 1), ("c.png", 2)):
         call("sample", run, "--seed", seed, "-o", name, "--means")

@@ -19,6 +19,7 @@ def test_train_leaves_a_run_and_prints_its_elbo_with_protocol(run):
     assert (run / "evaluation.json").is_file()
 
 
+@pytest.mark.slow
 def test_short_options_and_set_reach_the_configuration(call, tmp_path):
     status, _, err = call(
         "train", *SMALL, "--out", "r", "--batch-size", 50, "--latent-dim", 3, "--beta", 2, "--seed", 4,
@@ -34,6 +35,7 @@ def test_short_options_and_set_reach_the_configuration(call, tmp_path):
     assert config["training"]["learning_rate"] == 0.01
 
 
+@pytest.mark.slow
 def test_evaluate_prints_one_json_object_and_writes_the_same(call, run):
     status, out, _ = call("evaluate", run, "--samples", 5, "--json")
     assert status == 0
@@ -43,6 +45,7 @@ def test_evaluate_prints_one_json_object_and_writes_the_same(call, run):
     assert result["log_likelihood"] > result["elbo"]
 
 
+@pytest.mark.slow
 def test_evaluate_prints_a_table_with_the_protocol(call, run):
     status, out, _ = call("evaluate", run)
     assert status == 0
@@ -69,6 +72,7 @@ def test_train_on_other_data_is_named_after_them_and_takes_no_recipe(call, tmp_p
     assert config["description"] == ""
 
 
+@pytest.mark.slow
 def test_early_stopping_and_the_best_epoch_are_said(call, tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "mine.npz", x_train=rng.integers(0, 256, (30, 6, 5), np.uint8), x_test=np.zeros((4, 6, 5)))

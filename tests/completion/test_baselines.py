@@ -85,6 +85,7 @@ def test_pixel_mean_baseline_needs_a_likelihood_that_means_determine(x, make):
         completion.pixel_mean_baseline(make(), x, TOP, PIXEL_MEAN, 10)
 
 
+@pytest.mark.slow
 def test_zero_filled_baseline_is_the_mean_density_under_the_encoders_guess(case):
     seen = np.where(case.mask, case.x, 0)
     log_q = case.plane.log_q(*case.vae.encode(seen)) + case.plane.log_cell

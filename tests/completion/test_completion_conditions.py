@@ -12,6 +12,7 @@ from kvae.completion import masked_images as images_
 from kvae.internal.errors import UserError
 
 
+@pytest.mark.slow
 def test_q_is_the_posterior_under_the_prior_of_the_condition(moved, moved_completed):
     expected = moved.each("posterior", moved.pixels)
     deviation = np.sqrt([np.diag(part.covariance) for part in expected])
@@ -47,6 +48,7 @@ def test_means_are_the_closed_form_under_the_prior_of_the_condition(moved, moved
         assert_within_standard_errors(found, expected.mean, standard_error)
 
 
+@pytest.mark.slow
 def test_conditions_stay_with_their_images_in_batches(monkeypatch, moved, moved_completed):
     monkeypatch.setattr(images_, "BATCH", 2)
     found = completion.complete(moved.vae, moved.x, moved.observed, condition=moved.conditions)

@@ -11,6 +11,7 @@ from kvae import completion
 from kvae.internal.errors import UserError
 
 
+@pytest.mark.slow
 def test_evaluate_leaves_out_the_pixel_means_where_they_determine_no_density(x):
     vae = two_numbers()
     found = completion.complete(vae, x[:1], TOP, samples=20, draws=1, **SHORT)
@@ -34,6 +35,7 @@ def evaluated(vae, x, short):
     return evaluate(vae, x, short, 3, exact=True)
 
 
+@pytest.mark.slow
 def test_evaluate_returns_every_score(evaluated):
     assert set(evaluated) == {*SCORES, "converged"}
 

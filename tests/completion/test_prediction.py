@@ -9,6 +9,7 @@ from completion_cases import SHORT, TOP, assert_within_standard_errors, repeated
 from kvae import completion
 
 
+@pytest.mark.slow
 def test_means_are_the_closed_form_of_a_linear_model(linear):
     found = completion.complete(linear.vae, linear.x, linear.observed)
     for i, flat in enumerate(linear.flat):
@@ -19,6 +20,7 @@ def test_means_are_the_closed_form_of_a_linear_model(linear):
         assert_within_standard_errors(found.means[i].ravel()[~linear.pixels], expected.mean, standard_error)
 
 
+@pytest.mark.slow
 def test_means_are_those_of_the_grid(case, completed):
     posterior = case.plane.posterior(case.flat_mask)
     expected = posterior @ case.plane.means
@@ -52,6 +54,7 @@ def many_draws(linear):
     return found.draws[:, :, ~linear.observed].reshape(1000, -1)
 
 
+@pytest.mark.slow
 def test_draws_have_the_predictive_mean(linear, many_draws):
     expected = linear.model.predictive(linear.flat[0], linear.pixels)
     # 20 of 1000 weighted points at each place: nearly independent.
@@ -73,6 +76,7 @@ def test_missing_pixels_of_one_draw_belong_together(linear):
     assert np.abs(correlation - np.eye(4)).max() > 4 * math.sqrt(2 / 1000)
 
 
+@pytest.mark.slow
 def test_draws_are_of_the_posterior_of_their_image_for_every_proposal(vae, x, plane, inferred):
     # Proposed is the prior for all, so that only the weights of each image make its draws.
     prior = inferred._replace(q=same_q_for_all(300, 0.0, 0.0))

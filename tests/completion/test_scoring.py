@@ -21,6 +21,7 @@ def test_score_is_the_closed_form_of_a_linear_model(linear):
     assert_within_standard_errors(score.log_density, expected, score.standard_error)
 
 
+@pytest.mark.slow
 def test_score_is_that_of_the_grid(case, completed):
     expected = case.plane.log_evidence() - case.plane.log_evidence(case.flat_mask)
     assert_within_standard_errors(completed.score.log_density, expected, completed.score.standard_error)
@@ -38,6 +39,7 @@ def many_scores(vae, x):
     return found.log_density.reshape(6, 50), found.standard_error.reshape(6, 50)
 
 
+@pytest.mark.slow
 def test_stated_standard_error_is_the_spread_over_independent_estimates(many_scores):
     scores, errors = many_scores
     ratio = scores.std(axis=1, ddof=1) / errors.mean(axis=1)
@@ -47,6 +49,7 @@ def test_stated_standard_error_is_the_spread_over_independent_estimates(many_sco
     assert ratio.mean() == pytest.approx(1, abs=0.16)
 
 
+@pytest.mark.slow
 def test_spread_over_seeds_is_the_stated_standard_error_too(vae, x, inferred):
     found = [
         completion.complete(vae, x, TOP, inferred=inferred, samples=300, draws=1, seed=seed).score for seed in range(30)

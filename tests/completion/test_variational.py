@@ -17,6 +17,7 @@ from kvae.noise.streams import Stream
 # --- infer: q against the exact posterior
 
 
+@pytest.mark.slow
 def test_q_is_the_posterior_where_that_is_factorized(linear):
     found = completion.infer(linear.vae, linear.x, linear.observed)
     mean, precision = linear.posteriors()
@@ -26,6 +27,7 @@ def test_q_is_the_posterior_where_that_is_factorized(linear):
     np.testing.assert_allclose(np.exp(found.q.log_var / 2) / deviation, 1, atol=0.02)
 
 
+@pytest.mark.slow
 def test_q_has_the_exact_mean_and_conditional_variances_where_the_posterior_is_correlated(linear):
     pixels = np.array([1, 1, 0, 1, 1, 0, 1, 1], bool)
     found = completion.infer(linear.vae, repeated(linear.x, 25), pixels.reshape(4, 2, 1))
@@ -76,6 +78,7 @@ def test_gradients_leave_out_the_score_of_q_and_so_stay_at_the_exact_posterior(l
     np.testing.assert_allclose(found.q.log_var, 2 * log_sigma, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_q_is_near_a_nearly_gaussian_posterior(plane, inferred):
     posterior = plane.posterior(TOP.ravel())
     mean = posterior @ plane.z

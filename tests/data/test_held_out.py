@@ -82,6 +82,7 @@ def test_no_image_is_lost_or_in_both_splits(labelled, rng):
             np.testing.assert_array_equal(splits[name].labels, labels[part])
 
 
+@pytest.mark.slow
 def test_neither_splits_nor_plots_need_scikit_learn():
     code = """
 import sys

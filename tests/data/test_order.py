@@ -117,11 +117,13 @@ def config(source, **training_options):
     )
 
 
+@pytest.mark.slow
 def test_a_new_run_states_its_order(classes, tmp_path):
     run = training.train(config(classes), tmp_path / "run", verbose=0)
     assert json.loads((run.folder / "config.json").read_text())["config"]["data"]["order"] == "shuffled"
 
 
+@pytest.mark.slow
 def test_a_run_without_an_order_is_evaluated_and_resumed_in_that_of_its_source(classes, tmp_path):
     ordered = config(classes).model_dump()
     ordered["data"]["order"] = "source"

@@ -153,6 +153,7 @@ print(json.dumps(epochs))
 """
 
 
+@pytest.mark.slow
 def test_two_devices_together_see_every_image_once_per_epoch(archive):
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run(

@@ -26,6 +26,7 @@ def test_a_stream_shows_every_image_once_in_a_new_order_each_epoch(folder):
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(TRAIN))
 
 
+@pytest.mark.slow
 def test_a_stream_resumes_at_an_epoch(folder):
     data, resumed = (kvae.data.load(folder, binarize="stochastic", streaming=True, batch_size=20) for _ in range(2))
     second = [gathered(data.train) for _ in range(2)][1]

@@ -70,6 +70,7 @@ def real_data():
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "label_names", "first_train", "first_test"),
     [

@@ -123,6 +123,7 @@ def test_a_transition_leaves_the_tempered_posterior_invariant(linear, images, be
     assert moved.mean() == pytest.approx(probability.numpy().mean(), abs=4 * math.sqrt(0.25 / chains))
 
 
+@pytest.mark.slow
 def test_the_warm_up_adapts_the_acceptance(linear, images):
     found = evaluation.ais(linear.vae, shaped(images), **SHORT | {"temperatures": 200})
     np.testing.assert_allclose(found.ais_acceptance.per_example, 0.65, rtol=0, atol=0.15)
@@ -135,6 +136,7 @@ def test_step_sizes_are_fixed_while_it_measures(linear, images, monkeypatch, siz
     assert low <= found.ais_acceptance.per_example.min() <= found.ais_acceptance.per_example.max() <= high
 
 
+@pytest.mark.slow
 def test_a_chain_depends_neither_on_the_other_chains_nor_on_the_other_images(linear, images):
     whole = annealed._Settings(30, 8, 3, 0)
     path = whole.path(linear.vae, given(images))
@@ -168,6 +170,7 @@ def test_log_p_is_between_the_bounds(linear, seed):
     np.testing.assert_allclose(found.bdmc_gap.per_example, upper - lower, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_bounds_meet(linear):
     found = evaluation.bdmc(linear.vae, np.zeros([40, 2, 2, 1]), images=20, **SHORT | {"temperatures": 200})
     assert len(found.bdmc_gap.per_example) == 20

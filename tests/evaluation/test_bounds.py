@@ -57,6 +57,7 @@ def test_the_effective_number_of_draws_and_the_monte_carlo_error_are_those_of_th
     assert found.bounds_monte_carlo_error == pytest.approx(math.sqrt(variance.sum()) / len(x), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_monte_carlo_error_is_the_deviation_over_seeds(vae, x):
     each = [evaluation.bounds(vae, x, sample_sizes=[200], seed=seed) for seed in range(60)]
     stated = np.mean([found.bounds_monte_carlo_error for found in each])

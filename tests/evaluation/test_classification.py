@@ -21,6 +21,7 @@ def vae():
     return vae
 
 
+@pytest.mark.slow
 def test_it_finds_the_class_with_the_largest_evidence(vae):
     x = vae.generate(24, 0, np.arange(24) % CLASSES).numpy()
     log_evidence = np.stack(

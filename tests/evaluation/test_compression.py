@@ -186,6 +186,7 @@ def test_pixels_that_the_model_excludes_are_decoded(rng):
     assert np.abs(rest - kl).max() < 12  # the draw of a bucket, of 2 * 14 bits
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_lanes")
 def test_the_message_does_not_depend_on_the_batches_of_the_data(rng):
     vae, x = model_and_images("bernoulli", 11, rng)
@@ -272,6 +273,7 @@ def test_networks_that_overflow_are_refused():
         evaluation.compress(vae, np.zeros((2, *SHAPE), np.float32))
 
 
+@pytest.mark.slow
 def test_it_is_an_evaluation_by_name(rng):
     vae, x = model_and_images("bernoulli", 5, rng)
     result = evaluation.evaluate(vae, x, only=["compression"])

@@ -34,6 +34,7 @@ def found(vae, x):
     return evaluation.defensive(vae, x)
 
 
+@pytest.mark.slow
 def test_it_is_log_p_of_a_grid(vae, x, found):
     expected = Plane(vae, x).log_evidence()
     errors = np.sqrt(1 / found.defensive_effective_samples.per_example - 1 / 1000)

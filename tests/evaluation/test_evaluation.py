@@ -230,6 +230,7 @@ def test_evaluate_returns_the_documented_keys(model_2d, samples, names):
     assert set(evaluation.evaluate(*model_2d, samples=samples)) == keys_of(names)
 
 
+@pytest.mark.slow
 def test_evaluate_is_ready_for_json(model_2d):
     result = evaluation.evaluate(*model_2d, samples=5, protocol={"dataset": "all"})
     assert json.loads(json.dumps(result, allow_nan=False)) == result
@@ -305,6 +306,7 @@ def test_evaluate_states_what_elbo_measures(model_2d):
     assert evaluation.evaluate(*model_2d, seed=3)["elbo"] == evaluation.elbo(*model_2d, seed=3).elbo.mean
 
 
+@pytest.mark.slow
 def test_evaluate_states_what_log_likelihood_measures(model_2d):
     expected = evaluation.log_likelihood(*model_2d, samples=5, seed=3).mean
     assert evaluation.evaluate(*model_2d, samples=5, seed=3)["log_likelihood"] == expected

@@ -196,6 +196,7 @@ def test_it_is_that_of_the_densities_of_all_pairs(posterior, rng):
     assert (found.total_correlation is None) == (posterior not in POSTERIORS[:2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("components", "points"), [(1, 1), (2, 7), (4, 100), (500, 1)])
 def test_it_depends_neither_on_the_chunks_nor_on_the_batches(components, points, monkeypatch):
     vae, x, _ = diagonal()

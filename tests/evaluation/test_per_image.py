@@ -50,6 +50,7 @@ def test_the_file_has_a_line_per_image_in_their_order(tiny_run, tmp_path):
     np.testing.assert_allclose(elbo, -np.add(reconstruction, kl), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_alone_it_computes_the_estimate_that_can_be_trusted_most(tiny_run, tmp_path):
     found = results.evaluate(Run.open(tiny_run), per_image=tmp_path / "scores.csv")
     assert found["protocol"]["evaluations"] == ["elbo", "quadrature"]  # of 3 latent dimensions

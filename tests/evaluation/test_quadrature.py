@@ -327,6 +327,7 @@ def test_there_is_one_value_and_one_error_per_image(model):
     assert (found.log_value.shape, found.error.shape) == ((3,), (3,))
 
 
+@pytest.mark.slow
 def test_each_image_has_the_evidence_it_has_alone(model):
     images = IMAGES[5:9].reshape(-1, 2, 2, 1)
     alone = [evidence.log_evidence(model, image[None]).log_value[0] for image in images]

@@ -18,6 +18,7 @@ from kvae.internal.errors import UserError
 pytestmark = pytest.mark.usefixtures("quick_exports")
 
 
+@pytest.mark.slow
 def test_a_tolerance_that_is_exceeded_names_the_variant_and_both_figures(tmp_path):
     pattern = r"Nothing was exported\. float16: its means differ by \d.*e-0\d, more than the tolerance of 1e-07"
     with pytest.raises(UserError, match=pattern):
@@ -27,6 +28,7 @@ def test_a_tolerance_that_is_exceeded_names_the_variant_and_both_figures(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_earlier_bundle_survives_an_export_that_fails(lite_copy, tmp_path):
     before = tree(lite_copy)
     with pytest.raises(UserError, match="float16: its means differ"):
@@ -130,6 +132,7 @@ def test_a_model_that_was_not_built_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_existing_bundle_is_refused_and_replaced_on_request(lite_copy, tmp_path):
     before = tree(lite_copy)
     with pytest.raises(UserError, match=r"exists\. Replace it with --overwrite"):
@@ -169,6 +172,7 @@ def test_a_file_in_place_of_the_parent_folder_is_named(tmp_path):
         export.bundle(tiny_built(), tmp_path / "file" / "bundle", formats=["tflite"], variants=["float32"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")], ids=repr)
 def test_a_write_that_breaks_off_leaves_no_bundle(tmp_path, monkeypatch, error):
     def write_json(*_):
@@ -180,6 +184,7 @@ def test_a_write_that_breaks_off_leaves_no_bundle(tmp_path, monkeypatch, error):
     assert list(tmp_path.rglob("*")) == []
 
 
+@pytest.mark.slow
 def test_a_folder_that_appears_while_an_export_runs_is_not_replaced(tmp_path, monkeypatch):
     convert = litert.convert
 

@@ -65,6 +65,7 @@ def test_the_card_states_the_inputs_and_outputs_of_every_signature_of_the_file(l
     assert "0 or 255" in card["interface"]["sample_64"]["outputs"][0]["meaning"]
 
 
+@pytest.mark.slow
 def test_a_conditional_model_of_colour_images_has_a_condition_and_rgb(conditional):
     folder, card = conditional
     check_signatures(folder / "decoder.tflite", card["interface"])
@@ -105,6 +106,7 @@ def test_signatures_that_are_none_of_a_decoder_are_left_out(names):
 # --- least runtimes
 
 
+@pytest.mark.slow
 def test_the_least_runtime_is_the_one_that_the_file_states(whole, tmp_path):
     variants = whole[2]["variants"]
     assert variants["float32"]["least_runtime"] == {"TensorFlow Lite": "2.14.0", "LiteRT": "1.0.1"}
@@ -129,6 +131,7 @@ def test_the_licences_of_known_data_name_their_source():
     assert (stated["licence"], stated["source"]) == ("my own", licences.STATED)
 
 
+@pytest.mark.slow
 def test_a_run_states_the_name_of_its_data_and_its_licence(trained, conditional):
     data = cards.read_card(trained / "bundle")["licence"]["data"]
     assert data["dataset"] == json.loads((trained / "config.json").read_text())["config"]["data"]["source"]

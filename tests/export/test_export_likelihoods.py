@@ -29,6 +29,7 @@ def made(name):
     return vae
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_one_seed_is_one_image_in_litert(name, tmp_path, monkeypatch):
     monkeypatch.setattr(litert, "BATCH_SIZES", (None,))  # a third of the time of a conversion

@@ -109,6 +109,7 @@ def assert_same_draws(vae: kvae.VAE, found: dict, seeds: np.ndarray, variant: st
         assert apart.max() <= (2 if variant == "float16" else 1)
 
 
+@pytest.mark.slow
 def test_signatures_have_the_names_and_types_that_the_card_states(made):
     vae, contents = made
     for content in contents.values():
@@ -213,6 +214,7 @@ def large() -> tuple[kvae.VAE, dict[str, bytes]]:
     return vae, convert(vae)
 
 
+@pytest.mark.slow
 def test_int8_quantizes_large_dense_weights_and_no_other(large):
     found = weight_types(large[1]["int8"])
     operator, types = schema.BuiltinOperator, schema.TensorType
@@ -249,6 +251,7 @@ def small() -> tuple[kvae.VAE, dict[str, bytes]]:
     return vae, convert(vae, ["full_int8", "float32", "full_int8"])
 
 
+@pytest.mark.slow
 def test_each_variant_comes_once_in_the_order_asked_for(small):
     assert list(small[1]) == ["full_int8", "float32"]
 

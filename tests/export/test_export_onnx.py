@@ -33,6 +33,7 @@ def made(tmp_path_factory):
     return vae, folder, card
 
 
+@pytest.mark.slow
 def test_the_file_draws_the_images_of_the_model(made):
     vae, folder, _ = made
     decoder, model = runtime.load(folder / "decoder.onnx"), KerasDecoder(vae)

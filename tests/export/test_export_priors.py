@@ -31,6 +31,7 @@ def made(name, **options):
     return vae
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_one_seed_is_one_z_in_every_variant(name, tmp_path, monkeypatch):
     monkeypatch.setattr(litert, "BATCH_SIZES", (None,))  # a third of the time of a conversion

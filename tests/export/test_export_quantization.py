@@ -95,6 +95,7 @@ def test_a_decoder_errs_by_less_than_what_the_converter_makes_of_it(sharp, tmp_p
     assert len(refined) < len(plain) + 5000  # what comes back to float32 is small
 
 
+@pytest.mark.slow
 def test_dense_layers_along_a_sequence_without_a_bias_are_rounded_too(tmp_path):
     image, z = keras.Input((6, 40, 1)), keras.Input((2,))
     flat = keras.layers.Flatten()(image)

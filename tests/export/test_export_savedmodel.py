@@ -194,6 +194,7 @@ def test_a_whole_model_is_no_larger_than_its_weights_and_graph(tmp_path):
     assert whole <= 4 * weights * 1.2 + graph
 
 
+@pytest.mark.slow
 def test_mixed_precision_is_exported_in_float32(tmp_path):
     mixed = built((6, 5, 1), latent_dim=2, hidden_units=(8,), dtype="mixed_float16")
     plain = built((6, 5, 1), latent_dim=2, hidden_units=(8,))

@@ -105,6 +105,7 @@ def test_data_may_be_batches_and_change_nothing(whole, x):
     assert changes["float16"] == pytest.approx(card["variants"]["float16"]["elbo_change"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_bundle_without_tflite_has_no_sampler(tmp_path):
     card = export.bundle(tiny_built(), tmp_path / "bundle", formats=["savedmodel_decoder"])
     assert list(card["variants"]) == ["saved_model_decoder"]
@@ -112,6 +113,7 @@ def test_a_bundle_without_tflite_has_no_sampler(tmp_path):
     assert {path.name for path in (tmp_path / "bundle").iterdir()} == names
 
 
+@pytest.mark.slow
 def test_real_costs_are_those_of_a_process_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(parity, "costs", REAL_COSTS)
     card = export.bundle(tiny_built(), tmp_path / "bundle", formats=["tflite"], variants=["float32"])

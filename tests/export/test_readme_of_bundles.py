@@ -29,6 +29,7 @@ def html_of(text: str) -> str:
     return MarkdownIt("commonmark", {"html": True}).enable("table").render(text[text.index("\n---\n", 3) + 5 :])
 
 
+@pytest.mark.slow
 def test_the_metadata_are_those_that_model_hubs_read(whole):
     card = whole[2]
     metrics = {

@@ -58,6 +58,7 @@ def pixels(path: Path) -> tuple[str, np.ndarray]:
         return picture.mode, np.asarray(picture)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "count", "kind"), [("lite", 1, "draws"), ("colour", 23, "means")])
 def test_sample_py_draws_without_kvae_what_the_runtime_draws(request, tmp_path, name, count, kind):
     folder = request.getfixturevalue(name)
@@ -241,6 +242,7 @@ def test_sample_py_refuses_means_that_are_not_finite(lite, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_sample_py_refuses_to_draw_vectors_with_a_clear_message(tmp_path):
     export.bundle(
         built((12,), latent_dim=2, hidden_units=(8,)), tmp_path / "bundle", formats=["tflite"], variants=["float32"]

@@ -105,6 +105,7 @@ def assert_drawn(folder: Path, expected: dict[str, np.ndarray], tolerance: int =
 ROUNDING = 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_the_python_program_draws_the_pictures_of_kvae_with_numpy_and_litert_alone(case, monkeypatch, tmp_path, name):
     made = case(name)

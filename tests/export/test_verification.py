@@ -19,6 +19,7 @@ from kvae.runtime import cards
 pytestmark = pytest.mark.usefixtures("quick_exports")
 
 
+@pytest.mark.slow
 def test_the_card_of_a_run_has_its_evaluation_and_its_files(trained):
     card = cards.read_card(trained / "bundle")
     assert card["name"] == "odd"
@@ -27,6 +28,7 @@ def test_the_card_of_a_run_has_its_evaluation_and_its_files(trained):
     assert card["run"] == {name: {"sha256": files.digest(trained / name)} for name in names}
 
 
+@pytest.mark.slow
 def test_everything_holds_of_a_run_and_its_bundle(trained):
     checks = list(export.verify(trained))
     assert [check for check in checks if check.passed is False] == []
@@ -59,6 +61,7 @@ def test_without_evaluation_no_data_are_needed(copied):
         list(export.verify(copied))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["whole", "lite"])
 def test_a_bundle_alone_verifies(request, name):
     folder = request.getfixturevalue(name)
@@ -67,6 +70,7 @@ def test_a_bundle_alone_verifies(request, name):
     assert f"{'float32' if name == 'lite' else 'int8'} parity" in [check.name for check in checks]
 
 
+@pytest.mark.slow
 def test_a_bundle_of_large_images_verifies_but_not_with_another_tolerance_of_the_elbo(tmp_path):
     vae = built((32, 40, 1), latent_dim=2, hidden_units=(4,))  # more than 28 x 28 pixels, so it has a larger one
     card = export.bundle(vae, tmp_path / "bundle", formats=["tflite"], variants=["float32"])
@@ -78,6 +82,7 @@ def test_a_bundle_of_large_images_verifies_but_not_with_another_tolerance_of_the
     assert failed.detail.startswith("tolerances.float32.elbo")
 
 
+@pytest.mark.slow
 def test_a_weight_that_is_one_number_counts_as_one(tmp_path):
     folder = tiny_run(tmp_path, likelihood="gaussian").folder
     found = {check.name: check.detail for check in export.verify(folder)}["config.json builds"]
@@ -161,6 +166,7 @@ def test_a_file_of_which_one_bit_has_changed_is_named(copied, name, place):
     assert "was changed or damaged" in found[stated]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["decoder.tflite", "sample.py", VALUES])
 def test_a_file_that_is_missing_is_named(copied, name):
     (copied / "bundle" / name).unlink()
@@ -233,6 +239,7 @@ def test_verification_reports_a_tolerance_wider_than_usual(copied):
     assert "larger than the default 0.0001" in found.detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["evaluation.json", "model_card.json"])
 def test_a_wrong_elbo_does_not_verify(copied, source):
     path = copied / source if source == "evaluation.json" else copied / "bundle" / source
@@ -245,6 +252,7 @@ def test_a_wrong_elbo_does_not_verify(copied, source):
     assert f"{stated:.3f} nats, stated {metrics['elbo']:.3f}" in found[f"{source}: elbo"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["{}", '{"protocol": 1}', '{"elbo": "high"}'])
 def test_an_evaluation_of_something_else_is_a_claim_that_fails(copied, content):
     (copied / "evaluation.json").write_text(content)
@@ -253,6 +261,7 @@ def test_an_evaluation_of_something_else_is_a_claim_that_fails(copied, content):
     assert "not an evaluation of kvae" in found["evaluation.json: evaluation"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"), [("elbow", "Did you mean 'elbo'"), ("mine:pixels", "Add --import mine.py")]
 )
@@ -265,6 +274,7 @@ def test_an_evaluation_that_is_not_known_is_a_claim_that_fails(copied, name, mes
     assert message in found[f"evaluation.json: {name}"]
 
 
+@pytest.mark.slow
 def test_the_decoder_of_another_model_does_not_verify_although_the_card_fits(copied, tmp_path):
     vae = tiny_built(hidden_units=(4,), seed=9)
     export.bundle(vae, tmp_path / "other", formats=["tflite"], variants=["float32"])
@@ -367,6 +377,7 @@ def kind_of(path) -> str:
     return f"tolerances.{path[2]}" if path[0] == "tolerances" else ".".join(map(str, path[:2]))
 
 
+@pytest.mark.slow
 def test_every_value_that_a_card_states_is_computed_again_or_listed_as_not_checked(trained, monkeypatch):
     derived = []
     real = claims.compare
@@ -433,6 +444,7 @@ def test_the_words_of_another_version_are_not_checked(copied):
     assert any("guarantee" in check.detail for check in checks if check.passed is None)
 
 
+@pytest.mark.slow
 def test_wrong_reference_z_do_not_verify(copied):
     card = cards.read_card(copied / "bundle")
     card["reference"]["z"][0][0] += 2.0**-20  # one step of the sampler
@@ -466,6 +478,7 @@ def test_a_card_of_something_else_is_refused(tmp_path):
         list(export.verify(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_bundle_verifies_with_its_variants_in_any_order(tmp_path):
     vae = tiny_built(hidden_units=(100, 110))  # 11,000 weights: a layer that int8 quantizes
     export.bundle(vae, tmp_path / "bundle", formats=["tflite"], variants=["int8", "float32"])

@@ -31,6 +31,7 @@ def python(code: str, *arguments: object) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imports", [*ORDERS[:2], *slow(*ORDERS[2:])])
 def test_keras_opens_a_model_that_it_was_told_nothing_of(imports):
     code = f"{imports}; import keras, sys; print(type(keras.saving.load_model(sys.argv[1])).__name__)"
@@ -51,6 +52,7 @@ def test_keras_opens_a_network_alone(name, tmp_path):
     assert python(code, tmp_path / "network.keras") == f"{name}\n"
 
 
+@pytest.mark.slow
 def test_a_model_of_keras_with_a_network_of_kvae_in_it_opens(tmp_path):
     import keras
 
@@ -62,6 +64,7 @@ def test_a_model_of_keras_with_a_network_of_kvae_in_it_opens(tmp_path):
     assert python(code, tmp_path / "sequential.keras") == "(None, 4, 4, 1)\n"
 
 
+@pytest.mark.slow
 def test_the_import_of_keras_alone_is_what_it_was():
     code = "import kvae, keras, sys; print(keras.__spec__.name, 'kvae.model.vae' in sys.modules, len(sys.meta_path))"
     name, imported, finders = python(code).split()

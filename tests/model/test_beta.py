@@ -64,6 +64,7 @@ def as_dataset(x):
     return tf.data.Dataset.from_tensor_slices(x).batch(20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", [lambda x: x, as_dataset], ids=["array", "dataset"])
 @pytest.mark.parametrize(
     "values",
@@ -79,6 +80,7 @@ def test_a_callback_sets_beta_without_another_compilation(route, values, x, made
     assert len(made) == 2  # the functions for training and for validation
 
 
+@pytest.mark.slow
 def test_a_callback_sets_beta_before_single_batches(x):
     class EachBatch(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
@@ -90,6 +92,7 @@ def test_a_callback_sets_beta_before_single_batches(x):
     assert 0 < training[0].expected < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tf.Variable, keras.Variable], ids=["tf", "Keras"])
 def test_a_variable_counts_with_its_value_at_each_step(make, x, tmp_path):
     weight = make(0.0)
@@ -118,6 +121,7 @@ SCHEDULES = {  # values in three epochs of three steps each, and at the steps 3,
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, *slow({"run_eagerly": True})], ids=["compiled", "eager"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_schedule_counts_with_its_value_at_each_step(schedule, options, x):
@@ -126,11 +130,13 @@ def test_a_schedule_counts_with_its_value_at_each_step(schedule, options, x):
     assert betas(small(beta, **options), one_image, batch_size=20) == (training, validation)
 
 
+@pytest.mark.slow
 def test_a_schedule_under_xla_too(x):
     vae = small(with_condition, jit_compile=True)
     assert betas(vae, x, batch_size=20) == ([0, 1, 1], [1, 1, 1])
 
 
+@pytest.mark.slow
 def test_a_callback_may_replace_the_kind_of_beta_and_the_objective(x):
     class Replacing(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):

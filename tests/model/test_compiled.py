@@ -71,6 +71,7 @@ def test_compiled_functions_do_not_keep_a_model(x, decoded):
     assert gone() is None
 
 
+@pytest.mark.slow
 def test_a_model_with_graphs_still_trains(x):
     with_, without = (compiled(tiny()) for _ in range(2))
     for vae in (with_, without):

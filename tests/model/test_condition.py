@@ -116,6 +116,7 @@ def test_data_without_labels_cannot_bring_them(tmp_path):
         load(f"npz:{tmp_path / 'x.npz'}", labels=True, batch_size=5)
 
 
+@pytest.mark.slow
 def test_a_dataset_in_memory_takes_the_fast_path_with_its_condition(paths):
     given, same = (load("mnist5k", train="train[:150]", test="test[:40]", batch_size=40, labels=True) for _ in range(2))
     fast = make().fit(given.train, validation_data=given.test, epochs=2, verbose=0).history
@@ -125,6 +126,7 @@ def test_a_dataset_in_memory_takes_the_fast_path_with_its_condition(paths):
         np.testing.assert_allclose(values, ordinary[name], rtol=2e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_arrays_and_their_labels_train_as_a_dataset_of_them(arrays):
     x, labels = arrays
     eager = make(run_eagerly=True)
@@ -135,6 +137,7 @@ def test_arrays_and_their_labels_train_as_a_dataset_of_them(arrays):
         np.testing.assert_allclose(values, second[name], rtol=2e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_validation_split_splits_the_condition_as_well(arrays):
     x, labels = arrays
     options = {"batch_size": 16, "shuffle": False, "verbose": 0}
@@ -143,6 +146,7 @@ def test_validation_split_splits_the_condition_as_well(arrays):
     assert split["val_loss"] == pytest.approx(held.history["val_loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_condition_matters(vae, arrays):
     x, labels = arrays
     right, wrong = vae.elbo(x, 0, labels), vae.elbo(x, 0, (labels + 1) % CLASSES)
@@ -167,6 +171,7 @@ def test_keras_evaluates_and_predicts_with_it(vae, data, arrays):
     np.testing.assert_allclose(vae.predict(data.test, verbose=0), vae.reconstruct(x, condition=labels), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_evaluation_takes_it(vae, data, arrays):
     result = evaluation.evaluate(vae, data.test, samples=30)
     assert "kl_per_dimension" not in result  # no closed form against this prior
@@ -178,6 +183,7 @@ def test_evaluation_takes_it(vae, data, arrays):
     assert (exact.log_value - bound < 3).all()
 
 
+@pytest.mark.slow
 def test_completion_takes_it(vae, arrays):
     x, labels = arrays[0][:4], arrays[1][:4]
     found = completion.complete(vae, x, "top", samples=200, steps=60, condition=labels)
@@ -237,6 +243,7 @@ def test_a_bundle_with_a_condition_verifies(bundle):
     assert "condition float32 [n]" in card["signatures"]["sample"]
 
 
+@pytest.mark.slow
 def test_the_stand_alone_script_takes_it(bundle, tmp_path):
     def draw(*arguments):
         command = [sys.executable, str(bundle / "sample.py"), "-n", "4", "-o", str(tmp_path / "x.png"), *arguments]
@@ -272,6 +279,7 @@ def test_errors_say_what_is_missing(vae, arrays, bundle):
             call()
 
 
+@pytest.mark.slow
 def test_labels_are_ignored_by_a_model_that_asks_for_no_condition(arrays):
     x, labels = arrays
     histories = []

@@ -51,12 +51,14 @@ class Extended(kvae.VAE):
 # Staying on the fast path
 
 
+@pytest.mark.slow
 def test_a_step_of_a_subclass_trains_as_that_of_kvae(x):
     own = small(OwnStep).fit(x, batch_size=25, epochs=2, verbose=0).history
     plain = small().fit(x, batch_size=25, epochs=2, verbose=0).history
     np.testing.assert_allclose(own["loss"], plain["loss"], rtol=2e-5)  # the same steps, compiled differently
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kvae.VAE, OwnStep, MarkedStep, Extended])
 def test_these_models_keep_the_fast_path_without_a_warning(kind, x, paths):
     with warnings.catch_warnings():
@@ -86,6 +88,7 @@ def test_an_added_loss_changes_the_loss_only_and_both_added_terms_are_metrics(x)
     assert logs["loss"] == pytest.approx(logs["reconstruction"] + logs["kl"] + logs["distance"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_an_added_loss_is_minimised(x):
     plain, extended = small(), small(Extended)
     for vae in (plain, extended):
@@ -94,6 +97,7 @@ def test_an_added_loss_is_minimised(x):
     assert distances[1] < 0.5 * distances[0]
 
 
+@pytest.mark.slow
 def test_added_terms_are_the_same_on_both_paths(x):
     fast = small(Extended).fit(x, batch_size=25, shuffle=False, epochs=2, verbose=0).history
     dataset = tf.data.Dataset.from_tensor_slices(x).batch(25)
@@ -102,6 +106,7 @@ def test_added_terms_are_the_same_on_both_paths(x):
         np.testing.assert_allclose(values, ordinary[name], rtol=2e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_metrics_of_an_objective_come_and_go_with_it(x):
     class Weighed(kvae.objectives.ELBO):
         def terms(self, draws):
@@ -118,6 +123,7 @@ def test_the_metrics_of_an_objective_come_and_go_with_it(x):
 # Counting
 
 
+@pytest.mark.slow
 def test_every_path_counts_every_step(x):
     vae = small()
     vae.fit(x, batch_size=25, epochs=2, verbose=0)  # three batches, the last one with 10 images
@@ -130,6 +136,7 @@ def test_every_path_counts_every_step(x):
     assert int(vae.steps) == 9
 
 
+@pytest.mark.slow
 def test_compiling_again_does_not_repeat_noise_order_or_schedule(x):
     warmup = kvae.objectives.LinearWarmup(1.0, steps=4)
     vae = small(beta=warmup)
@@ -141,6 +148,7 @@ def test_compiling_again_does_not_repeat_noise_order_or_schedule(x):
     assert logs["loss"][0] == pytest.approx(-logs["elbo"][0], rel=1e-6)  # beta stays at 1
 
 
+@pytest.mark.slow
 def test_the_count_decides_the_noise_of_a_step(x):
     losses = []
     for steps in (0, 5, 5):
@@ -154,6 +162,7 @@ def test_the_count_decides_the_noise_of_a_step(x):
     assert losses[1] == losses[2] != losses[0]
 
 
+@pytest.mark.slow
 def test_the_count_is_saved_although_it_is_not_a_weight(x, tmp_path):
     vae = small()
     vae.fit(x, batch_size=20, verbose=0)
@@ -169,6 +178,7 @@ def test_the_count_is_saved_although_it_is_not_a_weight(x, tmp_path):
     assert int(other.steps) == 3
 
 
+@pytest.mark.slow
 def test_the_model_of_a_run_keeps_the_count(tmp_path):
     from kvae import training
     from kvae.training.config import RunConfig
@@ -184,6 +194,7 @@ def test_the_model_of_a_run_keeps_the_count(tmp_path):
     assert int(Run.open(tmp_path / "run").load_model().steps) == 6
 
 
+@pytest.mark.slow
 def test_an_objective_gets_the_number_of_training_images(x):
     told = []
 

@@ -31,6 +31,7 @@ def as_dataset(x):
 # Callbacks that monitor a metric
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("callback", CALLBACKS.values(), ids=CALLBACKS)
 @pytest.mark.parametrize("metric", ["elbo", *slow("loss", "reconstruction", "kl")])
 @pytest.mark.parametrize("prefix", ["val_", *slow("")])

@@ -103,6 +103,7 @@ def shapes(variables):
     return [tuple(variable.shape) for variable in variables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*list(MODELS)[:3], *slow(*list(MODELS)[3:])])
 def test_a_frozen_part_stays_frozen_in_a_loaded_model_and_its_training_goes_on(name, x, tmp_path):
     vae, choose = frozen(name, x)
@@ -122,6 +123,7 @@ def test_a_frozen_part_stays_frozen_in_a_loaded_model_and_its_training_goes_on(n
             np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*list(MODELS)[:2], *slow(*list(MODELS)[2:])])
 def test_a_copy_of_a_configuration_trains_the_same_weights(name, x):
     vae, _ = frozen(name, x)
@@ -131,6 +133,7 @@ def test_a_copy_of_a_configuration_trains_the_same_weights(name, x):
         assert shapes(copy.trainable_variables) == shapes(vae.trainable_variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EARLY)
 @pytest.mark.parametrize("as_data", [lambda x: x, *slow(lambda x: tf.data.Dataset.from_tensor_slices(x).batch(8))])
 def test_what_is_frozen_before_the_first_fit_does_not_train(name, as_data, x):
@@ -175,6 +178,7 @@ def test_a_network_alone_is_saved_with_its_frozen_layers(network, tmp_path):
     assert not loaded.mean_head.trainable
 
 
+@pytest.mark.slow
 def test_unfrozen_layers_train_again_after_loading(x, tmp_path):
     vae, _ = frozen("encoder", x)
     vae.save(tmp_path / "vae.keras")
@@ -202,6 +206,7 @@ def test_an_optimizer_that_knows_frozen_weights_keeps_its_state(again, x, tmp_pa
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["encoder", "layer of a user's class", "convolutions"])
 def test_weights_alone_load_into_a_model_in_which_other_layers_are_frozen(name, x, tmp_path):
     vae, _ = frozen(name, x)
@@ -222,6 +227,7 @@ def test_the_configuration_of_a_model_without_frozen_layers_is_that_of_earlier_v
     assert "changed_layers" not in config["encoder"]["config"]
 
 
+@pytest.mark.slow
 def test_a_file_of_a_class_that_has_other_layers_now_loads_with_a_warning(x):
     vae, _ = frozen("encoder", x)
     config = vae.get_config()

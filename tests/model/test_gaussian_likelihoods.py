@@ -59,6 +59,7 @@ def test_a_rate_makes_the_logarithm_of_the_variance_move_so_many_times_as_far():
     assert likelihoods.Gaussian.from_config(config).rate == 1.0
 
 
+@pytest.mark.slow
 def test_a_rate_brings_a_variance_to_its_best_value_in_a_short_training():
     x, logits = tf.constant([[0.4, 0.6]]), tf.zeros((1, 2))  # the best variance is 0.1^2
     found = []

@@ -83,12 +83,14 @@ BATCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", some(BATCHES, 3))
 def test_forms_of_batches_train_alike(form, x):
     # Compiled differently.
     np.testing.assert_allclose(losses(BATCHES[form](x), shuffle=False), expected(x, shuffle=False), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form", [lambda batches: map(tuple, batches), *slow(lambda batches: (batch for batch in batches), iter)]
 )
@@ -162,6 +164,7 @@ def test_evaluation_and_validation_read_them_alike(form, x):
     assert history["val_loss"][0] == pytest.approx(expected[0], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_every_method_of_a_model_gives_grey_images_their_channel_axis(x):
     vae, grey = small(), x[..., 0]
     vae.build((None, *SHAPE))
@@ -179,6 +182,7 @@ def test_every_method_of_a_model_gives_grey_images_their_channel_axis(x):
     np.testing.assert_array_equal(one.means, other.means)
 
 
+@pytest.mark.slow
 def test_a_convolutional_encoder_trains_on_images_without_channel_axis(x):
     vae = kvae.VAE(encoder=kvae.networks.ConvEncoder(2, (2,), 4), seed=0)
     vae.compile()
@@ -186,6 +190,7 @@ def test_a_convolutional_encoder_trains_on_images_without_channel_axis(x):
     assert vae.image_shape == SHAPE
 
 
+@pytest.mark.slow
 def test_a_model_made_for_images_without_channel_axis_keeps_them(x):
     built = small()
     built.build((None, 6, 5))
@@ -201,6 +206,7 @@ def test_a_model_made_for_images_without_channel_axis_keeps_them(x):
     assert declared.reconstruct(x[:3, ..., 0]).shape == (3, 6, 5)
 
 
+@pytest.mark.slow
 def test_vectors_are_images_of_one_axis(x):
     vae = small()
     vae.fit(x.reshape(40, -1), verbose=0)

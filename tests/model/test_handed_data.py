@@ -39,6 +39,7 @@ class Within(keras.callbacks.Callback):
 MOMENTS = ["on_train_batch_begin", "on_train_batch_end", "on_epoch_begin", "on_epoch_end", "on_test_begin"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [*MOMENTS[1::2], *slow(*MOMENTS[::2])])
 def test_a_single_batch_within_fit_is_one_step_on_that_batch(moment, x):
     steps = []
@@ -59,6 +60,7 @@ def test_a_single_batch_within_fit_is_one_step_on_that_batch(moment, x):
     assert callback.result[0] == pytest.approx(callback.result[1], rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [*MOMENTS[1::2], *slow(*MOMENTS[::2])])
 @pytest.mark.parametrize("dataset", [False, *slow(True)])
 def test_an_evaluation_within_fit_is_that_of_its_own_images(moment, dataset, x):
@@ -72,6 +74,7 @@ def test_an_evaluation_within_fit_is_that_of_its_own_images(moment, dataset, x):
     assert len(history["val_loss"]) == 2
 
 
+@pytest.mark.slow
 def test_a_fit_within_fit_trains_on_its_own_images(x):
     vae = compiled()
     callback = Within("on_train_batch_end", lambda model: model.fit(x[:20], batch_size=5, epochs=2, verbose=0).params)
@@ -103,6 +106,7 @@ def noises(optimizer, x, *, again=None):
     return vae.drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulated", [None, 2, 4])
 def test_each_step_has_its_own_noise_also_where_gradients_are_accumulated(accumulated, x):
     drawn = noises(keras.optimizers.SGD(0.0, gradient_accumulation_steps=accumulated), x)
@@ -110,10 +114,12 @@ def test_each_step_has_its_own_noise_also_where_gradients_are_accumulated(accumu
     assert drawn == pytest.approx(noises(keras.optimizers.SGD(0.0), x))
 
 
+@pytest.mark.slow
 def test_compiling_again_goes_on_with_the_noise(x):
     assert len(set(noises(keras.optimizers.SGD(0.0), x, again=keras.optimizers.SGD(0.0)))) == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [keras.optimizers.SGD(0.0), keras.optimizers.Adam(0.0), "adamw"])
 def test_the_order_of_images_goes_on_after_compiling_again(optimizer, x):
     numbered = np.tile(np.arange(12, dtype=np.float32)[:, None, None, None] / 16, (1, 4, 4, 1))
@@ -135,6 +141,7 @@ def test_the_order_of_images_goes_on_after_compiling_again(optimizer, x):
     assert orders[0] != orders[1]
 
 
+@pytest.mark.slow
 def test_a_warm_up_goes_on_after_compiling_again_for_fine_tuning(x):
     vae = compiled(kvae.VAE(2, hidden_units=(4,), beta=kvae.objectives.LinearWarmup(1.0, 12), seed=0))
     vae.fit(x, batch_size=10, verbose=0)

@@ -135,6 +135,7 @@ def test_the_weights_of_a_mirrored_decoder_have_the_order_of_those_of_a_given_de
     assert shapes[0] == shapes[1]
 
 
+@pytest.mark.slow
 def test_a_mirrored_model_with_a_learned_variance_continues_training_after_loading(x, tmp_path):
     """The state of its optimizer is saved in the order of the weights, which a mirrored decoder once changed."""
     losses = []

@@ -174,6 +174,7 @@ def test_labels_of_other_batches_are_checked_as_they_come(x, eager):
     assert np.isfinite(vae.get_weights()[0]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("y", [LABELS, 1], ids=["labels", "one label"])
 def test_both_paths_of_fit_train_on_labels_as_on_vectors(paths, x, y):
     vectors = np.eye(CLASSES, dtype=np.float32)[np.broadcast_to(y, 7)]

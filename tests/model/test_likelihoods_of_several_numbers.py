@@ -269,6 +269,7 @@ def test_bytes_of_a_dataset_are_known_by_their_values(values, warned):
     assert [str(each.message)[:19] for each in caught] == ["Expected pixels k/3"] * warned
 
 
+@pytest.mark.slow
 def test_pixels_between_levels_in_a_stream_of_batches_are_warned_of(rng):
     x = tf.data.Dataset.from_tensors(np.float32(rng.random((8, 6, 5, 1))))
     vae = compiled(kvae.VAE(2, hidden_units=(4,), likelihood="categorical", seed=0), jit_compile=False)

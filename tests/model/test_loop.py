@@ -59,6 +59,7 @@ def test_the_fast_path_trains_as_the_ordinary_one(jit_compile, options, settings
         np.testing.assert_allclose(histories[1][name], values, rtol=2e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shuffle", [True, *slow(False)])
 def test_arrays_take_the_fast_path_and_train_as_in_eager_mode(shuffle, paths):
     x, _ = load(binarize="threshold").examples("train")
@@ -73,6 +74,7 @@ def test_arrays_take_the_fast_path_and_train_as_in_eager_mode(shuffle, paths):
     np.testing.assert_allclose(*losses, rtol=2e-5)  # float32 rounding over fifteen steps
 
 
+@pytest.mark.slow
 def test_an_epoch_uses_each_image_once_and_weighs_it_once(paths):
     # With a learning rate of 0, the mean over an epoch is the mean over 70 images. Each has weight 1/70, also in the
     # last batch, which is smaller.
@@ -111,6 +113,7 @@ class Recorded(keras.callbacks.Callback):
         self.losses.append(float(logs["loss"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "begins", "ends"),
     [*slow((1, [0, 1, 2, 3, 4], [0, 1, 2, 3, 4])), (2, [0, 2, 4], [1, 3, 4]), ("auto", [0], [4])],
@@ -156,11 +159,13 @@ def test_the_loop_follows_schedules_and_a_learning_rate_that_a_callback_sets():
     np.testing.assert_allclose(one["learning_rate"], [0.01, 0.005, 0.01 / 3])
 
 
+@pytest.mark.slow
 def test_the_progress_bar_counts_the_batches(capsys):
     compiled().fit(load().train, verbose=1)
     assert "5/5" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_beta_may_be_set_between_two_calls_of_fit(paths):
     data, vae = load(), compiled(keras.optimizers.SGD(0.0))
     vae.fit(data.train, verbose=0)
@@ -224,6 +229,7 @@ def test_the_model_does_not_keep_the_data_after_fit():
     assert np.isfinite(vae.fit(ordinary(data.train), verbose=0).history["loss"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "options", "expected"),
     [
@@ -251,6 +257,7 @@ def test_compile_chooses_by_network_and_a_saved_model_keeps_the_choice(encoder, 
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_images_that_are_too_large_for_a_gpu_stay_on_the_host(monkeypatch, paths):
     monkeypatch.setattr(in_memory, "DEVICE_BYTES", IMAGES * 784 - 1)
     data, vae = load(), compiled()

@@ -79,6 +79,7 @@ WAYS = {
 USUAL = ("array", "array, one step per call", "dataset", "run_eagerly", "own loss")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [*USUAL, *slow(*(way for way in WAYS if way not in USUAL))])
 def test_fit_warns_once_at_its_end_and_names_the_step(way, x):
     options, data = WAYS[way]
@@ -94,6 +95,7 @@ def test_fit_warns_once_at_its_end_and_names_the_step(way, x):
     ]
 
 
+@pytest.mark.slow
 def test_under_a_strategy_fit_names_the_epoch_and_a_callback_can_learn_the_step(x):
     found = []
 
@@ -108,6 +110,7 @@ def test_under_a_strategy_fit_names_the_epoch_and_a_callback_can_learn_the_step(
     assert [each and each.step for each in found] == [None] * (BAD - 1) + [7, 8, 9, 10]
 
 
+@pytest.mark.slow
 def test_the_check_changes_no_step(x):
     trained = []
     for cls in (kvae.VAE, Spiky):
@@ -120,6 +123,7 @@ def test_the_check_changes_no_step(x):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_an_earlier_training_that_diverged_is_forgotten(x):
     vae = spiky(jit_compile=False)
     with pytest.warns(KvaeWarning, match="diverged"):
@@ -136,6 +140,7 @@ def test_steps_without_a_loss_are_not_looked_at():
     assert watch.found() is None
 
 
+@pytest.mark.slow
 def test_a_training_whose_scaled_gradients_overflow_did_not_diverge(x, mixed_precision):
     vae = compiled(tiny(), jit_compile=False)
     vae.fit(x, batch_size=5, verbose=0)
@@ -148,6 +153,7 @@ def test_a_training_whose_scaled_gradients_overflow_did_not_diverge(x, mixed_pre
     assert np.isfinite(history["loss"]).all()
 
 
+@pytest.mark.slow
 def test_weights_that_are_infinite_although_the_loss_is_finite_are_named(x):
     class Spoils(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

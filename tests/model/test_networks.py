@@ -194,6 +194,7 @@ def test_a_residual_decoder_returns_n_numbers_per_pixel_that_begin_at_the_mean(n
     np.testing.assert_array_equal(first, np.broadcast_to([-1.0, 1.0], first.shape))
 
 
+@pytest.mark.slow
 def test_a_residual_pair_learns_a_few_images(without_xla, rng):
     x = rng.integers(0, 2, (8, 5, 7, 1)).astype(np.float32)
     vae = kvae.VAE(encoder=networks.ResidualEncoder(4, (8,), 1, 4, 16, seed=0), beta=0.0, seed=0)

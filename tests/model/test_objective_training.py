@@ -108,6 +108,7 @@ def test_the_short_form_of_an_option_beside_an_objective_is_answered_with_the_lo
     assert str(error.value).endswith(hint)
 
 
+@pytest.mark.slow
 def test_beta_tc_finds_the_number_of_training_images(x):
     vae = compiled(tiny(objective="beta_tc"))
     with pytest.raises(UserError, match="number of training images"):
@@ -124,6 +125,7 @@ def test_beta_tc_finds_the_number_of_training_images(x):
     assert sum(parts) == pytest.approx(logs["kl"][0], rel=1e-4, abs=1e-5)  # float32 means of differences
 
 
+@pytest.mark.slow
 def test_a_given_number_of_training_images_is_kept(x):
     vae = compiled(tiny(objective=kvae.objectives.BetaTC(data_size=500)))
     vae.fit(x, batch_size=5, verbose=0)
@@ -170,6 +172,7 @@ def test_the_table_of_a_recipe_is_the_same_objective_after_it_was_written(name):
     assert {option: table[option] for option in TABLES[name]} == TABLES[name]
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_with_an_objective(call, tmp_path):
     arrays = {name: np.random.default_rng(0).integers(0, 256, (20, 6, 5), np.uint8) for name in ("x_train", "x_test")}
     np.savez(tmp_path / "odd.npz", **arrays)

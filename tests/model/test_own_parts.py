@@ -67,6 +67,7 @@ def trained(request, data):
     return request.param, vae, history, paths
 
 
+@pytest.mark.slow
 def test_they_train_on_the_fast_path(trained):
     _, _, history, paths = trained
     assert set(paths) == {"fast"}
@@ -74,6 +75,7 @@ def test_they_train_on_the_fast_path(trained):
     assert history["val_elbo"][-1] > history["val_elbo"][0]
 
 
+@pytest.mark.slow
 def test_all_their_weights_train(data):
     vae = kvae.VAE(2, hidden_units=(12,), seed=3, **OPTIONS["all"]())
     vae.build((None, 28, 28, 1))
@@ -85,6 +87,7 @@ def test_all_their_weights_train(data):
         assert not np.array_equal(old, new), new.path
 
 
+@pytest.mark.slow
 def test_keras_evaluates_them_with_every_batch_size(trained, data):
     _, vae, _, _ = trained
     sets = [data.test.unbatch().batch(size) for size in (7, 30)]
@@ -101,6 +104,7 @@ def test_further_terms_are_metrics(trained):
         assert all(1 <= value <= 4 for value in history["effective_samples"])
 
 
+@pytest.mark.slow
 def test_evaluation_measures_them(trained, data):
     _, vae, _, _ = trained
     result = evaluation.evaluate(vae, data.test, samples=50)
@@ -108,6 +112,7 @@ def test_evaluation_measures_them(trained, data):
     assert result["elbo"] == pytest.approx(-result["reconstruction"] - result["kl"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_quadrature_agrees_with_the_importance_weighted_bound(trained, data):
     _, vae, _, _ = trained
     x = data.examples("test", 5)[0]
@@ -120,6 +125,7 @@ def test_quadrature_agrees_with_the_importance_weighted_bound(trained, data):
     assert evaluation.elbo(vae, x).elbo.mean < bound.mean() < exact.log_value.mean() + 1
 
 
+@pytest.mark.slow
 def test_images_are_completed_with_them(trained, data):
     name, vae, _, _ = trained
     x = data.examples("test", 6)[0]
@@ -203,6 +209,7 @@ def test_saving_and_loading_keeps_them(trained, data, tmp_path):
     assert int(loaded.steps) == int(vae.steps) == 15
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_after_saving_as_if_it_had_not_stopped(data, tmp_path):
     x, losses = data.examples("train", 50)[0], []
     for stops in (False, True):
@@ -251,6 +258,7 @@ def test_the_two_number_likelihood_has_the_density_of_scipy(rng):
     np.testing.assert_allclose(found, np.where(mask, each, 0).sum(axis=(2, 3, 4)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_two_gradients_of_piwae_are_those_of_two_trainings(data):
     """Encoder and posterior get the gradient of the first loss, everything else that of the second."""
 
@@ -275,6 +283,7 @@ def test_the_two_gradients_of_piwae_are_those_of_two_trainings(data):
     assert max(np.abs(ours - theirs).max() for ours, theirs in zip(first, second, strict=True)) > 1e-6
 
 
+@pytest.mark.slow
 def test_pixels_outside_the_unit_interval_are_the_likelihoods_to_accept(rng):
     x = rng.normal(3.0, 2.0, (40, 4, 4, 1)).astype(np.float32)
     vae = kvae.VAE(2, hidden_units=(8,), seed=1, likelihood=TwoNumberGaussian())

@@ -49,6 +49,7 @@ def test_one_group_of_free_bits_and_beta_tc_with_a_learned_prior_are_taken(x):
         assert np.isfinite(vae.objective.loss(draws, 0)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parts", "objective"), [({"prior": "vamp"}, "dreg"), ({"posterior": "full_covariance"}, "beta_tc")]
 )
@@ -70,6 +71,7 @@ def test_a_model_whose_objective_cannot_train_it_is_refused_again_and_again(x):
         assert not vae.built
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("posterior", ["full_covariance", "iaf"])
 def test_a_posterior_with_weights_computes_in_float32_in_a_model_of_mixed_precision(posterior, policy, x):

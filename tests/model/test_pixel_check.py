@@ -46,6 +46,7 @@ def with_fault(x, fault, place=-1):
     return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("fault", ["NaN", *slow("up to 255")])
 def test_fit_refuses_a_last_batch_with_an_impossible_pixel(source, fault, x):
@@ -66,6 +67,7 @@ def test_no_weight_has_seen_the_batch_that_is_refused(source, x):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["up to 255", *slow("NaN", "negative", "infinite")])
 @pytest.mark.parametrize("source", ["array", "dataset", "PyDataset", "loader"])
 def test_evaluation_and_validation_refuse_it_as_well(source, fault, x):
@@ -77,6 +79,7 @@ def test_evaluation_and_validation_refuse_it_as_well(source, fault, x):
         vae.fit(x, validation_data=SOURCES[source](with_fault(x, fault)), verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, *slow({"run_eagerly": True}, {"steps_per_execution": 1})])
 def test_single_batches_and_other_ways_of_compiling_refuse_it(options, x):
     vae = small(**options)
@@ -88,6 +91,7 @@ def test_single_batches_and_other_ways_of_compiling_refuse_it(options, x):
     assert int(vae.steps) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["array", "dataset", "generator"])
 def test_a_strategy_refuses_it(source, x):
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
@@ -104,6 +108,7 @@ def test_methods_that_return_an_elbo_refuse_it(x):
             call(with_fault(x, "up to 255"))
 
 
+@pytest.mark.slow
 def test_the_range_is_that_of_the_likelihood(x):
     class Unbounded(kvae.likelihoods.Gaussian):
         support = (-np.inf, np.inf, False)
@@ -116,6 +121,7 @@ def test_the_range_is_that_of_the_likelihood(x):
         small(Unbounded()).fit(SOURCES["dataset"](with_fault(x, "infinite")), verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["array", "dataset", "generator", "PyDataset"])
 def test_grey_pixels_are_warned_of_once_where_fit_is_called(source, x):
     with pytest.warns(KvaeWarning, match="Grey pixels") as given:
@@ -124,6 +130,7 @@ def test_grey_pixels_are_warned_of_once_where_fit_is_called(source, x):
     assert [warning.filename for warning in grey] == [__file__]
 
 
+@pytest.mark.slow
 def test_no_batch_is_drawn_only_to_look_at_it(x):
     drawn = []
 

@@ -246,6 +246,7 @@ def test_the_kl_term_of_a_full_covariance_is_that_of_the_formula(rng):
     assert q.kl(priors.Mixture(1)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_the_probabilities_of_all_images_of_nine_pixels_sum_to_one(name):
     vae = made(name, 2, shape=(3, 3, 1))

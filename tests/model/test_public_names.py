@@ -177,6 +177,7 @@ def test_the_signature_shows_short_hints():
     )
 
 
+@pytest.mark.slow
 def test_the_page_shows_a_training_step_that_trains(images):
     page = (Path(__file__).parents[2] / "docs" / "EXTENDING.md").read_text(encoding="utf-8")
     code = re.search(r"^## Your own training step\n.*?^```python\n(.*?)^```", page, re.M | re.S)[1]

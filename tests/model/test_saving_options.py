@@ -334,6 +334,7 @@ def test_a_model_checkpoint_that_is_a_folder_has_the_message_of_keras(x, tmp_pat
         compiled(tiny()).fit(x, verbose=0, callbacks=[callback])
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_the_backup_of_keras(x, tmp_path):
     def train(*callbacks):
         vae = compiled(tiny_built())

@@ -39,6 +39,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras says so for both models.
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(
@@ -93,6 +94,7 @@ def test_images_in_memory_are_each_seen_once_in_three_epochs_of_a_third(x):
     assert np.mean(history["number"]) == pytest.approx(numbered[:, 0, 0, 0].mean(), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap", [lambda x: x, lambda x: pairs(x, 10), lambda x: Batches(x, 10), lambda x: Loader(x, 10)]
 )
@@ -106,6 +108,7 @@ def test_evaluate_draws_only_the_batches_asked(wrap, x):
     assert recorder.test_ends[-1] == 2
 
 
+@pytest.mark.slow
 def test_validation_draws_only_the_batches_asked(x):
     drawn = []
 
@@ -122,6 +125,7 @@ def test_validation_draws_only_the_batches_asked(x):
     assert history["val_loss"][-1] == pytest.approx(vae.evaluate(x[:30], verbose=0)[0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_ragged_last_group_and_batch_are_counted_exactly(x, capsys):
     recorder = Recorder()
     vae = small(steps_per_execution=25)
@@ -133,6 +137,7 @@ def test_a_ragged_last_group_and_batch_are_counted_exactly(x, capsys):
     assert "50/32" not in shown
 
 
+@pytest.mark.slow
 def test_a_callback_that_stops_within_an_epoch_ends_it_after_its_group(x):
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -143,6 +148,7 @@ def test_a_callback_that_stops_within_an_epoch_ends_it_after_its_group(x):
     assert int(vae.steps) == 10
 
 
+@pytest.mark.slow
 def test_the_history_and_the_callbacks_of_the_user_are_those_of_keras(x):
     own, calls = keras.callbacks.History(), []
     log = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: calls.append((epoch, sorted(logs))))

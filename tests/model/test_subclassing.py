@@ -102,6 +102,7 @@ def plain(kind):
 MAKE = {"step": lambda: plain(CountingSteps), "list": lambda: plain(MetricsInAList), "layer": with_layer}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "route"),
     [  # each kind and each route in every run of the tests
@@ -124,11 +125,13 @@ def test_a_metric_of_a_subclass_or_layer_begins_anew_in_every_epoch(kind, route,
     assert vae.evaluate(x, verbose=0, return_dict=True)["count"] == 2.0  # in batches of 32
 
 
+@pytest.mark.slow
 def test_metrics_of_networks_are_results_too(x):
     history = compiled(with_layer()).fit(x, verbose=0).history
     assert history["own"] == [2.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_loss_that_a_layer_adds_counts_once_per_image(route, x):
     history = compiled(with_layer()).fit(ROUTES[route](x), epochs=2, validation_data=x, verbose=0).history
@@ -137,6 +140,7 @@ def test_a_loss_that_a_layer_adds_counts_once_per_image(route, x):
         np.testing.assert_allclose(extra, 0.25, atol=1e-4)  # a difference of float32 means
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_loss_that_a_subclass_adds_in_a_method_of_the_step_counts(route, x):
     class Penalised(kvae.VAE):
@@ -151,6 +155,7 @@ def test_a_loss_that_a_subclass_adds_in_a_method_of_the_step_counts(route, x):
         assert loss + elbo == pytest.approx(10 * kl, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regularizer", ["kernel_regularizer", "activity_regularizer"])
 def test_regularizers_of_layers_count(regularizer, x):
     options = {regularizer: keras.regularizers.L2(0.1)}
@@ -179,6 +184,7 @@ class LossInCall(kvae.VAE):
         return super().call(x, condition, training)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"),
     [(OwnLoss, "compute_loss has no effect"), (OwnMetrics, "compute_metrics has no effect"), (LossInCall, "add_loss")],

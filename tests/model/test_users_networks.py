@@ -85,6 +85,7 @@ def test_moving_statistics_follow_the_training_and_nothing_else(trained, x):
     assert_same(before, state(vae))
 
 
+@pytest.mark.slow
 def test_after_training_the_moving_statistics_are_used_and_nothing_is_dropped(trained, x):
     _, vae = trained
     hidden = next(layer for layer in layers(vae, keras.layers.Dense) if layer.units == 9)
@@ -108,6 +109,7 @@ def test_results_of_an_evaluation_do_not_depend_on_the_batch_size(trained, x):
     assert first["log_likelihood"] == pytest.approx(second["log_likelihood"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_of_a_file_trains_on_to_the_same_bits(trained, x, tmp_path):
     name, _ = trained
     vae = made(name)

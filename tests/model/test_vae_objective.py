@@ -156,6 +156,7 @@ def test_training_step_is_that_of_a_gradient_on_the_same_objective(x):
         np.testing.assert_allclose(weight, old - 0.1 * gradient, atol=1e-6)  # float32, weights below 1
 
 
+@pytest.mark.slow
 def test_beta_warm_up_follows_the_optimizer_step_and_ends_at_beta(x):
     vae = compiled(tiny(beta=objectives.LinearWarmup(4.0, steps=2)))
     logs = [vae.train_on_batch(x, return_dict=True) for _ in range(1)]

@@ -34,6 +34,7 @@ def test_configuration_round_trip(built, x):
     assert again == config
 
 
+@pytest.mark.slow
 def test_loaded_model_goes_on_as_the_saved_one(x, tmp_path):
     vae = compiled(tiny(beta=1.5))
     vae.fit(x, epochs=2, verbose=0)
@@ -78,6 +79,7 @@ def test_a_full_disk_while_saving_keeps_the_old_file(vae, tmp_path, monkeypatch)
     assert (tmp_path / "vae.keras").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_users_networks_train_save_and_load(x, tmp_path):
     encoder, decoder = users_networks(latent=4)
     vae = compiled(kvae.VAE(encoder=encoder, decoder=decoder, seed=0))
@@ -95,6 +97,7 @@ def test_dropout_of_a_users_network_is_off_outside_of_training(x):
     np.testing.assert_array_equal(vae.encode(x).mean, vae.encode(x).mean)
 
 
+@pytest.mark.slow
 def test_a_model_with_graphs_is_saved_and_loaded(vae, x, tmp_path):
     kvae.evaluation.evaluate(vae, x, samples=2)
     kvae.completion.infer(vae, x[:2], "top", steps=2)

@@ -34,6 +34,7 @@ def test_every_likelihood_learns(likelihood, x):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -82,6 +83,7 @@ def test_predict_is_the_reconstruction_at_the_posterior_mean(vae, x):
     np.testing.assert_allclose(vae.predict(x, verbose=0), vae.reconstruct(x), atol=1e-6)  # float32 in (0, 1)
 
 
+@pytest.mark.slow
 def test_callbacks_of_keras_work(x, tmp_path):
     pytest.importorskip("tensorboard")
     vae = compiled(tiny())
@@ -115,6 +117,7 @@ def test_mixed_precision_trains_with_float32_densities(policy, x):
     assert vae.elbo(x, seed=0).dtype == tf.float32
 
 
+@pytest.mark.slow
 def test_one_seed_gives_the_same_weights_bit_for_bit(x):
     trained = []
     for _ in range(2):
@@ -134,6 +137,7 @@ def test_without_a_seed_the_global_one_counts():
     assert kvae.VAE().seed != seeds[0]
 
 
+@pytest.mark.slow
 def test_validation_does_not_change_the_training(x):
     with_, without = (compiled(tiny()) for _ in range(2))
     with_.fit(x, validation_data=x, epochs=3, verbose=0)
@@ -173,6 +177,7 @@ def test_validation_split_takes_the_last_images_as_in_keras(x):
     assert sum(len(batch) for batch in dataset) == 17
 
 
+@pytest.mark.slow
 def test_beta_may_change_between_two_fits(x):
     vae = compiled(tiny(beta=1.0))
     vae.fit(x, verbose=0)

@@ -23,12 +23,14 @@ def test_completion_is_by_default_of_the_first_image_of_each_of_six_classes(digi
     np.testing.assert_array_equal(cells(shown(figure), (28, 28))[:, 1], x.repeat(3, axis=-1))
 
 
+@pytest.mark.slow
 def test_completion_without_labels_is_of_the_first_six_images(subject_of):
     subject = subject_of("unlabelled")
     picture = cells(shown(figures.completion(subject)["completion"]), (3, 4))
     np.testing.assert_array_equal(picture[:, 1, ..., :1], subject.data.examples("test", 6)[0])
 
 
+@pytest.mark.slow
 def test_completion_has_one_column_per_draw_and_keeps_the_observed_pixels_in_each(tiny):
     mask = np.array([[1, 0, 1, 0]] * 3, bool)
     picture = cells(shown(figures.completion(tiny, observed=mask, draws=4, places=[7, 2])["completion"]), (3, 4))

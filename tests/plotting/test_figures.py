@@ -120,6 +120,7 @@ def test_plots_of_the_recipes_are_existing_kinds(name):
 # --- what is unsuitable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latent_dim", [1, 3, *slow(2, 5)])
 @pytest.mark.usefixtures("few_contour_points")
 def test_only_pictures_of_the_plane_need_two_latent_dimensions(subject_of, latent_dim):

@@ -11,6 +11,7 @@ from kvae.internal.errors import UserError
 from kvae.plotting import figures
 
 
+@pytest.mark.slow
 def test_the_least_likely_images_come_first(digits_2d):
     (figure,) = figures.outliers(digits_2d, n=4, samples=20, seed=3).values()
     x = digits_2d.data.examples("test", 100)[0]

@@ -17,6 +17,7 @@ sizes = pytest.mark.parametrize("n", SIZES)
 # Values
 
 
+@pytest.mark.slow
 def test_a_decoder_knows_its_shapes(pair):
     vae, decoder = pair
     assert (decoder.latent_dim, decoder.image_shape) == (vae.latent_dim, vae.image_shape)

@@ -62,6 +62,7 @@ def assert_pictures_open(folder: Path) -> None:
             image.load()
 
 
+@pytest.mark.slow
 def test_an_unknown_recipe_ends_in_status_2_and_the_nearest_match(tmp_path):
     result = reproduce(tmp_path, "flux_bta", "--quick")
     assert result.returncode == 2

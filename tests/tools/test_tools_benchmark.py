@@ -244,6 +244,7 @@ def test_an_unknown_name_ends_in_status_2_and_the_nearest_match(option, message)
     assert message in done.stderr
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_named_and_the_rest_is_measured(fake, tmp_path, monkeypatch):
     for name in ("limit", "kvae"):
         monkeypatch.setitem(processes.CONTENDERS, name, fake(name))

@@ -27,6 +27,7 @@ def test_moved_digits_are_the_same_digits(rng):
     assert (columns.tolist(), rows.tolist()) == ([10, 11, 12, 13, 14], [8, 9, 10, 11, 12])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(("--epochs", "0"), "--epochs"), (("--seed", "x"), "--seed"), (("--out", "."), "directory"), (("more",), "more")],

@@ -100,6 +100,7 @@ def whole(tmp_path_factory) -> Whole:
     return Whole(run, average, watch.copy)
 
 
+@pytest.mark.slow
 def test_the_saved_model_has_the_average_of_the_weights_after_each_step(whole):
     assert_close(trainable(whole.run.load_model()), whole.average.weights)
 
@@ -111,11 +112,13 @@ def test_the_elbo_during_training_is_that_of_the_averaged_weights(whole):
     assert history["val_elbo"][-1] < history["elbo"][-1] - 5  # the weights of the training are far ahead
 
 
+@pytest.mark.slow
 def test_the_training_itself_goes_on_as_without_an_average(whole, tmp_path):
     plain = training.train(config(average=None, epochs=2, monitor_test=False), tmp_path / "run", verbose=0)
     assert plain.history()["loss"].tolist() == whole.run.history()["loss"][:2].tolist()
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_as_an_uninterrupted_one(whole):
     assert contents(training.resume(whole.interrupted, verbose=0)) == contents(whole.run)
 
@@ -180,6 +183,7 @@ def test_early_stopping_keeps_averaged_weights(tmp_path):
         np.testing.assert_array_equal(weight, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["fast", *slow("ordinary")])
 def test_an_optimizer_of_keras_with_an_average_gives_what_keras_gives(digits, path):
     average = Average()

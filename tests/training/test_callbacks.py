@@ -21,6 +21,7 @@ from kvae.training import callbacks, checkpoints, history
 pytestmark = pytest.mark.usefixtures("without_xla")  # many small models, of which XLA is not what is tested
 
 
+@pytest.mark.slow
 def test_data_epoch_makes_initial_epoch_train_on_that_epochs_order():
     orders = []
     for start in (0, 2):
@@ -59,6 +60,7 @@ def test_history_that_is_missing_or_no_table_is_refused(tmp_path):
         history.read(tmp_path / "history.csv")
 
 
+@pytest.mark.slow
 def test_only_the_newest_checkpoint_stays(tmp_path, digits):
     vae = kvae.VAE(2, hidden_units=(4,), seed=0)
     vae.compile(optimizer="adam")
@@ -68,6 +70,7 @@ def test_only_the_newest_checkpoint_stays(tmp_path, digits):
     assert len(list((tmp_path / "checkpoint").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_checkpoints_keep_their_distance_but_for_the_last_epoch(tmp_path, digits, monkeypatch):
     saved = []
     monkeypatch.setattr(checkpoints.Checkpoint, "_save", lambda self, epochs: saved.append(epochs))
@@ -156,6 +159,7 @@ def test_batch_losses_are_printed_at_most_every_so_many_seconds(small, capsys, m
     assert found == [(1 if step <= 4 else 2, step) for step in steps]
 
 
+@pytest.mark.slow
 def test_batch_losses_change_neither_the_training_nor_the_order_of_the_data(small, undisturbed, capsys):
     assert_equal_arrays(trained_weights(small, callbacks.BatchLoss(small, 5, seconds=0)), undisturbed)
     assert len(capsys.readouterr().out.splitlines()) == 8
@@ -238,6 +242,7 @@ def after(callback, *logs):
         callback.on_epoch_end(epoch, values)
 
 
+@pytest.mark.slow
 def test_plots_are_drawn_every_n_epochs_under_the_epochs_name(small, tmp_path):
     kinds = ["lattice", "reconstructions"]
     after(attached(callbacks.Plots(small, tmp_path / "plots", kinds, every=2)), *[{}] * 5)
@@ -268,6 +273,7 @@ def test_plots_show_the_model_as_it_is(small, tmp_path):
     assert not np.array_equal(*pictures)
 
 
+@pytest.mark.slow
 def test_plots_change_neither_the_training_nor_the_order_of_the_data(small, undisturbed, tmp_path):
     drawing = callbacks.Plots(small, tmp_path, ["samples", "reconstructions"], every=2)
     assert_equal_arrays(trained_weights(small, drawing), undisturbed)

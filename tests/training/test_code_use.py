@@ -26,6 +26,7 @@ def fitted(callbacks, x, epochs, **options):
     return vae, vae.fit(x, epochs=epochs, callbacks=callbacks, verbose=0).history
 
 
+@pytest.mark.slow
 def test_the_logs_have_what_the_evaluations_measure(x):
     vae, history = fitted([CodeUse(x[:30], seed=3)], x, 2)
     terms, information = evaluation.elbo(vae, x[:30]), evaluation.information(vae, x[:30], seed=3)
@@ -43,6 +44,7 @@ def test_the_logs_have_what_the_evaluations_measure(x):
         assert history[name][-1] == pytest.approx(value, abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_it_measures_after_the_first_epoch_and_every_so_many(x, tmp_path):
     file = tmp_path / "log.csv"
     vae, history = fitted([CodeUse(x, every=3), keras.callbacks.CSVLogger(file)], x, 7)
@@ -54,12 +56,14 @@ def test_it_measures_after_the_first_epoch_and_every_so_many(x, tmp_path):
     assert len(again["code_kl"]) == 1  # the first one of this training
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_it(x):
     weights = [fitted(callbacks, x, 2)[0].get_weights() for callbacks in ([], [CodeUse(x)])]
     for first, second in zip(*weights, strict=True):
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_models_without_closed_forms_log_what_there_is(x):
     _, history = fitted([CodeUse(x)], x, 1, posterior="bottom_up", prior="mixture")
     assert {name for name in history if name.startswith("code_")} == {
@@ -70,6 +74,7 @@ def test_models_without_closed_forms_log_what_there_is(x):
     }
 
 
+@pytest.mark.slow
 def test_it_warns_once_of_a_collapse_and_says_when(x):
     vae = compiled(tiny())
     vae.build((None, 6, 5, 1))
@@ -94,6 +99,7 @@ def test_it_warns_once_of_a_collapse_and_says_when(x):
     assert all(each.filename == __file__ for each in caught if each.category is KvaeWarning)
 
 
+@pytest.mark.slow
 def test_a_model_that_uses_its_code_is_no_collapse(x):
     with warnings.catch_warnings():
         warnings.simplefilter("error", KvaeWarning)

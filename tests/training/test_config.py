@@ -97,6 +97,7 @@ def configured(**settings: object) -> RunConfig:
 # --- round trips
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=100)
 @given(config=configurations())
 def test_json_round_trip(config):

@@ -164,6 +164,7 @@ def assert_matches(text, pattern):
     assert re.match(pattern, text), text
 
 
+@pytest.mark.slow
 def test_the_step_within_a_group_is_exact_and_a_resume_comes_to_it_again(make, spiky):
     message = (
         r"The training diverged in epoch 2 at step 7\. NaN or infinite: loss, spike\. The checkpoint of epoch 1 is"
@@ -172,6 +173,7 @@ def test_the_step_within_a_group_is_exact_and_a_resume_comes_to_it_again(make, s
     assert_matches(make(training.resume), message)
 
 
+@pytest.mark.slow
 def test_a_resume_goes_on_from_the_last_good_epoch_bit_for_bit(make, folder, tmp_path):
     assert "diverged in epoch 3" in make(extra=[Spoils(3, np.nan)])
     resumed = make(training.resume)
@@ -194,6 +196,7 @@ def test_weights_that_a_callback_spoils_before_the_checkpoint_are_not_written(ma
     assert [path.name for path in Run.open(folder).checkpoints.iterdir()] == ["epoch-000001"]
 
 
+@pytest.mark.slow
 def test_mixed_float16_is_no_divergence(make):
     assert make(precision="mixed_float16").finished
 
@@ -208,6 +211,7 @@ def test_a_training_does_not_start_from_weights_that_are_not_finite(rng, tmp_pat
         vae.fit(np.zeros((4, 6, 5, 1), np.float32), callbacks=[stop], verbose=0)
 
 
+@pytest.mark.slow
 def test_a_value_of_a_callback_that_is_not_finite_does_not_damage_the_checkpoint(make):
     class Logs(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -218,6 +222,7 @@ def test_a_value_of_a_callback_that_is_not_finite_does_not_damage_the_checkpoint
     np.testing.assert_array_equal(run.history()["strange"], [np.nan, 1.0, 1.0])
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_not_finite_is_refused_before_anything_is_written(make, folder):
     class Overflows(keras.callbacks.Callback):
         def on_train_end(self, logs=None):

@@ -50,6 +50,7 @@ def test_split_and_number_choose_the_images_and_batches_do_not_matter(run, label
     np.testing.assert_allclose(first.posterior.mean, whole.posterior.mean[:5], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_all_splits_are_encoded_one_after_another(run, labelled, tmp_path):
     encoded, first = (encodings.encode(run, labelled, split="all", number=number) for number in (None, 11))
     apart = [encodings.encode(run, labelled, split=split) for split in ("train", "test")]

@@ -75,6 +75,7 @@ def test_a_loss_that_grew_is_said():
     assert words(losses=(3.0,)) == ""
 
 
+@pytest.mark.slow
 def test_a_training_that_collapses_says_so_once(tmp_path):
     np.savez(tmp_path / "grey.npz", x_train=greys(), x_test=greys(4))
     config = RunConfig.from_dict(

@@ -70,6 +70,7 @@ def test_a_bar_ends_with_the_training_that_fails(terminal):
     assert terminal.getvalue().endswith("\x1b[?25h")  # the cursor is visible again
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_xla")
 def test_a_training_prints_one_line_per_epoch_and_no_more(tiny_run, tmp_path, capsys):
     values = training.Run.open(tiny_run).config.to_dict()

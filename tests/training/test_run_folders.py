@@ -44,6 +44,7 @@ def with_epochs(folder, epochs):
 # --- which folders are replaced
 
 
+@pytest.mark.slow
 def test_a_run_may_be_replaced(run):
     (run / "plots").mkdir()
     pictures = ("samples.png", "exported_samples.png", "plots/lattice_epoch_0010.svg")
@@ -122,6 +123,7 @@ def test_a_run_that_another_process_writes_is_left_alone(run, call):
     assert {**everything(run), ".lock": b""} == {**before, ".lock": b""}
 
 
+@pytest.mark.slow
 def test_a_run_is_locked_while_it_trains(tmp_path):
     seen = []
 
@@ -229,6 +231,7 @@ def test_data_that_have_changed_are_not_continued_with(run, tmp_path):
         data.write_bytes(kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["kvae", "tensorflow", "keras"])
 def test_another_version_than_at_the_beginning_is_said(run, package):
     path = run / "config.json"
@@ -293,6 +296,7 @@ def test_a_killed_training_that_had_written_its_last_checkpoint_has_its_whole_hi
     assert (run / "history.csv").read_text() == expected
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_an_older_model_is_not_written(run, monkeypatch):
     """The run is lengthened by another process while it is evaluated."""
 
@@ -341,6 +345,7 @@ def test_the_name_of_a_run_in_the_default_place_is_answered_with_its_path(tmp_pa
         Run.open("demo")
 
 
+@pytest.mark.slow
 def test_a_latent_size_that_does_not_suit_is_refused_before_the_data_are_loaded(tmp_path, monkeypatch):
     run = tiny_run(tmp_path, latent_dim=4)
     monkeypatch.setattr(results, "load_data", None)

@@ -91,6 +91,7 @@ def swept(tmp_path_factory):
     return again
 
 
+@pytest.mark.slow
 def test_a_point_is_the_run_that_its_configuration_trains_alone(swept, tmp_path):
     alone = training.train(swept.points[1].config, tmp_path / "alone", verbose=0)
     run = Run.open(swept.folder / "beta=4")
@@ -147,6 +148,7 @@ def test_runs_that_were_measured_by_different_protocols_are_said_to_be_so(tmp_pa
     assert "do not compare" in sweep.curve(sweep.rows()).axes[0].get_title()
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_does_not_end_the_sweep(tmp_path):
     values = {**VALUES, "training": {"epochs": 1, "optimizer": "sgd"}}
     points = sweeps.plan(values, ["training.learning_rate=1e30,1e-3"])
@@ -172,6 +174,7 @@ def test_a_damaged_description_is_refused(swept, tmp_path):
         sweeps.Sweep.open(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_trains_prints_and_names_its_files(call, tmp_path):
     settings = ["data.train=train[:60]", "data.test=test[:30]", "data.batch_size=20", "training.epochs=1"]
     fixed = [f"--set={text}" for text in (*settings, "model.hidden_units=[4]", "training.plots=[]")]
@@ -188,6 +191,7 @@ def test_the_command_trains_prints_and_names_its_files(call, tmp_path):
     assert (status, "and nothing else" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_settings_that_are_not_given_follow_own_data(call, tmp_path, rng):
     np.savez(tmp_path / "grey.npz", x_train=rng.integers(0, 256, (40, 8, 8), dtype=np.uint8))
     options = ["--set", "model.latent_dim=2,3", "--set", "training.epochs=1", "--set", "model.hidden_units=[4]"]

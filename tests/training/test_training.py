@@ -81,6 +81,7 @@ def copied(whole, tmp_path):
     return Run.open(shutil.copytree(whole.folder, tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_run_folder_has_everything_in_its_place(whole):
     run = whole
     models = {"model.keras", "encoder.keras", "decoder.keras"}
@@ -177,6 +178,7 @@ def test_a_killed_process_resumes_to_the_same_bits(tmp_path):
     assert contents(Run.open(folder)) == contents(whole)
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_first_checkpoint_starts_anew(whole, tmp_path):
     """And one configuration gives one result, bit for bit."""
     with pytest.raises(StopError):
@@ -184,6 +186,7 @@ def test_a_kill_before_the_first_checkpoint_starts_anew(whole, tmp_path):
     assert contents(training.resume(tmp_path / "broken", verbose=0)) == contents(whole)
 
 
+@pytest.mark.slow
 def test_more_epochs_go_on_as_if_asked_for_at_first(copied, tmp_path):
     longer = config(training={"epochs": 8})
     whole = training.train(longer, tmp_path / "whole", verbose=0)
@@ -198,6 +201,7 @@ def test_resuming_a_finished_run_changes_nothing(copied):
     assert contents(training.resume(copied.folder, verbose=0)) == before
 
 
+@pytest.mark.slow
 def test_a_run_resumes_although_its_recipe_is_described_in_other_words(tmp_path):
     trained = training.train(config(training={"epochs": 1}, description="As it was."), tmp_path / "run", verbose=0)
     resumed = training.resume(trained.folder, config(training={"epochs": 2}, description="As it is."), verbose=0)
@@ -210,6 +214,7 @@ def test_resuming_with_other_settings_names_what_differs(copied):
         training.resume(copied.folder, config(model={"beta": 2.0}), verbose=0)
 
 
+@pytest.mark.slow
 def test_a_run_whose_learning_rate_depends_on_the_epochs_says_how_to_train_longer(tmp_path):
     changes = {"epochs": 1, "schedule": "cosine"}
     training.train(config(training=changes), tmp_path / "run", verbose=0)
@@ -217,6 +222,7 @@ def test_a_run_whose_learning_rate_depends_on_the_epochs_says_how_to_train_longe
         training.resume(tmp_path / "run", config(training={**changes, "epochs": 2}), verbose=0)
 
 
+@pytest.mark.slow
 def test_a_run_is_not_overwritten_unasked(copied):
     before = contents(copied)
     with pytest.raises(UserError, match="--overwrite"):
@@ -248,6 +254,7 @@ def test_damaged_model_ends_in_one_line(copied):
         copied.load_model()
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_ends_in_one_line(tmp_path):
     with pytest.raises(StopError):
         training.train(config(), tmp_path / "run", verbose=0, extra=[StopAt(2)])
@@ -321,12 +328,14 @@ def test_the_networks_follow_the_configuration():
     assert float(vae.decoder.head.bias[0]) == pytest.approx(expected, rel=1e-4)  # float32 mean of 784
 
 
+@pytest.mark.slow
 def test_a_diverged_training_leaves_no_model_and_says_in_which_epoch(tmp_path):
     with pytest.raises(UserError, match=r"The training diverged in epoch 1"):
         training.train(config(training={"learning_rate": 1e30}), tmp_path / "run", verbose=0)
     assert not Run.open(tmp_path / "run").finished
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_early_has_no_more_epochs(tmp_path):
     changes = {
         "data": {"validation": "train[300:400]"},
@@ -339,12 +348,14 @@ def test_a_run_that_stopped_early_has_no_more_epochs(tmp_path):
     assert Run.open(tmp_path / "run").finished
 
 
+@pytest.mark.slow
 def test_an_empty_folder_is_filled_in_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / f".partial-{2**22 + 1}-01234567-0123456789abcdef-").touch()
     assert training.train(config(training={"epochs": 1}), ".", verbose=0).finished
 
 
+@pytest.mark.slow
 def test_a_source_of_files_is_remembered_by_its_absolute_path(tmp_path, monkeypatch, rng):
     monkeypatch.chdir(tmp_path)
     np.savez("digits.npz", x_train=rng.integers(0, 256, (300, 4, 4), np.uint8), x_test=np.zeros((100, 4, 4), np.uint8))
@@ -352,6 +363,7 @@ def test_a_source_of_files_is_remembered_by_its_absolute_path(tmp_path, monkeypa
     assert run.config.data.source == f"npz:{tmp_path / 'digits.npz'}"
 
 
+@pytest.mark.slow
 def test_tensorboard_logs_on_request(tmp_path):
     run = training.train(config(training={"tensorboard": True, "epochs": 1}), tmp_path / "run", verbose=0)
     assert list((run.folder / "tensorboard").rglob("events*"))
@@ -369,6 +381,7 @@ def shown(tmp_path_factory):
     return run, printed.getvalue().splitlines()
 
 
+@pytest.mark.slow
 def test_epochs_without_a_look_at_the_test_set_are_empty_in_the_history_file(shown):
     names, *rows = (line.split(",") for line in shown[0].history_file.read_text().splitlines())
     written = [row[names.index("val_elbo")] != "" for row in rows]

@@ -49,6 +49,7 @@ def test_a_training_that_begins_again_counts_both_times_on(run, processor):
     assert (timer.before, timer.processor_before) == (1000, processor.get("processor_seconds"))
 
 
+@pytest.mark.slow
 def test_a_resumed_training_goes_on_counting(run):
     assert 0 < run.training_seconds() < 600
     run.time_file.write_text('{"seconds": 1000, "processor_seconds": 3000}')

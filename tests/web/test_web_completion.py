@@ -178,6 +178,7 @@ def test_an_encoder_with_other_heads_or_of_another_kind_is_left_out(tmp_path):
     assert "encoder" in described(write_page(built((6, 5, 1), latent_dim=3, hidden_units=(8,)), tmp_path))
 
 
+@pytest.mark.slow
 def test_importance_sampling_agrees_with_a_sum_over_a_grid_of_three_dimensions(tmp_path):
     vae, rng = MODELS["flat"](), np.random.default_rng(0)
     page = write_page(vae, tmp_path)
