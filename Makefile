@@ -17,7 +17,7 @@ test-slow: $(DEV_READY)  ## the longer tests, which CI runs too
 	$(BIN)/python -m pytest -m "slow and not exhaustive" --dist loadgroup
 
 test-all: $(DEV_READY)  ## every test, with all cases of the longer ones
-	$(BIN)/python -m pytest -m "slow or not slow" --dist loadgroup
+	$(BIN)/python -m pytest -m "" --dist loadgroup
 
 lint: $(DEV_READY)  ## style and types
 	$(BIN)/ruff check .

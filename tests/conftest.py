@@ -15,19 +15,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 
-SLOW_CASES = 3  # cases of a longer check that CI runs
-
-
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
 def pytest_collection_modifyitems(items):
-    """Marks as exhaustive all but a few cases of each longer check, evenly spaced; `make test-all` runs these too."""
+    """Marks as exhaustive all but the first case of each longer check; `make test-all` runs these too."""
     longer = [item for item in items if item.get_closest_marker("slow") and not item.get_closest_marker("every_case")]
     for _, group in itertools.groupby(sorted(longer, key=_function_of), key=_function_of):
-        cases = list(group)
-        kept = {round(place) for place in np.linspace(0, len(cases) - 1, SLOW_CASES)}
-        for number, case in enumerate(cases):
-            if number not in kept:
-                case.add_marker("exhaustive")
+        for case in list(group)[1:]:
+            case.add_marker("exhaustive")
 
 
 def _function_of(item):

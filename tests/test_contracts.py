@@ -113,7 +113,7 @@ for name in {names}:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_module_may_be_the_first_that_is_imported():
     """Each in a process of its own, which begins with TensorFlow and Keras, but without kvae."""
     code = f"""

@@ -1,7 +1,8 @@
 """What every part must do: each objective, prior, posterior, likelihood and network that has a name in kvae's tables.
 
 A part that is added to its table is tested here with its default options, beside the default parts of the other kinds:
-`python -m pytest -n0 -m "slow or not slow" tests/test_part_contract.py -k PART`; by default only the default parts are.
+`python -m pytest -n0 -m "" tests/test_part_contract.py -k PART`; by default only the default parts are, and in
+CI all parts, but for the claims that are not marked as `every_case`.
 With KVAE_EVERY_COMBINATION=1 all combinations are tested too, which takes hours.
 """
 
@@ -31,7 +32,6 @@ from kvae.training.config import RunConfig
 from kvae.training.runs import Run
 
 pytestmark = [
-    pytest.mark.every_case,
     pytest.mark.usefixtures("without_xla"),  # many models, of which XLA is not what is tested
     pytest.mark.filterwarnings("ignore:The model has collapsed"),  # as it may have, in so short a training
     pytest.mark.filterwarnings("ignore:Even though the `tf.config:UserWarning"),  # tf.data compiles what is eager here
@@ -70,6 +70,7 @@ def ordinary(values, tmp_path_factory):
     return run, interrupted
 
 
+@pytest.mark.every_case
 @pytest.mark.slow
 def test_fit_takes_the_fast_path(compiled):
     run, vae, paths = compiled
@@ -87,6 +88,7 @@ def test_fit_is_the_same_on_the_ordinary_path(compiled, ordinary):
         np.testing.assert_allclose(numbers, slow[name], rtol=5e-5, atol=5e-6, err_msg=name)
 
 
+@pytest.mark.every_case
 def test_its_file_is_the_model(compiled):
     run, vae, _ = compiled
     loaded, x = run.load_model(), training.load_data(run.config).examples("test", 6)[0]
@@ -107,6 +109,7 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(ordinary, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.every_case
 def test_evaluate_measures_it_and_states_the_protocol(compiled, call):
     run = compiled[0]
     before = run.evaluation()
@@ -133,6 +136,7 @@ def test_images_are_completed_with_it(compiled):
         np.testing.assert_array_equal(images[found.observed], x[found.observed])
 
 
+@pytest.mark.every_case
 def test_its_config_json_makes_it_again(compiled, values):
     run, vae, _ = compiled
     written = json.loads((run.folder / "config.json").read_text())["config"]
@@ -146,6 +150,7 @@ def test_its_config_json_makes_it_again(compiled, values):
         assert options(again, name) == options(vae, name)
 
 
+@pytest.mark.every_case
 @pytest.mark.slow
 def test_it_takes_labels_or_refuses_them_in_words(values, parts, call, tmp_path):
     values = {**values, "training": {"epochs": 1}}
@@ -171,6 +176,7 @@ def test_two_parts_that_do_not_fit_are_refused_in_words(pair, source, call, tmp_
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.every_case
 @pytest.mark.slow
 def test_export_draws_one_image_of_one_seed(exported):
     run, bundle = exported

@@ -90,7 +90,7 @@ def test_a_recipe_is_used_as_it_is(call, tmp_path, rng):
     assert (model["latent_dim"], model["network"]["kind"]) == (10, "conv")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_folder_of_colour_pictures_becomes_a_model_that_has_learned_them(tmp_path):
     def run(*words):
         done = subprocess.run(

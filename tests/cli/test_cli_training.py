@@ -100,7 +100,7 @@ def test_grey_pixels_under_a_bernoulli_are_one_line_of_warning(tmp_path):
     assert "cross entropy" in evaluation["protocol"]["warning"]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_demo_does_the_main_job(tmp_path):
     result = kvae("demo", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

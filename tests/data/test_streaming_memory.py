@@ -76,7 +76,7 @@ def tfds_folder(tmp_path_factory):
     return folder.parent.parent
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux's memory limits")
 @pytest.mark.parametrize(("way", "fits"), [("stream", True), ("memory", False)])
 def test_a_stream_trains_in_memory_that_the_images_do_not_fit_into(way, fits, tfds_folder):

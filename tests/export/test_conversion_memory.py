@@ -25,7 +25,7 @@ def resident() -> float:
     return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmRSS"))
 
 
-@pytest.mark.slow  # many conversions
+@pytest.mark.exhaustive  # many conversions
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and calls the C library of Linux")
 @pytest.mark.parametrize(
     "make",

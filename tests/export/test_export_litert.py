@@ -240,7 +240,7 @@ def test_int8_of_a_large_layer_stays_near_the_model(large, tmp_path):
     np.testing.assert_allclose(found.means, drawn.means, rtol=0, atol=0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_int8_is_the_same_whether_or_not_float32_is_asked_for(large):
     assert convert(large[0], ["int8"])["int8"] == large[1]["int8"]
 

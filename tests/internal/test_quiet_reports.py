@@ -212,7 +212,7 @@ kvae.runtime.open_decoder("saved").sample([1])
 """
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_notebook_shows_nothing_of_it(tmp_path, monkeypatch):
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     done = subprocess.run([sys.executable, "-c", NOTEBOOK], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -272,7 +272,7 @@ def test_what_is_missing_is_named_and_the_rest_is_measured(fake, tmp_path, monke
     assert list((tmp_path / "out").glob("*.png"))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_tool_prints_a_table_and_writes_json_and_a_picture(tmp_path):
     what = ("--sizes", "mlp100,conv", "--contenders", "limit,kvae,keras_io", "--rounds", 1, "--epochs", 2)
     growth = ("--growth", "images", "--growth-rounds", 1)

@@ -78,7 +78,7 @@ def test_a_mutation_depends_on_the_generator_alone_and_never_fails(mutation, con
         assert len(first) <= mutations.LARGEST
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_readers_of_kvae_have_no_fault(tmp_path):
     """About three minutes on two cores."""
     result = subprocess.run(

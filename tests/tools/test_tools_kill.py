@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_killed_replacements_leave_the_old_run_or_the_new_one(tmp_path):
     command = [sys.executable, ROOT / "tools" / "kill.py", "--only", "overwrite", "--kills", "3"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}

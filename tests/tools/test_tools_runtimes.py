@@ -60,7 +60,7 @@ def compared(exported):
     return runtimes.compare(exported, HERE, IMAGES, latents=200)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("runtime", RUN, ids=lambda runtime: runtime.name)
 def test_10000_seeds_give_the_same_z_and_the_same_images_on_every_runtime(runtime, request):
     if runtime not in HERE:

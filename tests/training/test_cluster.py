@@ -172,7 +172,7 @@ def assert_alike(dump, reference):
             np.testing.assert_allclose(one[name], other[name], rtol=1e-4, err_msg=name)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_devices_train_as_one_does(alone, tmp_path):
     ended([start(["-c", DUMP, "2", "mirrored", dump_settings(), str(tmp_path / "run"), str(tmp_path / "dump.npz")])])
     assert_alike(tmp_path / "dump.npz", alone / "dump.npz")
@@ -197,7 +197,7 @@ def test_two_workers_train_as_one_does_and_only_the_chief_writes(alone, tmp_path
     assert not (tmp_path / "run1").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_killed_worker_ends_the_training_which_resume_takes_up(alone, tmp_path):
     run = tmp_path / "run"
 
