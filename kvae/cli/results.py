@@ -21,6 +21,7 @@ from kvae.cli.shared import (
 )
 from kvae.cli.shell import PLOT_KIND, RUN, SOURCE
 from kvae.cli.usage import PATH, Choice, command
+from kvae.internal import with_options
 from kvae.internal.errors import UserError, check_seed, check_whole
 
 
@@ -43,8 +44,9 @@ from kvae.internal.errors import UserError, check_seed, check_whole
     "--only",
     metavar="NAME,...",
     help="Evaluations to compute: elbo, log_likelihood, bounds, defensive, quadrature (1 to 3 latent dimensions), ais, "
-    "bdmc, gaps, information, representation, sample_quality, compression, classification (of a conditional model).  "
-    "[default: elbo; with --samples elbo and log_likelihood]",
+    "bdmc, gaps, information, representation, sample_quality, compression, classification (of a conditional model). "
+    "Some have options, as in 'ais(images=100)' or 'bounds(images=1000, sample_sizes=[1, 50])'.  [default: elbo; with "
+    "--samples elbo and log_likelihood]",
 )
 @click.option("--samples", metavar="K", type=int, help="Add log_likelihood with K draws of z per image.")
 @click.option(
@@ -83,7 +85,7 @@ def evaluate(
     quiet_tensorflow()
     from kvae.training import results
 
-    names = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
+    names = None if only is None else with_options.split(only)
     with stopping.evaluation(trained.unfinished_evaluation), progress(quiet or as_json) as verbose:
         result = results.evaluate(
             trained, dataset, only=names, samples=samples, seed=seed, verbose=verbose, per_image=per_image

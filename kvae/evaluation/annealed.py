@@ -81,7 +81,6 @@ def ais(
         UserError: if an argument is not valid, if there are no data, or if the images have another shape than the
             model's.
     """
-    check_whole("images", images)
     settings = _Settings.checked(temperatures, chains, leapfrog_steps, seed)
 
     def compute(x: tf.Tensor, condition: Any, index: tf.Tensor) -> Weights:
@@ -148,7 +147,6 @@ def bdmc(
     Raises:
         UserError: as `ais`.
     """
-    check_whole("images", images)
     settings = _Settings.checked(temperatures, chains, leapfrog_steps, seed)
 
     def compute(x: tf.Tensor, condition: Any, index: tf.Tensor) -> list[np.ndarray]:

@@ -19,7 +19,14 @@ class Classification(NamedTuple):
 
 
 def classification(
-    vae: VAE, data: Any, *, samples: int = 100, seed: int = 0, verbose: int = 0, keep: Keep = None
+    vae: VAE,
+    data: Any,
+    *,
+    images: int | None = None,
+    samples: int = 100,
+    seed: int = 0,
+    verbose: int = 0,
+    keep: Keep = None,
 ) -> Classification:
     """The share of the images whose class y is the one with the largest log p(x|y): Bayes' rule with equal p(y).
 
@@ -30,6 +37,7 @@ def classification(
     Args:
         vae: a built model of C classes, as `VAE(condition=C)` makes it.
         data: a `tf.data.Dataset` of batches (x, label), or the arrays (x, label).
+        images: the largest number of images: the first ones of the set. By default all.
         samples: the number of draws of z per image and class, K, at least 1.
         seed: the seed of the draws.
         verbose: 1 for a bar that counts batches, 2 for a line every ten seconds. 0 by default.
@@ -59,5 +67,5 @@ def classification(
         ]
         return [np.argmax(each, axis=0) == np.argmax(condition, axis=1)]
 
-    (correct,) = over_batches(compute, vae, data, title, [samples, seed], verbose=verbose, keep=keep)
+    (correct,) = over_batches(compute, vae, data, title, [samples, seed], images=images, verbose=verbose, keep=keep)
     return Classification(Estimate(correct.astype(np.float64)))

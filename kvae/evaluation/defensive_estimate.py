@@ -40,6 +40,7 @@ def defensive(
     vae: VAE,
     data: Any,
     *,
+    images: int | None = None,
     samples: int = SAMPLES,
     steps: int = STEPS,
     seed: int = 0,
@@ -67,6 +68,7 @@ def defensive(
         vae: a built model, whose posterior has the method `log_prob`.
         data: a `tf.data.Dataset` of batches x, or an array `[N, *image]`. For a conditional model, batches (x, y) or
             the arrays (x, y).
+        images: the largest number of images: the first ones of the set. By default all.
         samples: the number of draws of z per image, K, at least 100.
         steps: the number of gradient steps of each fit, at least 1, each with 2 draws of z. 30 steps of the three fits
             and the search of their starts cost about as much as 1,000 draws.
@@ -90,7 +92,7 @@ def defensive(
         return summary(log_weights_of_part(vae, x, condition, index, samples, steps, seed))
 
     estimate, effective, shape = over_batches(
-        compute, vae, data, title, [samples, steps, seed], size=size, verbose=verbose, keep=keep
+        compute, vae, data, title, [samples, steps, seed], size=size, images=images, verbose=verbose, keep=keep
     )
     variance = np.maximum(1 / effective - 1 / samples, 0)
     return Defensive(

@@ -20,7 +20,7 @@ from kvae.evaluation.lossless_compression import compression
 from kvae.evaluation.over_batches import Keep
 from kvae.evaluation.probes import representation
 from kvae.evaluation.samples import sample_quality
-from kvae.internal import user_files
+from kvae.internal import user_files, with_options
 from kvae.internal.errors import UserError, unknown
 from kvae.model import likelihoods, posteriors, priors
 from kvae.model.vae import VAE
@@ -44,13 +44,13 @@ EVALUATIONS: dict[str, Evaluation] = {
     "elbo": Evaluation(elbo, {"draws": "elbo_draws", "noise": "noise"}),
     "log_likelihood": Evaluation(
         log_likelihood,
-        {"samples": "importance_samples"},
+        {"images": "importance_images", "samples": "importance_samples"},
         {"log_likelihood": "bound of log p(x), with {importance_samples} draws of z"},
         slow=True,
     ),
     "bounds": Evaluation(
         bounds,
-        {"sample_sizes": "bound_sizes"},
+        {"images": "bound_images", "sample_sizes": "bound_sizes"},
         {
             "bounds": "bound of log p(x), K = {bound_sizes}",
             "effective_samples": "effective number of draws of the last bound",
@@ -60,7 +60,7 @@ EVALUATIONS: dict[str, Evaluation] = {
     ),
     "defensive": Evaluation(
         defensive,
-        {"samples": "defensive_samples", "steps": "defensive_steps"},
+        {"images": "defensive_images", "samples": "defensive_samples", "steps": "defensive_steps"},
         {
             "defensive": "log p(x) by defensive proposals, K = {defensive_samples}",
             "defensive_effective_samples": "its effective number of draws",
@@ -72,7 +72,7 @@ EVALUATIONS: dict[str, Evaluation] = {
     ),
     "quadrature": Evaluation(
         quadrature,
-        {"tolerance": "quadrature_tolerance"},
+        {"images": "quadrature_images", "tolerance": "quadrature_tolerance"},
         {
             "quadrature": "log p(x) by quadrature",
             "quadrature_error": "largest error of the quadrature",
@@ -177,7 +177,7 @@ EVALUATIONS: dict[str, Evaluation] = {
     ),
     "classification": Evaluation(
         classification,
-        {"samples": "classification_samples"},
+        {"images": "classification_images", "samples": "classification_samples"},
         {"accuracy": "accuracy, a share and not nats: the class with the largest p(x|y)"},
         slow=True,
         unit="",
@@ -202,9 +202,29 @@ def find(name: str) -> Evaluation:
     return EVALUATIONS[name]
 
 
+def chosen(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The options of evaluations that are asked for as texts, such as `elbo` or `ais(images=100, chains=32)`, by name.
+
+    Raises:
+        UserError: if there is no such evaluation or option, or if an evaluation is asked for twice in different ways.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, _, given = text.partition("(")
+        names = [name] if ":" in name else list(EVALUATIONS)
+        name, options = with_options.parse(text, "evaluation", names, "ais(images=100)") if given else (name, {})
+        valid = find(name).options
+        for option in options:
+            if option not in valid:
+                raise unknown(f"option of {name}:", option, valid)
+        if found.setdefault(name, options) != options:
+            raise UserError(f"Expected each evaluation once. Received {name} with different options.")
+    return found
+
+
 def need_labels(names: Iterable[str] | None) -> bool:
     """Whether one of these evaluations needs labels also for a model without a condition; no default one does."""
-    return any(find(name).labelled for name in names or ())
+    return any(find(name).labelled for name in chosen(names or ()))
 
 
 def results_of(
@@ -281,7 +301,8 @@ def evaluate(
     Args:
         vae: a built model.
         data: the test set, as in `results_of`.
-        only: names of evaluations. By default those that are not slow, and `log_likelihood` if `samples` is given.
+        only: names of evaluations, some with options, such as `ais(images=100)`. By default those that are not slow,
+            and `log_likelihood` if `samples` is given.
         samples: the number of draws of z per image for the importance-weighted bound, K.
         seed: the seed of all draws.
         protocol: the protocol of the data, e.g. `data.info.protocol`, to which that of the evaluations is added.
@@ -316,26 +337,34 @@ def measure(
 ) -> Measured:
     """Runs several evaluations, as `evaluate` does, and keeps the results of the single images."""
     if only is None:
-        names = [name for name, each in EVALUATIONS.items() if not each.slow]
-        names += [] if samples is None else ["log_likelihood"]
-    else:
-        names = list(dict.fromkeys(only))
-    results: dict[str, Any] = {}
-    of_images: dict[str, Any] = {}
-    stated: dict[str, Any] = {"evaluations": names}
-    for name in names:
+        only = [name for name, each in EVALUATIONS.items() if not each.slow]
+        only += [] if samples is None else ["log_likelihood"]
+    asked = chosen(only)
+    found: dict[str, dict[str, Any]] = {}
+    stated: dict[str, Any] = {"evaluations": list(asked)}
+    for name, given in asked.items():
         evaluation = find(name)
-        options = {"samples": samples} if samples is not None and "samples" in evaluation.options else {}
-        found = results_of(name, vae, data, seed=seed, verbose=verbose, keep=keep, **options)
-        for key, value in found.items():
+        options = {**({"samples": samples} if samples is not None and "samples" in evaluation.options else {}), **given}
+        found[name] = results_of(name, vae, data, seed=seed, verbose=verbose, keep=keep, **options)
+        for key, value in found[name].items():
             _check_finite(key, value)
-            (stated if isinstance(value, str) else results)[key] = value
-        of_images.update(found if evaluation.of_images else {})
+            if isinstance(value, str):
+                stated[key] = value
         stated.update(_options_as_protocol(evaluation, options))
-    counts = [len(value.per_example) for value in (of_images or results).values() if isinstance(value, Estimate)]
-    added = _protocol(vae, protocol or {}, max(counts, default=None))
-    stated = {**(protocol or {}), **added, **stated, "seed": seed}
+    results = {key: value for each in found.values() for key, value in each.items() if not isinstance(value, str)}
+    of_images = {key: value for name, each in found.items() if find(name).of_images for key, value in each.items()}
+    stated = {**(protocol or {}), **_protocol(vae, protocol or {}, examples_of(found)), **stated, "seed": seed}
     return Measured(results, of_images, vae.latent_dim, stated)
+
+
+def examples_of(found: Mapping[str, Mapping[str, Any]]) -> int | None:
+    """The number of images that were evaluated, from the results of evaluations by their names.
+
+    It is that of the evaluation of most images. Images that a model draws count only if there are no others.
+    """
+    of_images = [results for name, results in found.items() if find(name).of_images] or list(found.values())
+    values = [value for results in of_images for value in results.values() if isinstance(value, Estimate)]
+    return max((len(value.per_example) for value in values), default=None)
 
 
 def labels(protocol: Mapping[str, Any]) -> dict[str, str | list[str]]:
@@ -385,10 +414,21 @@ def _check_finite(name: str, value: Any) -> None:
         )
 
 
+def options_of(evaluation: Evaluation, protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of an evaluation that a protocol states; raises `KeyError` if it lacks one that is always stated."""
+    defaults = inspect.signature(evaluation.function).parameters
+    return {
+        option: protocol[key]
+        for option, key in evaluation.options.items()
+        if key in protocol or defaults[option].default is not None
+    }
+
+
 def _options_as_protocol(evaluation: Evaluation, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of an evaluation's options, given or default, as entries of the protocol."""
+    """The values of an evaluation's options, given or default, as entries of the protocol; None is left out."""
     parameters = inspect.signature(evaluation.function).parameters
-    return {key: options.get(option, parameters[option].default) for option, key in evaluation.options.items()}
+    values = {key: options.get(option, parameters[option].default) for option, key in evaluation.options.items()}
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _protocol(vae: VAE, data: Mapping[str, Any], examples: int | None) -> dict[str, Any]:

@@ -92,7 +92,14 @@ class Quadrature(NamedTuple):
 
 
 def quadrature(
-    vae: VAE, data: Any, *, seed: int = 0, tolerance: float = 1e-3, verbose: int = 0, keep: Keep = None
+    vae: VAE,
+    data: Any,
+    *,
+    images: int | None = None,
+    seed: int = 0,
+    tolerance: float = 1e-3,
+    verbose: int = 0,
+    keep: Keep = None,
 ) -> Quadrature:
     """log p(x) of a set by quadrature, in nats per image: exact, but for a stated error.
 
@@ -103,6 +110,7 @@ def quadrature(
         vae: a built model with 1 to 3 latent dimensions.
         data: a `tf.data.Dataset` of batches x, or an array `[N, *image]`. For a conditional model, batches (x, y) or
             the arrays (x, y).
+        images: the largest number of images: the first ones of the set. By default all.
         seed: not used, because nothing in it is random; all evaluations have it.
         tolerance: the largest error of an integral for which its grid is not refined, in nats.
         verbose: 1 for a bar that counts batches, 2 for a line every ten seconds. 0 by default.
@@ -118,7 +126,9 @@ def quadrature(
     def compute(x: tf.Tensor, condition: Any, _: tf.Tensor) -> Integral:
         return log_evidence(vae, x, condition=condition, tolerance=tolerance)
 
-    value, error = over_batches(compute, vae, data, "log p(x) by quadrature", [tolerance], verbose=verbose, keep=keep)
+    value, error = over_batches(
+        compute, vae, data, "log p(x) by quadrature", [tolerance], images=images, verbose=verbose, keep=keep
+    )
     exact = error <= tolerance
     return Quadrature(Estimate(value), float(error[exact].max(initial=0.0)), float(np.mean(~exact)))
 

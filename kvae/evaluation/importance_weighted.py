@@ -21,7 +21,14 @@ LOG_ZERO = -1e300  # log 0, but finite, because -inf - -inf is not a number
 
 
 def log_likelihood(
-    vae: VAE, data: Any, *, samples: int = 5000, seed: int = 0, verbose: int = 0, keep: Keep = None
+    vae: VAE,
+    data: Any,
+    *,
+    images: int | None = None,
+    samples: int = 5000,
+    seed: int = 0,
+    verbose: int = 0,
+    keep: Keep = None,
 ) -> Estimate:
     """The importance-weighted lower bound of log p(x), in nats per image.
 
@@ -33,6 +40,7 @@ def log_likelihood(
         vae: a built model.
         data: a `tf.data.Dataset` of batches x, or an array `[N, *image]`. For a conditional model, batches (x, y) or
             the arrays (x, y).
+        images: the largest number of images: the first ones of the set. By default all.
         samples: the number of draws of z per image, K, at least 1.
         seed: the seed of the draws.
         verbose: 1 for a bar that counts batches, 2 for a line every ten seconds. 0 by default.
@@ -50,7 +58,9 @@ def log_likelihood(
     def compute(x: tf.Tensor, condition: Any, index: tf.Tensor) -> list[np.ndarray]:
         return [bound_of_batch(vae, x, condition, index, samples, seed)]
 
-    return Estimate(*over_batches(compute, vae, data, title, [samples, seed], verbose=verbose, keep=keep))
+    return Estimate(
+        *over_batches(compute, vae, data, title, [samples, seed], images=images, verbose=verbose, keep=keep)
+    )
 
 
 class Bounds(NamedTuple):
@@ -65,6 +75,7 @@ def bounds(
     vae: VAE,
     data: Any,
     *,
+    images: int | None = None,
     sample_sizes: Sequence[int] = (1, 5, 50, 5000),
     seed: int = 0,
     verbose: int = 0,
@@ -81,6 +92,7 @@ def bounds(
     Args:
         vae: a built model.
         data: as in `log_likelihood`.
+        images: the largest number of images: the first ones of the set. By default all.
         sample_sizes: each K, at least 1.
         seed: the seed of the draws.
         verbose: 1 for a bar that counts batches, 2 for a line every ten seconds. 0 by default.
@@ -102,7 +114,9 @@ def bounds(
     def compute(x: tf.Tensor, condition: Any, index: tf.Tensor) -> WeightSums:
         return weights_of_batch(vae, x, condition, index, sizes, seed)
 
-    log_sum, log_sum_of_squares = over_batches(compute, vae, data, title, [sizes, seed], verbose=verbose, keep=keep)
+    log_sum, log_sum_of_squares = over_batches(
+        compute, vae, data, title, [sizes, seed], images=images, verbose=verbose, keep=keep
+    )
     inverse = np.exp(log_sum_of_squares[-1] - 2 * log_sum[-1])  # of the effective number of draws
     variance = np.maximum(inverse - 1 / sizes[-1], 0)
     return Bounds(

@@ -72,7 +72,6 @@ def gaps(
         UserError: if an argument is not valid, if the density of the posterior is not known, if there are no data, or
             if the images have another shape than the model's.
     """
-    check_whole("images", images)
     check_whole("steps", steps)
     check_whole("draws", draws)
     check_seed("seed", seed)

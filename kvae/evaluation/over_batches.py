@@ -13,6 +13,7 @@ import numpy as np
 from kvae import __version__
 from kvae.evaluation.estimate import BATCH, batches, count_batches, parts_of
 from kvae.internal import files
+from kvae.internal.errors import check_whole
 from kvae.internal.progress_bars import counted
 from kvae.internal.tensorflow import keras, tf
 from kvae.model.vae import VAE
@@ -53,8 +54,10 @@ def over_batches(
         The arrays of the whole set, each `[..., N]`.
 
     Raises:
-        UserError: as `batches`, and if the folder cannot be written to.
+        UserError: as `batches`, if the number of images is not valid, and if the folder cannot be written to.
     """
+    if images is not None:
+        check_whole("images", images)
     results = None if keep is None else _Kept(Path(keep), vae, title, settings)
     unit, total = ("batches", count_batches(data)) if images is None else ("images", images)
     parts = []

@@ -59,7 +59,11 @@ class Version:
 
 
 def evaluation(
-    stated: Mapping[str, Any], vae: Any, data_protocol: Mapping[str, Any], results: Mapping[str, Any]
+    stated: Mapping[str, Any],
+    vae: Any,
+    data_protocol: Mapping[str, Any],
+    results: Mapping[str, Any],
+    examples: int | None,
 ) -> Any:
     """What an evaluation should state, as a tree for `claims.compare`.
 
@@ -68,13 +72,12 @@ def evaluation(
         vae: the model.
         data_protocol: the protocol of the data.
         results: the results that were computed again, by name.
+        examples: the number of images, or None if that of all evaluations together is not known.
     """
     tree: dict[str, Any] = {}
-    examples = None
     for name, value in results.items():
         if isinstance(value, Estimate):
             tree |= {name: Near(value.mean, TOLERANCE), f"{name}_standard_error": _error(value)}
-            examples = len(value.per_example)
         elif isinstance(value, list):
             tree[name] = [Near(each.mean, TOLERANCE) for each in value]
             tree[f"{name}_standard_error"] = [_error(each) for each in value]
@@ -85,6 +88,8 @@ def evaluation(
     protocol = {**data_protocol, **texts, **evaluations._protocol(vae, data_protocol, examples)}
     if stated["protocol"].get("kl") == vae.kl:  # before 0.3 what the model asks for, also if there is no closed form
         protocol["kl"] = vae.kl
+    if examples is None:
+        del protocol["examples"]
     tree["protocol"] = {name: protocol[name] for name in stated["protocol"] if name in protocol}
     return {name: value for name, value in tree.items() if name in stated}
 

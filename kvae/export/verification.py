@@ -182,7 +182,7 @@ def _numbers(
             detail = f"it is of {evaluated_on}, not of the run's {dataset}. To evaluate: {again}"
             yield Check(f"{source}: evaluation", False, detail)
             continue
-        results: dict[str, Any] = {}
+        computed: dict[str, dict[str, Any]] = {}
         for name in names:
             try:
                 described = evaluations.find(name)
@@ -194,16 +194,18 @@ def _numbers(
                 yield Check(f"{source}: {name}", None, f"not computed again. To do so: {again}")
                 continue
             try:
-                options = {option: protocol[key] for option, key in described.options.items()}
+                options = evaluations.options_of(described, protocol)
                 key = (name, seed, repr(options))
                 if key not in measured:
                     images = data.labelled_test() if described.labelled else data.test
                     measured[key] = evaluation.results_of(name, vae, images, seed=seed, **options)
-                results |= measured[key]
+                computed[name] = measured[key]
                 yield from _agree(source, measured[key], stated, described.unit)
             except (KeyError, TypeError, ValueError) as error:
                 yield Check(f"{source}: {name}", False, f"it is not an evaluation of kvae ({error!r})")
-        expected = derivation.evaluation(stated, vae, training.protocol(data), results)
+        results = {key: value for each in computed.values() for key, value in each.items()}
+        examples = evaluations.examples_of(computed) if set(computed) == set(names) else None
+        expected = derivation.evaluation(stated, vae, training.protocol(data), results, examples)
         terms = {name for name, value in results.items() if isinstance(value, Estimate)}
         yield from _further(
             source, "numbers", [each for each in compare(stated, expected) if each.path[0] not in terms]

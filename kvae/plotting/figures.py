@@ -12,14 +12,12 @@ kind computes arrays from a model and its data, which `kvae.plotting.drawing` dr
 """
 
 import inspect
-import re
-import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from kvae.internal import with_options
 from kvae.internal.errors import UserError, unknown
-from kvae.internal.visible import shown
 from kvae.plotting import drawing
 from kvae.plotting.completion_figures import completion, completion_rows, contour_panels, posterior_contours
 from kvae.plotting.image_figures import interpolation, outliers, reconstructions, samples
@@ -66,16 +64,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     Raises:
         UserError: if the kind or an option is unknown, or if the text is not of this form.
     """
-    found = re.fullmatch(r"([^()]*)(?:\((.*)\))?", text)
-    kind, given = found.groups() if found else (text, None)
-    if kind not in KINDS:
-        raise unknown("kind of plot", kind, KINDS)
-    try:
-        options = tomllib.loads(f"options = {{{given or ''}}}")["options"]
-    except (ValueError, RecursionError):
-        raise UserError(
-            f"Expected a kind of plot with options such as lattice(n=50, seamless=true). Received {shown(text)}."
-        ) from None
+    kind, options = with_options.parse(text, "kind of plot", KINDS, "lattice(n=50, seamless=true)")
     check_options(kind, options)
     return kind, options
 

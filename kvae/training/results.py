@@ -57,8 +57,9 @@ def evaluate(
         run: a run that has finished.
         dataset: the name of other data, which are binarized as the run's data are. The result is then written to
             evaluation-<dataset>.json. By default the run's own data are used.
-        only: names of evaluations. By default those that are not slow, and `log_likelihood` if `samples` is given; if
-            only `per_image` is given, `elbo` and `quadrature`, or `defensive` for more than 3 latent dimensions.
+        only: names of evaluations, some with options, as in `kvae.evaluation.evaluate`. By default those that are not
+            slow, and `log_likelihood` if `samples` is given; if only `per_image` is given, `elbo` and `quadrature`, or
+            `defensive` for more than 3 latent dimensions.
         samples: the number of draws of the importance-weighted bound, K.
         seed: the seed of all draws.
         verbose: 1 for a progress bar during slow evaluations, 2 for lines. 0 by default.

@@ -11,7 +11,7 @@ from small_models import scaled_decoder, tiny
 
 import kvae
 from kvae import evaluation
-from kvae.evaluation import elbo_terms
+from kvae.evaluation import elbo_terms, evaluations
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import tf
 from kvae.model import compiling
@@ -367,3 +367,56 @@ def test_draws_must_be_a_whole_number_of_at_least_one(model_2d):
 def test_an_estimate_is_printed_as_its_mean_with_the_standard_error():
     assert str(evaluation.Estimate(np.arange(1000.0))) == "Estimate(mean=499.5, standard_error=9.13, images=1000)"
     assert str(evaluation.Estimate(np.ones(1))) == "Estimate(mean=1, standard_error=None, images=1)"
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["elbo"], {"elbo": {}}),
+        (["elbo", "elbo", "ais()"], {"elbo": {}, "ais": {}}),
+        (["ais(images=3, chains=4)", "elbo(draws=2)"], {"ais": {"images": 3, "chains": 4}, "elbo": {"draws": 2}}),
+    ],
+)
+def test_evaluations_are_chosen_with_their_options(texts, expected):
+    assert evaluations.chosen(texts) == expected
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["elbow"], "elbo"),
+        (["elbo(drawn=2)"], "draws"),
+        (["elbo(seed=2)"], "option of elbo"),
+        (["elbo(2)"], r"such as ais\(images=100\)"),
+        (["elbo", "elbo(draws=2)"], "Expected each evaluation once"),
+    ],
+)
+def test_other_choices_are_refused_in_words(texts, message):
+    with pytest.raises(UserError, match=message):
+        evaluations.chosen(texts)
+
+
+def test_options_are_used_and_stated(rng):
+    vae = tiny()
+    vae.build((None, 2, 2, 1))
+    x = rng.integers(0, 2, (7, 2, 2, 1)).astype(np.float32)
+    found = evaluation.measure(vae, x, only=["elbo(draws=3)", "bounds(images=4, sample_sizes=[1, 2])"])
+    assert found.protocol["elbo_draws"] == 3
+    assert found.protocol["bound_images"] == 4
+    assert found.protocol["bound_sizes"] == [1, 2]
+    assert found.protocol["evaluations"] == ["elbo", "bounds"]
+    assert found.protocol["examples"] == 7
+    assert len(found.results["bounds"][0].per_example) == 4
+    alone = evaluation.log_likelihood(vae, x[:4], samples=2).per_example
+    np.testing.assert_allclose(found.results["bounds"][1].per_example, alone, rtol=0, atol=1e-5)
+    whole = evaluation.measure(vae, x, only=["bounds(sample_sizes=[1])"])
+    assert "bound_images" not in whole.protocol
+
+
+def test_an_invalid_number_of_images_is_refused(rng):
+    vae = tiny()
+    vae.build((None, 2, 2, 1))
+    x = rng.integers(0, 2, (7, 2, 2, 1)).astype(np.float32)
+    for text in ("bounds(images=0)", "ais(images='x')", "gaps(images=1.5)"):
+        with pytest.raises(UserError, match="images"):
+            evaluation.evaluate(vae, x, only=[text])
