@@ -69,16 +69,17 @@ def digits() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def _tiny_run(tmp_path_factory) -> Path:
+def shared_run(tmp_path_factory) -> Path:
+    """The run of which `tiny_run` is a copy, for fixtures that outlive a test and do not change it."""
     from tiny_runs import tiny_run
 
     return tiny_run(tmp_path_factory.mktemp("trained"), latent_dim=3, hidden_units=[8]).folder
 
 
 @pytest.fixture
-def tiny_run(_tiny_run, tmp_path_factory) -> Path:
+def tiny_run(shared_run, tmp_path_factory) -> Path:
     """A run of 3 latent dimensions on random images without labels: a copy for each test, which may change it."""
-    return Path(shutil.copytree(_tiny_run, tmp_path_factory.mktemp("tiny") / "run"))
+    return Path(shutil.copytree(shared_run, tmp_path_factory.mktemp("tiny") / "run"))
 
 
 @pytest.fixture(scope="module")

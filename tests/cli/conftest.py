@@ -29,9 +29,9 @@ def odd(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(tiny_run, tmp_path_factory) -> Path:
+def exported(shared_run, tmp_path_factory) -> Path:
     """The tiny run with a bundle of every format."""
-    folder = Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("bundled") / "run"))
+    folder = Path(shutil.copytree(shared_run, tmp_path_factory.mktemp("bundled") / "run"))
     run = Run.open(folder)
     with quick_parity():
         export.bundle_of_run(run, formats=FORMATS, test=export.test_images(run))

@@ -225,13 +225,13 @@ SOURCES = {
 
 
 @pytest.fixture(scope="module")
-def expected(tiny_run) -> dict[tuple, np.ndarray]:
+def expected(shared_run) -> dict[tuple, np.ndarray]:
     """Pictures by the model itself, made here of `VAE.sample`."""
     from kvae.internal import pictures
     from kvae.noise import portable
     from kvae.training.runs import Run
 
-    vae, found = Run.open(tiny_run).load_model(), {}
+    vae, found = Run.open(shared_run).load_model(), {}
     for count in (10, 23):
         sample = vae.sample(portable.seeds(count, 6))
         for more, images in (((), sample.means), (("--draws",), sample.images)):
