@@ -155,12 +155,12 @@ def _comparison_table(headings: list[str], rows: list[list[str]], lines: int) ->
     from rich.table import Table
     from rich.text import Text
 
-    from kvae.training.comparison import ESTIMATES
+    from kvae.training.comparison import ESTIMATES, HEADINGS
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for title in headings:
-        left = title in ("run", "protocol")
-        whole = title != "run"  # the name of a run can have any length
+        left = title in ("run", "protocol", "further result")
+        whole = title in HEADINGS and title != "run"  # the name of a run can have any length
         table.add_column(heading(title, 6), justify="left" if left else "right", no_wrap=whole, overflow="fold")
     for row in rows:
         cells = zip(headings, row, strict=True)
@@ -203,6 +203,9 @@ def _print_comparison(compared: Any) -> None:
 
     headings, rows = comparison.cells(compared)
     for table in _comparison_tables(headings, rows):
+        print_table(table)
+    headings, rows = comparison.further_cells(compared)
+    for table in _comparison_tables(headings, rows) if rows else ():
         print_table(table)
     say(comparison.key(compared), *compared.notes())
     for letter, protocol in comparison.protocols(compared).items():

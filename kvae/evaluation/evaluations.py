@@ -415,7 +415,11 @@ def _check_finite(name: str, value: Any) -> None:
 
 
 def options_of(evaluation: Evaluation, protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of an evaluation that a protocol states; raises `KeyError` if it lacks one that is always stated."""
+    """The options of an evaluation that a protocol states.
+
+    Raises:
+        KeyError: if it lacks one, except for those that are None by default, which earlier versions did not have.
+    """
     defaults = inspect.signature(evaluation.function).parameters
     return {
         option: protocol[key]
@@ -425,10 +429,9 @@ def options_of(evaluation: Evaluation, protocol: Mapping[str, Any]) -> dict[str,
 
 
 def _options_as_protocol(evaluation: Evaluation, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of an evaluation's options, given or default, as entries of the protocol; None is left out."""
+    """The values of an evaluation's options, given or default, as entries of the protocol."""
     parameters = inspect.signature(evaluation.function).parameters
-    values = {key: options.get(option, parameters[option].default) for option, key in evaluation.options.items()}
-    return {key: value for key, value in values.items() if value is not None}
+    return {key: options.get(option, parameters[option].default) for option, key in evaluation.options.items()}
 
 
 def _protocol(vae: VAE, data: Mapping[str, Any], examples: int | None) -> dict[str, Any]:

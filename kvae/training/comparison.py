@@ -10,7 +10,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,8 @@ from kvae.internal.errors import UserError
 from kvae.internal.markdown import escaped
 from kvae.internal.next_command import kvae_command
 from kvae.internal.visible import shortened, shown, visible
-from kvae.training import history, run_list, wording
+from kvae.training import further_results, history, run_list, wording
+from kvae.training.further_results import Number
 from kvae.training.runs import Run
 
 HEADINGS = (
@@ -62,6 +63,7 @@ class Compared(NamedTuple):
     training_seconds: float | None
     parameters: int | None
     bytes: int  # of model.keras
+    further: dict[str, Number]  # what else its evaluation states
     history: dict[str, Any]  # the columns of history.csv
     held_out: str  # the images of its `val_...` columns
     kept: int | None  # the epoch whose weights early stopping kept
@@ -127,6 +129,9 @@ class Comparison(NamedTuple):
                 "The standard error of a difference is unpaired: it is computed as if each run had been measured on "
                 "other images. For the same images it is usually smaller, which these files do not tell."
             )
+        if options := further_results.differing([run.protocol for run in self.runs]):
+            words = ", ".join(map(wording.in_words, options))
+            lines.append(f"The further results were measured with different options: {words}.")
         likelihoods = {run.protocol.get("likelihood") for run in self.runs}
         if self.ranked and not self.differing and len(likelihoods) > 1:
             lines.append(
@@ -235,6 +240,7 @@ def _compared(name: str, run: Run) -> Compared:
         training_seconds=run.training_seconds(),
         parameters=parameters(run.folder / "model.keras"),
         bytes=(run.folder / "model.keras").stat().st_size,
+        further=further_results.of_evaluation(evaluation),
         history=columns,
         held_out="validation" if config.data.validation else "test",
         kept=history.best_epoch(columns) if config.training.early_stopping is not None else None,
@@ -271,7 +277,8 @@ def parameters(model_file: Path) -> int | None:
 
 def _differing(runs: Sequence[Compared]) -> dict[str, list[Any]]:
     """The keys of the protocols that differ, with the value of each run."""
-    keys = dict.fromkeys(key for run in runs for key in run.protocol if key not in OF_THE_MODEL)
+    ignored = {*OF_THE_MODEL, *wording.OF_FURTHER_EVALUATIONS}
+    keys = dict.fromkeys(key for run in runs for key in run.protocol if key not in ignored)
     values = {key: [run.protocol.get(key) for run in runs] for key in keys}
     return {key: each for key, each in values.items() if len(_distinct(key, each)) > 1}
 
@@ -294,6 +301,7 @@ def _what_counts(key: str, value: Any) -> Any:
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
     """The numbers of each run by the name of their column, in the units that the names of the columns state."""
     result = []
+    further = dict.fromkeys(name for run in comparison.runs for name in run.further)
     for place, (run, letter) in enumerate(zip(comparison.runs, comparison.letters, strict=True), start=1):
         difference, error = comparison.difference(run) or (None, None)
         result.append(
@@ -319,9 +327,22 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
                 "training_seconds": run.training_seconds,
                 "parameters": run.parameters,
                 "model_bytes": run.bytes,
+                **{key: value for name in further for key, value in _columns(name, run.further.get(name))},
             }
         )
     return result
+
+
+def _columns(name: str, number: Number | None) -> Iterator[tuple[str, float | None]]:
+    mean, error = number or (None, None)
+    yield name, mean
+    yield f"{name}{further_results.ERROR}", error
+
+
+def further_cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """The headings and the rows of a table of the further results, with a column for each run."""
+    runs = comparison.runs
+    return further_results.table([run.name for run in runs], [run.further for run in runs])
 
 
 def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
@@ -363,6 +384,8 @@ def key(comparison: Comparison) -> str:
         text += " K is the number of draws of z per image for the bound."
     if any(run.bits_per_dimension is not None for run in comparison.runs):
         text += " The bits per dimension are per pixel and channel; lower is better."
+    if any(run.further for run in comparison.runs):
+        text += " docs/EVALUATION.md explains the further results, whose options are in evaluation.json."
     if any(run.protocol.get("likelihood") in wording.DENSITIES for run in comparison.runs):
         text += f" {wording.OF_DENSITIES}"
     if not comparison.ranked or len(comparison.runs) < 2:
@@ -427,6 +450,10 @@ def _as_markdown(comparison: Comparison, curves: bool) -> str:
     headings, table = cells(comparison)
     lines = ["# Comparison of runs", "", _row(headings), _row([":--", *["--:"] * (len(headings) - 1)])]
     lines += [_row([escaped(cell) for cell in row]) for row in table]
+    further_headings, further = further_cells(comparison)
+    if further:
+        lines += ["", _row(further_headings), _row([":--", *["--:"] * len(comparison.runs)])]
+        lines += [_row([escaped(cell) for cell in row]) for row in further]
     lines += ["", key(comparison), ""]
     lines += [f"- {escaped(note)}" for note in comparison.notes()]
     lines += ["", "## Protocol", ""]
@@ -445,7 +472,8 @@ def protocols(comparison: Comparison) -> dict[str, str]:
     for run, letter in zip(comparison.runs, comparison.letters, strict=True):
         likelihoods.setdefault(letter, {})[str(run.protocol.get("likelihood"))] = None
     for run, letter in zip(comparison.runs, comparison.letters, strict=True):
-        measured = {key: value for key, value in run.protocol.items() if key not in OF_THE_MODEL}
+        ignored = {*OF_THE_MODEL, *wording.OF_FURTHER_EVALUATIONS}
+        measured = {key: value for key, value in run.protocol.items() if key not in ignored}
         if "likelihood" in measured:
             measured["likelihood"] = " or ".join(likelihoods[letter])
         facts = [f"{words}: {shortened(str(value), 100)}" for words, value in wording.of_protocol(measured).items()]

@@ -184,3 +184,75 @@ def test_the_files_have_the_table_the_sentences_and_the_curves(make, tmp_path):
     assert "unpaired" in page
     assert "dataset: " in page
     Image.open(written[2]).verify()
+
+
+FURTHER = {
+    "bounds": [-9.0, -8.5],
+    "bounds_standard_error": [0.2, 0.1],
+    "quadrature": -8.25,
+    "quadrature_standard_error": 0.125,
+    "unreliable": 0.04,
+}
+
+
+def test_further_evaluations_of_one_run_do_not_keep_it_from_being_ranked(make):
+    options = {"bound_sizes": [1, 50], "bound_images": None, "quadrature_tolerance": 1e-3}
+    compared = comparison.compare([make("plain", -9.5), make("more", -9.0, protocol=options, **FURTHER)])
+    assert compared.ranked
+    assert names(compared) == ["more", "plain"]
+    headings, rows = comparison.further_cells(compared)
+    assert headings == ["further result", "more", "plain"]
+    assert rows == [
+        ["bounds[0]", "-9 ± 0.2", ""],
+        ["bounds[1]", "-8.5 ± 0.1", ""],
+        ["quadrature", "-8.25 ± 0.12", ""],
+        ["unreliable", "0.04", ""],
+    ]
+    assert not any("different options" in note for note in compared.notes())
+    assert "docs/EVALUATION.md" in comparison.key(compared)
+
+
+def test_without_further_results_there_is_no_table_of_them(make):
+    compared = comparison.compare([make("a"), make("b")])
+    assert comparison.further_cells(compared)[1] == []
+    assert "further" not in comparison.key(compared)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ({"ais_images": 300}, {"ais_images": 100}, "largest number of images, for annealing"),
+        ({"bound_images": None}, {"bound_images": 100}, "images, for the bounds of log p(x)"),
+        ({"ais_images": 300}, {"ais_images": 300}, None),
+        ({"ais_images": 300}, {}, None),
+    ],
+)
+def test_options_that_differ_are_said_where_both_runs_have_them(make, first, second, said):
+    compared = comparison.compare([make("a", protocol=first), make("b", -9.0, protocol=second)])
+    assert compared.ranked
+    notes = [note for note in compared.notes() if "different options" in note]
+    assert notes == ([f"The further results were measured with different options: {said}."] if said else [])
+
+
+def test_the_files_have_the_further_results(make, tmp_path):
+    compared = comparison.compare([make("a", **FURTHER), make("b")])
+    comparison.save(compared, tmp_path / "out")
+    with (tmp_path / "out" / "comparison.csv").open(newline="") as file:
+        rows = {row["run"]: row for row in csv.DictReader(file)}
+    assert (rows["a"]["bounds[1]"], rows["a"]["quadrature_standard_error"]) == ("-8.5", "0.125")
+    assert rows["b"]["quadrature"] == ""
+    page = (tmp_path / "out" / "comparison.md").read_text()
+    assert "| quadrature | -8.25 ± 0.12 |  |" in page
+
+
+def test_every_option_of_another_evaluation_is_known_as_such():
+    from kvae.evaluation import EVALUATIONS
+
+    others = {
+        key
+        for name, each in EVALUATIONS.items()
+        if name not in ("elbo", "log_likelihood")
+        for key in each.options.values()
+    }
+    assert others <= set(wording.OF_FURTHER_EVALUATIONS)
+    assert not set(EVALUATIONS["elbo"].options.values()) & set(wording.OF_FURTHER_EVALUATIONS)
