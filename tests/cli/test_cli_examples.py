@@ -17,7 +17,16 @@ COMMANDS: dict[str, Any] = {"kvae": main, **{f"kvae {name}": command for name, c
 EXAMPLES = [(name, line) for name, command in COMMANDS.items() for line in command.examples]
 # Examples that take a second or less in a process that has TensorFlow; `make test-slow` runs all of them.
 QUICK = re.compile(r"kvae (recipes|keys|list|compare|pretrained|train --help|sample (?!.*bundle)|plot .* lattice -n)")
-MARKED = [pytest.param(line, marks=[] if QUICK.match(line) else pytest.mark.slow, id=line) for _, line in EXAMPLES]
+SLOWEST = re.compile(r"kvae (demo|train|sweep)")  # CI runs others of the rest
+
+
+def _marks(line: str) -> Any:
+    if QUICK.match(line):
+        return []
+    return pytest.mark.exhaustive if SLOWEST.match(line) else pytest.mark.slow
+
+
+MARKED = [pytest.param(line, marks=_marks(line), id=line) for _, line in EXAMPLES]
 
 
 def parent() -> click.Context:

@@ -20,12 +20,12 @@ from kvae.internal.tensorflow import tf
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("trained_models")]
 
-IMAGES = 24
+IMAGES = 16
 
 
 @pytest.fixture(scope="module")
 def trained():
-    """The model and 24 test images, `[24, 28, 28, 1]`."""
+    """The model and 16 test images, `[16, 28, 28, 1]`."""
     from kvae import data
 
     digits = data.load("mnist5k")
@@ -37,14 +37,14 @@ def trained():
 
 @pytest.fixture(scope="module")
 def exact(trained):
-    """log p(x) by quadrature, `[24]`."""
+    """log p(x) by quadrature, `[16]`."""
     return evaluation.quadrature(*trained).quadrature.per_example
 
 
 class Grid:
     """log p(x, z) at the points of a grid over [-6, 6]^2, by NumPy: `[G, B]` float64."""
 
-    def __init__(self, vae, x, points=401):
+    def __init__(self, vae, x, points=301):
         side = np.linspace(-6.0, 6.0, points)
         self.z = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
         self.log_area = 2 * math.log(side[1] - side[0])
@@ -70,7 +70,7 @@ def grid(trained):
 
 @pytest.fixture(scope="module")
 def log_q(trained, grid):
-    """log q(z|x) at the points of the grid, `[G, 24]`."""
+    """log q(z|x) at the points of the grid, `[G, 16]`."""
     vae, x = trained
     q = vae.encode(tf.constant(x))
     return grid.log_gaussian(q.mean.numpy(), np.exp(q.log_var.numpy() / 2))
@@ -185,10 +185,10 @@ strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if sys.argv[1] == 
 with strategy.scope():
     vae = load_model(sys.argv[2])
 x = np.load(sys.argv[3])
-names = ["elbo", "bounds", "defensive", "quadrature", "ais", "information"]
+names = ["elbo", "bounds", "defensive", "quadrature"]
 found = {}
 for name in names:
-    options = {"sample_sizes": (1, 50)} if name == "bounds" else {"temperatures": 50} if name == "ais" else {}
+    options = {"sample_sizes": (1, 50)} if name == "bounds" else {}
     for key, value in evaluation.results_of(name, vae, x, **options).items():
         if isinstance(value, evaluation.Estimate):
             found[key] = value.per_example
@@ -204,6 +204,6 @@ def test_two_workers_give_the_same_numbers(trained, tmp_path):
         arguments = [str(workers), tmp_path / "model.keras", tmp_path / "x.npy", tmp_path / f"{workers}.npz"]
         subprocess.run([sys.executable, "-c", WORKERS, *map(str, arguments)], check=True, cwd=tmp_path)
     with np.load(tmp_path / "1.npz") as one, np.load(tmp_path / "2.npz") as two:
-        assert set(one) == set(two) > {"elbo", "defensive", "quadrature", "ais", "mutual_information"}
+        assert set(one) == set(two) > {"elbo", "defensive", "quadrature"}
         for name in one:
             np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-3, err_msg=name)

@@ -139,7 +139,7 @@ def test_a_run_of_other_settings_is_left_alone_and_named(two):
     assert [path.stat().st_mtime_ns for path in sorted((two / "runs").glob("*/model.keras"))] == times
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_all_experiments_run_and_are_on_the_page(tmp_path):
     result = reproduce(tmp_path, "--quick")
     assert result.returncode == 0, result.stderr[-2000:]

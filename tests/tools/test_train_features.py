@@ -39,7 +39,7 @@ def test_a_mistake_is_status_2_and_no_traceback(arguments, message):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_it_makes_such_a_file_as_the_package_has(tmp_path):
     done = train("--out", tmp_path / "made.npz", "--epochs", 8)
     assert done.returncode == 0, done.stderr
