@@ -36,6 +36,7 @@ def run(command: "click.Command | None" = None, name: str = "kvae") -> NoReturn:
         status = _invoke(command, [argument for argument in sys.argv[1:] if argument != "--debug"], name)
         output.flush()
     except BaseException as error:
+        stopping.heard()
         message, status = _explained(error)
         if message:
             if "--debug" in sys.argv and isinstance(error, Exception):

@@ -22,6 +22,9 @@ SIGNALS = [
 ]  # Windows has no SIGHUP; it has SIGBREAK
 
 
+REMINDER = 1.0  # seconds
+
+
 class Stopped(KeyboardInterrupt):
     """A signal has asked this process to end."""
 
@@ -52,6 +55,7 @@ def install() -> None:
         return
     with suppress(OSError):
         _process.stderr = os.dup(2)
+    sys.unraisablehook = _unraisable
     for number in SIGNALS:
         if signal.getsignal(number) not in (signal.SIG_IGN, None):
             signal.signal(number, _on_signal)
@@ -61,7 +65,38 @@ def _on_signal(number: int, _: Any) -> None:
     first, _process.signal = _process.signal is None, _process.signal or number
     if _process.importing or not first:
         _end_at_once()
+    _remind_until_heard()
     raise Stopped
+
+
+def _remind_until_heard() -> None:
+    """Raises `Stopped` again, every second, as long as the command goes on without handling it.
+
+    Python ignores what is raised within a finalizer or a callback of a library, which may be where the signal came.
+    """
+    if not hasattr(signal, "setitimer"):
+        return
+
+    def remind(*_: Any) -> None:
+        error = sys.exc_info()[1]
+        while error is not None and not isinstance(error, Stopped):
+            error = error.__context__
+        if error is None:  # otherwise the command is being ended
+            raise Stopped
+
+    signal.signal(signal.SIGALRM, remind)
+    signal.setitimer(signal.ITIMER_REAL, REMINDER, REMINDER)
+
+
+def heard() -> None:
+    """The command has ended, and `Stopped` is not raised again."""
+    if stopped() and hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _unraisable(error: Any) -> None:
+    if not isinstance(error.exc_value, Stopped):
+        sys.__unraisablehook__(error)
 
 
 def _end_at_once() -> NoReturn:

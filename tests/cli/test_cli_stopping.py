@@ -26,12 +26,14 @@ def imported(monkeypatch) -> None:
 @pytest.fixture
 def handlers():
     """The handlers of kvae, and after the test those of pytest."""
-    before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
+    before, hook = {number: signal.getsignal(number) for number in stopping.SIGNALS}, sys.unraisablehook
     for number in stopping.SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     stopping.begin()
     stopping.install()
     yield
+    stopping.heard()
+    sys.unraisablehook = hook
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -170,6 +172,15 @@ def _as_in_a_terminal() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+def outcome_of(process: subprocess.Popen) -> tuple[str, str]:
+    """What a process that was stopped printed until its end, which must come soon."""
+    try:
+        return process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
 def catches(process: subprocess.Popen, number: int) -> bool:
     """Whether a process has a handler for a signal."""
     masks = dict(line.split(":\t") for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
@@ -184,8 +195,42 @@ def test_a_process_is_stopped_while_it_imports(name, tmp_path):
         assert process.poll() is None
         time.sleep(0.001)
     process.send_signal(getattr(signal, name))
-    assert (*process.communicate(), process.returncode) == ("", "Interrupted.\n", STATUS[name])
+    assert (*outcome_of(process), process.returncode) == ("", "Interrupted.\n", STATUS[name])
     assert not (tmp_path / "r").exists()
+
+
+SWALLOWED = """
+import click, time
+from kvae.cli import entry, stopping
+
+class Finalized:
+    def __del__(self):
+        print("ready", flush=True)
+        while True:
+            time.sleep(0.01)
+
+@click.command()
+def command():
+    try:
+        Finalized()
+        while True:
+            time.sleep(0.01)
+    finally:
+        time.sleep(2.5)  # longer than the time between two reminders
+        print("removed", flush=True)
+
+entry.run(command)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_that_a_finalizer_swallows_is_repeated_and_lets_the_command_end(name):
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", SWALLOWED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(getattr(signal, name))
+    assert (*outcome_of(process), process.returncode) == ("removed\n", "Interrupted.\n", STATUS[name])
 
 
 @pytest.mark.slow
@@ -197,7 +242,7 @@ def test_a_process_is_stopped_while_it_trains_and_says_how_to_go_on(name, tmp_pa
     while not list(folder.glob("checkpoint/epoch-*")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(getattr(signal, name))
-    _, err = process.communicate()
+    _, err = outcome_of(process)
     assert (err, process.returncode) == (
         f"Interrupted. To continue: {sys.executable} -P -m kvae train --resume --out {folder}\n",
         STATUS[name],
