@@ -489,7 +489,7 @@ def test_a_bundle_verifies_with_its_variants_in_any_order(tmp_path):
 def test_a_file_that_says_analytic_of_a_sampled_kl_term_still_verifies(stated):
     vae = tiny_built(prior="mixture")
     for claim, expected in ((stated, stated), ("exact", "sampled")):
-        tree = derivation.evaluation({"protocol": {"kl": claim}}, vae, {}, {})
+        tree = derivation.evaluation({"protocol": {"kl": claim}}, vae, {}, {}, None)
         assert tree["protocol"]["kl"] == expected
     vae = tiny_built()
-    assert derivation.evaluation({"protocol": {"kl": "sampled"}}, vae, {}, {})["protocol"]["kl"] == "analytic"
+    assert derivation.evaluation({"protocol": {"kl": "sampled"}}, vae, {}, {}, None)["protocol"]["kl"] == "analytic"
