@@ -254,6 +254,7 @@ def test_evaluate_states_its_protocol(model_2d):
         "kl": "analytic",
         "elbo_draws": elbo_terms.DRAWS,
         "noise": 2,
+        "importance_images": None,  # all
         "importance_samples": 5,
         "seed": 3,
     }
