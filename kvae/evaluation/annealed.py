@@ -1,14 +1,18 @@
 """log p(x) by annealed importance sampling, and its bounds from both sides for images that the model itself draws."""
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.over_batches import Keep, over_batches
-from kvae.internal.errors import check_seed, check_whole
+from kvae.internal.errors import UserError, check_list, check_seed, check_whole
 from kvae.internal.tensorflow import tf
+from kvae.internal.visible import shown
 from kvae.model import sampling
 from kvae.model.compiled_functions import compiled
 from kvae.model.vae import VAE
@@ -33,6 +37,8 @@ class Annealed(NamedTuple):
     ais_effective_chains: Estimate  # [N]  (sum w)^2 / sum w^2, between 1 and the number of chains; no nats
     ais_acceptance: Estimate  # [N] the mean probability with which a transition was accepted; no nats
     ais_monte_carlo_error: float  # of the mean of `ais`, from the random numbers alone, in nats
+    ais_rates: list[Estimate]  # one for each beta, each [N] nats: KL(p_beta(z|x) || p(z))
+    ais_distortions: list[Estimate]  # one for each beta, each [N] nats: -E[log p(x|z)] under p_beta(z|x)
 
 
 def ais(
@@ -43,6 +49,7 @@ def ais(
     temperatures: int = 600,
     chains: int = 16,
     leapfrog_steps: int = 3,
+    betas: Sequence[float] = (0.01, 0.03, 0.1, 0.3, 1.0),
     seed: int = 0,
     verbose: int = 0,
     keep: Keep = None,
@@ -60,6 +67,15 @@ def ais(
     faults of the encoder. The step size for each temperature and image is adapted in a pass of 4 other chains, to an
     acceptance of 0.65. It is fixed in the pass that measures: otherwise w would not be unbiased.
 
+    On its way it finds the rate-distortion curve of the decoder and the prior; Huang, Makhzani, Cao and Grosse,
+    "Evaluating lossy compression rates of deep generative models" (2020), section 4. At each beta, chains with the
+    weights w_beta are draws of p_beta(z|x) = p(z) p(x|z)^beta / Z_beta, and
+
+        distortion = -E[log p(x|z)],    rate = KL(p_beta(z|x) || p(z)) = -beta * distortion - log Z_beta
+
+    The mean of w_beta estimates Z_beta, so the rate is rather too large than too small. At beta = 1, rate + distortion
+    is -log p(x). No encoder has both a smaller rate and a smaller distortion in the mean over the images.
+
     The cost is about (chains + 4) * temperatures * leapfrog_steps gradients of log p(x|z) per image.
 
     Args:
@@ -70,6 +86,8 @@ def ais(
         temperatures: the number of temperatures, T, at least 2.
         chains: the number of chains per image, K, at least 2.
         leapfrog_steps: the number of steps of a trajectory, at least 1.
+        betas: where rate and distortion are measured: increasing numbers, larger than 0 and at most 1. They need not be
+            temperatures of the schedule, and cost nothing.
         seed: the seed of all random numbers. Those of a chain depend on the seed, the index of the image and the number
             of the chain, not on batches and chunks. These change an image by rounding alone, which for some images
             decides whether a transition is accepted, and so changes them by a part of their Monte-Carlo error.
@@ -82,17 +100,20 @@ def ais(
             model's.
     """
     settings = _Settings.checked(temperatures, chains, leapfrog_steps, seed)
+    betas = _checked_betas(betas)
 
-    def compute(x: tf.Tensor, condition: Any, index: tf.Tensor) -> Weights:
+    def compute(x: tf.Tensor, condition: Any, index: tf.Tensor) -> list[np.ndarray]:
         part = Images(x, condition, index, tf.constant(seed))
-        return settings.forward(vae, part, settings.path(vae, part))
+        weights = settings.forward(vae, part, settings.path(vae, part), betas)
+        curve = [_rate_and_distortion(beta, *weights.tempered[number]) for number, beta in enumerate(betas)]
+        return [weights.log_weights, weights.acceptance, np.reshape(curve, [len(betas), 2, len(index)])]
 
-    log_weights, acceptance = over_batches(
+    log_weights, acceptance, curve = over_batches(
         compute,
         vae,
         data,
         "log p(x) by annealing",
-        settings,
+        [*settings, betas],
         size=settings.images_at_once(vae),
         images=images,
         verbose=verbose,
@@ -105,7 +126,22 @@ def ais(
         Estimate(1 / inverse),
         Estimate(acceptance),
         float(math.sqrt(variance.sum()) / len(variance)),
+        *[[Estimate(of_beta) for of_beta in curve[:, which]] for which in range(2)],
     )
+
+
+def _checked_betas(betas: Sequence[float]) -> list[float]:
+    asked = check_list("betas", betas)
+    if all(isinstance(beta, Real) for beta in asked) and all(a < b for a, b in pairwise([0, *asked, 1 + 1e-9])):
+        return [float(beta) for beta in asked]
+    raise UserError(f"Expected betas to be increasing numbers, larger than 0 and at most 1. Received {shown(betas)}.")
+
+
+def _rate_and_distortion(beta: float, log_weights: np.ndarray, log_likelihoods: np.ndarray) -> list[np.ndarray]:
+    """Both in nats, each `[B]`, from chains with the weights of p_beta(z|x), each `[K, B]`."""
+    shares = np.exp(log_weights - _log_sum(log_weights))
+    distortion = -np.sum(shares * log_likelihoods, axis=0)
+    return [-beta * distortion - _log_mean(log_weights), distortion]
 
 
 class Sandwich(NamedTuple):
@@ -214,6 +250,7 @@ class Weights(NamedTuple):
 
     log_weights: np.ndarray  # [K, B] nats
     acceptance: np.ndarray  # [B] mean over chains and transitions
+    tempered: np.ndarray  # [number of betas, 2, K, B]: log weights of p_beta(z|x), and log p(x|z), in nats
 
 
 class _Settings(NamedTuple):
@@ -239,23 +276,34 @@ class _Settings(NamedTuple):
         inner = tf.constant(betas[1:-1], tf.float32)
         return Path(inner, tf.constant(np.diff(betas)), _step_sizes(vae, images, inner, self.leapfrog_steps))
 
-    def forward(self, vae: VAE, images: Images, path: Path) -> Weights:
-        return self._weights(vae, images, path, FORWARD)
+    def forward(self, vae: VAE, images: Images, path: Path, betas: Sequence[float] = ()) -> Weights:
+        return self._weights(vae, images, path, FORWARD, betas=betas)
 
     def backward(self, vae: VAE, images: Images, path: Path, z: tf.Tensor) -> Weights:
         """The weights of chains that start with the draw z of p(z|x), `[B, D]`."""
         return self._weights(vae, images, path.reversed(), BACKWARD, z)
 
-    def _weights(self, vae: VAE, images: Images, path: Path, which: int, z: Any = None) -> Weights:
-        at_once, log_weights, accepted = _pairs_at_once(vae), [], np.zeros(len(images.x))
+    def _weights(
+        self, vae: VAE, images: Images, path: Path, which: int, z: Any = None, betas: Sequence[float] = ()
+    ) -> Weights:
+        # z_1, ..., z_(T-1) have the weights of beta_2, ..., beta_T. Each beta takes the nearest of them.
+        temperatures = np.cumsum(path.increments.numpy())[1:]
+        nearest = [*(np.abs(temperatures - beta).argmin() for beta in betas), len(temperatures) - 1]
+        places, place_of = np.unique(nearest, return_inverse=True)
+        distances = np.append(betas, 1.0) - temperatures[nearest]
+        at_once, parts, accepted = _pairs_at_once(vae), [], np.zeros(len(images.x))
         for first in range(0, self.chains, at_once):
             count = min(at_once, self.chains - first)
-            of_chains, acceptance = _anneal(
-                vae, images, path, tf.constant(which), tf.constant(first), count, z, self.leapfrog_steps
+            numbers = tf.constant([which, first])
+            found, acceptance = _anneal(
+                vae, images, path, numbers, tf.constant(places, tf.int32), count, z, self.leapfrog_steps
             )
-            log_weights.append(of_chains.numpy())
+            parts.append(found.numpy())
             accepted = accepted + acceptance.numpy().sum(axis=0, dtype=np.float64)
-        return Weights(np.concatenate(log_weights), accepted / self.chains)
+        log_weights, log_likelihoods = np.moveaxis(np.concatenate(parts, axis=2)[place_of], 1, 0)
+        log_weights = log_weights + distances[:, None, None] * log_likelihoods
+        tempered = np.stack([log_weights[:-1], log_likelihoods[:-1]], axis=1)
+        return Weights(log_weights[-1], accepted / self.chains, tempered)
 
 
 def _pairs_at_once(vae: VAE) -> int:
@@ -372,36 +420,46 @@ def _anneal(
     vae: VAE,
     images: Images,
     path: Path,
-    which: tf.Tensor,
-    first: tf.Tensor,
+    numbers: tf.Tensor,
+    places: tf.Tensor,
     count: int,
     z: tf.Tensor | None,
     leapfrog_steps: int,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The log weights of the chains number first to first + count - 1, and their mean acceptance, each `[K, B]`.
+    """Anneals some chains.
 
     Args:
         vae: the model.
         images: B images.
         path: the transitions.
-        which: the number of the pass.
-        first: the number of the first chain.
+        numbers: the number of the pass and that of the first chain, `[2]`.
+        places: the transitions whose results are asked for, counted from 0, increasing up to the last one, `[S]`.
         count: the number of chains, K.
         z: where all chains of an image start, `[B, D]`, or None for draws of the prior.
         leapfrog_steps: the number of steps of a trajectory.
+
+    Returns:
+        The log weights and log p(x|z) of the chains after these transitions and the factors that follow them,
+        `[S, 2, K, B]` in float64, and their mean acceptance, `[K, B]`.
     """
-    chains, transitions = first + tf.range(count), tf.shape(path.betas)[0]
+    which, first = tf.unstack(numbers)
+    chains, transitions, wanted = first + tf.range(count), tf.shape(path.betas)[0], tf.shape(places)[0]
     z = _draws_of_prior(vae, images, which, chains) if z is None else tf.tile(z[None], [count, 1, 1])
     point = _Point.at(vae, images, z)
 
-    def step(number: tf.Tensor, point: _Point, total: tf.Tensor, accepted: tf.Tensor) -> tuple[Any, ...]:
+    def step(number: tf.Tensor, point: _Point, total: tf.Tensor, accepted: tf.Tensor, found: Any) -> tuple[Any, ...]:
         noise = images.noise(which, number + 1, chains)
         beta, step_size = path.betas[number], path.step_sizes[number]
         point, probability = _transition(vae, images, point, beta, step_size, noise, leapfrog_steps)
-        total += path.increments[number + 1] * tf.cast(point.log_likelihood, tf.float64)
-        return number + 1, point, total, accepted + probability
+        log_likelihood = tf.cast(point.log_likelihood, tf.float64)
+        total += path.increments[number + 1] * log_likelihood
+        # Each transition replaces what the one before wrote into the next place, until that is reached.
+        for_place = tf.math.count_nonzero(places < number, dtype=tf.int32)
+        found = found.write(for_place, tf.stack([total, log_likelihood]))
+        return number + 1, point, total, accepted + probability, found
 
     total = path.increments[0] * tf.cast(point.log_likelihood, tf.float64)
-    loop = (tf.constant(0), point, total, tf.zeros_like(point.log_likelihood))
+    nothing = tf.TensorArray(tf.float64, wanted, clear_after_read=False, element_shape=[2, *total.shape])
+    loop = (tf.constant(0), point, total, tf.zeros_like(point.log_likelihood), nothing)
     end = tf.while_loop(lambda number, *_: number < transitions, step, loop, parallel_iterations=1)
-    return end[2], end[3] / tf.cast(transitions, tf.float32)
+    return end[4].stack(), end[3] / tf.cast(transitions, tf.float32)

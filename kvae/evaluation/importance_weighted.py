@@ -8,7 +8,7 @@ import numpy as np
 
 from kvae.evaluation.estimate import Estimate
 from kvae.evaluation.over_batches import Keep, over_batches
-from kvae.internal.errors import UserError, check_seed, check_whole
+from kvae.internal.errors import UserError, check_list, check_seed, check_whole
 from kvae.internal.tensorflow import tf
 from kvae.model import objectives, sampling
 from kvae.model.compiled_functions import compiled
@@ -68,7 +68,7 @@ class Bounds(NamedTuple):
 
     bounds: list[Estimate]  # one for each K, each [N]
     effective_samples: Estimate  # [N]  (sum w)^2 / sum w^2, between 1 and K, for the largest K; no nats
-    bounds_monte_carlo_error: float  # of the mean of the last bounds, from the draws of z alone, in nats
+    bounds_monte_carlo_error: float  # of the mean of the bounds for the largest K, from the draws of z alone, in nats
 
 
 def bounds(
@@ -103,10 +103,9 @@ def bounds(
         UserError: if an argument is not valid, if there are no data, or if the images have another shape than the
             model's.
     """
-    for size in sample_sizes:
-        check_whole("sample_sizes", size)
+    asked = [check_whole("sample_sizes", size) for size in check_list("sample_sizes", sample_sizes)]
     check_seed("seed", seed)
-    sizes = sorted(set(sample_sizes))
+    sizes = sorted(set(asked))
     if not sizes:
         raise UserError("Expected at least one number of draws as sample_sizes. Received none.")
     title = f"bounds of log p(x), K to {sizes[-1]}"
@@ -120,7 +119,7 @@ def bounds(
     inverse = np.exp(log_sum_of_squares[-1] - 2 * log_sum[-1])  # of the effective number of draws
     variance = np.maximum(inverse - 1 / sizes[-1], 0)
     return Bounds(
-        [Estimate(_bound(row, size)) for row, size in zip(log_sum, sizes, strict=True)],
+        [Estimate(_bound(log_sum[sizes.index(size)], size)) for size in asked],
         Estimate(1 / inverse),
         float(math.sqrt(variance.sum()) / len(variance)),
     )

@@ -5,6 +5,7 @@ import numbers
 import re
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 from kvae.internal.visible import shortened, shown
 
@@ -80,6 +81,13 @@ def check_whole(name: str, value: object, least: int = 1, most: int = MOST) -> i
     if int(value) > most:
         raise UserError(f"Expected {name} to be a whole number of at most {most:,}. Received {shown(value)}.")
     return int(value)
+
+
+def check_list(name: str, value: object) -> list[Any]:
+    """`value` as a list; raises `UserError` if it is none, and no tuple or array either."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise UserError(f"Expected {name} to be a list of numbers. Received {shown(value)}.")
+    return list(value)
 
 
 def check_seed(name: str, value: object) -> int:

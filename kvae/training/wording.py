@@ -30,6 +30,7 @@ OF_FURTHER_EVALUATIONS = {  # options of evaluations on which the ELBO does not 
     "ais_temperatures": "temperatures of annealing",
     "ais_chains": "chains of annealing per image",
     "ais_leapfrog_steps": "steps of a trajectory of annealing",
+    "ais_betas": "betas of the rate-distortion curve",
     "bdmc_images": "largest number of simulated images",
     "bdmc_temperatures": "temperatures, for simulated images",
     "bdmc_chains": "chains per simulated image and direction",

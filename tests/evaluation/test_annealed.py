@@ -153,6 +153,43 @@ def test_schedule_is_that_of_wu_et_al():
     np.testing.assert_allclose(annealed.schedule(10), (sigmoid - sigmoid[0]) / (sigmoid[-1] - sigmoid[0]), atol=1e-12)
 
 
+# --- rate and distortion
+
+
+@pytest.mark.slow
+def test_rate_and_distortion_of_a_linear_model_are_those_of_its_tempered_posteriors(linear, images):
+    betas, evidence = (0.02, 0.3, 1.0), linear.weights.T @ linear.weights / linear.s**2
+    found = evaluation.ais(linear.vae, shaped(images), **SHORT | {"temperatures": 60, "chains": 500}, betas=betas)
+    for beta, rates, distortions in zip(betas, found.ais_rates, found.ais_distortions, strict=True):
+        covariance = np.linalg.inv(np.eye(2) / linear.scale**2 + beta * evidence)
+        for image, rate, distortion in zip(images, rates.per_example, distortions.per_example, strict=True):
+            far = np.float64(image) - linear.bias - linear.weights @ linear.centre
+            moved = beta * covariance @ linear.weights.T @ far / linear.s**2  # the mean, from the centre of the prior
+            spread = np.trace(covariance) + moved @ moved
+            kl = (spread / linear.scale**2 - 2 - np.linalg.slogdet(covariance / linear.scale**2)[1]) / 2
+            squares = np.sum((far - linear.weights @ moved) ** 2) / linear.s**2 + np.trace(covariance @ evidence)
+            expected = squares / 2 + 4 * math.log(linear.s * math.sqrt(2 * math.pi))
+            assert rate == pytest.approx(kl, rel=0.2)  # three Monte-Carlo errors, or more
+            assert distortion == pytest.approx(expected, rel=0.04)
+            assert rate + beta * distortion == pytest.approx(kl + beta * expected, rel=0.04)  # -log Z
+    ends = found.ais_rates[-1].per_example + found.ais_distortions[-1].per_example
+    np.testing.assert_allclose(ends, -found.ais.per_example, rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_betas_change_nothing_else_and_need_not_be_temperatures(linear, images):
+    some, none = (evaluation.ais(linear.vae, shaped(images), **SHORT, betas=betas) for betas in ([0.4, 0.401, 0.5], ()))
+    np.testing.assert_array_equal(some.ais.per_example, none.ais.per_example)
+    assert none.ais_rates == none.ais_distortions == []
+    first, second, third = (each.per_example for each in some.ais_distortions)
+    assert np.all(first > second)  # the same chains, with almost the same weights
+    np.testing.assert_allclose(first, second, rtol=0, atol=0.05)
+    assert first.mean() > third.mean()
+    result = evaluation.evaluate(linear.vae, shaped(images), only=["ais(temperatures=5, betas=[0.5, 1])"])
+    assert (len(result["ais_rates"]), len(result["ais_distortions"])) == (2, 2)
+    assert result["protocol"]["ais_betas"] == [0.5, 1]
+
+
 # --- from both sides
 
 
@@ -248,7 +285,12 @@ def test_they_are_evaluations_by_name(monkeypatch, rng):
 
 
 @pytest.mark.parametrize(
-    "option", [{"temperatures": 1}, {"chains": 1}, {"leapfrog_steps": 0}, {"seed": -1}, {"temperatures": 2.5}], ids=str
+    "option",
+    [
+        *[{"temperatures": 1}, {"temperatures": 2.5}, {"chains": 1}, {"leapfrog_steps": 0}, {"seed": -1}],
+        *[{"betas": betas} for betas in (0.5, "1", [0.0, 1.0], [0.5, 0.5], [1.0, 0.5], [1.1], [math.nan], ["0.5"])],
+    ],
+    ids=str,
 )
 def test_other_options_are_refused(linear, images, option):
     with pytest.raises(UserError, match=next(iter(option))):

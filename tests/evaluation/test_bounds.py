@@ -86,7 +86,7 @@ def test_they_depend_neither_on_the_chunks_nor_on_the_batches(vae, x, monkeypatc
     monkeypatch.setattr(batch_sizes, "VALUES_AT_ONCE", 4 * 4 * images_at_once)
     data = tf.data.Dataset.from_tensor_slices(x).batch(5)
     found = evaluation.bounds(vae, data, sample_sizes=SIZES[::-1])
-    for bound, wanted in zip(found.bounds, expected.bounds, strict=True):
+    for bound, wanted in zip(found.bounds[::-1], expected.bounds, strict=True):
         np.testing.assert_allclose(bound.per_example, wanted.per_example, rtol=0, atol=2e-5)
     np.testing.assert_allclose(found.effective_samples.per_example, expected.effective_samples.per_example, rtol=1e-4)
 
@@ -99,7 +99,14 @@ def test_they_are_an_evaluation_by_name(vae, x):
     assert result["bounds"][0] < result["bounds"][-1]
 
 
-@pytest.mark.parametrize("sizes", [[], [0], [1.5], [-3, 5]])
+@pytest.mark.parametrize("sizes", [[], [0], [1.5], [-3, 5], 5, "50", None])
 def test_other_numbers_of_draws_are_refused(vae, x, sizes):
     with pytest.raises(UserError, match="sample_sizes"):
         evaluation.bounds(vae, x, sample_sizes=sizes)
+
+
+@pytest.mark.slow
+def test_the_bounds_stand_in_the_order_of_their_numbers_of_draws(vae, x):
+    rising, other = (evaluation.bounds(vae, x, sample_sizes=sizes) for sizes in ([1, 5], [5, 1, 5]))
+    assert [each.mean for each in other.bounds] == [rising.bounds[place].mean for place in (1, 0, 1)]
+    assert other.bounds_monte_carlo_error == rising.bounds_monte_carlo_error
