@@ -288,9 +288,9 @@ class _Settings(NamedTuple):
     ) -> Weights:
         # z_1, ..., z_(T-1) have the weights of beta_2, ..., beta_T. Each beta takes the nearest of them.
         temperatures = np.cumsum(path.increments.numpy())[1:]
-        nearest = [*(np.abs(temperatures - beta).argmin() for beta in betas), len(temperatures) - 1]
+        nearest = [int(np.abs(temperatures - beta).argmin()) for beta in [*betas, 1.0]]
         places, place_of = np.unique(nearest, return_inverse=True)
-        distances = np.append(betas, 1.0) - temperatures[nearest]
+        distances = np.array([*betas, 1.0]) - temperatures[nearest]
         at_once, parts, accepted = _pairs_at_once(vae), [], np.zeros(len(images.x))
         for first in range(0, self.chains, at_once):
             count = min(at_once, self.chains - first)
