@@ -20,6 +20,7 @@ class Run(NamedTuple):
     distortion: float  # the reconstruction error -E_q[log p(x|z)], nats per image
     rate_error: float | None = None  # the standard errors of both
     distortion_error: float | None = None
+    least: Sequence[tuple[float, float]] = ()  # rates and distortions of the best encoder of this decoder, by annealing
 
 
 def figure(lines: Mapping[str, Sequence[Run]], comparable: bool = True) -> Figure:
@@ -50,17 +51,20 @@ def figure(lines: Mapping[str, Sequence[Run]], comparable: bool = True) -> Figur
             elinewidth=1.2,
         )
         for run in runs:
+            axes.plot(*np.reshape(run.least, [-1, 2]).T, color=colour, linewidth=0.9)
             axes.annotate(words(run.name), (run.rate, run.distortion), (6, 6), fontsize=8, **TEXT)
     if len(lines) > 1:
         legend(axes, axes.lines, list(lines))
     known = any(run.distortion_error is not None for runs in lines.values() for run in runs)
     bars = ", with bars of one standard error" if known else ""
+    best = any(run.least for runs in lines.values() for run in runs)
+    encoders = "\nSolid lines: the best that an encoder could do for its decoder." if best else ""
     axes.margins(0.15)
     _draw_levels(axes)
     axes.set(
         xlabel="rate: the KL term, in nats per image",
         ylabel="distortion: the reconstruction error, in nats per image",
-        title=f"Each point is a trained model{bars}.\nAlong the dashed lines, the ELBO is the same."
+        title=f"Each point is a trained model{bars}.\nAlong the dashed lines, the ELBO is the same.{encoders}"
         if comparable
         else "The models were measured by different protocols:\ndo not compare them.",
     )

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -186,10 +186,10 @@ def compare(folders: Iterable[str | os.PathLike[str]], *, any_protocol: bool = F
             left_out[name] = reason
     if not runs:
         raise UserError(f"Expected runs with an evaluation. {next(iter(left_out.values()))}")
-    ranked = any_protocol or not _differing(runs)
+    ranked = any_protocol or not differing([run.protocol for run in runs])
     if ranked:
         runs.sort(key=lambda run: -run.elbo)
-    return Comparison(runs, left_out, _differing(runs), ranked)
+    return Comparison(runs, left_out, differing([run.protocol for run in runs]), ranked)
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -275,11 +275,11 @@ def parameters(model_file: Path) -> int | None:
     return sum(sizes)
 
 
-def _differing(runs: Sequence[Compared]) -> dict[str, list[Any]]:
-    """The keys of the protocols that differ, with the value of each run."""
+def differing(protocols: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The keys in which protocols differ so that their numbers cannot be compared, with the value of each."""
     ignored = {*OF_THE_MODEL, *wording.OF_FURTHER_EVALUATIONS}
-    keys = dict.fromkeys(key for run in runs for key in run.protocol if key not in ignored)
-    values = {key: [run.protocol.get(key) for run in runs] for key in keys}
+    keys = dict.fromkeys(key for each in protocols for key in each if key not in ignored)
+    values = {key: [each.get(key) for each in protocols] for key in keys}
     return {key: each for key, each in values.items() if len(_distinct(key, each)) > 1}
 
 

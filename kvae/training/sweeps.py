@@ -11,6 +11,7 @@
 import csv
 import io
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from kvae.internal import files, locks, sealed
 from kvae.internal.errors import UserError
 from kvae.internal.visible import shown, visible
 from kvae.plotting import drawing, rate_distortion
+from kvae.training import comparison
 from kvae.training.config import RunConfig, collected, override, parse_setting
 from kvae.training.names import check_name, distinct_name
 from kvae.training.runs import Run
@@ -164,9 +166,18 @@ class Sweep:
             line = ", ".join(f"{short[key]}={row[key]}" for key in others)
             errors = row.get("kl_standard_error"), row.get("reconstruction_standard_error")
             point = rate_distortion.Run(f"{short[first]}={row[first]}", row["kl"], row["reconstruction"], *errors)
+            point = point._replace(least=_annealed_curve(Run.open(self.folder / row["run"]).evaluation()))
             lines.setdefault(line, []).append(point)
         protocols = [run.evaluation()["protocol"] for _, run in self._finished()]
-        return rate_distortion.figure(lines, comparable=all(each == protocols[0] for each in protocols))
+        return rate_distortion.figure(lines, comparable=not comparison.differing(protocols))
+
+
+def _annealed_curve(evaluation: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Rates and distortions that `kvae.evaluation.ais` found on the images of the ELBO; none if it had fewer images."""
+    protocol = evaluation["protocol"]
+    if (protocol.get("ais_images") or math.inf) < protocol["examples"]:
+        return []
+    return list(zip(evaluation.get("ais_rates", ()), evaluation.get("ais_distortions", ()), strict=True))
 
 
 def plan(

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from kvae import training
 from kvae.cli import sweeping
+from kvae.internal import sealed
 from kvae.internal.errors import UserError
 from kvae.plotting import rate_distortion
 from kvae.training import sweeps
@@ -138,6 +140,32 @@ def test_points_of_the_curve_have_bars_of_their_standard_errors():
     np.testing.assert_allclose(np.ptp(vertical[:, :, 1], axis=1), [6, 4])
     assert axes.lines[0].get_linestyle() == ":"
     assert "standard error" in axes.get_title()
+
+
+def measured(sweep, tmp_path, name="beta=1", **protocol):
+    """A copy of a sweep, of which one run has more in its evaluation.json."""
+    shutil.copytree(sweep.folder, tmp_path / "sweep")
+    path = tmp_path / "sweep" / name / "evaluation.json"
+    evaluation = sealed.read(path)
+    evaluation |= {"ais_rates": [1.0, 4.0], "ais_distortions": [180.0, 150.0]}
+    evaluation["protocol"] |= {"evaluations": ["elbo", "ais"], "ais_betas": [0.1, 1.0], **protocol}
+    sealed.write(path, evaluation)
+    return sweeps.Sweep.open(tmp_path / "sweep")
+
+
+@pytest.mark.parametrize("images", [None, 300])
+def test_the_curve_shows_what_annealing_found_on_the_same_images(swept, tmp_path, images):
+    sweep = measured(swept, tmp_path, ais_images=images)
+    axes = sweep.curve(sweep.rows()).axes[0]
+    solid = [line for line in axes.lines if line.get_linestyle() == "-" and len(line.get_xdata())]
+    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in solid] == [([1.0, 4.0], [180.0, 150.0])]
+    assert "best that an encoder could do" in axes.get_title()
+    assert "do not compare" not in axes.get_title()  # annealing does not change the ELBO
+
+
+def test_the_curve_does_not_show_what_annealing_found_on_fewer_images(swept, tmp_path):
+    sweep = measured(swept, tmp_path, ais_images=2)
+    assert "encoder" not in sweep.curve(sweep.rows()).axes[0].get_title()
 
 
 @pytest.mark.slow
