@@ -17,8 +17,8 @@ from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 
 OPTIMIZERS = ("adam", "gradient_descent")
-CANDIDATES = 512  # draws of the prior among which `distinct_starts` searches
-SPREAD = 1.5  # of half of them, because modes lie beyond where the prior draws often
+CANDIDATES = 2048  # draws of the prior among which `distinct_starts` searches
+SPREAD = 2.0  # of half of them, because modes lie beyond where the prior draws often
 APART = 5.0  # standard deviations between two starts
 
 
@@ -175,11 +175,12 @@ def candidates(
     return z, tf.map_fn(log_joint, z)
 
 
-@compiled
+@compiled(xla=True)
 def distinct_starts(vae: VAE, x: tf.Tensor, condition: Any, seed: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Points where modes of the posterior may be, and the standard deviation of the encoder's q.
 
-    The most probable of the encoder's mean and of `CANDIDATES` draws of the prior, half of them spread, is the first.
+    The most probable of the encoder's mean and of `CANDIDATES` draws of the prior, half of them spread, is the first
+    (with a condition, of a quarter as many).
     Each further one is the most probable of those that are at least `APART` standard deviations of the encoder's q away
     from the earlier ones (the root of the mean over the latent dimensions).
 
@@ -187,7 +188,10 @@ def distinct_starts(vae: VAE, x: tf.Tensor, condition: Any, seed: tf.Tensor, cou
         The points `[count, B, D]`, and the deviations `[B, D]`.
     """
     mean, variance = moments(vae.encode(x, condition))
-    z, log_joint = candidates(vae, x, None, condition, seed, CANDIDATES, SPREAD)
+    count_of_candidates = (
+        CANDIDATES if condition is None else CANDIDATES // 4
+    )  # with a condition each image decodes all
+    z, log_joint = candidates(vae, x, None, condition, seed, count_of_candidates, SPREAD)
     z = tf.concat([z, mean[None]], axis=0)
     log_joint = tf.concat([log_joint, vae.log_joint(x, mean, condition)[None]], axis=0)
     points = []
