@@ -96,6 +96,7 @@ setup(
         "numpy>=2.0,<3",
         "matplotlib>=3.9,<4",
         "pillow>=11,<14",
+        "platformdirs>=4,<5",
         "pyarrow>=18",
         "psutil>=6",
         "pydantic>=2.10,<3",

@@ -39,7 +39,7 @@ def _network(path: Path) -> tf.types.experimental.PolymorphicFunction:
     with np.load(path) as archive:  # float16
         weights = {name: archive[name].astype(np.float32) for name in archive.files}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *IMAGE_SHAPES[0]])])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, *IMAGE_SHAPES[0]])])
     def network(h: tf.Tensor) -> tf.Tensor:
         for layer in range(CONVOLUTIONS):
             h = tf.nn.conv2d(h, weights[f"convolution{layer}"], strides=2, padding="SAME")

@@ -140,7 +140,7 @@ def fit_probe(x: tf.Tensor, y: tf.Tensor, tolerance: float = TOLERANCE) -> tf.Te
     return weights
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def _newton_step(x: tf.Tensor, p: tf.Tensor, penalty: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
     """About -H^-1 gradient, for the Hessian H of the loss where the classes have the probabilities p `[N, C]`."""
     count = tf.cast(tf.shape(x)[0], tf.float64)
@@ -175,7 +175,7 @@ def _by_neighbours(known: tf.Tensor, asked: tf.Tensor, y: np.ndarray, classes: i
     )
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def _voted(known: tf.Tensor, asked: tf.Tensor, votes_of: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """The class with most votes among the nearest of `known` `[M, F]` for each of `asked` `[C, F]`."""
     # |a - b|^2 - |a|^2, which has the same order

@@ -203,19 +203,19 @@ def _by_rows(function: Callable[..., tf.Tensor], a: np.ndarray, b: np.ndarray, *
     return np.concatenate(parts)
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def _kernel_sums(a: tf.Tensor, first: tf.Tensor, b: tf.Tensor, own: bool) -> tf.Tensor:
     products = tf.matmul(a, b, transpose_b=True) / tf.cast(tf.shape(b)[1], tf.float64) + 1
     kernel = products * products * products
     return tf.reduce_sum(tf.where(_same(first, kernel), tf.zeros_like(kernel), kernel) if own else kernel, axis=1)
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def _squared_distances_of_neighbours(a: tf.Tensor, first: tf.Tensor, b: tf.Tensor, neighbours: int) -> tf.Tensor:
     return -tf.math.top_k(-_squared_distances(a, first, b, own=True), neighbours).values[:, -1]
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(reduce_retracing=True, autograph=False)
 def _are_within(a: tf.Tensor, first: tf.Tensor, b: tf.Tensor, own: bool, squared_radii: tf.Tensor) -> tf.Tensor:
     return tf.reduce_any(_squared_distances(a, first, b, own) <= squared_radii, axis=1)
 

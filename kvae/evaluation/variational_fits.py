@@ -16,6 +16,8 @@ from kvae.model.vae import VAE
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 
+Parts = list[tf.Tensor]  # parameters, their gradients or moments, each [B, ...]
+
 OPTIMIZERS = ("adam", "gradient_descent")
 CANDIDATES = 2048  # draws of the prior among which `distinct_starts` searches
 SPREAD = 2.0  # of half of them, because modes lie beyond where the prior draws often
@@ -110,31 +112,33 @@ def _fit(
             losses = tf.reduce_mean(q.stop_gradient().log_prob(draws.z) - log_joint, axis=0)
         return losses, tape.gradient(losses, flat, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
-    flat = tf.nest.flatten(parameters)
-    first_moments, second_moments = [[tf.zeros_like(part) for part in flat] for _ in range(2)]
-    record = tf.TensorArray(tf.float32, steps)
-    for step in tf.range(steps):
-        losses, gradients = losses_and_gradients(flat, Keyed(seed, Stream.STEPS, index, step))
-        record = record.write(step, losses)
+    def step(number: tf.Tensor, flat: Parts, first: Parts, second: Parts, record: Any) -> tuple[Any, ...]:
+        losses, gradients = losses_and_gradients(flat, Keyed(seed, Stream.STEPS, index, number))
         if optimizer == "adam":  # Kingma and Ba (2015), algorithm 1
-            count = tf.cast(step + 1, tf.float32)
-            first_moments = [0.9 * m + 0.1 * g for m, g in zip(first_moments, gradients, strict=True)]
-            second_moments = [0.999 * v + 0.001 * tf.square(g) for v, g in zip(second_moments, gradients, strict=True)]
+            count = tf.cast(number + 1, tf.float32)
+            first = [0.9 * m + 0.1 * g for m, g in zip(first, gradients, strict=True)]
+            second = [0.999 * v + 0.001 * tf.square(g) for v, g in zip(second, gradients, strict=True)]
             rate = 0.5 * learning_rate * (1 + tf.cos(math.pi * (count - 1) / tf.cast(steps, tf.float32)))
             directions = [
                 m / (1 - 0.9**count) / (tf.sqrt(v / (1 - 0.999**count)) + 1e-8)
-                for m, v in zip(first_moments, second_moments, strict=True)
+                for m, v in zip(first, second, strict=True)
             ]
         else:
             rate, directions = learning_rate, gradients
         flat = [part - rate * direction for part, direction in zip(flat, directions, strict=True)]
-    final = [tf.zeros_like(part) for part in flat]
-    if final_draws:
-        rounds = final_draws // samples + 1
-        for number in tf.range(rounds):
-            gradients = losses_and_gradients(flat, Keyed(seed, Stream.FINAL, index, number))[1]
-            final = [part + gradient / rounds for part, gradient in zip(final, gradients, strict=True)]
-    packed, packed_gradients = (tf.nest.pack_sequence_as(parameters, part) for part in (flat, final))
+        return number + 1, flat, first, second, record.write(number, losses)
+
+    def add(number: tf.Tensor, sums: Parts) -> tuple[Any, ...]:
+        gradients = losses_and_gradients(flat, Keyed(seed, Stream.FINAL, index, number))[1]
+        return number + 1, [part + gradient / rounds for part, gradient in zip(sums, gradients, strict=True)]
+
+    flat = tf.nest.flatten(parameters)
+    nothing = [tf.zeros_like(part) for part in flat]
+    loop = (tf.constant(0), flat, nothing, nothing, tf.TensorArray(tf.float32, steps, element_shape=index.shape))
+    *_, record = end = tf.while_loop(lambda number, *_: number < steps, step, loop, parallel_iterations=1)
+    flat, rounds = end[1], final_draws // samples + 1 if final_draws else 0
+    sums = tf.while_loop(lambda number, *_: number < rounds, add, (tf.constant(0), nothing), parallel_iterations=1)[1]
+    packed, packed_gradients = (tf.nest.pack_sequence_as(parameters, part) for part in (flat, sums))
     return Fit(packed, record.stack(), packed_gradients)
 
 

@@ -3,6 +3,7 @@
 import gc
 import os
 
+from kvae.internal import xla_cache
 from kvae.internal.errors import UserError
 from kvae.internal.missing_packages import explained
 
@@ -11,6 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides messages at start-up
 
 def _import() -> tuple:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    xla_cache.begin()
     collecting = gc.isenabled()
     gc.disable()  # the search for garbage among the many new objects would take a fifth of the time of the import
     try:

@@ -41,7 +41,9 @@ def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -
                 return function(reference(), *args, **kwargs)
 
             call_with_model.__signature__ = without_model  # type: ignore[attr-defined]
-            graph = tf.function(call_with_model, reduce_retracing=True, jit_compile=xla and compiling.xla_pays(model))
+            # As in the steps of Keras, Python is not translated by AutoGraph, which would take most of the tracing.
+            options = {"autograph": False, "jit_compile": xla and compiling.xla_pays(model)}
+            graph = tf.function(call_with_model, reduce_retracing=True, **options)
             may_retrace(graph)
             graphs[model] = (uses, graph)
         try:

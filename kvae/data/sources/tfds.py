@@ -171,7 +171,12 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
         f"the split {part} of {builder.name}, with {count} images of {shape},",
         "Read them from disk in batches with streaming (--set data.streaming=true).",
     )
-    dataset = encoded(0, count).map(lambda image, label: (decode(image), label), num_parallel_calls=4).batch(1000)
+
+    @tf.autograph.experimental.do_not_convert
+    def decoded(image: Any, label: Any) -> Any:
+        return decode(image), label
+
+    dataset = encoded(0, count).map(decoded, num_parallel_calls=4).batch(1000)
     images, labels = np.empty((count, *shape), np.uint8), np.empty(count, np.int64)
     start = 0
     for image_batch, label_batch in dataset.prefetch(2).as_numpy_iterator():
