@@ -41,7 +41,7 @@ def begin() -> None:
     cannot be used. What is compiled is the same.
     """
     asked, flags = os.environ.get(FOLDER, ""), os.environ.get("TF_XLA_FLAGS", "")
-    if not asked or "tensorflow" in sys.modules or "persistent_cache" in flags or any(map(str.isspace, asked)):
+    if not asked or "persistent_cache" in flags or any(map(str.isspace, asked)):
         return
     folder = Path(asked).absolute() / _key()
     try:

@@ -12,8 +12,21 @@ REFUSALS = (
     "compile-time constant",  # a shape that depends on data
     "tf2xla conversion failed",
     "XLA compilation",
+    # A file of `kvae.internal.xla_cache` cannot be read or written.
+    "_XLA_CPU_JIT.pb",
+    "Read less bytes than requested",
+    "Serialized cache key does not match",
+    "Serialized HLO does not match",
 )
-KINDS = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.NotFoundError, tf.errors.InternalError)
+KINDS = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.UnimplementedError,
+    tf.errors.NotFoundError,
+    tf.errors.InternalError,
+    tf.errors.DataLossError,
+    tf.errors.OutOfRangeError,
+    tf.errors.ResourceExhaustedError,
+)
 
 
 def is_refusal(error: Exception) -> bool:
