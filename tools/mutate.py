@@ -42,8 +42,8 @@ MUTATIONS = (
     Mutation(
         "each bound is divided by the largest K",
         "importance_weighted.py",
-        "Estimate(_bound(row, size))",
-        "Estimate(_bound(row, sizes[-1]))",
+        "_bound(log_sum[sizes.index(size)], size)",
+        "_bound(log_sum[sizes.index(size)], sizes[-1])",
         "test_bounds.py",
     ),
     Mutation(
