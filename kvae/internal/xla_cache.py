@@ -13,7 +13,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
