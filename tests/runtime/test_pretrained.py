@@ -51,7 +51,7 @@ def test_its_decoders_are_a_few_megabytes_in_all(name):
 
 def test_its_card_has_the_published_elbo(name):
     evaluation = json.loads((SAVED_MODELS / name / "evaluation.json").read_text())
-    assert card_of(name)["metrics"]["elbo"] == evaluation["elbo"]
+    assert card_of(name)["metrics"]["elbo"] == pytest.approx(evaluation["elbo"], rel=1e-7)  # up to rounding
 
 
 def test_int8_of_convolutions_stays_within_two_hundredths(name):
