@@ -192,10 +192,8 @@ def distinct_starts(vae: VAE, x: tf.Tensor, condition: Any, seed: tf.Tensor, cou
         The points `[count, B, D]`, and the deviations `[B, D]`.
     """
     mean, variance = moments(vae.encode(x, condition))
-    count_of_candidates = (
-        CANDIDATES if condition is None else CANDIDATES // 4
-    )  # with a condition each image decodes all
-    z, log_joint = candidates(vae, x, None, condition, seed, count_of_candidates, SPREAD)
+    searched = CANDIDATES if condition is None else CANDIDATES // 4  # With a condition each image decodes its own.
+    z, log_joint = candidates(vae, x, None, condition, seed, searched, SPREAD)
     z = tf.concat([z, mean[None]], axis=0)
     log_joint = tf.concat([log_joint, vae.log_joint(x, mean, condition)[None]], axis=0)
     points = []

@@ -1,15 +1,14 @@
 """What XLA compiled, kept on disk, so that a second training of the same shape need not compile it again.
 
 TensorFlow writes and reads the files itself, one for each program. A damaged file would end the training with an error,
-or worse. So a digest stands beside each, and a file without its digest is deleted before TensorFlow starts. A program
+or worse. So a digest stands beside each, and a file without its digest is deleted when kvae imports TensorFlow. A program
 fits one processor and one version of TensorFlow, so there is a folder for each of them.
 
-The command line uses the cache. In Python it is used if KVAE_XLA_CACHE names a folder before TensorFlow is imported.
+The command line uses the cache. In Python it is used if KVAE_XLA_CACHE names a folder before kvae imports TensorFlow.
 """
 
 import atexit
 import hashlib
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -34,7 +33,7 @@ def use_by_default() -> None:
 
 
 def begin() -> None:
-    """Tells TensorFlow, which must not have been imported yet, where it keeps what XLA compiles for processors.
+    """Tells TensorFlow, before it compiles for the first time, where to keep what XLA compiles for processors.
 
     Nothing is kept if the environment asks for none, if it configures TensorFlow's cache itself, or if the folder
     cannot be used. What is compiled is the same.
@@ -102,9 +101,11 @@ def _changed(path: Path) -> float:
 
 def _key() -> str:
     """A name for this processor and this version of TensorFlow."""
+    from importlib import metadata
+
     try:
-        version = importlib.metadata.version("tensorflow")
-    except importlib.metadata.PackageNotFoundError:
+        version = metadata.version("tensorflow")
+    except metadata.PackageNotFoundError:
         version = ""
     facts = [version, platform.machine(), _processor(), os.cpu_count(), *map(os.environ.get, VARIABLES)]
     if hasattr(os, "sched_getaffinity"):
