@@ -1,8 +1,8 @@
 """What XLA compiled, kept on disk, so that a second training of the same shape need not compile it again.
 
 TensorFlow writes and reads the files itself, one for each program. A damaged file would end the training with an error,
-or worse. So a digest stands beside each, and a file without its digest is deleted when kvae imports TensorFlow. A program
-fits one processor and one version of TensorFlow, so there is a folder for each of them.
+or worse. So a digest stands beside each, and a file without its digest is deleted when kvae imports TensorFlow. A
+program fits one processor and one version of TensorFlow, so there is a folder for each of them.
 
 The command line uses the cache. In Python it is used if KVAE_XLA_CACHE names a folder before kvae imports TensorFlow.
 """
