@@ -99,6 +99,8 @@ def print_evaluation(result: dict[str, Any]) -> None:
         say(wording.HOW_THE_ELBO_IS_MADE)
         if protocol.get("likelihood") in wording.DENSITIES:
             say(wording.OF_DENSITIES)
+    if result.get("unreliable"):
+        say(wording.of_unreliable(result["unreliable"], result["latent_dim"]))
     if "active_units" in result:
         protocol["active_units"] = f"{result['active_units']} of {result['latent_dim']}"
     print_protocol({name: value for name, value in protocol.items() if name != "evaluations"})

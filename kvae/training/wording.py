@@ -71,6 +71,15 @@ NOT_DRAWN = ": not drawn. "  # between the kind of a figure and the reason
 UNITS = {"nats per example": "nats per image"}
 
 
+def of_unreliable(share: float, latent_dim: int) -> str:
+    """What the share of the images for which `kvae.evaluation.defensive` is unreliable means, from 0 to 1."""
+    exact = "; --only quadrature is exact" if latent_dim <= 3 else ""
+    return (
+        f"The estimate of log p(x) by defensive proposals may be wrong for {share:.1%} of the images: the weights of their "
+        f"draws have a heavy tail, or too few draws count. Try --only 'defensive(samples=10000)'{exact}."
+    )
+
+
 def of_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:
     """A protocol for people: its values, without those that are None, by the words for its keys."""
     return {

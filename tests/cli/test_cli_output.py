@@ -116,6 +116,17 @@ def test_an_evaluation_has_its_terms_in_words_and_says_how_they_belong_together(
     assert "ELBO" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("latent_dim", "exact"), [(2, True), (10, False)])
+def test_an_evaluation_says_in_words_how_many_images_are_unreliable(capsys, latent_dim, exact):
+    result = {"unreliable": 0.0297, "latent_dim": latent_dim, "protocol": {}}
+    shared.print_evaluation(result)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "may be wrong for 3.0% of the images" in out
+    assert ("quadrature is exact" in out) == exact
+    shared.print_evaluation(result | {"unreliable": 0.0})
+    assert "may be wrong" not in capsys.readouterr().out
+
+
 # --- options of train that are short for a key
 
 
