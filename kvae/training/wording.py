@@ -75,8 +75,8 @@ def of_unreliable(share: float, latent_dim: int) -> str:
     """What the share of the images for which `kvae.evaluation.defensive` is unreliable means, from 0 to 1."""
     exact = "; --only quadrature is exact" if latent_dim <= 3 else ""
     return (
-        f"The estimate of log p(x) by defensive proposals may be wrong for {share:.1%} of the images: the weights of their "
-        f"draws have a heavy tail, or too few draws count. Try --only 'defensive(samples=10000)'{exact}."
+        f"The estimate of log p(x) by defensive proposals may be wrong for {share:.1%} of the images: the weights of "
+        f"their draws have a heavy tail, or too few draws count. Try --only 'defensive(samples=10000)'{exact}."
     )
 
 
