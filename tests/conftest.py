@@ -15,9 +15,9 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-if "KVAE_XLA_CACHE" not in os.environ:  # all processes of the tests share what XLA compiled
-    os.environ["KVAE_XLA_CACHE"] = tempfile.mkdtemp(prefix="kvae-xla-")
-    atexit.register(shutil.rmtree, os.environ["KVAE_XLA_CACHE"], ignore_errors=True)
+if "KVAE_CACHE" not in os.environ:  # all processes of the tests share what is kept
+    os.environ["KVAE_CACHE"] = tempfile.mkdtemp(prefix="kvae-cache-")
+    atexit.register(shutil.rmtree, os.environ["KVAE_CACHE"], ignore_errors=True)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers

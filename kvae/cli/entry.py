@@ -51,11 +51,11 @@ def _prepared(command: "click.Command | None") -> "click.Command":
     import logging
     import warnings
 
-    from kvae.internal import xla_cache
+    from kvae.internal import caches
 
     logging.getLogger("absl").setLevel(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # whichever command imports TensorFlow
-    xla_cache.use_by_default()
+    caches.use_by_default()
     warnings.showwarning = output.one_line  # type: ignore[assignment]
     if command is None:
         from kvae.cli.commands import main

@@ -3,8 +3,6 @@
 TensorFlow writes and reads the files itself, one for each program. A damaged file would end the training with an error,
 or worse. So a digest stands beside each, and a file without its digest is deleted when kvae imports TensorFlow. A
 program fits one processor and one version of TensorFlow, so there is a folder for each of them.
-
-The command line uses the cache. In Python it is used if KVAE_XLA_CACHE names a folder before kvae imports TensorFlow.
 """
 
 import atexit
@@ -16,20 +14,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-FOLDER = "KVAE_XLA_CACHE"  # the environment variable with the folder; an empty one for no cache
+from kvae.internal import caches
+
 MOST_BYTES = 200_000_000  # of all files; the oldest are deleted
 ONE_DAY = 86_400  # seconds
 LEAST_FREE = 1_000_000_000  # bytes on the disk, because TensorFlow fails if it cannot write a file
 # What else decides how a program is compiled, or how many threads it has.
 VARIABLES = ("XLA_FLAGS", "TF_XLA_FLAGS", "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS")
-
-
-def use_by_default() -> None:
-    """Uses the cache in the folder for caches of this user, if the environment names no other."""
-    import platformdirs
-
-    with suppress(OSError, RuntimeError):  # a user without a home
-        os.environ.setdefault(FOLDER, str(platformdirs.user_cache_path("kvae") / "xla"))
 
 
 def begin() -> None:
@@ -38,13 +29,13 @@ def begin() -> None:
     Nothing is kept if the environment asks for none, if it configures TensorFlow's cache itself, or if the folder
     cannot be used. What is compiled is the same.
     """
-    asked, flags = os.environ.get(FOLDER, ""), os.environ.get("TF_XLA_FLAGS", "")
-    if not asked or "persistent_cache" in flags or any(map(str.isspace, asked)):
+    programs, flags = caches.folder("xla"), os.environ.get("TF_XLA_FLAGS", "")
+    if programs is None or "persistent_cache" in flags or any(map(str.isspace, str(programs))):
         return
-    folder = Path(asked).absolute() / _key()
+    folder = programs / _key()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        clean(folder.parent)
+        clean(programs)
         if not os.access(folder, os.W_OK) or shutil.disk_usage(folder).free < LEAST_FREE:
             return
     except OSError:

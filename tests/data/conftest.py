@@ -1,7 +1,10 @@
 """Data in files, which several files of this folder read."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import small_tfds
 from indexed_images import TEST, TRAIN, pictures
 from PIL import Image
 
@@ -32,3 +35,15 @@ def folder(tmp_path_factory) -> str:
         for place, image in enumerate(pictures(count)):
             Image.fromarray(image).save(root / part / f"{place:03}.png")
     return f"images:{root}"
+
+
+@pytest.fixture
+def mnist(tmp_path, monkeypatch) -> Path:
+    """The folder of a small MNIST, which TFDS opens instead of the real one."""
+    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("socket.getaddrinfo", no_network)
+    return small_tfds.write(tmp_path)
+
+
+def no_network(*_: object) -> None:
+    raise OSError("no network")

@@ -1,65 +1,13 @@
 """Datasets of TensorFlow Datasets whose files on the disk are damaged."""
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
+from small_tfds import COUNT
 
 import kvae.data
 from kvae.data import open_source
 from kvae.internal.errors import UserError
-from kvae.internal.tensorflow import tf
-
-FEATURES = {
-    "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
-    "featuresDict": {
-        "features": {
-            "image": {
-                "pythonClassName": "tensorflow_datasets.core.features.image_feature.Image",
-                "image": {"dtype": "uint8", "shape": {"dimensions": ["28", "28", "1"]}},
-            },
-            "label": {
-                "pythonClassName": "tensorflow_datasets.core.features.class_label_feature.ClassLabel",
-                "classLabel": {"numClasses": "10"},
-            },
-        }
-    },
-}
-COUNT = 12
-
-
-def record(place: int) -> bytes:
-    image = tf.io.encode_png(np.full((28, 28, 1), 10 * place, np.uint8)).numpy()
-    values = {
-        "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
-        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[place % 10])),
-    }
-    return tf.train.Example(features=tf.train.Features(feature=values)).SerializeToString()
-
-
-@pytest.fixture
-def mnist(tmp_path, monkeypatch) -> Path:
-    """The folder of a small MNIST, which TFDS opens instead of the real one."""
-    folder = tmp_path / "mnist" / "3.0.1"
-    folder.mkdir(parents=True)
-    for part in ("train", "test"):
-        with tf.io.TFRecordWriter(str(folder / f"mnist-{part}.tfrecord-00000-of-00001")) as writer:
-            for place in range(COUNT):
-                writer.write(record(place))
-    name = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-    splits = [{"name": part, "numBytes": "1", "shardLengths": [str(COUNT)]} for part in ("train", "test")]
-    info = {"name": "mnist", "version": "3.0.1", "fileFormat": "tfrecord"}
-    info["splits"] = [{**split, "filepathTemplate": name} for split in splits]
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    (folder / "features.json").write_text(json.dumps(FEATURES))
-    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(tmp_path))
-    monkeypatch.setattr("socket.getaddrinfo", no_network)
-    return folder
-
-
-def no_network(*_: object) -> None:
-    raise OSError("no network")
 
 
 def test_the_small_dataset_is_read_as_the_real_one_is(mnist):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from kvae.internal import xla_cache
+from kvae.internal import caches, xla_cache
 
 FLAGS = "import os; from kvae.internal import xla_cache; xla_cache.begin(); print(os.environ.get('TF_XLA_FLAGS', ''))"
 TRAINING = """
@@ -26,7 +26,7 @@ print(hashlib.sha256(b"".join(weight.tobytes() for weight in vae.get_weights()))
 
 def python(code, *arguments, cache, **environment):
     """What a new process prints."""
-    environment = {**os.environ, "TF_XLA_FLAGS": "", xla_cache.FOLDER: str(cache), **environment}
+    environment = {**os.environ, "TF_XLA_FLAGS": "", caches.VARIABLE: str(cache), **environment}
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, check=True
     )
@@ -47,7 +47,7 @@ def program(folder, name="a", content=b"program", age=0, digest=True):
 def test_tensorflow_is_told_the_folder(tmp_path):
     flags, _ = python(FLAGS, cache=tmp_path / "cache", TF_XLA_FLAGS="--tf_xla_clustering_debug=false")
     assert flags.startswith("--tf_xla_clustering_debug=false --tf_xla_persistent_cache_directory=")
-    (folder,) = (tmp_path / "cache").iterdir()
+    (folder,) = (tmp_path / "cache" / "xla").iterdir()
     assert f"={folder} " in flags
 
 
@@ -69,7 +69,7 @@ def test_a_cache_that_nobody_asked_for_or_that_cannot_be_is_none(tmp_path, cache
 def test_other_threads_or_flags_of_xla_have_programs_of_their_own(tmp_path):
     for environment in ({}, {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"}, {"TF_NUM_INTRAOP_THREADS": "1"}):
         python(FLAGS, cache=tmp_path, **environment)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list((tmp_path / "xla").iterdir())) == 3
 
 
 def test_whole_programs_stay(tmp_path):

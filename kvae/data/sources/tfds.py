@@ -1,7 +1,6 @@
 """Any image dataset of TensorFlow Datasets: `mnist`, `fashion_mnist`, `kmnist`, `cifar10`, ..."""
 
 import difflib
-import math
 import os
 import re
 import socket
@@ -15,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from kvae.data.sources import decoded
 from kvae.data.split import Source, Split, hold_out
-from kvae.internal import memory
 from kvae.internal.errors import UserError, first_line
 from kvae.internal.files import has_pattern
 from kvae.internal.tensorflow import tf
@@ -166,17 +165,13 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
 
         return Split(None, None, count, shape, stream, decode, shuffle_buffer=SHUFFLE_BUFFER, check=check)
 
-    memory.check(
-        count * math.prod(shape),
-        f"the split {part} of {builder.name}, with {count} images of {shape},",
-        "Read them from disk in batches with streaming (--set data.streaming=true).",
-    )
+    decoded.check_memory(builder.name, part, (count, *shape))
 
     @tf.autograph.experimental.do_not_convert
-    def decoded(image: Any, label: Any) -> Any:
+    def decode_image(image: Any, label: Any) -> Any:
         return decode(image), label
 
-    dataset = encoded(0, count).map(decoded, num_parallel_calls=4).batch(1000)
+    dataset = encoded(0, count).map(decode_image, num_parallel_calls=4).batch(1000)
     images, labels = np.empty((count, *shape), np.uint8), np.empty(count, np.int64)
     start = 0
     for image_batch, label_batch in dataset.prefetch(2).as_numpy_iterator():
@@ -200,6 +195,9 @@ def read(name: str, streaming: bool = False) -> Source:
         UserError: if there is no such dataset, if it cannot be downloaded, or if it has no 8-bit feature `image` of a
             fixed size or no split `train`.
     """
+    kept = None if streaming else decoded.load(name)
+    if kept is not None:
+        return _source(name, *kept)
     builder = _builder(name)
     feature = dict(builder.info.features or {}).get("image")
     if feature is None or len(feature.shape) != 3 or None in feature.shape or feature.np_dtype != np.uint8:
@@ -217,4 +215,10 @@ def read(name: str, streaming: bool = False) -> Source:
         raise UserError(f"Expected a split called train in {name}. Received {', '.join(builder.info.splits)}.")
     label = dict(builder.info.features).get("label")
     names = tuple(getattr(label, "names", None) or ()) or None
-    return Source(name, splits, names) if "test" in splits else hold_out(name, splits, names)
+    if not streaming:
+        decoded.keep(name, Path(builder.data_path), splits, names)
+    return _source(name, splits, names)
+
+
+def _source(name: str, splits: dict[str, Split], label_names: tuple[str, ...] | None) -> Source:
+    return Source(name, splits, label_names) if "test" in splits else hold_out(name, splits, label_names)
