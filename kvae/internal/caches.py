@@ -12,9 +12,10 @@ VARIABLE = "KVAE_CACHE"  # the environment variable with the folder; an empty on
 
 def use_by_default() -> None:
     """Uses the folder for caches of this user, if the environment names no other."""
-    import platformdirs
+    # A runtime alone, which keeps nothing, lacks this package; a user may have no home.
+    with suppress(ImportError, OSError, RuntimeError):
+        import platformdirs
 
-    with suppress(OSError, RuntimeError):  # a user without a home
         os.environ.setdefault(VARIABLE, str(platformdirs.user_cache_path("kvae")))
 
 
