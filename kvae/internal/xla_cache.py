@@ -26,9 +26,10 @@ VARIABLES = ("XLA_FLAGS", "TF_XLA_FLAGS", "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THR
 
 def use_by_default() -> None:
     """Uses the cache in the folder for caches of this user, if the environment names no other."""
-    import platformdirs
+    # A runtime alone, which keeps nothing, lacks this package; a user may have no home.
+    with suppress(ImportError, OSError, RuntimeError):
+        import platformdirs
 
-    with suppress(OSError, RuntimeError):  # a user without a home
         os.environ.setdefault(FOLDER, str(platformdirs.user_cache_path("kvae") / "xla"))
 
 
