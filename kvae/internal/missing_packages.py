@@ -17,6 +17,7 @@ TRAINING = {  # what the other commands need
     "filelock": "filelock",
     "flatbuffers": "flatbuffers",
     "matplotlib": "matplotlib",
+    "platformdirs": "platformdirs",
     "psutil": "psutil",
     "pyarrow": "pyarrow",
     "pydantic": "pydantic",
