@@ -93,6 +93,23 @@ def test_a_folder_that_cannot_be_written_to_changes_nothing(mnist, tmp_path, mon
     assert images_of(open_source("mnist"))["train"]
 
 
+def test_a_dataset_whose_files_only_tfds_can_read_is_not_kept(mnist, cache, tmp_path):
+    splits = open_source("mnist").splits
+    (path,) = cache.iterdir()
+    path.unlink()
+    decoded.keep("mnist", tmp_path / "nowhere", splits, None)
+    assert list(cache.iterdir()) == []
+
+
+def test_nothing_is_kept_with_a_nightly_version_of_tfds(mnist, cache, monkeypatch):
+    def version(package):
+        raise decoded.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(decoded.metadata, "version", version)
+    assert images_of(open_source("mnist"))["train"]
+    assert not cache.exists()
+
+
 def test_the_oldest_datasets_are_deleted_and_a_large_one_is_not_kept(mnist, cache, monkeypatch):
     open_source("mnist")
     (path,) = cache.iterdir()

@@ -65,10 +65,10 @@ def keep(name: str, folder: Path, splits: dict[str, Split], label_names: tuple[s
     if path is None or size > MOST_BYTES / 2:
         return
     shapes = {part: [split.count, *split.image_shape] for part, split in splits.items()}
-    content = {"folder": str(folder), "state": _state(folder), "splits": shapes, "label_names": label_names}
     arrays: dict[str, Any] = {f"{part}_images": split.images for part, split in splits.items()}
     arrays |= {f"{part}_labels": split.labels for part, split in splits.items() if split.labels is not None}
-    with suppress(OSError, UserError):
+    with suppress(OSError, UserError):  # the folder of the dataset may be one that only TFDS can read
+        content = {"folder": str(folder), "state": _state(folder), "splits": shapes, "label_names": label_names}
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.atomic_file(path) as partial, partial.open("wb") as file:
             np.savez(file, content=json.dumps(content), **arrays)
@@ -90,11 +90,15 @@ def _split(archive: Any, part: str) -> Split:
 
 
 def _path(name: str) -> Path | None:
-    """The file of a dataset in the folder where TFDS would look for it."""
+    """The file of a dataset in the folder where TFDS would look for it; None if nothing is kept."""
     folder = caches.folder("images")
+    try:
+        version = metadata.version("tensorflow-datasets")
+    except metadata.PackageNotFoundError:  # it is missing, or it is a nightly one
+        return None
     if folder is None:
         return None
-    facts = [name, _data_folder(), metadata.version("tensorflow-datasets")]
+    facts = [name, _data_folder(), version]
     return folder / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.npz"
 
 
