@@ -84,20 +84,20 @@ class FastFit(Compiling):
         options = arguments(keras.Model.fit, self, x, *args, **kwargs)
         self._check_call(options)
         warn_of_unused_overrides(self)
-        x, y = self._read(options.pop("x"), options.pop("y", None))
+        x, y = self._read_set(options.pop("x"), options.pop("y", None))
         held_out = self._read_held_out(options.get("validation_data"))
         known = check_pixels(self.likelihood, x)
         check_pixels(self.likelihood, held_out[0] if isinstance(held_out, tuple) else held_out)
         self._take_steps_of_optimizer()
         if self.compiled and isinstance(x, np.ndarray | tf.Tensor):
-            x, held_out, options = self._dataset_of_array(x, y, held_out, options)
+            x, held_out, options = self._images_of_array(x, y, held_out, options)
         elif y is not None:
             options["y"] = y  # Keras refuses it beside a dataset.
         if not isinstance(x, keras.utils.PyDataset):
             options["shuffle"] = False  # With its default of True, Keras would warn that it does not shuffle a dataset.
         size = options.get("validation_batch_size") or options.get("batch_size") or 32
         options["validation_data"] = self._prepare("test", held_out, options.get("validation_steps"), size)
-        in_memory = x.in_memory if isinstance(x, ImageDataset) else None
+        in_memory = _in_memory(x)
         self.objective.build(None if in_memory is None else len(in_memory.images))
         x = self._prepare("train", x, options.get("steps_per_epoch"))
         fit_checks.before(self, options.get("callbacks"))
@@ -125,7 +125,7 @@ class FastFit(Compiling):
             return super().evaluate(x, **_grouped("test", x, kwargs))
         options = arguments(keras.Model.evaluate, self, x, *args, **kwargs)
         self._check_call(options)
-        x, y = self._read(options.pop("x"), options.pop("y", None))
+        x, y = self._read_set(options.pop("x"), options.pop("y", None))
         known = check_pixels(self.likelihood, x)
         if y is not None:
             x = (x, y)
@@ -190,6 +190,11 @@ class FastFit(Compiling):
             conditions.check_labels(x.in_memory.condition, self.condition_shape)
         return x, y
 
+    def _read_set(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """As `_read`, for images that `ImagesInMemory` will hold."""
+        x, y = self._read(x, y)
+        return given_images.as_bytes_if_binary(x), y
+
     def _read_held_out(self, held_out: Any) -> Any:
         """The validation data: None, a dataset or generator, or the tuple of arrays (x, y)."""
         if held_out is None:
@@ -200,7 +205,7 @@ class FastFit(Compiling):
             if held_out[2] is not None:
                 raise _no_weights()
             held_out = held_out[:2]
-        x, y = self._read(held_out, None)
+        x, y = self._read_set(held_out, None)
         return (x, y) if isinstance(x, np.ndarray | tf.Tensor) else x
 
     def _read_batch(self, x: Any, y: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -219,10 +224,10 @@ class FastFit(Compiling):
                 "Received one of them. Compile the model again without it."
             )
 
-    def _dataset_of_array(
+    def _images_of_array(
         self, x: Any, condition: Any, held_out: Any, options: dict[str, Any]
-    ) -> tuple[ImageDataset, Any, dict[str, Any]]:
-        """A dataset of an array, the validation data, and the arguments of `fit` that remain.
+    ) -> tuple[ImagesInMemory, Any, dict[str, Any]]:
+        """The images of an array, the validation data, and the arguments of `fit` that remain.
 
         The order of the images depends on the seed of the model; with Keras alone it depends on the global seed.
         """
@@ -239,35 +244,43 @@ class FastFit(Compiling):
             # Each call of fit has other orders, because the number of steps made before it is part of the seed.
             order = {"order": shuffled(len(x), (self.seed * 1_000_003 + int(np.asarray(self.steps))) % 2**31)}
             order["epoch"] = tf.Variable(0, dtype=tf.int64, trainable=False)
-        return ImagesInMemory(x, as_float32, batch_size, condition=condition, **order).dataset(), held_out, options
+        return ImagesInMemory(x, as_float32, batch_size, condition=condition, **order), held_out, options
 
     def _prepare(self, kind: str, x: Any, steps: int | None, batch_size: int = 32) -> Any:
         """What Keras iterates in place of `x`: a `GroupedDataset` if several steps can run in one call, or batches."""
         x, condition = x if isinstance(x, tuple) else (x, None)
         if isinstance(x, np.ndarray | tf.Tensor):
-            x = ImagesInMemory(x, as_float32, batch_size, condition=condition).dataset()
+            x = ImagesInMemory(x, as_float32, batch_size, condition=condition)
+        in_memory = _in_memory(x)
+        in_groups = self.compiled and not (
+            self._is_distributed() or self.run_eagerly or tf.config.functions_run_eagerly()
+        )
+        if in_groups and in_memory is not None and in_memory.fits_on_device:
+            self._build_for_batches(tuple(in_memory.images.shape))
+            return GroupedDataset(in_memory, self.steps_per_execution, _most_steps(steps))
+        if isinstance(x, ImagesInMemory):
+            x = x.dataset()
         if not isinstance(x, tf.data.Dataset):
             return self._built_for_first(x) if self._is_distributed() and hasattr(x, "__next__") else x
-        shape = tuple(keras.utils.unpack_x_y_sample_weight(x.element_spec)[0].shape)
-        if self.compiled and None not in shape[1:]:
-            self._build_all(given_images.shape_with_channels(shape, self._known_image_shape)[1:])
+        if self.compiled:
+            self._build_for_batches(tuple(keras.utils.unpack_x_y_sample_weight(x.element_spec)[0].shape))
         if self._is_distributed():
             conditional = self.condition_shape is not None
             return add_places(x, in_set=kind == "test", conditional=conditional, check=self._pixel_check.refuse)
-        if not self.compiled or self.run_eagerly or tf.config.functions_run_eagerly():
+        if not in_groups:
             return x
-        in_memory = x.in_memory if isinstance(x, ImageDataset) else None
-        most = keras.config.max_steps_per_epoch()
-        steps = most if most and (steps is None or most < steps) else steps
-        if in_memory is not None and in_memory.fits_on_device:
-            return GroupedDataset(in_memory, self.steps_per_execution, steps)
         if in_memory is not None:
             message = (
                 "The images do not fit into the memory of the device together with the model, so they are copied to it "
                 "batch by batch. The result is the same, but the training takes longer."
             )
             warnings.warn(message, KvaeWarning, stacklevel=stacklevel_of_user())
-        return GroupedDataset(x, self.steps_per_execution, steps)
+        return GroupedDataset(x, self.steps_per_execution, _most_steps(steps))
+
+    def _build_for_batches(self, shape: given_images.Shape) -> None:
+        """Builds the model and its optimizer for batches of a shape, unless a side of the images is unknown."""
+        if None not in shape[1:]:
+            self._build_all(given_images.shape_with_channels(shape, self._known_image_shape)[1:])
 
     def _built_for_first(self, batches: Iterator[Any]) -> Iterator[Any]:
         """The same batches, after the model was built for the first; Keras would lose a batch to learn its shape."""
@@ -366,6 +379,17 @@ class FastFit(Compiling):
                 self.build((None, *image_shape))
             if self.optimizer is not None and not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
+
+
+def _in_memory(x: Any) -> ImagesInMemory | None:
+    """The images in memory, if `x` is made of them."""
+    return x if isinstance(x, ImagesInMemory) else x.in_memory if isinstance(x, ImageDataset) else None
+
+
+def _most_steps(steps: int | None) -> int | None:
+    """The steps that Keras will ask for per epoch: `steps`, or fewer if Keras is told so for all models."""
+    most = keras.config.max_steps_per_epoch()
+    return most if most and (steps is None or most < steps) else steps
 
 
 def _grouped(kind: str, x: Any, options: dict[str, Any]) -> dict[str, Any]:

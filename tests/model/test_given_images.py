@@ -14,6 +14,7 @@ from stock_keras import Batches, Loader
 import kvae
 from kvae.evaluation import evidence
 from kvae.internal.errors import UserError
+from kvae.model import given_images
 
 pytestmark = pytest.mark.usefixtures("without_xla")  # many small models, of which XLA is not what is tested
 SHAPE = (6, 5, 1)
@@ -255,3 +256,50 @@ def test_a_model_of_images_without_channel_axis_completes_and_samples(x, tmp_pat
     subprocess.run(command, check=True, capture_output=True)
     with Image.open(tmp_path / "samples.png") as picture:
         assert picture.size == (21 * (4 * 6 - 1), 21 * 6)  # four images of 6 x 5 in a row, one pixel apart, enlarged
+
+
+BINARY = np.array([[0, 1], [1, 1], [0, 0]])
+AS_BYTES = {
+    "single precision": BINARY.astype(np.float32),
+    "double precision": BINARY.astype(np.float64),
+    "half precision": BINARY.astype(np.float16),
+    "not contiguous": np.repeat(BINARY, 2, axis=1).astype(np.float32)[:, ::2],
+    "an image above the size of a part": np.ones((2, given_images.VALUES_AT_ONCE + 1), np.float32),
+}
+KEPT = {
+    "grey": BINARY * 0.5,
+    "grey in the last of several parts": np.concatenate([np.zeros((3, 2**16)), np.full((1, 2**16), 0.5)]),
+    "two": BINARY * 2.0,
+    "negative": -1.0 * BINARY,
+    "NaN": np.where(BINARY, np.nan, 0),
+    "infinite": np.where(BINARY, np.inf, 0),
+    "bytes": BINARY.astype(np.uint8),
+    "booleans": BINARY.astype(bool),
+    "no image": np.zeros((0, 2), np.float32),
+    "images without pixels": np.zeros((2, 0), np.float32),
+    "tensor": tf.constant(BINARY, tf.float32),
+    "text": "images",
+}
+
+
+@pytest.mark.parametrize("images", AS_BYTES.values(), ids=AS_BYTES)
+def test_arrays_of_zeros_and_ones_are_kept_as_bytes(images):
+    result = given_images.as_bytes_if_binary(images)
+    assert result.dtype == np.uint8
+    np.testing.assert_array_equal(result, images)
+
+
+@pytest.mark.parametrize("images", KEPT.values(), ids=KEPT)
+def test_other_images_stay_as_they_are(images):
+    assert given_images.as_bytes_if_binary(images) is images
+
+
+def test_methods_that_pass_an_array_on_to_keras_keep_its_type(x):
+    vae = small()
+    types = []
+    call = vae.encoder.call
+    vae.encoder.call = lambda images, **options: types.append(images.dtype) or call(images, **options)
+    vae.predict(x, verbose=0)
+    vae.train_on_batch(x)
+    vae.evaluate(x, verbose=0)
+    assert set(types) == {tf.float32}
