@@ -99,7 +99,8 @@ class ImagesInMemory:
         condition: array `[N, ...]` with the condition of each image. Batches are then (x, condition).
 
     Attributes:
-        images: `images` as a tensor.
+        images: `images` as a tensor in the memory of the host.
+        arrays: `(images,)` or `(images, condition)`.
         batch_size: as given.
         binary: as given.
         steps_per_epoch: number of batches per epoch.
@@ -123,10 +124,10 @@ class ImagesInMemory:
     ) -> None:
         with tf.device("CPU"):  # A tensor that is made inside a graph would become a constant of that graph.
             self.images = tf.convert_to_tensor(images)
-            self._arrays = (self.images,) if condition is None else (self.images, tf.convert_to_tensor(condition))
-        if len(self._arrays[-1]) != len(self.images):
+            self.arrays = (self.images,) if condition is None else (self.images, tf.convert_to_tensor(condition))
+        if len(self.arrays[-1]) != len(self.images):
             raise UserError(
-                f"Expected one y per image, {len(self.images)} in all. Received {len(self._arrays[-1])}. Pass x and y "
+                f"Expected one y per image, {len(self.images)} in all. Received {len(self.arrays[-1])}. Pass x and y "
                 "of the same length."
             )
         self.batch_size = batch_size
@@ -141,7 +142,7 @@ class ImagesInMemory:
     @property
     def condition(self) -> tf.Tensor | None:
         """The condition of each image, `[N, ...]`, or None if there is none."""
-        return self._arrays[1] if len(self._arrays) > 1 else None
+        return self.arrays[1] if len(self.arrays) > 1 else None
 
     @property
     def fits_on_device(self) -> bool:
@@ -152,11 +153,11 @@ class ImagesInMemory:
     @cached_property
     def on_device(self) -> tuple[tf.Tensor, ...]:
         """The images, and their conditions if there are any, on the device that computes; no copy without a GPU."""
-        return tuple(tf.identity(array) for array in self._arrays)
+        return tuple(tf.identity(array) for array in self.arrays)
 
     def dataset(self) -> ImageDataset:
         """A dataset of the batches x `[B, *image]` or (x, condition). Each iteration is the next epoch."""
-        arrays, make_batch = self._arrays, self.make_batch
+        arrays, make_batch = self.arrays, self.make_batch
 
         def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
             indices = tf.data.Dataset.from_tensor_slices(self._indices_of_epoch(number)).batch(self.batch_size)

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
 
-from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import networks, xla_refusals
 from kvae.model.keras_privates import layers_of
 from kvae.model.loop import StepFunction
 from kvae.model.loss_watch import LossWatch
+from kvae.model.replicated_steps import ReplicatedSteps
 from kvae.model.step_counter import StepCounter
 
 STEPS_PER_EXECUTION = 50  # used for "auto"
@@ -56,21 +56,14 @@ class Compiling(StepCounter):
 
         By default, `jit_compile="auto"` compiles with XLA if that is faster; a model with an operation that XLA does
         not have runs as a graph. `steps_per_execution="auto"` is 50: batch callbacks are then called once per 50
-        batches. Pass 1 for a call per batch. Under `tf.distribute` and with `run_eagerly`, "auto" is 1.
-
-        Raises:
-            UserError: if `steps_per_execution` is not 1 under `tf.distribute`.
+        batches. Pass 1 for a call per batch. With `run_eagerly`, "auto" is 1. Under `tf.distribute`, batches of images
+        that are not in memory run one by one.
         """
         options = arguments(keras.Model.compile, self, optimizer, *args, **kwargs)
         asked = {name: options.get(name, "auto") for name in ("steps_per_execution", "jit_compile")}
         eager = options.get("run_eagerly", False)
         if asked["steps_per_execution"] == "auto":
-            options["steps_per_execution"] = 1 if eager or self._is_distributed() else STEPS_PER_EXECUTION
-        if options["steps_per_execution"] != 1 and self._is_distributed():  # Keras would raise an obscure error.
-            raise UserError(
-                "Expected steps_per_execution=1 under tf.distribute. "
-                f"Received {options['steps_per_execution']}. Pass 1, or leave it out."
-            )
+            options["steps_per_execution"] = 1 if eager else STEPS_PER_EXECUTION
         if asked["jit_compile"] == "auto":
             options["jit_compile"] = not eager and xla_pays(self)
         super().compile(**options)
@@ -96,16 +89,14 @@ class Compiling(StepCounter):
             self.make_test_function(force=True)
 
     def make_train_function(self, force: bool = False) -> None:
-        if self._is_distributed():
-            super().make_train_function(force)
-        elif self.train_function is None or force:
-            self.train_function = self._step_function("train", self._counted_train_step)
+        if self.train_function is None or force:
+            super().make_train_function(force=True)
+            self.train_function = self._step_function("train", self._counted_train_step, self.train_function)
 
     def make_test_function(self, force: bool = False) -> None:
-        if self._is_distributed():
-            super().make_test_function(force)
-        elif self.test_function is None or force:
-            self.test_function = self._step_function("test", self.test_step)
+        if self.test_function is None or force:
+            super().make_test_function(force=True)
+            self.test_function = self._step_function("test", self.test_step, self.test_function)
 
     def make_predict_function(self, force: bool = False) -> None:
         if self.predict_function is not None and not force:
@@ -124,9 +115,18 @@ class Compiling(StepCounter):
 
         self.predict_function = predict
 
-    def _step_function(self, kind: str, step: Any) -> StepFunction:
+    def _step_function(self, kind: str, step: Any, of_keras: Any) -> StepFunction:
         marked = hasattr(getattr(type(self), f"{kind}_step"), "returns_metrics")
-        return StepFunction(self, step, returns_metrics=marked)
+        if not self._is_distributed():
+            return StepFunction(self, step, returns_metrics=marked)
+        return ReplicatedSteps(
+            self,
+            getattr(self, f"{kind}_step"),
+            returns_metrics=marked,
+            look=self._look_at_loss if kind == "train" else None,
+            strategy=self.distribute_strategy,
+            of_keras=of_keras,
+        )
 
     def _counted_train_step(self, data: Any) -> Any:
         """`train_step`, after which `steps` is one higher, also if a subclass defines a step that does not count."""
@@ -135,6 +135,9 @@ class Compiling(StepCounter):
         self.steps.assign(made + 1)
         self._loss_watch.look(made + 1, results)
         return results
+
+    def _look_at_loss(self, results: Any) -> None:
+        self._loss_watch.look(tf.convert_to_tensor(self.steps), results)
 
     @cached_property
     def _loss_watch(self) -> LossWatch:

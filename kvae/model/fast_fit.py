@@ -21,7 +21,7 @@ from kvae.internal.quiet_output import without_tensorflow_reports
 from kvae.internal.tensorflow import check_process, keras, tf
 from kvae.model import conditions, fit_checks, given_images
 from kvae.model.compiling import Compiling, arguments
-from kvae.model.grouped_steps import GroupCallbacks, GroupedDataset
+from kvae.model.grouped_steps import DistributedGroups, GroupCallbacks, GroupedDataset
 from kvae.model.image_places import Batch, Placed, add_places
 from kvae.model.keras_privates import has_compiled_metrics, is_called_by_fit
 from kvae.model.pixel_check import PixelCheck, check_pixels
@@ -32,8 +32,8 @@ class FastFit(Compiling):
     """A Keras model of images whose `fit` and `evaluate` use the fast path if they can.
 
     The fast path is for arrays, and for the datasets of `kvae.data.load` with images in memory. The ordinary path
-    trains alike, and is used for other datasets, with `run_eagerly` or `tf.distribute`, and for images that do not fit
-    on a GPU. docs/KERAS.md says what each entry point of Keras does.
+    trains alike, and is used for other datasets, with `run_eagerly`, and for images that do not fit on a GPU. Under
+    `tf.distribute`, the images stay in the memory of the host. docs/KERAS.md says what each entry point of Keras does.
     """
 
     seed: int  # also the seed for the order of arrays
@@ -101,9 +101,9 @@ class FastFit(Compiling):
         self.objective.build(None if in_memory is None else len(in_memory.images))
         x = self._prepare("train", x, options.get("steps_per_epoch"))
         fit_checks.before(self, options.get("callbacks"))
+        self._loss_watch.begin()
         if self.compiled and not self._is_distributed():
             self._pixel_check.begin(known=known)
-            self._loss_watch.begin()
         with self._counting_steps_one_by_one(), self._pixel_check.raising_user_errors():
             history = super().fit(x, **_grouped("train", x, options))
         self._pixel_check.warn_of_grey()
@@ -252,19 +252,19 @@ class FastFit(Compiling):
         if isinstance(x, np.ndarray | tf.Tensor):
             x = ImagesInMemory(x, as_float32, batch_size, condition=condition)
         in_memory = _in_memory(x)
-        in_groups = self.compiled and not (
-            self._is_distributed() or self.run_eagerly or tf.config.functions_run_eagerly()
-        )
-        if in_groups and in_memory is not None and in_memory.fits_on_device:
+        distributed = self._is_distributed()
+        in_groups = self.compiled and not (self.run_eagerly or tf.config.functions_run_eagerly())
+        if in_groups and in_memory is not None and (distributed or in_memory.fits_on_device):
             self._build_for_batches(tuple(in_memory.images.shape))
-            return GroupedDataset(in_memory, self.steps_per_execution, _most_steps(steps))
+            grouped = DistributedGroups if distributed else GroupedDataset
+            return grouped(in_memory, self.steps_per_execution, _most_steps(steps))
         if isinstance(x, ImagesInMemory):
             x = x.dataset()
         if not isinstance(x, tf.data.Dataset):
-            return self._built_for_first(x) if self._is_distributed() and hasattr(x, "__next__") else x
+            return self._built_for_first(x) if distributed and hasattr(x, "__next__") else x
         if self.compiled:
             self._build_for_batches(tuple(keras.utils.unpack_x_y_sample_weight(x.element_spec)[0].shape))
-        if self._is_distributed():
+        if distributed:
             conditional = self.condition_shape is not None
             return add_places(x, in_set=kind == "test", conditional=conditional, check=self._pixel_check.refuse)
         if not in_groups:

@@ -112,7 +112,7 @@ def collapse(kl: float, when: str) -> str | None:
 
 def _divergence(model: Any, history: Any) -> str | None:
     """That the loss or a weight did not stay finite, and since when; None if all of them are finite."""
-    bad = None if model._is_distributed() else model._loss_watch.found()
+    bad = model._loss_watch.found()
     losses = zip(history.epoch, history.history.get("loss", []), strict=False)
     epoch = next((epoch + 1 for epoch, loss in losses if not np.isfinite(loss)), None)
     if bad is not None or epoch is not None:

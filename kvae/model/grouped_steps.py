@@ -46,6 +46,13 @@ class GroupedDataset(DatasetWithAttributes):
         return self.steps is None or self.steps.ahead == 0
 
 
+class DistributedGroups(GroupedDataset, tf.distribute.DistributedDataset):
+    """A `GroupedDataset` under `tf.distribute`. Its second base tells Keras not to split it among the replicas."""
+
+    def reduce(self, initial_state: Any, reduce_func: Any) -> Any:
+        raise NotImplementedError("Keras does not call it.")
+
+
 class GroupCallbacks(keras.callbacks.Callback):
     """Calls the callbacks of the user once per group of training or test steps.
 

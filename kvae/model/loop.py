@@ -110,7 +110,9 @@ class StepFunction:
                 done += int(more)
         return logs, done
 
-    def run_in_memory(self, images: ImagesInMemory, indices: tf.Tensor, rows: int, epoch: tf.Tensor) -> Logs:
+    def run_in_memory(
+        self, images: ImagesInMemory, indices: tf.Tensor, rows: int, epoch: tf.Tensor, before: int
+    ) -> Logs:
         """Runs a step for each `batch_size` indices, and one for the remaining ones.
 
         Args:
@@ -118,6 +120,8 @@ class StepFunction:
             indices: indices of the images, at least one, `[n]` int64.
             rows: greatest number of steps in any call; one shape needs one compilation.
             epoch: number of the epoch.
+            before: number of images in earlier batches of the epoch. Only steps on several devices need it, because
+                `test_step` counts the images itself otherwise.
         """
         arrays, make_batch, size = images.on_device, images.make_batch, images.batch_size
         logs = None
@@ -228,6 +232,7 @@ class StepsInMemory(Steps):
         self._images = images
         self._epoch: Any = None
         self._indices: Any = None  # of the images that remain in this epoch
+        self._before = 0  # number of images in earlier batches of this epoch
 
     def _run(self, function: StepFunction, wanted: int) -> tuple[Logs, int]:
         images = self._images
@@ -237,4 +242,6 @@ class StepsInMemory(Steps):
         indices, self._indices = self._indices[: wanted * size], self._indices[wanted * size :]
         if len(indices) == 0:
             raise StopIteration
-        return function.run_in_memory(images, indices, rows, self._epoch), -(-len(indices) // size)
+        logs = function.run_in_memory(images, indices, rows, self._epoch, self._before)
+        self._before += len(indices)
+        return logs, -(-len(indices) // size)

@@ -54,10 +54,10 @@ class LossWatch:
 
     def found(self) -> BadStep | None:
         """The first step whose loss was not finite, or None."""
-        step = int(self._step)
+        step = int(self._step.numpy())  # a variable made under a strategy has no __int__
         if step == 0:
             return None
-        bits = int(self._terms)
+        bits = int(self._terms.numpy())
         return BadStep(step, tuple(name for i, name in enumerate(self._names) if bits >> i & 1))
 
 
@@ -66,10 +66,11 @@ def first_bad_step(model: Any, logs: Any) -> BadStep | None:
 
     Args:
         model: the `kvae.VAE`, as a callback has it at the end of a batch.
-        logs: the logs that the callback received. Under `tf.distribute` they tell of the step; Keras compiles it there.
+        logs: the logs that the callback received. They tell of a step that Keras runs under `tf.distribute`.
     """
-    if not model._is_distributed():
-        return model._loss_watch.found()
+    found = model._loss_watch.found()
+    if found or not model._is_distributed():
+        return found
     terms = not_finite_in(logs)
     return BadStep(int(np.asarray(model.steps)), terms) if "loss" in terms else None
 

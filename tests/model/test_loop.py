@@ -9,7 +9,6 @@ from slow_cases import slow
 import kvae
 from kvae.data import in_memory
 from kvae.data.in_memory import ImageDataset
-from kvae.internal.errors import UserError
 
 IMAGES, BATCH = 70, 16  # five steps, the last of 6 images
 
@@ -189,29 +188,21 @@ def test_evaluation_depends_neither_on_the_path_nor_on_the_batch_size(paths):
         assert result == pytest.approx(results[0], rel=2e-5)  # sums of 40 float32 in another order
 
 
-@pytest.mark.parametrize("case", ["derived dataset", "run_eagerly", *slow("functions run eagerly", "distributed")])
+@pytest.mark.parametrize("case", ["derived dataset", "run_eagerly", *slow("functions run eagerly")])
 def test_cases_that_the_fast_path_cannot_serve_take_the_ordinary_path(case, paths):
     dataset, settings = load().train, {}
     if case == "derived dataset":
         dataset = dataset.map(lambda x: 1 - x)
     elif case == "run_eagerly":
         settings["run_eagerly"] = True
-    elif case == "distributed":
-        with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
-            vae = compiled()
     if case == "functions run eagerly":
         tf.config.run_functions_eagerly(True)
     try:
-        history = (vae if case == "distributed" else compiled(**settings)).fit(dataset, verbose=0)
+        history = compiled(**settings).fit(dataset, verbose=0)
     finally:
         tf.config.run_functions_eagerly(False)
     assert "fast" not in paths
     assert np.isfinite(history.history["loss"]).all()
-
-
-def test_several_steps_per_execution_are_refused_under_a_strategy():
-    with tf.distribute.MirroredStrategy(["CPU:0"]).scope(), pytest.raises(UserError, match=r"under tf\.distribute"):
-        compiled(steps_per_execution=5)
 
 
 @pytest.mark.slow
