@@ -162,7 +162,8 @@ def test_fit_before_compile_says_so(x):
 
 def test_an_array_is_shuffled_anew_every_epoch_and_each_image_seen_once(x):
     vae = compiled(tiny())
-    dataset, _, options = vae._dataset_of_array(x, None, None, {"batch_size": 10})
+    images, _, options = vae._images_of_array(x, None, None, {"batch_size": 10})
+    dataset = images.dataset()
     epochs = [np.concatenate(list(dataset.as_numpy_iterator())) for _ in range(2)]
     assert options == {"validation_batch_size": 10}
     assert not np.array_equal(epochs[0], epochs[1])
@@ -172,9 +173,9 @@ def test_an_array_is_shuffled_anew_every_epoch_and_each_image_seen_once(x):
 
 def test_validation_split_takes_the_last_images_as_in_keras(x):
     vae = compiled(tiny())
-    dataset, (held_out, _), _ = vae._dataset_of_array(x, None, None, {"validation_split": 0.25})
+    images, (held_out, _), _ = vae._images_of_array(x, None, None, {"validation_split": 0.25})
     np.testing.assert_array_equal(held_out, x[17:])  # floor(23 * 0.75)
-    assert sum(len(batch) for batch in dataset) == 17
+    assert sum(len(batch) for batch in images.dataset()) == 17
 
 
 @pytest.mark.slow
