@@ -150,10 +150,11 @@ def as_bytes_if_binary(x: Any) -> Any:
     """
     if not (isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.size):
         return x
+    pixels = np.asarray(x)  # A masked array would leave out what it hides, which TensorFlow reads.
     ones = np.empty(x.shape, np.bool_)
     step = max(1, VALUES_AT_ONCE * len(x) // x.size)
     for start in range(0, len(x), step):
-        some = x[start : start + step]
+        some = pixels[start : start + step]
         if not np.all(np.equal(some, 1, out=ones[start : start + step]) | (some == 0)):
             return x
     return ones.view(np.uint8)

@@ -268,6 +268,7 @@ AS_BYTES = {
 }
 KEPT = {
     "grey": BINARY * 0.5,
+    "grey where a mask hides it": np.ma.MaskedArray(np.where(BINARY, 1, 0.5), mask=BINARY == 0),
     "grey in the last of several parts": np.concatenate([np.zeros((3, 2**16)), np.full((1, 2**16), 0.5)]),
     "two": BINARY * 2.0,
     "negative": -1.0 * BINARY,
