@@ -19,14 +19,20 @@ if "KVAE_CACHE" not in os.environ:  # all processes of the tests share what is k
     os.environ["KVAE_CACHE"] = tempfile.mkdtemp(prefix="kvae-cache-")
     atexit.register(shutil.rmtree, os.environ["KVAE_CACHE"], ignore_errors=True)
 
+LONGEST = "tests/test_readme.py"
+
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
 def pytest_collection_modifyitems(items):
-    """Marks as exhaustive all but the first case of each longer check; `make test-all` runs these too."""
+    """Marks as exhaustive all but the first case of each longer check; `make test-all` runs these too.
+
+    The longest test is the first, so that no process waits for it at the end.
+    """
     longer = [item for item in items if item.get_closest_marker("slow") and not item.get_closest_marker("every_case")]
     for _, group in itertools.groupby(sorted(longer, key=_function_of), key=_function_of):
         for case in list(group)[1:]:
             case.add_marker("exhaustive")
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 def _function_of(item):
