@@ -49,9 +49,6 @@ class GroupedDataset(DatasetWithAttributes):
 class DistributedGroups(GroupedDataset, tf.distribute.DistributedDataset):
     """A `GroupedDataset` under `tf.distribute`. Its second base tells Keras not to split it among the replicas."""
 
-    def reduce(self, initial_state: Any, reduce_func: Any) -> Any:
-        raise NotImplementedError("Keras does not call it.")
-
 
 class GroupCallbacks(keras.callbacks.Callback):
     """Calls the callbacks of the user once per group of training or test steps.

@@ -78,12 +78,12 @@ def reducible(results: dict[str, Any]) -> dict[str, Any]:
     return {name: tf.reshape(value, [1]) for name, value in results.items()}
 
 
-def mean_over_replicas(results: dict[str, Any], strategy: Any) -> dict[str, tf.Tensor]:
-    """What `reducible` returned on each replica, as one number for each name: the mean, as Keras computes it."""
+def mean_over_replicas(results: Any, strategy: Any) -> Any:
+    """What a step returned on each replica, as one number for each result: the mean, as Keras computes it."""
 
     def mean(values: Any) -> tf.Tensor:
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return strategy.reduce("MEAN", values, axis=0)
         return tf.reduce_mean(tf.stack(strategy.experimental_local_results(values)), axis=0)
 
-    return {name: mean(values) for name, values in results.items()}
+    return tf.nest.map_structure(mean, results)

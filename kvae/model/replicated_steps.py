@@ -81,7 +81,9 @@ class ReplicatedSteps(StepFunction):
 
             results = self._strategy.run(run_part)
             if self._look is not None:
-                self._look({name: self._strategy.experimental_local_results(each)[0] for name, each in results.items()})
+                self._look(
+                    tf.nest.map_structure(lambda each: self._strategy.experimental_local_results(each)[0], results)
+                )
             return results
 
         def run_full_batches(
