@@ -84,6 +84,7 @@ def mean_over_replicas(results: Any, strategy: Any) -> Any:
     def mean(values: Any) -> tf.Tensor:
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return strategy.reduce("MEAN", values, axis=0)
-        return tf.reduce_mean(tf.stack(strategy.experimental_local_results(values)), axis=0)
+        local = strategy.experimental_local_results(values)
+        return local[0] if len(local) == 1 else tf.reduce_mean(tf.stack(local), axis=0)
 
     return tf.nest.map_structure(mean, results)

@@ -81,9 +81,8 @@ class ReplicatedSteps(StepFunction):
 
             results = self._strategy.run(run_part)
             if self._look is not None:
-                self._look(
-                    tf.nest.map_structure(lambda each: self._strategy.experimental_local_results(each)[0], results)
-                )
+                local = self._strategy.experimental_local_results
+                self._look(tf.nest.map_structure(lambda each: tf.stack(local(each)), results))
             return results
 
         def run_full_batches(
