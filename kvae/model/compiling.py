@@ -57,7 +57,8 @@ class Compiling(StepCounter):
         By default, `jit_compile="auto"` compiles with XLA if that is faster; a model with an operation that XLA does
         not have runs as a graph. `steps_per_execution="auto"` is 50: batch callbacks are then called once per 50
         batches. Pass 1 for a call per batch. With `run_eagerly`, "auto" is 1. Under `tf.distribute`, batches of images
-        that are not in memory run one by one.
+        that are not in memory run one by one, and images in memory are trained on without XLA, also with
+        `jit_compile=True`.
         """
         options = arguments(keras.Model.compile, self, optimizer, *args, **kwargs)
         asked = {name: options.get(name, "auto") for name in ("steps_per_execution", "jit_compile")}

@@ -73,7 +73,7 @@ class PixelCheck:
 
     def warn_of_grey(self) -> None:
         """Warns, once, if there were pixels that are not among the values of a discrete likelihood."""
-        if self._warns and bool(self._grey):
+        if self._warns and bool(self._grey.numpy()):  # a variable made under a strategy is always true
             self._warns = False
             self._likelihood.warn_of_grey(stacklevel_of_user())
 
