@@ -8,6 +8,7 @@ the data.
 from kvae.data.pipeline import Data, Info, build_data
 from kvae.data.sources import open_source
 from kvae.data.split import Source, Split
+from kvae.internal.errors import UserError
 
 __all__ = ["Data", "Info", "Source", "Split", "load", "open_source"]
 
@@ -22,7 +23,7 @@ def load(
     threshold: float = 0.5,
     batch_size: int | None = None,
     drop_remainder: bool = False,
-    streaming: bool = False,
+    streaming: bool | str = False,
     seed: int = 0,
     evaluation_seed: int = 0,
     order: str = "shuffled",
@@ -45,7 +46,8 @@ def load(
             By default 100, or all training images if there are fewer.
         drop_remainder: whether to leave out the last batch of each training epoch if it is not full.
         streaming: whether to read the images from disk batch by batch instead of into memory. Only TFDS datasets and
-            `images:DIR` can do so.
+            `images:DIR` can do so. `"decoded"`: they are decoded once, into a file that is mapped into memory, with a
+            byte for each value; from then on they are trained on as if they were in memory.
         seed: seed for the order and the stochastic binarization of the training data, which differ in every epoch.
         evaluation_seed: seed for the binarization of validation and test data.
         order: `shuffled`: if the order of the images means nothing, they are put into a random order before slices are
@@ -63,8 +65,10 @@ def load(
     Raises:
         UserError: if the source cannot be read, or an argument is not as described.
     """
+    if streaming not in (False, True, "decoded"):
+        raise UserError(f"Expected streaming=False, True or 'decoded'. Received {streaming!r}.")
     return build_data(
-        open_source(source, streaming),
+        open_source(source, bool(streaming)),
         train=train,
         validation=validation,
         test=test,
@@ -77,4 +81,5 @@ def load(
         order=order,
         labels=labels,
         condition=condition,
+        decode_once=streaming == "decoded",
     )

@@ -1,7 +1,8 @@
 """Dataset classes that tell `fit` and `evaluate` about their images, and the images that are held in memory.
 
 An `ImageDataset` is an ordinary `tf.data.Dataset` of batches. If its images are in memory, its attribute `in_memory`
-holds them, and `kvae.model.loop` can make the same batches on the device, in the same order.
+holds them, and `kvae.model.loop` can make the same batches on the device, in the same order. Images in a file that is
+mapped into memory (`kvae.data.mapped`) are used in the same way.
 """
 
 import os
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kvae.data.mapped import MappedImages, can_map
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import tf
 
@@ -73,16 +75,18 @@ class MakeBatch(NamedTuple):
     """Function that makes a batch: it gathers images and conditions by their indices and prepares the images."""
 
     prepare: Prepare
-    start: int
+    start: int  # number of the first image, as `prepare` counts them
+    first: int  # place of the first image in the tensor
 
     def __call__(self, arrays: tuple[tf.Tensor, ...], indices: tf.Tensor, epoch: Any) -> Any:
         images, *condition = arrays
-        x = self.prepare(tf.gather(images, indices), indices + self.start, epoch)
+        places = indices + self.first if self.first else indices
+        x = self.prepare(tf.gather(images, places), indices + self.start, epoch)
         return (x, tf.gather(condition[0], indices)) if condition else x
 
 
 class ImagesInMemory:
-    """A set of images in memory.
+    """A set of images in memory, or in a file that is mapped into memory.
 
     Args:
         images: array `[N, *image]`.
@@ -99,8 +103,9 @@ class ImagesInMemory:
         condition: array `[N, ...]` with the condition of each image. Batches are then (x, condition).
 
     Attributes:
-        images: `images` as a tensor in the memory of the host.
-        arrays: `(images,)` or `(images, condition)`.
+        images: as given, in the memory of the host.
+        arrays: the tensors that `make_batch` takes: images, and the condition if there is one.
+        make_batch: function of (arrays, indices `[B]` of images, epoch) that returns a batch.
         batch_size: as given.
         binary: as given.
         steps_per_epoch: number of batches per epoch.
@@ -123,16 +128,21 @@ class ImagesInMemory:
         condition: Any = None,
     ) -> None:
         with tf.device("CPU"):  # A tensor that is made inside a graph would become a constant of that graph.
-            self.images = tf.convert_to_tensor(images)
-            self.arrays = (self.images,) if condition is None else (self.images, tf.convert_to_tensor(condition))
-        if len(self.arrays[-1]) != len(self.images):
-            raise UserError(
-                f"Expected one y per image, {len(self.images)} in all. Received {len(self.arrays[-1])}. Pass x and y "
-                "of the same length."
-            )
+            self._mapped = MappedImages(images) if can_map(images) else None
+            tensor = self._mapped.tensor if self._mapped else tf.convert_to_tensor(images)
+            conditions = () if condition is None else (tf.convert_to_tensor(condition),)
+        self.arrays: tuple[tf.Tensor, ...] = (tensor, *conditions)
+        for y in conditions:
+            if len(y) != len(images):
+                raise UserError(
+                    f"Expected one y per image, {len(images)} in all. Received {len(y)}. Pass x and y of the same "
+                    "length."
+                )
+        self.images = images if self._mapped else tensor
         self.batch_size = batch_size
         self.binary = binary
-        self.make_batch = MakeBatch(prepare, start)  # Equal for equal `prepare` and `start`.
+        first = self._mapped.first if self._mapped else 0
+        self.make_batch = MakeBatch(prepare, start, first)  # Equal for equal arguments.
         count = len(images)
         self.steps_per_epoch = count // batch_size if drop_remainder else -(-count // batch_size)
         self._images_per_epoch = min(count, self.steps_per_epoch * batch_size)
@@ -147,13 +157,18 @@ class ImagesInMemory:
     @property
     def fits_on_device(self) -> bool:
         """Whether the images are small enough to be copied to the device that holds the model."""
-        size = self.images.dtype.size * np.prod(self.images.shape)
+        size = self.arrays[0].dtype.size * np.prod(self.arrays[0].shape)
         return not tf.config.list_logical_devices("GPU") or bool(size <= DEVICE_BYTES)
 
     @cached_property
     def on_device(self) -> tuple[tf.Tensor, ...]:
         """The images, and their conditions if there are any, on the device that computes; no copy without a GPU."""
         return tuple(tf.identity(array) for array in self.arrays)
+
+    def will_need(self, indices: tf.Tensor) -> None:
+        """Begins to read the images with these indices, `[n]`, if their file may not be in memory."""
+        if self._mapped is not None:
+            self._mapped.will_need(indices.numpy())
 
     def dataset(self) -> ImageDataset:
         """A dataset of the batches x `[B, *image]` or (x, condition). Each iteration is the next epoch."""

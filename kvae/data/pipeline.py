@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from kvae.data.binarization import KINDS, binarize
+from kvae.data.decoded_once import decoded_once
 from kvae.data.in_memory import WORKERS, ImageDataset, ImagesInMemory, shuffled
 from kvae.data.split import Source, Split
 from kvae.internal.errors import UserError, check_seed, check_whole, unknown
@@ -342,8 +343,9 @@ def build_data(
     order: str = "shuffled",
     labels: bool = False,
     condition: str | None = None,
+    decode_once: bool = False,
 ) -> Data:
-    """Builds the pipelines for a source. The arguments are those of `kvae.data.load`."""
+    """Builds the pipelines for a source. `decode_once` is for `streaming="decoded"` of `kvae.data.load`."""
     if order not in ORDERS:
         raise unknown("order of images", order, ORDERS)
     source = source.shuffled() if order == "shuffled" else source
@@ -351,15 +353,16 @@ def build_data(
         raise unknown("binarization", binarize, KINDS)
     if not isinstance(threshold, numbers.Real) or not 0 <= threshold < 1:
         raise UserError(f"Expected a threshold in [0, 1). Received {threshold}.")
-    splits = {"train": source.select(train), "test": source.select(test)}
-    if validation is not None:
-        splits["validation"] = source.select(validation)
-        if source.overlap(validation, train) or source.overlap(validation, test):
-            raise UserError(
-                f"Expected validation images that are separate from the training and test images. {validation!r} "
-                f"shares images with {train!r} or {test!r}. To watch the test set during training, pass it to fit "
-                "(training.monitor_test)."
-            )
+    if condition is not None and condition not in CONDITIONS:
+        raise unknown("condition", condition, CONDITIONS)
+    slices = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
+    splits = {part: source.select(name) for part, name in slices.items()}
+    if validation is not None and (source.overlap(validation, train) or source.overlap(validation, test)):
+        raise UserError(
+            f"Expected validation images that are separate from the training and test images. {validation!r} "
+            f"shares images with {train!r} or {test!r}. To watch the test set during training, pass it to fit "
+            "(training.monitor_test)."
+        )
     if binarize is None:  # a threshold would leave eight colours of a picture
         binarize = "threshold" if splits["train"].image_shape[-1] == 1 else "none"
     batch_size = min(BATCH, splits["train"].count) if batch_size is None else check_whole("batch_size", batch_size)
@@ -370,13 +373,14 @@ def build_data(
             f"Expected a batch_size of at most {splits['train'].count}, the number of training images of {train!r}. "
             f"Received {batch_size}."
         )
-    if condition is not None and condition not in CONDITIONS:
-        raise unknown("condition", condition, CONDITIONS)
     labels = labels or condition == "label"
+    parts = [source.resolve(name)[0] for name in slices.values()]
+    source = decoded_once(source, parts) if decode_once else source
+    source = source.labelled(parts) if labels else source
+    splits = {part: source.select(name) for part, name in slices.items()}
     if labels and any(split.labels is None for split in splits.values()):
         why = "the label is the condition of the model" if condition else "of labels=True"
-        streams = " if its images stream from disk" if any(split.images is None for split in splits.values()) else ""
-        raise UserError(f"Expected a dataset with labels, because {why}. {source.name} has none{streams}.")
+        raise UserError(f"Expected a dataset with labels, because {why}. {source.name} has none.")
     classes = _classes(source)
     if condition == "label" and classes is None:
         raise UserError(f"Expected labels that number the classes from 0. {source.name} has negative ones.")

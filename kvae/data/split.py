@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,6 +36,10 @@ class Split:
             a `UserError` that names the first damaged one. By default damage is noticed only when an image is needed.
         reordered: only for a split that is streamed: a function of indices `[M]` that returns the split of these
             images, in this order. None if it can be read only as it is on disk.
+        read_labels: only for a split that is streamed, and whose labels are in the files of the images: a function that
+            reads all of them, `[N]`. None if `labels` has them, or if there are none.
+        state: only for a split that is streamed: a function that returns what its images depend on, as JSON: the
+            folder, and the names, sizes and times of the files. Decoded images are kept as long as it is the same.
         files: the file of each image, `[N]`, relative to the folder of the source; None if images have no files of
             their own.
     """
@@ -49,6 +54,8 @@ class Split:
     shuffle_buffer: int | None = None
     check: Any = None
     reordered: Any = None
+    read_labels: Any = None
+    state: Any = None
     files: np.ndarray | None = None
 
     @classmethod
@@ -124,6 +131,12 @@ class Source:
             return self
         splits = {name: split.shuffled() for name, split in self.splits.items()}
         return replace(self, splits=splits, notes=self.notes_if_shuffled, notes_if_shuffled=None)
+
+    def labelled(self, parts: Iterable[str]) -> "Source":
+        """The same source, with the labels of these splits, where they are in the files of images that stream."""
+        read = {part: self.splits[part].read_labels for part in set(parts) if self.splits[part].labels is None}
+        splits = {part: replace(self.splits[part], labels=labels()) for part, labels in read.items() if labels}
+        return replace(self, splits={**self.splits, **splits})
 
     def resolve(self, name: str) -> tuple[str, int, int]:
         """The split, start and stop of a slice that is named as in `select`, which also gives the errors."""

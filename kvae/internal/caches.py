@@ -7,6 +7,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from kvae.internal.errors import UserError
+
 VARIABLE = "KVAE_CACHE"  # the environment variable with the folder; an empty one for no cache
 
 
@@ -17,6 +19,19 @@ def use_by_default() -> None:
         import platformdirs
 
         os.environ.setdefault(VARIABLE, str(platformdirs.user_cache_path("kvae")))
+
+
+def needed_folder(kind: str) -> Path:
+    """As `folder`, for what a user asked to keep: in Python, too, it is in the folder for caches of the user.
+
+    Raises:
+        UserError: if KVAE_CACHE says that nothing is to be kept, or if this user has no folder for caches.
+    """
+    use_by_default()
+    found = folder(kind)
+    if found is None:
+        raise UserError(f"Expected a folder in which to keep files. {VARIABLE} is empty. Set it to a folder.")
+    return found
 
 
 def folder(kind: str) -> Path | None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from kvae.internal.blocks import blocks_of
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras, tf
 
-VALUES_AT_ONCE = 2**16  # pixels that the processor's cache holds
 CHANNELS = (1, 3, 4)  # of grey images, of colour images, and of colour images with transparency
 FEWEST_IMAGES = 4  # A list of fewer arrays is rather a list of sets of images than one of images.
 Shape = tuple[int | None, ...]
@@ -146,16 +146,15 @@ def as_batches(x: Any, image_shape: Shape | None = None) -> Any:
 def as_bytes_if_binary(x: Any) -> Any:
     """The same images as uint8 if `x` is an array of floats that are all 0 or 1; otherwise `x`.
 
-    They then take a quarter of the memory, and are copied and checked in a quarter of the time.
+    They then take a quarter of the memory, and are copied and checked in a quarter of the time. Images of a mapped file
+    stay there.
     """
-    if not (isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.size):
+    if not (isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.size) or isinstance(x, np.memmap):
         return x
     pixels = np.asarray(x)  # A masked array would leave out what it hides, which TensorFlow reads.
     ones = np.empty(x.shape, np.bool_)
-    step = max(1, VALUES_AT_ONCE * len(x) // x.size)
-    for start in range(0, len(x), step):
-        some = pixels[start : start + step]
-        if not np.all(np.equal(some, 1, out=ones[start : start + step]) | (some == 0)):
+    for some, out in zip(blocks_of(pixels), blocks_of(ones), strict=True):
+        if not np.all(np.equal(some, 1, out=out) | (some == 0)):
             return x
     return ones.view(np.uint8)
 

@@ -238,10 +238,12 @@ class StepsInMemory(Steps):
         images = self._images
         if self._indices is None:
             self._epoch, self._indices = images.next_epoch()
+            images.will_need(self._indices[: self.size * images.batch_size])
         size, rows = images.batch_size, min(self.size, images.steps_per_epoch)
         indices, self._indices = self._indices[: wanted * size], self._indices[wanted * size :]
         if len(indices) == 0:
             raise StopIteration
+        images.will_need(self._indices[: self.size * size])  # of the next group, while this one runs
         logs = function.run_in_memory(images, indices, rows, self._epoch, self._before)
         self._before += len(indices)
         return logs, -(-len(indices) // size)

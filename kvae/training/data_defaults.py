@@ -67,7 +67,7 @@ def follow(values: dict[str, Any]) -> Followed:
         UserError: if a setting is not valid, or if the data cannot be opened.
     """
     config = RunConfig.from_dict(values)
-    source = open_source(absolute(config.data.source), config.data.streaming)
+    source = open_source(absolute(config.data.source), bool(config.data.streaming))
     if not (is_of_user(config.data.source) or source.splits["train"].image_shape != (28, 28, 1)):
         return Followed(config, source, None)
     facts = facts_of(source, config.data.train)

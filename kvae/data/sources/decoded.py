@@ -38,7 +38,7 @@ def load(name: str) -> Decoded | None:
             return None
         with np.load(path) as archive:
             content = json.loads(str(archive["content"]))
-            if content["state"] != _state(Path(content["folder"])):
+            if content["state"] != state_of(Path(content["folder"])):
                 return None
             shapes = {part: tuple(shape) for part, shape in content["splits"].items()}
             for part, shape in shapes.items():
@@ -68,7 +68,7 @@ def keep(name: str, folder: Path, splits: dict[str, Split], label_names: tuple[s
     arrays: dict[str, Any] = {f"{part}_images": split.images for part, split in splits.items()}
     arrays |= {f"{part}_labels": split.labels for part, split in splits.items() if split.labels is not None}
     with suppress(OSError, UserError):  # the folder of the dataset may be one that only TFDS can read
-        content = {"folder": str(folder), "state": _state(folder), "splits": shapes, "label_names": label_names}
+        content = {"folder": str(folder), "state": state_of(folder), "splits": shapes, "label_names": label_names}
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.atomic_file(path) as partial, partial.open("wb") as file:
             np.savez(file, content=json.dumps(content), **arrays)
@@ -110,7 +110,7 @@ def _data_folder() -> str:
     return os.path.abspath(os.path.expanduser(found))
 
 
-def _state(folder: Path) -> list[list[Any]]:
+def state_of(folder: Path) -> list[list[Any]]:
     """The name, size and time of each file of a dataset, and the time of the folder with its versions."""
     found = [[entry.name, entry.stat().st_size, entry.stat().st_mtime_ns] for entry in sorted(folder.iterdir())]
     return [*found, ["versions", 0, folder.parent.stat().st_mtime_ns]]

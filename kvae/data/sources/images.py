@@ -164,7 +164,7 @@ def _streamed(root: Path, folder: Path, paths: list[Path], names: tuple[str, ...
             )
         _check_same(paths[0], path, (first.size, first.mode), (header.size, COLOUR_MODES[header.mode]))
     shape = (first.height, first.width, len(first.getbands()))
-    return _stream(paths, _labels(folder, paths, names), shape, _relative(root, paths))
+    return _stream(root, paths, _labels(folder, paths, names), shape)
 
 
 def _relative(root: Path, paths: list[Path]) -> np.ndarray:
@@ -172,11 +172,11 @@ def _relative(root: Path, paths: list[Path]) -> np.ndarray:
     return np.array([path.relative_to(root).as_posix() for path in paths])
 
 
-def _stream(paths: list[Path], labels: np.ndarray | None, shape: tuple[int, ...], names: np.ndarray) -> Split:
+def _stream(root: Path, paths: list[Path], labels: np.ndarray | None, shape: tuple[int, ...]) -> Split:
     """A split of pictures that are decoded when they are needed, in the order of their paths."""
     from kvae.internal.tensorflow import tf
 
-    files = np.array([str(path) for path in paths])
+    files, names = np.array([str(path) for path in paths]), _relative(root, paths)
 
     def stream(start: int, stop: int) -> Any:
         return tf.data.Dataset.from_tensor_slices((np.arange(start, stop), files[start:stop]))
@@ -211,9 +211,16 @@ def _stream(paths: list[Path], labels: np.ndarray | None, shape: tuple[int, ...]
 
     def reordered(rows: np.ndarray) -> Split:
         chosen = [paths[row] for row in rows]
-        return _stream(chosen, None if labels is None else labels[rows], shape, names[rows])
+        return _stream(root, chosen, None if labels is None else labels[rows], shape)
 
-    return Split(None, labels, len(paths), shape, stream, decode, check=check, reordered=reordered, files=names)
+    def state() -> tuple[str, Any]:
+        facts = [os.stat(path) for path in paths]
+        listed = zip(names.tolist(), facts, strict=True)
+        return str(root.absolute()), [(name, fact.st_size, fact.st_mtime_ns) for name, fact in listed]
+
+    return Split(
+        None, labels, len(paths), shape, stream, decode, check=check, reordered=reordered, state=state, files=names
+    )
 
 
 def read(directory: str, streaming: bool = False) -> Source:

@@ -163,7 +163,29 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
                 if found != -(-(stop - start) // 1000):
                     raise ValueError(f"it has fewer than {stop - start} images between {start} and {stop}")
 
-        return Split(None, None, count, shape, stream, decode, shuffle_buffer=SHUFFLE_BUFFER, check=check)
+        def read_labels() -> np.ndarray:
+            with _damage_named(builder, f"the labels of {part}"):
+                batches = encoded(0, count).map(lambda _, label: label).batch(1000).as_numpy_iterator()
+                return np.concatenate(list(batches))
+
+        def state() -> tuple[str, Any]:
+            try:
+                return str(builder.data_path), decoded.state_of(Path(builder.data_path))
+            except OSError as error:
+                raise UserError(f"Could not list the files of {builder.name}: {first_line(error)}.") from error
+
+        return Split(
+            None,
+            None,
+            count,
+            shape,
+            stream,
+            decode,
+            shuffle_buffer=SHUFFLE_BUFFER,
+            check=check,
+            read_labels=read_labels if labelled else None,
+            state=state,
+        )
 
     decoded.check_memory(builder.name, part, (count, *shape))
 
@@ -189,7 +211,7 @@ def read(name: str, streaming: bool = False) -> Source:
     Args:
         name: the name of the dataset in TFDS, for example `mnist` or `mnist:3.0.1`.
         streaming: whether to read and decode the records when they are needed, instead of keeping all images in
-            memory. The labels of a stream are dropped.
+            memory. The labels of a stream are read when they are needed.
 
     Raises:
         UserError: if there is no such dataset, if it cannot be downloaded, or if it has no 8-bit feature `image` of a

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from kvae.internal.blocks import blocks_of
 from kvae.internal.errors import KvaeWarning, UserError
 from kvae.internal.tensorflow import tf
 from kvae.model import parts
@@ -185,7 +186,8 @@ class Likelihood(parts.Part):
         least, most = values.min(), values.max()
         if not (low <= least and most <= high and np.isfinite(least) and np.isfinite(most)):  # also refuses NaN
             raise self.impossible_pixels(least, most)
-        if self.discrete and values.dtype.kind == "f" and not self.is_possible(values).all():
+        blocks = blocks_of(np.atleast_1d(values)) if self.discrete and values.dtype.kind == "f" else ()
+        if not all(self.is_possible(some).all() for some in blocks):
             self.warn_of_grey(stacklevel + 1)
 
     def impossible_pixels(self, least: Any, most: Any) -> UserError:
