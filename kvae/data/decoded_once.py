@@ -105,10 +105,10 @@ def _decode(split: Split, path: Path, what: str) -> None:
                 f"Free some space, set {caches.VARIABLE} to a folder of another disk, or use streaming=true."
             )
         print(f"Decoding {what} once, into {path} ({in_words(size)}) ...", file=sys.stderr)
+        split.check(0, split.count)  # names what is damaged
         try:
             _write(split, partial)
         except tf.errors.OpError as error:
-            split.check(0, split.count)  # names the file
             raise UserError(f"Could not decode {what}: {error.message.splitlines()[0]}") from error
 
 

@@ -1,4 +1,4 @@
-"""A dataset larger than memory: streamed in constant memory, under a limit that the operating system enforces."""
+"""A dataset larger than memory, under a limit that the operating system enforces: streamed, or of a mapped file."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ vae.compile(optimizer="adam", jit_compile=False)  # the threads of a compiler wo
 vae.fit(load("train[:200]", True).train, verbose=0)
 cap = (data_segment() + int(sys.argv[2]) * 1024) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (cap, cap))
-data = load("train", sys.argv[1] == "stream")
+data = load("train", {"stream": True, "decoded": "decoded", "memory": False}[sys.argv[1]])
 start = time.perf_counter()
 history = vae.fit(data.train, verbose=0).history
 print("trained", int(vae.optimizer.iterations), time.perf_counter() - start, history["loss"][0])
@@ -78,9 +78,10 @@ def tfds_folder(tmp_path_factory):
 
 @pytest.mark.exhaustive
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs Linux's memory limits")
-@pytest.mark.parametrize(("way", "fits"), [("stream", True), ("memory", False)])
-def test_a_stream_trains_in_memory_that_the_images_do_not_fit_into(way, fits, tfds_folder):
+@pytest.mark.parametrize(("way", "fits"), [("stream", True), ("decoded", True), ("memory", False)])
+def test_a_stream_trains_in_memory_that_the_images_do_not_fit_into(way, fits, tfds_folder, tmp_path):
     environment = {**os.environ, "TFDS_DATA_DIR": str(tfds_folder), "CUDA_VISIBLE_DEVICES": "-1"}
+    environment["KVAE_CACHE"] = str(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", CHILD, way, str(CAP)], capture_output=True, text=True, env=environment, check=False
     )

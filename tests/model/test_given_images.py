@@ -13,6 +13,7 @@ from stock_keras import Batches, Loader
 
 import kvae
 from kvae.evaluation import evidence
+from kvae.internal import blocks
 from kvae.internal.errors import UserError
 from kvae.model import given_images
 
@@ -264,7 +265,7 @@ AS_BYTES = {
     "double precision": BINARY.astype(np.float64),
     "half precision": BINARY.astype(np.float16),
     "not contiguous": np.repeat(BINARY, 2, axis=1).astype(np.float32)[:, ::2],
-    "an image above the size of a part": np.ones((2, given_images.VALUES_AT_ONCE + 1), np.float32),
+    "an image above the size of a part": np.ones((2, blocks.VALUES_AT_ONCE + 1), np.float32),
 }
 KEPT = {
     "grey": BINARY * 0.5,

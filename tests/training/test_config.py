@@ -29,7 +29,7 @@ DATA = some(
     threshold=st.floats(0, 1, exclude_max=True),
     batch_size=WHOLE,
     drop_remainder=st.booleans(),
-    streaming=st.booleans(),
+    streaming=st.booleans() | st.just("decoded"),
     evaluation_seed=SEED,
 )
 MODEL = some(
@@ -286,6 +286,7 @@ def test_keys_are_those_of_a_whole_configuration_and_the_short_ones():
         ("model.beta=1.5", ("model.beta", 1.5)),
         ("training.epochs=3", ("training.epochs", 3)),
         ("data.streaming=true", ("data.streaming", True)),
+        ("data.streaming=decoded", ("data.streaming", "decoded")),
         ("model.hidden_units=[500, 500]", ("model.hidden_units", [500, 500])),
         ("training.learning_rate=1e-3", ("training.learning_rate", 1e-3)),
         ("data.source=mnist", ("data.source", "mnist")),
