@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 from keras import layers
-from protocol import EVALUATION_BATCH, FILTERS, LEARNING_RATE, PIXELS, SIDE, STEM, Settings, serve
+from protocol import EVALUATION_BATCH, FILTERS, PIXELS, SIDE, STEM, Settings, serve
 
 
 class Sampling(layers.Layer):
@@ -85,7 +85,7 @@ class KerasIo:
         self.train, self.test = settings.images("train"), settings.images("test")
         self.vae = VAE(make_encoder(settings), make_decoder(settings))
         self.set_initial_weights()
-        self.vae.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE))
+        self.vae.compile(optimizer=keras.optimizers.Adam(settings.learning_rate))
 
     def set_initial_weights(self) -> None:
         for network in ("encoder", "decoder"):

@@ -1,7 +1,7 @@
 """kvae with its default options: `load`, `VAE`, `compile` with an optimizer, `fit`."""
 
 import keras
-from protocol import FILTERS, LEARNING_RATE, Settings, serve
+from protocol import FILTERS, Settings, serve
 
 import kvae
 
@@ -17,7 +17,7 @@ class KvaeFit:
             self.vae = kvae.VAE(encoder=encoder, seed=settings.seed)
         self.vae.build((None, *self.data.info.image_shape))
         self.set_initial_weights()
-        self.vae.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE))
+        self.vae.compile(optimizer=keras.optimizers.Adam(settings.learning_rate))
 
     def set_initial_weights(self) -> None:
         self.vae.encoder.set_weights(list(self.settings.initial("encoder").values()))

@@ -39,6 +39,8 @@ class Settings:
         data: the path of an archive with `x_train` and `x_test`, uint8 `[N, 28, 28]` of 0 and 255.
         weights: the path of an archive with the initial weights, as `initial_weights` makes them.
         seed: the seed of the order and of the noise.
+        learning_rate: that of Adam, in the first epoch.
+        decay: the factor by which the learning rate changes after each epoch. Only PyTorch knows another than 1.
     """
 
     network: str
@@ -48,6 +50,8 @@ class Settings:
     data: str
     weights: str
     seed: int = 0
+    learning_rate: float = LEARNING_RATE
+    decay: float = 1.0
 
     def images(self, part: str) -> np.ndarray:
         """The images `train` or `test` as input of the models: 0 and 1, `[N, 28, 28, 1]` float32."""

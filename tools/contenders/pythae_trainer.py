@@ -3,7 +3,7 @@
 import pythae.models.nn
 import torch
 import torch_networks
-from protocol import EVALUATION_BATCH, LEARNING_RATE, Settings, serve
+from protocol import EVALUATION_BATCH, Settings, serve
 from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
@@ -43,7 +43,7 @@ class Pythae:
             training_config=BaseTrainerConfig(
                 output_dir="pythae",
                 per_device_train_batch_size=settings.batch,
-                learning_rate=LEARNING_RATE,
+                learning_rate=settings.learning_rate,
                 seed=settings.seed,
             ),
         )

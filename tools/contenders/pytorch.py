@@ -10,7 +10,7 @@ os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # so that every start-up
 
 import torch
 import torch_networks
-from protocol import EVALUATION_BATCH, LEARNING_RATE, Settings, serve
+from protocol import EVALUATION_BATCH, Settings, serve
 from torch import nn
 from torch.nn import functional
 
@@ -39,7 +39,8 @@ class PyTorch:
         self.test = torch_networks.images(settings, "test").to(self.device)
         self.vae = VAE(settings).to(self.device)
         torch_networks.set_weights(self.vae.encoder, self.vae.decoder, settings.initial())
-        self.optimizer = torch.optim.Adam(self.vae.parameters(), lr=LEARNING_RATE, fused=True)
+        self.optimizer = torch.optim.Adam(self.vae.parameters(), lr=settings.learning_rate, fused=True)
+        self.schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, settings.decay)
         # With constant sizes, the smaller last batch is compiled separately and does not make the other batches slower.
         self.loss = torch.compile(self.vae, dynamic=False) if sys.argv[1] == "compiled" else self.vae
 
@@ -49,6 +50,7 @@ class PyTorch:
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
+        self.schedule.step()
         loss.item()  # waits for the result
         return len(self.train)
 
