@@ -14,11 +14,17 @@ VARIABLE = "KVAE_CACHE"  # the environment variable with the folder; an empty on
 
 def use_by_default() -> None:
     """Uses the folder for caches of this user, if the environment names no other."""
+    os.environ.setdefault(VARIABLE, _of_user())
+
+
+def _of_user() -> str:
+    """The folder for caches of this user; empty if there is none."""
     # A runtime alone, which keeps nothing, lacks this package; a user may have no home.
     with suppress(ImportError, OSError, RuntimeError):
         import platformdirs
 
-        os.environ.setdefault(VARIABLE, str(platformdirs.user_cache_path("kvae")))
+        return str(platformdirs.user_cache_path("kvae"))
+    return ""
 
 
 def needed_folder(kind: str) -> Path:
@@ -27,11 +33,10 @@ def needed_folder(kind: str) -> Path:
     Raises:
         UserError: if KVAE_CACHE says that nothing is to be kept, or if this user has no folder for caches.
     """
-    use_by_default()
-    found = folder(kind)
-    if found is None:
+    found = os.environ.get(VARIABLE, _of_user())
+    if not found:
         raise UserError(f"Expected a folder in which to keep files. {VARIABLE} is empty. Set it to a folder.")
-    return found
+    return Path(found).absolute() / kind
 
 
 def folder(kind: str) -> Path | None:

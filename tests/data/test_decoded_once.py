@@ -207,6 +207,7 @@ def test_in_python_it_uses_the_folder_of_the_user(folder, tmp_path, monkeypatch)
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: Path(tmp_path) / name)
     kvae.data.load(folder, batch_size=5, streaming="decoded")
     assert len(list((tmp_path / "kvae" / "decoded").iterdir())) == 2
+    assert caches.VARIABLE not in os.environ  # so that nothing else is kept
 
 
 @pytest.mark.parametrize("value", ["yes", "true", 2, None])
