@@ -23,7 +23,7 @@ from kvae.internal.batch_sizes import images_at_once
 from kvae.internal.errors import UserError
 from kvae.internal.progress_bars import counted
 from kvae.internal.quantities import size as in_words
-from kvae.internal.tensorflow import tf
+from kvae.internal.tensorflow import tf, unconverted
 
 
 def decoded_once(source: Source, parts: Iterable[str]) -> Source:
@@ -118,7 +118,8 @@ def _write(split: Split, path: Path) -> None:
     options = tf.data.Options()
     options.autotune.enabled = False  # autotuning can delay the end of an iteration by seconds
     options.deterministic = True
-    decoded = split.stream(0, split.count).map(lambda _, encoded: split.decode(encoded), num_parallel_calls=WORKERS)
+    elements = split.stream(0, split.count)
+    decoded = elements.map(unconverted(lambda _, encoded: split.decode(encoded)), num_parallel_calls=WORKERS)
     batches = decoded.batch(images_at_once(split.image_shape)).prefetch(2).with_options(options)
     terminal, written = int(sys.stdout.isatty()), 0
     with path.open("wb") as file, counted(terminal, "decoding", "images", split.count) as advance:

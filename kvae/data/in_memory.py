@@ -14,7 +14,7 @@ import numpy as np
 
 from kvae.data.mapped import MappedImages, can_map
 from kvae.internal.errors import UserError
-from kvae.internal.tensorflow import tf
+from kvae.internal.tensorflow import tf, unconverted
 
 DEVICE_BYTES = 2**30  # Larger sets of images are not copied to a GPU, which also has to hold the model.
 WORKERS = max(2, os.cpu_count() or 2)
@@ -174,6 +174,7 @@ class ImagesInMemory:
         """A dataset of the batches x `[B, *image]` or (x, condition). Each iteration is the next epoch."""
         arrays, make_batch = self.arrays, self.make_batch
 
+        @unconverted
         def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
             indices = tf.data.Dataset.from_tensor_slices(self._indices_of_epoch(number)).batch(self.batch_size)
             return indices.map(lambda some: make_batch(arrays, some, number), num_parallel_calls=WORKERS)
@@ -182,7 +183,7 @@ class ImagesInMemory:
         if epoch is None:
             batches = one_epoch(tf.constant(0, tf.int64))
         else:
-            batches = tf.data.Dataset.range(1).map(lambda _: epoch.assign_add(1) - 1).flat_map(one_epoch)
+            batches = tf.data.Dataset.range(1).map(unconverted(lambda _: epoch.assign_add(1) - 1)).flat_map(one_epoch)
         return ImageDataset(batches, self.steps_per_epoch, binary=self.binary, in_memory=self)
 
     def next_epoch(self) -> tuple[tf.Tensor, tf.Tensor]:

@@ -19,7 +19,7 @@ from kvae.data.decoded_once import decoded_once
 from kvae.data.in_memory import WORKERS, ImageDataset, ImagesInMemory, shuffled
 from kvae.data.split import Source, Split
 from kvae.internal.errors import UserError, check_seed, check_whole, unknown
-from kvae.internal.tensorflow import tf
+from kvae.internal.tensorflow import tf, unconverted
 
 ORDERS = ("shuffled", "source")
 CONDITIONS = ("label",)
@@ -432,7 +432,7 @@ def _training_dataset(
         )
         return images.dataset()
 
-    @tf.autograph.experimental.do_not_convert
+    @unconverted
     def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
         seed = tf.stack([tf.cast(binarization.seed, tf.int64), number])
         word = tf.random.stateless_uniform([], seed, 0, 2**31 - 1, tf.int64, alg="philox")
@@ -442,7 +442,7 @@ def _training_dataset(
         elements = elements.shuffle(split.shuffle_buffer or split.count, word, reshuffle_each_iteration=False)
         return _decoded_batches(split, elements, binarization, batch_size, number, drop_remainder)
 
-    numbers = tf.data.Dataset.range(1).map(lambda _: epoch.assign_add(1) - 1)
+    numbers = tf.data.Dataset.range(1).map(unconverted(lambda _: epoch.assign_add(1) - 1))
     steps = split.count // batch_size if drop_remainder else -(-split.count // batch_size)
     return ImageDataset(numbers.flat_map(one_epoch), steps, binary=binarization.binary)
 
@@ -465,10 +465,12 @@ def _decoded_batches(
     drop_remainder: bool = False,
 ) -> tf.data.Dataset:
     """Batches of model input from the elements (index, encoded image) of a stream."""
-    decoded = elements.map(lambda index, encoded: (index, split.decode(encoded)), num_parallel_calls=WORKERS)
+    decode = unconverted(lambda index, encoded: (index, split.decode(encoded)))
+    decoded = elements.map(decode, num_parallel_calls=WORKERS)
     batches = decoded.batch(batch_size, drop_remainder)
     labels = None if split.labels is None else tf.constant(split.labels)
 
+    @unconverted
     def finish(index: tf.Tensor, images: tf.Tensor) -> Any:
         x = binarization(images, index, epoch)
         return x if labels is None else (x, tf.gather(labels, index - split.start))

@@ -35,7 +35,10 @@ def _import() -> tuple:
 
 
 keras, tf = _import()
-__all__ = ["check_process", "keras", "tf"]
+# For functions that `tf.data` traces: AutoGraph would translate their source first, which takes a second in all, though
+# they have no Python conditions or loops on tensors.
+unconverted = tf.autograph.experimental.do_not_convert
+__all__ = ["check_process", "keras", "tf", "unconverted"]
 _forked_while_used = False
 
 

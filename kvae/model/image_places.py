@@ -7,7 +7,7 @@ it. So the number of devices changes a training run by rounding errors only.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from kvae.internal.tensorflow import tf
+from kvae.internal.tensorflow import tf, unconverted
 
 
 class Placed(NamedTuple):
@@ -48,6 +48,7 @@ def add_places(
         check: function that returns the images x of a batch, or fails if they cannot be trained on.
     """
 
+    @unconverted
     def place(start: Any, *batch: Any) -> Any:
         images, *rest = check(batch[0]), *batch[1:]
         count = tf.shape(images)[0]
@@ -56,9 +57,9 @@ def add_places(
 
     # Dataset.map and Dataset.scan pass the parts of a tuple as separate arguments.
     if in_set:
-        numbered = dataset.scan(0, lambda start, batch: place(start, *tf.nest.flatten(batch)))
+        numbered = dataset.scan(0, unconverted(lambda start, batch: place(start, *tf.nest.flatten(batch))))
     else:
-        numbered = dataset.map(lambda *batch: place(0, *batch)[1])
+        numbered = dataset.map(unconverted(lambda *batch: place(0, *batch)[1]))
     policies = tf.data.experimental.AutoShardPolicy
     if dataset.options().experimental_distribute.auto_shard_policy == policies.AUTO:
         # Each worker must read all batches and work on its part of each; sharding by files would give it other batches.

@@ -174,13 +174,14 @@ def _relative(root: Path, paths: list[Path]) -> np.ndarray:
 
 def _stream(root: Path, paths: list[Path], labels: np.ndarray | None, shape: tuple[int, ...]) -> Split:
     """A split of pictures that are decoded when they are needed, in the order of their paths."""
-    from kvae.internal.tensorflow import tf
+    from kvae.internal.tensorflow import tf, unconverted
 
     files, names = np.array([str(path) for path in paths]), _relative(root, paths)
 
     def stream(start: int, stop: int) -> Any:
         return tf.data.Dataset.from_tensor_slices((np.arange(start, stop), files[start:stop]))
 
+    @unconverted
     def decode(file: Any) -> Any:
         content = tf.io.read_file(file)
         image = tf.cond(
@@ -195,7 +196,9 @@ def _stream(root: Path, paths: list[Path], labels: np.ndarray | None, shape: tup
         options = tf.data.Options()
         options.autotune.enabled = False  # autotuning can delay the end of an iteration by seconds
         # One after another: a picture that is decoded ahead could write its line after the block.
-        decoded = stream(start, stop).map(lambda _, file: decode(file)).with_options(options).as_numpy_iterator()
+        decoded = (
+            stream(start, stop).map(unconverted(lambda _, file: decode(file))).with_options(options).as_numpy_iterator()
+        )
         with silenced():  # libjpeg of TensorFlow writes a line for some damaged files
             for path in paths[start:stop]:
                 expected = np.asarray(picture_files.read(path, COLOUR_MODES))

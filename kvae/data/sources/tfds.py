@@ -18,7 +18,7 @@ from kvae.data.sources import decoded
 from kvae.data.split import Source, Split, hold_out
 from kvae.internal.errors import UserError, first_line
 from kvae.internal.files import has_pattern
-from kvae.internal.tensorflow import tf
+from kvae.internal.tensorflow import tf, unconverted
 from kvae.internal.visible import visible
 
 SHUFFLE_BUFFER = 100_000  # the number of encoded images that a stream keeps in memory to shuffle them
@@ -131,7 +131,7 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
     read_config.options.autotune.enabled = False  # autotune can stall the end of an iteration for seconds
     read_config.options.deterministic = True
 
-    @tf.autograph.experimental.do_not_convert
+    @unconverted
     def image_and_label(example: Any) -> Any:
         return example["image"], example["label"] if labelled else tf.constant(-1, tf.int64)
 
@@ -153,7 +153,7 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
     if streaming:
 
         def stream(start: int, stop: int) -> Any:
-            images = encoded(start, stop).map(lambda image, _: image)
+            images = encoded(start, stop).map(unconverted(lambda image, _: image))
             return images.enumerate(start)
 
         def check(start: int, stop: int) -> None:
@@ -165,7 +165,7 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
 
         def read_labels() -> np.ndarray:
             with _damage_named(builder, f"the labels of {part}"):
-                batches = encoded(0, count).map(lambda _, label: label).batch(1000).as_numpy_iterator()
+                batches = encoded(0, count).map(unconverted(lambda _, label: label)).batch(1000).as_numpy_iterator()
                 return np.concatenate(list(batches))
 
         def state() -> tuple[str, Any]:
@@ -189,7 +189,7 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
 
     decoded.check_memory(builder.name, part, (count, *shape))
 
-    @tf.autograph.experimental.do_not_convert
+    @unconverted
     def decode_image(image: Any, label: Any) -> Any:
         return decode(image), label
 
