@@ -53,8 +53,8 @@ PROTOCOL = {
     "the threshold of the size; the number of epochs is interpolated. Training seconds are epochs times the median "
     "epoch.",
     "limit": "the five large matrix products of a step of the mlp, in one XLA loop of TensorFlow.",
-    "growth": "the settings of mlp100, of which one is varied. For batch and width an epoch has `images` images; if "
-    "more images are needed than the training set has, they are repeated.",
+    "growth": "the settings of mlp100, of which one is varied, and the batch of conv. But for the curve of images, an "
+    "epoch has `images` images; if more images are needed than the training set has, they are repeated.",
 }
 
 
@@ -68,6 +68,7 @@ class Size:
     width: int = 500
     images: int | None = None  # training images; all by default
     threshold: float = -165.0
+    layers: int = 1
 
 
 # The thresholds are the ELBO of MNIST's test set after 4 or 5 epochs, when it still grows faster than its random noise.
@@ -77,10 +78,31 @@ SIZES = {
     "latent50": Size(latent=50, threshold=-97.0),
     "conv": Size("conv", width=16, images=10_000, threshold=-198.0),
 }
-GROWTH: dict[str, tuple[float, ...]] = {
-    "batch": (16, 32, 64, 100, 256, 512, 1024),
-    "width": (125, 250, 500, 1000, 2000),
-    "images": (1 / 12, 1 / 4, 1, 2),  # times the training set
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A setting that is varied while the others are those of a size.
+
+    Attributes:
+        field: the attribute of the size.
+        values: its values. Those of `images` are times the training set.
+        size: the name of the size.
+        images: the images of an epoch, as a part of those of the other curves.
+    """
+
+    field: str
+    values: tuple[float, ...]
+    size: str = "mlp100"
+    images: float = 1.0
+
+
+GROWTH = {
+    "batch": Curve("batch", (16, 32, 64, 100, 256, 512, 1024)),
+    "width": Curve("width", (125, 250, 500, 1000, 2000)),
+    "latent": Curve("latent", (2, 10, 50, 200)),
+    "images": Curve("images", (1 / 12, 1 / 4, 1, 2)),
+    "conv": Curve("batch", (32, 100, 256), size="conv", images=1 / 5),
 }
 
 
@@ -99,20 +121,21 @@ def prepare(size: Size, images: dict[str, np.ndarray], folder: Path, seed: int) 
     train = images["train"][np.arange(size.images or len(images["train"])) % len(images["train"])]
     data, weights = folder / "data.npz", folder / "weights.npz"
     np.savez(data, x_train=train, x_test=images["test"])
-    np.savez(weights, **initial_weights(size.network, size.latent, size.width, seed))
-    return Settings(size.network, size.batch, size.latent, size.width, str(data), str(weights), seed)
+    np.savez(weights, **initial_weights(size.network, size.latent, size.width, seed, size.layers))
+    archives = str(data), str(weights)
+    return Settings(size.network, size.batch, size.latent, size.width, *archives, seed, layers=size.layers)
 
 
-def load_images(dataset: str, limit: int | None) -> dict[str, np.ndarray]:
-    """The images `train` and `test` of a dataset of kvae, binarized at 0.5: uint8 `[N, 28, 28]` of 0 and 255."""
+def load_images(dataset: str, limit: int | None, binarize: str = "threshold") -> dict[str, np.ndarray]:
+    """The images `train` and `test` of a dataset of kvae, uint8 `[N, 28, 28]`: 0 and 255, or grey with `"none"`."""
     from kvae import data
 
-    loaded = data.load(dataset, batch_size=1)
+    loaded = data.load(dataset, batch_size=1, binarize=binarize)
     if loaded.info.image_shape != (SIDE, SIDE, 1):
         raise UserError(
             f"Expected images of shape {(SIDE, SIDE, 1)}. Received {dataset!r} with {loaded.info.image_shape}."
         )
-    return {part: (loaded.examples(part, limit)[0][..., 0] * 255).astype(np.uint8) for part in ("train", "test")}
+    return {part: np.rint(loaded.examples(part, limit)[0][..., 0] * 255).astype(np.uint8) for part in ("train", "test")}
 
 
 def installed(contenders: Iterable[Contender], timeout: float) -> dict[str, dict[str, Any]]:
@@ -133,9 +156,10 @@ def installed(contenders: Iterable[Contender], timeout: float) -> dict[str, dict
 
 def growth_sizes(curve: str, images: int, train: int) -> Iterator[tuple[int, Size]]:
     """The points of a curve: the varied value, and the size with it. The batch is not larger than the set of images."""
-    for value in GROWTH[curve]:
-        point = round(value * train) if curve == "images" else int(value)
-        size = replace(SIZES["mlp100"], **{"images": images, curve: point})
+    varied = GROWTH[curve]
+    for value in varied.values:
+        point = round(value * train) if varied.field == "images" else int(value)
+        size = replace(SIZES[varied.size], **{"images": round(varied.images * images), varied.field: point})
         if size.batch <= size.images:
             yield point, size
 

@@ -14,7 +14,13 @@ from rich.table import Table
 OURS = "kvae"
 OBJECTIVE_TOLERANCE = 1e-4  # relative; float32 sums of 784 pixels in another order differ by about 1e-6
 COLORS = dict(zip(CONTENDERS, ("black", "C3", "C1", "C0", "C9", "C2", "C4"), strict=True))
-AXES = {"batch": "batch size", "width": "hidden units", "images": "training images"}
+AXES = {
+    "batch": "batch size",
+    "width": "hidden units",
+    "latent": "latent dimensions",
+    "images": "training images",
+    "conv": "batch size, convolutional",
+}
 
 
 def derive(results: dict[str, Any], threshold: float | None = None) -> None:

@@ -221,7 +221,8 @@ def of(measured: Measured, recipe: str | None, budget: Budget) -> list[dict[str,
 def machine() -> str:
     """The machine, in words."""
     details = processor.describe()
-    return f"{details['cores']} cores of {details['cpu']}, {platform.system()}, TensorFlow {tf.__version__}, no GPU"
+    cores = " with ".join(filter(None, [f"{details['cores']} cores of {details['cpu']}", details["vectors"]]))
+    return f"{cores}, {platform.system()}, TensorFlow {tf.__version__}, no GPU"
 
 
 def page(measured: Measured, quick: bool) -> str:

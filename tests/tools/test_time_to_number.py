@@ -5,43 +5,84 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import time_to_number
-from time_to_number import EPOCHS, NUMBERS, PUBLISHED, seconds_to, table
+from benchmark import Size, prepare
+from time_to_number import GOALS, PUBLISHED, Goal, bounds, seconds_to, table
+
+import kvae
+from kvae.training.config import RunConfig, load_values
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("number", "seconds"), [(-170.0, 5.0), (-150.0, 9.0), (-149.0, None)])
 def test_a_number_is_reached_at_the_end_of_the_first_epoch_that_passes_it(number, seconds):
-    assert seconds_to(number, [5.0, 7.0, 9.0], [-160.0, -155.0, -150.0]) == seconds
+    assert seconds_to(number, [5.0, 7.0, 9.0], {1: -160.0, 3: -150.0}) == seconds
 
 
 def test_the_table_has_medians_and_says_what_was_not_reached():
-    def ours(number, seconds, elbo):
-        return {"number": number, "epochs": EPOCHS[number], "seconds": seconds, "elbo": elbo}
+    goal = GOALS["elbo"]
 
-    kvae = [ours(number, 10.0 + place, -146.0) for number in NUMBERS[:2] for place in range(3)]
-    kvae += [ours(NUMBERS[2], 20.0, -146.0), ours(NUMBERS[2], 20.0, -147.5), ours(NUMBERS[2], 20.0, -146.0)]
-    others = {"pythae": [{"seconds": [30.0, 40.0], "elbo": [-156.0, -154.9]}] * 3}
-    rows = list(zip(*(list(column.cells) for column in table({"kvae": kvae, "others": others}).columns), strict=True))
+    def ours(number, seconds, value):
+        return {"number": number, "epochs": goal.epochs[number], "seconds": seconds, "value": value}
+
+    kvae = [ours(number, 10.0 + place, -146.0) for number in goal.numbers[:2] for place in range(3)]
+    kvae += [ours(goal.numbers[2], 20.0, value) for value in (-146.0, -147.5, -146.0)]
+    others = {"pythae": [{"seconds": [30.0, 40.0], "values": {1: -156.0, 2: -154.9}}] * 3}
+    columns = table(goal, {"kvae": kvae, "others": others}).columns
+    rows = list(zip(*(list(column.cells) for column in columns), strict=True))
     assert rows[0][:4] == ("kvae", "11", "11", "not reached")
     assert rows[1] == ("pythae", "40", "not reached", "not reached", "2", "-154.9")
 
 
 def test_settings_are_published_by_what_the_benchmark_runs():
     assert all(published.contender in time_to_number.CONTENDERS for published in PUBLISHED.values())
-    assert list(EPOCHS) == list(NUMBERS) == sorted(NUMBERS)
+
+
+@pytest.mark.parametrize("kind", GOALS)
+def test_the_others_train_the_network_of_the_recipe(kind):
+    goal = GOALS[kind]
+    assert list(goal.numbers) == sorted(goal.numbers)
+    model = RunConfig.from_dict(load_values(goal.recipe)).to_dict()["model"]
+    assert model["latent_dim"] == goal.size.latent
+    assert model["network"]["hidden_units"] == [goal.size.width] * goal.size.layers
+    assert model["network"].get("activation", "tanh") == "tanh"  # the default
+
+
+def test_the_first_epoch_that_passes_a_bound_is_found_without_measuring_all(tmp_path, monkeypatch, digits):
+    images = np.rint(255 * digits[:40, ..., 0]).astype(np.uint8)
+    size = Size(latent=2, width=3, layers=2)
+    settings = prepare(size, {"train": images, "test": images[:20]}, tmp_path, seed=0)
+    measured = []
+
+    def log_likelihood(vae, data, samples):
+        measured.append(vae.decoder.get_weights()[-1][0])  # a bias, in which the weights below have their epoch
+        return kvae.evaluation.Estimate(np.array([measured[-1] - 100]))
+
+    monkeypatch.setattr(kvae.evaluation, "log_likelihood", log_likelihood)
+    weights = [{**settings.initial(), "decoder/logits/bias": np.full(784, epoch, np.float32)} for epoch in range(1, 65)]
+    goal = Goal("log_likelihood", size, "threshold", "", {-80.5: 1, -60.0: 1, -30.0: 1})
+    values = bounds(goal, settings, weights)
+    assert values == {epoch: epoch - 100 for epoch in values}
+    seconds = list(range(1, 65))
+    assert [seconds_to(number, seconds, values) for number in goal.numbers] == [20, 40, None]
+    assert len(measured) == len(values) <= 1 + 3 * 7
 
 
 @pytest.mark.exhaustive
-def test_the_tool_prints_a_table_and_writes_what_it_measured(tmp_path):
+@pytest.mark.parametrize(("kind", "images"), [("elbo", 300), ("likelihood", 2000)])
+def test_the_tool_prints_a_table_and_writes_what_it_measured(kind, images, tmp_path):
     command = [sys.executable, ROOT / "tools" / "time_to_number.py", "--others", "keras.io", "--dataset", "mnist5k"]
-    done = subprocess.run([*command, "--images", "300", "--out", tmp_path], capture_output=True, text=True, check=False)
+    command += ["--images", str(images), "--goals", kind, "--out", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    report = json.loads((tmp_path / "time_to_number.json").read_text())
-    assert [run["epochs"] for run in report["kvae"]] == list(EPOCHS.values())
+    report = json.loads((tmp_path / f"time_to_{kind}.json").read_text())
+    assert [run["epochs"] for run in report["kvae"]] == list(GOALS[kind].epochs.values())
     (run,) = report["others"]["keras.io"]
-    assert len(run["seconds"]) == len(run["elbo"]) == PUBLISHED["keras.io"].epochs
+    assert len(run["seconds"]) == PUBLISHED["keras.io"].epochs
     assert run["seconds"] == sorted(run["seconds"])
-    assert "not reached" in done.stdout  # with 300 images
+    assert str(PUBLISHED["keras.io"].epochs) in run["values"]
+    assert max(run["values"].values()) < max(GOALS[kind].numbers)
+    assert "not reached" in done.stdout  # with so few images

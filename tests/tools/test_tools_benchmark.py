@@ -1,5 +1,6 @@
 """tools/benchmark.py: processes that answer, crash or hang; its statistics; and the tool at work on embedded digits."""
 
+import dataclasses
 import json
 import math
 import os
@@ -214,9 +215,20 @@ def test_initial_weights_are_glorot_uniform_and_repeat(network):
         np.testing.assert_array_equal(value, again[name])
         if name.endswith("bias"):
             assert not value.any()
-    hidden = weights["decoder/hidden/kernel" if network == "mlp" else "decoder/dense/kernel"]
+    hidden = weights["decoder/hidden1/kernel" if network == "mlp" else "decoder/dense/kernel"]
     limit = math.sqrt(6 / 52)
     assert 0.9 * limit < abs(hidden).max() <= limit  # the greatest of 100 is below 0.9 with a chance of 3e-5
+
+
+@pytest.mark.parametrize("curve", benchmark.GROWTH)
+def test_a_curve_varies_one_setting_of_its_size(curve):
+    varied = benchmark.GROWTH[curve]
+    points = list(benchmark.growth_sizes(curve, 10_000, 60_000))
+    assert len({value for value, _ in points}) == len(varied.values)
+    size = dataclasses.replace(benchmark.SIZES[varied.size], images=round(10_000 * varied.images))
+    for value, point in points:
+        assert point == dataclasses.replace(size, **{varied.field: value})
+    assert curve in benchmark_report.AXES
 
 
 def tool(*arguments: object, folder: Path) -> subprocess.CompletedProcess:
@@ -295,11 +307,11 @@ def test_the_tool_prints_a_table_and_writes_json_and_a_picture(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["mlp", "conv"])
-def test_all_compute_the_same_objective_for_equal_weights(network, tmp_path, digits):
+@pytest.mark.parametrize(("network", "layers"), [("mlp", 1), ("mlp", 2), ("conv", 1)])
+def test_all_compute_the_same_objective_for_equal_weights(network, layers, tmp_path, digits):
     images = (255 * digits[:150, ..., 0]).astype(np.uint8)
     np.savez(tmp_path / "data.npz", x_train=images, x_test=images[:20])
-    np.savez(tmp_path / "weights.npz", **protocol.initial_weights(network, 2, 16, seed=0))
+    np.savez(tmp_path / "weights.npz", **protocol.initial_weights(network, 2, 16, seed=0, layers=layers))
     archives = str(tmp_path / "data.npz"), str(tmp_path / "weights.npz")
     contenders, missing = [], []
     for contender in processes.CONTENDERS.values():
@@ -310,7 +322,8 @@ def test_all_compute_the_same_objective_for_equal_weights(network, tmp_path, dig
             contenders.append(contender)
         except ContenderError:
             missing.append(contender.name)
-    found = measure(contenders, Settings(network, 100, 2, 16, *archives), Plan(rounds=1, timeout=900), tmp_path)
+    settings = Settings(network, 100, 2, 16, *archives, layers=layers)
+    found = measure(contenders, settings, Plan(rounds=1, timeout=900), tmp_path)
     assert {name: result.get("reason") for name, result in found["results"].items()} == dict.fromkeys(found["results"])
     objectives = {name: result["objective"] for name, result in found["results"].items()}
     assert objectives == {name: pytest.approx(objectives["kvae"], rel=1e-5) for name in objectives}

@@ -33,9 +33,17 @@ def transposed(weights: Weights, name: str, x: jax.Array) -> jax.Array:
     return h + weights[f"{name}/bias"]
 
 
+def hidden_layers(weights: Weights, part: str, x: jax.Array) -> jax.Array:
+    """The hidden layers of the `encoder` or the `decoder` of the mlp."""
+    kernels = (name for name in sorted(weights) if name.startswith(f"{part}/hidden") and name.endswith("/kernel"))
+    for name in kernels:
+        x = jnp.tanh(dense(weights, name.removesuffix("/kernel"), x))
+    return x
+
+
 def encode(weights: Weights, network: str, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     if network == "mlp":
-        h = jnp.tanh(dense(weights, "encoder/hidden", x.reshape(-1, PIXELS)))
+        h = hidden_layers(weights, "encoder", x.reshape(-1, PIXELS))
     else:
         h = jax.nn.relu(convolution(weights, "encoder/conv1", x, 2))
         h = jax.nn.relu(convolution(weights, "encoder/conv2", h, 2))
@@ -45,7 +53,7 @@ def encode(weights: Weights, network: str, x: jax.Array) -> tuple[jax.Array, jax
 
 def decode(weights: Weights, network: str, z: jax.Array) -> jax.Array:
     if network == "mlp":
-        return dense(weights, "decoder/logits", jnp.tanh(dense(weights, "decoder/hidden", z)))
+        return dense(weights, "decoder/logits", hidden_layers(weights, "decoder", z))
     h = jax.nn.relu(dense(weights, "decoder/dense", z))
     h = jax.nn.relu(dense(weights, "decoder/stem", h)).reshape(-1, *STEM)
     h = jax.nn.relu(transposed(weights, "decoder/transposed1", h))
@@ -110,6 +118,8 @@ def train_epoch_by_steps(network: str, batch: int, state: State, images: jax.Arr
 
 class JaxScan:
     def __init__(self, settings: Settings) -> None:
+        if settings.binarize != "threshold":
+            raise ValueError(f"Expected binarize='threshold'. Received {settings.binarize!r}.")
         self.settings = settings
         self.train, self.test = jnp.asarray(settings.images("train")), jnp.asarray(settings.images("test"))
         self.key = jax.random.key(settings.seed)

@@ -1,6 +1,7 @@
 """Keras in the style of its documentation's VAE example: a `Sampling` layer, a `train_step`, and `fit` on an array."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers
 from protocol import EVALUATION_BATCH, FILTERS, PIXELS, SIDE, STEM, Settings, serve
@@ -21,7 +22,9 @@ class Sampling(layers.Layer):
 def make_encoder(settings: Settings) -> keras.Model:
     x = h = keras.Input((SIDE, SIDE, 1))
     if settings.network == "mlp":
-        h = layers.Dense(settings.width, activation="tanh")(layers.Flatten()(h))
+        h = layers.Flatten()(h)
+        for _ in range(settings.layers):
+            h = layers.Dense(settings.width, activation="tanh")(h)
     else:
         for filters in FILTERS:
             h = layers.Conv2D(filters, 3, strides=2, padding="same", activation="relu")(h)
@@ -31,9 +34,10 @@ def make_encoder(settings: Settings) -> keras.Model:
 
 
 def make_decoder(settings: Settings) -> keras.Model:
-    z = keras.Input((settings.latent,))
+    z = h = keras.Input((settings.latent,))
     if settings.network == "mlp":
-        h = layers.Dense(settings.width, activation="tanh")(z)
+        for _ in range(settings.layers):
+            h = layers.Dense(settings.width, activation="tanh")(h)
         return keras.Model(z, layers.Reshape((SIDE, SIDE, 1))(layers.Dense(PIXELS)(h)))
     h = layers.Dense(settings.width, activation="relu")(z)
     h = layers.Reshape(STEM)(layers.Dense(STEM[0] * STEM[1] * STEM[2], activation="relu")(h))
@@ -43,9 +47,11 @@ def make_decoder(settings: Settings) -> keras.Model:
 
 
 class VAE(keras.Model):
-    def __init__(self, encoder: keras.Model, decoder: keras.Model) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self.encoder, self.decoder = encoder, decoder
+        self.encoder, self.decoder = make_encoder(settings), make_decoder(settings)
+        self.draws_pixels = settings.binarize == "stochastic"
+        self.seed_generator = keras.random.SeedGenerator(settings.seed)
         self.trackers = [keras.metrics.Mean(name=name) for name in ("loss", "reconstruction", "kl")]
 
     @property
@@ -63,6 +69,8 @@ class VAE(keras.Model):
         return [reconstruction + kl, reconstruction, kl]
 
     def train_step(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        if self.draws_pixels:
+            x = tf.cast(keras.random.uniform(tf.shape(x), seed=self.seed_generator) < x, x.dtype)
         with tf.GradientTape() as tape:
             terms = self.terms(x)
         gradients = tape.gradient(terms[0], self.trainable_weights)
@@ -83,7 +91,7 @@ class KerasIo:
         keras.utils.set_random_seed(settings.seed)
         self.settings = settings
         self.train, self.test = settings.images("train"), settings.images("test")
-        self.vae = VAE(make_encoder(settings), make_decoder(settings))
+        self.vae = VAE(settings)
         self.set_initial_weights()
         self.vae.compile(optimizer=keras.optimizers.Adam(settings.learning_rate))
 
@@ -99,6 +107,10 @@ class KerasIo:
 
     def elbo(self) -> float:
         return -self.vae.evaluate(self.test, batch_size=EVALUATION_BATCH, verbose=0, return_dict=True)["loss"]
+
+    def weights(self) -> dict[str, np.ndarray]:
+        values = [variable.numpy() for variable in self.vae.encoder.weights + self.vae.decoder.weights]
+        return dict(zip(self.settings.initial(), values, strict=True))
 
     def objective(self) -> float:
         self.set_initial_weights()

@@ -9,12 +9,14 @@ import kvae
 class KvaeFit:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.data = kvae.data.load(f"npz:{settings.data}", batch_size=settings.batch, seed=settings.seed)
+        source, seed = f"npz:{settings.data}", settings.seed
+        self.data = kvae.data.load(source, batch_size=settings.batch, binarize=settings.binarize, seed=seed)
         if settings.network == "mlp":
-            self.vae = kvae.VAE(settings.latent, hidden_units=(settings.width,), activation="tanh", seed=settings.seed)
+            hidden_units = (settings.width,) * settings.layers
+            self.vae = kvae.VAE(settings.latent, hidden_units=hidden_units, activation="tanh", seed=seed)
         else:
             encoder = kvae.model.networks.ConvEncoder(settings.latent, filters=FILTERS, dense_units=settings.width)
-            self.vae = kvae.VAE(encoder=encoder, seed=settings.seed)
+            self.vae = kvae.VAE(encoder=encoder, seed=seed)
         self.vae.build((None, *self.data.info.image_shape))
         self.set_initial_weights()
         self.vae.compile(optimizer=keras.optimizers.Adam(settings.learning_rate))

@@ -17,7 +17,7 @@ class MatrixProducts:
         count = BATCHES * settings.batch
         repeated = tf.gather(images.reshape(-1, PIXELS), tf.range(count) % len(images))
         self.x = tf.reshape(repeated, [BATCHES, settings.batch, PIXELS])
-        self.w1 = tf.constant(weights["encoder/hidden/kernel"])
+        self.w1 = tf.constant(weights["encoder/hidden1/kernel"])
         self.w4 = tf.constant(weights["decoder/logits/kernel"])
         self.batch = settings.batch
         self.steps = max(1, len(images) // settings.batch)

@@ -1,9 +1,9 @@
 """The settings of a contender, and its communication with the benchmark: one line of JSON per command and answer.
 
 A contender is a script with its own interpreter. The first line of its standard input is its `Settings`. It builds the
-model, trains one epoch to warm up, and answers. Each further line is a command: `epoch`, `elbo` or `stop`. Between
-commands it waits for input and uses no processor time, so that only one process works at a time. This module needs only
-NumPy.
+model, trains one epoch to warm up, and answers. Each further line is a command: `epoch`, `elbo`, `weights` or `stop`.
+Between commands it waits for input and uses no processor time, so that only one process works at a time. This module
+needs only NumPy.
 """
 
 import json
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,16 +32,19 @@ class Settings:
     """The settings of the training, which are the same for all contenders.
 
     Attributes:
-        network: `mlp`, 784-width-latent-width-784 with tanh; or `conv`, two convolutions and a dense layer of `width`
-            units with ReLU, and their mirror.
+        network: `mlp`, 784-width-latent-width-784 with tanh, and `layers` hidden layers on each side; or
+            `conv`, two convolutions and a dense layer of `width` units with ReLU, and their mirror.
         batch: the number of images per step. The last step of an epoch has the remaining images.
         latent: the size of the latent space, D.
         width: the number of units of the dense hidden layers.
-        data: the path of an archive with `x_train` and `x_test`, uint8 `[N, 28, 28]` of 0 and 255.
+        data: the path of an archive with `x_train` and `x_test`, uint8 `[N, 28, 28]`.
         weights: the path of an archive with the initial weights, as `initial_weights` makes them.
         seed: the seed of the order and of the noise.
         learning_rate: that of Adam, in the first epoch.
         decay: the factor by which the learning rate changes after each epoch. Only PyTorch knows another than 1.
+        layers: the number of hidden layers on each side of the `mlp`.
+        binarize: `threshold`, at 0.5; or `stochastic`, each batch of training images is drawn anew, with the grey value
+            as the probability of 1. JAX and the limit do not know the latter.
     """
 
     network: str
@@ -52,11 +56,16 @@ class Settings:
     seed: int = 0
     learning_rate: float = LEARNING_RATE
     decay: float = 1.0
+    layers: int = 1
+    binarize: str = "threshold"
 
     def images(self, part: str) -> np.ndarray:
-        """The images `train` or `test` as input of the models: 0 and 1, `[N, 28, 28, 1]` float32."""
+        """The images `train` or `test`, `[N, 28, 28, 1]` float32: 0 and 1, or from 0 to 1 if they are drawn anew."""
         with np.load(self.data) as archive:
-            return (archive[f"x_{part}"][..., None] > 127).astype(np.float32)
+            images = archive[f"x_{part}"][..., None]
+        if self.binarize == "stochastic":
+            return images.astype(np.float32) / 255
+        return (images > 127).astype(np.float32)
 
     def initial(self, part: str = "") -> dict[str, np.ndarray]:
         """The initial weights by name, of the `encoder`, the `decoder`, or both by default."""
@@ -64,12 +73,14 @@ class Settings:
             return {name: archive[name] for name in archive.files if name.startswith(part)}
 
 
-def kernel_shapes(network: str, latent: int, width: int) -> dict[str, tuple[int, ...]]:
+def kernel_shapes(network: str, latent: int, width: int, layers: int = 1) -> dict[str, tuple[int, ...]]:
     """The shapes of the kernels in the order of the layers, as in Keras; `[3, 3, out, in]` if transposed."""
     first, second = FILTERS
     if network == "mlp":
-        body = {"encoder/hidden": (PIXELS, width)}
-        mirror = {"decoder/hidden": (latent, width), "decoder/logits": (width, PIXELS)}
+        inputs = [width] * (layers - 1)
+        body = {f"encoder/hidden{i}": (size, width) for i, size in enumerate([PIXELS, *inputs], 1)}
+        mirror = {f"decoder/hidden{i}": (size, width) for i, size in enumerate([latent, *inputs], 1)}
+        mirror["decoder/logits"] = (width, PIXELS)
     else:
         places = math.prod(STEM)
         body = {
@@ -87,10 +98,10 @@ def kernel_shapes(network: str, latent: int, width: int) -> dict[str, tuple[int,
     return {**body, "encoder/mean": (width, latent), "encoder/log_var": (width, latent), **mirror}
 
 
-def initial_weights(network: str, latent: int, width: int, seed: int) -> dict[str, np.ndarray]:
+def initial_weights(network: str, latent: int, width: int, seed: int, layers: int = 1) -> dict[str, np.ndarray]:
     """Glorot uniform kernels `<part>/<layer>/kernel` and zero biases `.../bias`, float32, by layer."""
     rng, weights = np.random.default_rng(seed), {}
-    for name, shape in kernel_shapes(network, latent, width).items():
+    for name, shape in kernel_shapes(network, latent, width, layers).items():
         limit = math.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
         out = shape[-2] if "transposed" in name else shape[-1]
         weights[f"{name}/kernel"] = rng.uniform(-limit, limit, shape).astype(np.float32)
@@ -106,6 +117,9 @@ class Contender(Protocol):
 
     def elbo(self) -> float | None:
         """The mean ELBO of the test images, in nats, with one draw of z per image; None if there is no ELBO."""
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights of the `mlp`, with the names and the layout of `initial_weights`. JAX and kvae do not have it."""
 
     def objective(self) -> float | None:
         """The loss of the first batch of training images at the initial weights with z = mean, in nats."""
@@ -147,6 +161,10 @@ def serve(make: Callable[[Settings], Contender]) -> None:
                 answer(**epoch())
             case "elbo":
                 answer(elbo=contender.elbo())
+            case "weights":
+                path = Path("trained.npz").resolve()
+                np.savez(path, **contender.weights())
+                answer(path=str(path))
             case "stop":
                 answer(peak_bytes=peak_bytes(), objective=contender.objective())
                 return

@@ -1,5 +1,8 @@
 """pythae: its VAE with the networks of the benchmark, and its trainer, whose `train_step` trains one epoch."""
 
+from typing import Any
+
+import numpy as np
 import pythae.models.nn
 import torch
 import torch_networks
@@ -30,12 +33,25 @@ class Decoder(pythae.models.nn.BaseDecoder):
         return ModelOutput(reconstruction=torch.sigmoid(self.network(z)))
 
 
+class VAE(pythae.models.VAE):
+    """pythae's VAE, which draws the pixels of a training step anew if the settings say so."""
+
+    def __init__(self, settings: Settings) -> None:
+        options = pythae.models.VAEConfig((1, 28, 28), settings.latent, reconstruction_loss="bce")
+        super().__init__(options, Encoder(settings), Decoder(settings))
+        self.settings = settings
+
+    def forward(self, inputs: dict[str, torch.Tensor], **options: Any) -> ModelOutput:
+        if self.training:
+            inputs = {"data": torch_networks.draw_pixels(inputs["data"], self.settings)}
+        return super().forward(inputs, **options)
+
+
 class Pythae:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.epochs = settings, 0
         train, self.test = torch_networks.images(settings, "train"), torch_networks.images(settings, "test")
-        options = pythae.models.VAEConfig((1, 28, 28), settings.latent, reconstruction_loss="bce")
-        self.vae = pythae.models.VAE(options, Encoder(settings), Decoder(settings))
+        self.vae = VAE(settings)
         torch_networks.set_weights(self.vae.encoder, self.vae.decoder, settings.initial())
         self.trainer = BaseTrainer(
             self.vae,
@@ -58,6 +74,10 @@ class Pythae:
     def elbo(self) -> float:
         losses = [self.vae({"data": x}).loss.item() * len(x) for x in self.batches(EVALUATION_BATCH)]
         return -sum(losses) / len(self.test)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        networks = self.vae.encoder.network, self.vae.decoder.network
+        return torch_networks.get_weights(*networks, self.settings.initial())
 
     def batches(self, size: int) -> list[torch.Tensor]:
         return [x.to(self.trainer.device) for x in self.test.split(size)]

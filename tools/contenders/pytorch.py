@@ -8,6 +8,7 @@ import sys
 
 os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # so that every start-up includes the compilation
 
+import numpy as np
 import torch
 import torch_networks
 from protocol import EVALUATION_BATCH, Settings, serve
@@ -46,7 +47,7 @@ class PyTorch:
 
     def epoch(self) -> int:
         for index in torch.randperm(len(self.train), device=self.device).split(self.settings.batch):
-            loss = self.loss(self.train[index])
+            loss = self.loss(torch_networks.draw_pixels(self.train[index], self.settings))
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -58,6 +59,9 @@ class PyTorch:
     def elbo(self) -> float:
         losses = [self.vae(x).item() * len(x) for x in self.test.split(EVALUATION_BATCH)]
         return -sum(losses) / len(self.test)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return torch_networks.get_weights(self.vae.encoder, self.vae.decoder, self.settings.initial())
 
     @torch.no_grad()
     def objective(self) -> float:

@@ -5,6 +5,7 @@ layers here do the same, so that equal weights give equal functions.
 """
 
 import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -17,6 +18,12 @@ class CropFarSide(nn.Module):
         return x[..., :-1, :-1]
 
 
+def hidden_layers(inputs: int, settings: Settings) -> Iterator[nn.Module]:
+    """The hidden layers of one side of the `mlp`."""
+    for size in (inputs, *[settings.width] * (settings.layers - 1)):
+        yield from (nn.Linear(size, settings.width), nn.Tanh())
+
+
 class Encoder(nn.Module):
     """x `[B, 1, 28, 28]` to mean and log_var `[B, D]`."""
 
@@ -24,7 +31,7 @@ class Encoder(nn.Module):
         super().__init__()
         first, second = FILTERS
         if settings.network == "mlp":
-            self.body = nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, settings.width), nn.Tanh())
+            self.body = nn.Sequential(nn.Flatten(), *hidden_layers(PIXELS, settings))
         else:
             self.body = nn.Sequential(
                 *(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(1, first, 3, stride=2), nn.ReLU()),
@@ -44,7 +51,7 @@ def make_decoder(settings: Settings) -> nn.Sequential:
     first, second = FILTERS
     if settings.network == "mlp":
         return nn.Sequential(
-            *(nn.Linear(settings.latent, settings.width), nn.Tanh()),
+            *hidden_layers(settings.latent, settings),
             *(nn.Linear(settings.width, PIXELS), nn.Unflatten(1, (1, SIDE, SIDE))),
         )
     return nn.Sequential(
@@ -68,6 +75,17 @@ def set_weights(encoder: nn.Module, decoder: nn.Module, weights: dict[str, np.nd
             value = value.T if value.ndim == 2 else value.transpose(3, 2, 0, 1)
         with torch.no_grad():
             parameter.copy_(torch.tensor(np.ascontiguousarray(value)))
+
+
+def get_weights(encoder: nn.Module, decoder: nn.Module, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """The weights of the `mlp` with the layout of Keras, by their names in the order of the layers."""
+    parameters = [parameter for network in (encoder, decoder) for parameter in network.parameters()]
+    return {name: parameter.detach().cpu().numpy().T for name, parameter in zip(names, parameters, strict=True)}
+
+
+def draw_pixels(x: torch.Tensor, settings: Settings) -> torch.Tensor:
+    """The images of a training step: drawn anew with the grey value as the probability of 1, or as they are."""
+    return torch.bernoulli(x) if settings.binarize == "stochastic" else x
 
 
 def images(settings: Settings, part: str) -> torch.Tensor:
