@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import time_to_number
 from benchmark import Size, prepare
+from contenders.processes import CONTENDERS, ContenderError, Worker
 from time_to_number import GOALS, PUBLISHED, Goal, bounds, seconds_to, table
 
 import kvae
@@ -38,7 +40,7 @@ def test_the_table_has_medians_and_says_what_was_not_reached():
 
 
 def test_settings_are_published_by_what_the_benchmark_runs():
-    assert all(published.contender in time_to_number.CONTENDERS for published in PUBLISHED.values())
+    assert all(published.contender in CONTENDERS for published in PUBLISHED.values())
 
 
 @pytest.mark.parametrize("kind", GOALS)
@@ -69,6 +71,33 @@ def test_the_first_epoch_that_passes_a_bound_is_found_without_measuring_all(tmp_
     seconds = list(range(1, 65))
     assert [seconds_to(number, seconds, values) for number in goal.numbers] == [20, 40, None]
     assert len(measured) == len(values) <= 1 + 3 * 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_kvae_measures_the_weights_that_a_contender_has(name, tmp_path, monkeypatch, digits):
+    contender = CONTENDERS[PUBLISHED[name].contender]
+    try:
+        contender.environment.versions(300)
+    except ContenderError as error:
+        pytest.skip(f"not installed: {error}")
+    images = np.rint(255 * digits[..., 0]).astype(np.uint8)
+    size = Size(batch=10, latent=2, width=16, layers=2)
+    settings = replace(prepare(size, {"train": images, "test": images}, tmp_path, seed=0), learning_rate=3e-3)
+    worker = Worker(contender, settings, tmp_path, timeout=300)
+    try:
+        worker.hear()
+        before = worker.ask("elbo")["elbo"]
+        for _ in range(9):
+            worker.ask("epoch")
+        elbo, path = worker.ask("elbo")["elbo"], worker.ask("weights")["path"]
+    finally:
+        worker.close()
+    assert elbo > before + 10
+    monkeypatch.setattr(time_to_number, "DRAWS", 1)  # the bound with one draw is the ELBO
+    with np.load(path) as archive:
+        values = bounds(GOALS["elbo"], settings, [dict(archive)])
+    assert values == {1: pytest.approx(elbo, abs=2)}  # each has one draw for each of 200 images
 
 
 @pytest.mark.exhaustive
