@@ -19,11 +19,15 @@ from kvae.noise.streams import Stream
 SHORT = {"temperatures": 30, "chains": 8, "leapfrog_steps": 3}
 
 
-@pytest.fixture(scope="module")
-def linear():
+def linear_model():
     """A linear model whose prior is not the standard normal, and whose posteriors are much narrower than the prior."""
     rng = np.random.default_rng(3)
     return LinearModel(rng.normal(size=(4, 2)), rng.normal(size=4), 0.5, (2, 2, 1), centre=[0.4, -0.2], scale=0.8)
+
+
+@pytest.fixture(scope="module")
+def linear():
+    return linear_model()
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +85,9 @@ def test_every_image_has_the_evidence_of_its_condition(images):
         LinearModel(weights, bias, 0.3, (2, 2, 1), model.centre + c, 0.5).log_evidence(image)
         for image, c in zip(images, conditions, strict=True)
     ]
-    found = evaluation.ais(model.vae, (shaped(images), conditions), **SHORT | {"chains": 64})
-    assert found.ais_monte_carlo_error < 0.15
-    np.testing.assert_allclose(found.ais.per_example, expected, rtol=0, atol=0.5)  # 10 nats between conditions
+    found = evaluation.ais(model.vae, (shaped(images), conditions), temperatures=200, chains=64)
+    assert found.ais_monte_carlo_error < 0.1
+    np.testing.assert_allclose(found.ais.per_example, expected, rtol=0, atol=1)  # 10 nats between conditions
     assert abs(found.ais.mean - np.mean(expected)) < 4 * found.ais_monte_carlo_error
     both = evaluation.bdmc(model.vae, (shaped(images), conditions), **SHORT)
     assert len(both.bdmc_gap.per_example) == len(images)
@@ -169,7 +173,7 @@ def test_rate_and_distortion_of_a_linear_model_are_those_of_its_tempered_posteri
             kl = (spread / linear.scale**2 - 2 - np.linalg.slogdet(covariance / linear.scale**2)[1]) / 2
             squares = np.sum((far - linear.weights @ moved) ** 2) / linear.s**2 + np.trace(covariance @ evidence)
             expected = squares / 2 + 4 * math.log(linear.s * math.sqrt(2 * math.pi))
-            assert rate == pytest.approx(kl, rel=0.2)  # three Monte-Carlo errors, or more
+            assert rate == pytest.approx(kl, rel=0.2, abs=0.03)  # three Monte-Carlo errors, or more
             assert distortion == pytest.approx(expected, rel=0.04)
             assert rate + beta * distortion == pytest.approx(kl + beta * expected, rel=0.04)  # -log Z
     ends = found.ais_rates[-1].per_example + found.ais_distortions[-1].per_example
@@ -211,7 +215,7 @@ def test_log_p_is_between_the_bounds(linear, seed):
 def test_the_bounds_meet(linear):
     found = evaluation.bdmc(linear.vae, np.zeros([40, 2, 2, 1]), images=20, **SHORT | {"temperatures": 200})
     assert len(found.bdmc_gap.per_example) == 20
-    assert -4 * found.bdmc_gap.standard_error < found.bdmc_gap.mean < 0.05
+    assert abs(found.bdmc_gap.mean) < 4 * found.bdmc_gap.standard_error < 0.5
     assert 0.3 < found.bdmc_acceptance.mean < 0.95
 
 
@@ -254,16 +258,19 @@ def test_simulated_pixels_have_the_density_of_the_likelihood(likelihood, expecte
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pairs_at_once", [3, 16, 1000])
-def test_it_depends_neither_on_the_chunks_nor_on_the_batches(linear, images, monkeypatch, pairs_at_once):
-    expected = evaluation.ais(linear.vae, shaped(images), **SHORT)
+def test_it_depends_neither_on_the_chunks_nor_on_the_batches(images, monkeypatch, pairs_at_once):
+    # The adaptation of the step sizes amplifies the rounding in which chunks differ, until it decides whether
+    # transitions are accepted, by other amounts on other processors. With fixed step sizes rounding stays rounding.
+    monkeypatch.setattr(annealed, "GAIN", 0.0)
+    linear = linear_model()  # another would keep what was compiled with the usual gain
+    expected, other = (
+        evaluation.ais(linear.vae, shaped(images), **SHORT, seed=seed).ais.per_example for seed in (0, 1)
+    )
     monkeypatch.setattr(batch_sizes, "VALUES_AT_ONCE", 4 * annealed.CACHED * pairs_at_once)
     data = tf.data.Dataset.from_tensor_slices(shaped(images)).batch(4)
-    found = evaluation.ais(linear.vae, data, **SHORT)
-    # Rounding can decide whether a transition is accepted, which changes an image by a part of its Monte-Carlo error,
-    # about 0.5; other random numbers would change every image by that.
-    difference = np.abs(found.ais.per_example - expected.ais.per_example)
-    assert np.median(difference) < 0.005
-    assert difference.max() < 0.5
+    found = evaluation.ais(linear.vae, data, **SHORT, seed=0).ais.per_example
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+    assert np.abs(other - expected).min() > 0.01  # so much other random numbers would change
 
 
 def test_seeds_give_other_numbers(linear, images):

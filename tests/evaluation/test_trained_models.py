@@ -105,14 +105,15 @@ def test_annealing_agrees_within_its_error(trained, exact):
 
 def test_both_sides_of_annealing_enclose_quadrature(trained):
     vae, x = trained
-    found = evaluation.bdmc(vae, x, images=12, temperatures=300)
+    found = evaluation.bdmc(vae, x, images=12, temperatures=300, seed=0)
     given = annealed.Images(tf.constant(x[:12]), None, tf.range(12), tf.constant(0))
     _, simulated = annealed._simulate(vae, given)
     known = evidence.log_evidence(vae, simulated.x.numpy()).log_value
-    lower, upper = found.bdmc_lower.per_example, found.bdmc_upper.per_example
-    assert lower.mean() - 0.05 < known.mean() < upper.mean() + 0.05
-    assert np.abs(lower - known).max() < 1
-    assert found.bdmc_gap.mean < 0.3
+    below, above = known - found.bdmc_lower.per_example, found.bdmc_upper.per_example - known
+    assert below.mean() > -4 * stats.sem(below)
+    assert above.mean() > -4 * stats.sem(above)
+    assert max(np.abs(below).max(), np.abs(above).max()) < 2
+    assert found.bdmc_gap.mean < 0.5
 
 
 def test_the_bounds_rise_towards_log_p_and_never_pass_it(trained, exact):
@@ -125,11 +126,11 @@ def test_the_bounds_rise_towards_log_p_and_never_pass_it(trained, exact):
 
 def test_the_gaps_are_the_divergences_from_the_exact_posterior(trained, grid, log_q):
     vae, x = trained
-    found = evaluation.gaps(vae, x, draws=256)
+    found = evaluation.gaps(vae, x, draws=2048)
     log_posterior = grid.log_joint - grid.log_evidence
     of_encoder = found.approximation_gap.per_example + found.amortization_gap.per_example
     divergence = grid.expectation(log_q, log_q - log_posterior)  # KL(q(z|x) || p(z|x))
-    assert of_encoder.mean() == pytest.approx(divergence.mean(), rel=0.05, abs=0.1)  # 256 draws of z per image
+    assert of_encoder.mean() == pytest.approx(divergence.mean(), rel=0.05, abs=0.1)
     assert (found.approximation_gap.per_example > -0.2).all()  # no q is better than the posterior
     assert found.amortization_gap.mean > 0
     # The best q is at least as good as a q that was found in another way: with the moments of the largest mode.
