@@ -101,12 +101,27 @@ class Data:
         self._binarizations = {"train": training, "validation": evaluation, "test": evaluation}
         self._batch_size = batch_size
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False, name="epoch")
-        given = splits if labels else {part: replace(split, labels=None) for part, split in splits.items()}
-        self.train = _training_dataset(given["train"], training, self.epoch, batch_size, drop_remainder)
-        self.test = _evaluation_dataset(given["test"], evaluation, batch_size)
-        self.validation = None
-        if "validation" in given:
-            self.validation = _evaluation_dataset(given["validation"], evaluation, batch_size)
+        self._drop_remainder = drop_remainder
+        # The splits as the datasets give them.
+        self._given = splits if labels else {part: replace(split, labels=None) for part, split in splits.items()}
+
+    @cached_property
+    def train(self) -> ImageDataset:
+        split, binarization = self._given["train"], self._binarizations["train"]
+        with tf.init_scope():  # as if it had been made together with these data
+            return _training_dataset(split, binarization, self.epoch, self._batch_size, self._drop_remainder)
+
+    @cached_property
+    def validation(self) -> ImageDataset | None:
+        return self._evaluation_batches("validation") if "validation" in self._given else None
+
+    @cached_property
+    def test(self) -> ImageDataset:
+        return self._evaluation_batches("test")
+
+    def _evaluation_batches(self, part: str) -> ImageDataset:
+        with tf.init_scope():
+            return _evaluation_dataset(self._given[part], self._binarizations[part], self._batch_size)
 
     @cached_property
     def pixel_mean(self) -> np.ndarray:

@@ -6,18 +6,22 @@ program fits one processor and one version of TensorFlow, so there is a folder f
 """
 
 import atexit
+import functools
 import hashlib
 import os
 import platform
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from kvae.internal import caches
 
 MOST_BYTES = 200_000_000  # of all files; the oldest are deleted
 ONE_DAY = 86_400  # seconds
+NAMES = 10_000  # more than what is traced before a program, or with it
 LEAST_FREE = 1_000_000_000  # bytes on the disk, because TensorFlow fails if it cannot write a file
 # What else decides how a program is compiled, or how many threads it has.
 VARIABLES = ("XLA_FLAGS", "TF_XLA_FLAGS", "TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS")
@@ -45,6 +49,26 @@ def begin() -> None:
         [flags, *(f"--tf_xla_persistent_cache_{name}={value}" for name, value in options.items())]
     ).strip()
     atexit.register(record, folder)
+
+
+def named_alike(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, whose traces have the same names in every process, so that what is kept is found by them.
+
+    TensorFlow appends a number to the name of each traced function, which it counts up in the process. Whether images
+    are read from a dataset or from a file would then decide whether a program is found. So each trace begins at a round
+    number.
+    """
+
+    @functools.wraps(function)
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        from tensorflow.python.framework import ops
+
+        # TensorFlow has no public name for the counter. tests/model/test_keras_privates.py fails if it changes.
+        while ops.uid() % NAMES:
+            pass
+        return function(*args, **kwargs)
+
+    return traced
 
 
 def clean(folder: Path) -> None:

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from kvae.internal import xla_cache
 from kvae.internal.quiet_output import may_retrace
 from kvae.internal.tensorflow import tf
 from kvae.model import compiling
@@ -36,6 +37,7 @@ def compiled(function: Callable[..., Any] | None = None, *, xla: bool = False) -
         if len(uses) != len(known) or any(use is not old for use, old in zip(uses, known, strict=True)):
             reference = weakref.ref(model)  # the graph must not keep the model alive
 
+            @xla_cache.named_alike
             @functools.wraps(function)
             def call_with_model(*args: Any, **kwargs: Any) -> Any:
                 return function(reference(), *args, **kwargs)

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from kvae.data.in_memory import ImagesInMemory, MakeBatch
+from kvae.internal import xla_cache
 from kvae.internal.quiet_output import may_retrace
 from kvae.internal.tensorflow import tf
 from kvae.model.pixel_check import PixelCheck
-from kvae.model.xla_refusals import is_refusal, leave_xla
+from kvae.model.xla_refusals import is_refusal, leave_xla, user_decided
 
 Logs = Any  # what a step returns: a dict of scalars
 
@@ -153,12 +154,14 @@ class StepFunction:
             def run_last_batch(arrays: Any, indices: tf.Tensor, epoch: tf.Tensor) -> Logs:
                 return self._step(make_batch(arrays, indices, epoch))
 
-            self._loops[make_batch] = (self._compile(run_full_batches), self._compile(run_last_batch))
+            # For one step per epoch, a second compilation by XLA would take longer than it saves.
+            of_last = {} if user_decided(self._model) else {"jit_compile": False}
+            self._loops[make_batch] = (self._compile(run_full_batches), self._compile(run_last_batch, **of_last))
         return self._loops[make_batch]
 
     def _compile(self, function: Callable[..., Any], **options: Any) -> Any:
         options = {"jit_compile": self._model.jit_compile, **options}
-        return may_retrace(tf.function(function, autograph=False, **options))
+        return may_retrace(tf.function(xla_cache.named_alike(function), autograph=False, **options))
 
     def _run(self, call: Callable[[], Any]) -> Any:
         """Calls compiled functions. If XLA cannot compile the model and was not asked for, they run as graphs."""

@@ -43,13 +43,18 @@ def reason(error: Exception) -> str:
     return f"XLA cannot compile its operations ({text.strip().splitlines()[0][:120]})"
 
 
+def user_decided(model: Any) -> bool:
+    """Whether the user decided about XLA, by `compile(jit_compile=...)`; otherwise kvae does."""
+    return model._asked_to_compile.get("jit_compile", "auto") != "auto"
+
+
 def leave_xla(model: Any, refusal: Exception) -> bool:
     """Runs a `kvae.VAE` as a graph from now on, after an error for which `is_refusal` is true.
 
     Returns:
         False if the user asked for XLA. The error is then to be raised.
     """
-    if model._asked_to_compile.get("jit_compile", "auto") != "auto":
+    if user_decided(model):
         return False
     if not model._xla_refused:
         text = (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from indexed_images import TRAIN, gathered, indices, pictures
 
 import kvae.data
@@ -61,6 +62,18 @@ def test_drop_remainder_spares_evaluation_data(load):
     data = load(batch_size=15, drop_remainder=True)
     assert [len(batch) for batch in data.test] == [15, 5]
     assert int(data.test.cardinality()) == 2
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_a_dataset_that_is_first_used_in_a_graph_can_be_used_later(load, part):
+    data, expected = (load(train="train[:30]", validation="train[30:]") for _ in range(2))
+
+    @tf.function
+    def total():
+        return getattr(data, part).reduce(tf.constant(0.0), lambda total, x: total + tf.reduce_sum(x))
+
+    assert float(total()) == pytest.approx(gathered(getattr(expected, part)).sum())
+    np.testing.assert_array_equal(gathered(getattr(data, part)), gathered(getattr(expected, part)))
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, True, "20"])

@@ -1,10 +1,12 @@
 """`kvae.internal.xla_cache`: what XLA compiled is kept, and no damaged file of it is used."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
 from kvae.internal import caches, xla_cache
 
@@ -105,6 +107,23 @@ def test_what_a_killed_process_left_is_deleted_after_a_day(tmp_path, age, stays)
     partial = program(tmp_path / "key", age=age, digest=False).rename(tmp_path / "key" / "a.pb.tmp")
     xla_cache.clean(tmp_path)
     assert partial.exists() == stays
+
+
+def test_a_program_has_the_same_names_whatever_was_traced_before():
+    def count(last):
+        return tf.while_loop(lambda i: i < last, lambda i: tf.cond(i > 3, lambda: i + 1, lambda: i + 2), [0])
+
+    def names(traced_before):
+        for number in range(traced_before):
+            tf.function(lambda last, number=number: count(last + number)).get_concrete_function(tf.constant(1))
+        concrete = tf.function(xla_cache.named_alike(count)).get_concrete_function(tf.constant(9))
+        inner = [each.signature.name for each in concrete.graph.as_graph_def().library.function]
+        assert len(inner) > 1
+        # Another trace in the same process begins at the next round number.
+        rounded = [re.sub(r"\d+", lambda number: str(int(number[0]) % xla_cache.NAMES), name) for name in inner]
+        return [int(concrete.name.rsplit(b"_", 1)[1]) % xla_cache.NAMES, *sorted(rounded)]
+
+    assert names(0) == names(1) == names(7)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Each test fails if Keras or TensorFlow changes a private name that kvae relies on.
 
-They are used in kvae/model/keras_privates.py, and TensorFlow's in kvae/data/in_memory.py.
+They are used in kvae/model/keras_privates.py, and TensorFlow's in kvae/data/in_memory.py and
+kvae/internal/xla_cache.py.
 """
 
 import copy
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
 import kvae
 from kvae.data.in_memory import ImageDataset, ImagesInMemory, as_float32
@@ -210,6 +212,13 @@ def total_of(dataset):
 )
 def test_a_subclass_of_dataset_can_be_used_as_any_dataset(total, x, datasets):
     assert float(total(datasets[0])) == x.sum()  # Whole numbers below 2^24 are exact in float32.
+
+
+def test_tensorflow_counts_the_names_of_traced_functions():
+    first = ops.uid()
+    assert ops.uid() == first + 1
+    name = tf.function(lambda: tf.constant(0)).get_concrete_function().name
+    assert first + 1 < int(name.rsplit(b"_", 1)[1]) < ops.uid()
 
 
 def test_a_copy_has_the_attributes(datasets):

@@ -221,6 +221,16 @@ def test_the_model_does_not_keep_the_data_after_fit():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.parametrize("jit_compile", ["auto", True])
+def test_xla_does_not_compile_a_smaller_last_batch_unless_asked(jit_compile):
+    vae, steps = compiled(jit_compile=jit_compile), compiled(jit_compile=False)
+    histories = [model.fit(load().train, epochs=2, verbose=0).history for model in (vae, steps)]
+    np.testing.assert_allclose(histories[0]["loss"], histories[1]["loss"], rtol=2e-5)
+    ((full_batches, last_batch),) = vae.train_function._loops.values()
+    assert (full_batches._jit_compile, last_batch._jit_compile) == (True, jit_compile is True)
+
+
 @pytest.mark.parametrize(
     ("encoder", "options", "expected"),
     [
