@@ -14,7 +14,7 @@ def _import() -> tuple:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     xla_cache.begin()
     collecting = gc.isenabled()
-    gc.disable()  # the search for garbage among the many new objects would take a fifth of the time of the import
+    gc.disable()  # the search for garbage among the many new objects would take a third of the time of the import
     try:
         import keras
         import tensorflow as tf
@@ -24,6 +24,9 @@ def _import() -> tuple:
         raise explained(error) from error
     finally:
         if collecting:
+            if not gc.get_freeze_count():  # nothing that the user froze
+                gc.freeze()
+                gc.unfreeze()  # the new objects are now in the oldest generation, which is rarely searched
             gc.enable()
 
     if keras.backend.backend() != "tensorflow":
