@@ -164,7 +164,7 @@ def write(
     recorded = read_records(out / RECORDS, quick)
     for plan in plans(quick, recipes, minutes) if train else ():
         if plan not in recorded:
-            click.echo(f"{plan.name}: {plan.config.training.epochs} epochs")
+            click.echo(f"{plan.name}, epochs: {plan.config.training.epochs}")
             recorded[plan] = plan.conduct(runs)
             files.write_json(out / RECORDS, {each.name: recorded[each] for each in plans(quick) if each in recorded})
             _write_page(recorded, out, quick)
