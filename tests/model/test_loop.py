@@ -221,7 +221,6 @@ def test_the_model_does_not_keep_the_data_after_fit():
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", ["auto", True])
 def test_xla_does_not_compile_a_smaller_last_batch_unless_asked(jit_compile):
     vae, steps = compiled(jit_compile=jit_compile), compiled(jit_compile=False)
@@ -231,6 +230,7 @@ def test_xla_does_not_compile_a_smaller_last_batch_unless_asked(jit_compile):
     assert (full_batches._jit_compile, last_batch._jit_compile) == (True, jit_compile is True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "options", "expected"),
     [
