@@ -75,14 +75,14 @@ class Decoder:
 
         Args:
             z: latent points, `[n, D]`.
-            condition: conditions, `[n, ...]`, for a conditional model; for one of classes also labels, `[n]` or a
-                single one for all; else None.
+            condition: conditions, `[n, ...]`, for a conditional model; for one of classes also labels, numbers or
+                names as in `label`, `[n]` or a single one for all; else None.
 
         Returns:
             means `[n, *image]` and logits `[n, *image]`, float32.
 
         Raises:
-            UserError: if an argument has a wrong shape or type, or if z is not finite.
+            UserError: if an argument has a wrong shape or type, if z is not finite, or if the model has no such class.
         """
         outputs = self._in_chunks("decode", "z", check_z(z, self.latent_dim), condition)
         return Decoded(outputs["means"], outputs["logits"] if "logits" in outputs else outputs["parameters"])
@@ -102,7 +102,8 @@ class Decoder:
             images `[n, *image]` uint8, means `[n, *image]` float32 in [0, 1], z `[n, D]` float32.
 
         Raises:
-            UserError: if the seeds are not a list of at least one int32, or if the condition has a wrong shape or type.
+            UserError: if the seeds are not a list of at least one int32, if the condition has a wrong shape or type, or
+                if the model has no such class.
         """
         outputs = self._in_chunks("sample", "seed", check_seeds(seeds), condition)
         return Sample(*(outputs[name] for name in Sample._fields))
@@ -138,6 +139,9 @@ class Decoder:
 
     def _in_chunks(self, name: str, argument: str, values: np.ndarray, condition: Any) -> dict[str, np.ndarray]:
         """The outputs of one function for all values, computed in chunks."""
+        names = np.asarray(condition)
+        if names.dtype.kind == "U":
+            condition = np.reshape([self.label(each) for each in names.ravel().tolist()], names.shape)
         inputs = {argument: values, **check_condition(condition, self.condition_shape, len(values))}
         parts = []
         with self._lock:

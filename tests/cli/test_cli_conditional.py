@@ -12,6 +12,7 @@ from exports import quick_parity
 
 import kvae
 from kvae import export, runtime, training
+from kvae.internal.errors import UserError
 from kvae.plotting import figures
 from kvae.runtime import cards
 from kvae.training import results
@@ -73,6 +74,14 @@ def test_the_label_changes_what_is_drawn(trained):
     for name, share in wanted.items():
         means = decoder.sample(runtime.seeds(50, 1), decoder.label(name)).means
         assert means.mean() == pytest.approx(share, abs=0.12)
+        np.testing.assert_array_equal(decoder.sample(runtime.seeds(50, 1), name).means, means)
+    seeds, names = runtime.seeds(3, 1), ["flat", "Round", "2"]
+    expected = decoder.decode(decoder.sample(seeds, 0).z, [decoder.label(name) for name in names])
+    np.testing.assert_array_equal(decoder.decode(decoder.sample(seeds, 0).z, names).means, expected.means)
+    with pytest.raises(UserError, match="Unknown class 'triangle'"):
+        decoder.sample(seeds, "triangle")
+    with pytest.raises(UserError, match=r"Expected a condition of shape .* Received int64 of shape \[2\]"):
+        decoder.sample(seeds, ["flat", "round"])
 
 
 @pytest.mark.slow
