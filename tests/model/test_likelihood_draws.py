@@ -53,6 +53,16 @@ def test_the_continuous_bernoulli_mean_of_extreme_logits_is_one_over_the_logit_f
 
 
 @each
+def test_the_mean_is_finite_and_has_a_finite_gradient(make):
+    logits = tf.constant([-1e4, -100.0, -0.2, 0.0, 0.2, 100.0, 1e4])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        mean = make().mean(logits)
+    assert np.isfinite(mean).all()
+    assert np.isfinite(tape.gradient(mean, logits)).all()
+
+
+@each
 def test_the_mean_has_the_shape_of_the_parameters(make):
     assert make().mean(tf.zeros((5, 3, *IMAGE))).shape == (5, 3, *IMAGE)
 

@@ -103,14 +103,16 @@ def test_discretized_logistic_gradients_are_finite_differences_also_in_the_tails
 
 @pytest.mark.parametrize("parameter", [-1e4, -50.0, 50.0, 1e4])
 @each
-def test_extreme_numbers_have_finite_densities_and_gradients(make, parameter):
+def test_extreme_numbers_have_finite_densities_means_and_gradients(make, parameter):
     likelihood = make()
     parameters = tf.fill((2, 3, *likelihood.parameters_shape(())), parameter)
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(persistent=True) as tape:
         tape.watch(parameters)
         log_prob = likelihood.log_prob_of_pixels(tf.constant([[0.0, 0.4, 1.0]]), parameters)
-    assert np.isfinite(log_prob).all()
-    assert np.isfinite(tape.gradient(log_prob, parameters)).all()
+        mean = likelihood.mean(parameters)
+    for result in (log_prob, mean):
+        assert np.isfinite(result).all()
+        assert np.isfinite(tape.gradient(result, parameters)).all()
 
 
 def test_categorical_masses_are_those_of_a_softmax(rng):

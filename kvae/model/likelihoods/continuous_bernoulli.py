@@ -14,12 +14,16 @@ class ContinuousBernoulli(Likelihood):
         return densities.continuous_bernoulli_log_density(x, parameters)
 
     def mean(self, parameters: tf.Tensor) -> tf.Tensor:
-        """E[x|z] = 1 / (1 - exp(-l)) - 1 / l for logits l (equation 8), and 1/2 + l / 12 - l^3 / 720 near l = 0."""
+        """E[x|z] = 1 / (1 - exp(-l)) - 1 / l for logits l (equation 8), and 1/2 + l / 12 - l^3 / 720 near l = 0.
+
+        It is always computed for -|l|, so that the exponential does not overflow: E(l) = 1 - E(-l).
+        """
         logits = parameters
         small = tf.abs(logits) < 0.2
-        safe = tf.where(small, tf.ones_like(logits), logits)
+        magnitude = tf.where(small, tf.ones_like(logits), tf.abs(logits))
+        of_minus_magnitude = 1 / magnitude + tf.exp(-magnitude) / tf.math.expm1(-magnitude)
         series = 0.5 + logits / 12 - tf.pow(logits, 3) / 720
-        return tf.where(small, series, -1 / tf.math.expm1(-safe) - 1 / safe)
+        return tf.where(small, series, tf.where(logits > 0, 1 - of_minus_magnitude, of_minus_magnitude))
 
     def sample(self, parameters: tf.Tensor, noise: Noise) -> tf.Tensor:
         """Draws by the inverse distribution function, log(u e^l + 1 - u) / l.

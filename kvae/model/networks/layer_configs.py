@@ -25,12 +25,23 @@ class LayerConfigs:
         """The next layer: of the class `kind`, with this width and these options, or with its saved configuration."""
         saved = self._saved.get(str(len(self._made)))
         layer = kind(width, **options) if saved is None else kind.from_config(saved)  # type: ignore[attr-defined]
-        self._made.append((layer, layer.get_config() if saved is None else None))
+        self._made.append((layer, _of(layer) if saved is None else None))
         return layer
 
     def changed(self) -> dict[str, Any]:
         """The configurations of the layers that are not as the network made them: frozen, quantized or with LoRA."""
         if not self._made:
             return self._saved
-        configs = [(layer.get_config(), first) for layer, first in self._made]
+        configs = [(_of(layer), first) for layer, first in self._made]
         return {str(i): config for i, (config, first) in enumerate(configs) if config != first}
+
+
+def _of(layer: Any) -> dict[str, Any]:
+    """The configuration of a layer, without the numbers of shared objects that Keras adds while it saves a model."""
+    return _without_shared_ids(layer.get_config())
+
+
+def _without_shared_ids(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_shared_ids(part) for key, part in value.items() if key != "shared_object_id"}
+    return [_without_shared_ids(part) for part in value] if isinstance(value, list) else value
