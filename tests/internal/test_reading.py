@@ -34,7 +34,7 @@ REFUSED = {
     "loop": "Too many levels of symbolic links",
     "file/within": "Not a directory",
     "x" * 300: "File name too long",
-    "nul\0": "null byte",
+    "nul\0": "null",
 }
 
 

@@ -96,6 +96,7 @@ SETTINGS = [
     "--set=data.test=test[:51]",
     "--set=data.binarize=stochastic",
     "--set=training.monitor_test=true",
+    "--set=training.average=0.9",  # so the losses on the test set are of averaged weights
     "--set=training.checkpoint_seconds=0",
     "--set=model.hidden_units=[16]",
     "--batch-size=49",
