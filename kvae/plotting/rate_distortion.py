@@ -36,10 +36,11 @@ def figure(lines: Mapping[str, Sequence[Run]], comparable: bool = True) -> Figur
     """
     made = Figure(figsize=(6.5, 5), layout="constrained")
     axes = made.add_subplot()
+    drawn = []
     for number, runs in enumerate(lines.values()):
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         # Between the points no model was trained, so the line that joins them is faint.
-        axes.errorbar(
+        points, *_ = axes.errorbar(
             [run.rate for run in runs],
             [run.distortion for run in runs],
             xerr=[run.rate_error or 0.0 for run in runs],
@@ -50,11 +51,12 @@ def figure(lines: Mapping[str, Sequence[Run]], comparable: bool = True) -> Figur
             linewidth=1,
             elinewidth=1.2,
         )
+        drawn.append(points)
         for run in runs:
             axes.plot(*np.reshape(run.least, [-1, 2]).T, color=colour, linewidth=0.9)
             axes.annotate(words(run.name), (run.rate, run.distortion), (6, 6), fontsize=8, **TEXT)
     if len(lines) > 1:
-        legend(axes, axes.lines, list(lines))
+        legend(axes, drawn, list(lines))
     known = any(run.distortion_error is not None for runs in lines.values() for run in runs)
     bars = ", with bars of one standard error" if known else ""
     best = any(run.least for runs in lines.values() for run in runs)
