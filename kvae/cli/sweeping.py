@@ -76,10 +76,12 @@ def sweep(
     else:
         follows = recipe is None and dataset is not None  # as in `kvae train`
         values = {"name": name_of_source(dataset)} if dataset and follows else load_values(recipe or "digits_2d")
+        folder = out or SAVED_MODELS / f"{values['name']}_sweep"
+        sweeps.check_new(folder)  # before the data are read
         # In quotes, so that no comma of the dataset separates values.
-        further = [] if dataset is None else [f"data.source={json.dumps(dataset)}"]
+        further = [] if dataset is None else [f"data.source={json.dumps(dataset, ensure_ascii=False)}"]
         points = sweeps.plan(values, [*further, *settings], following_the_data if follows else RunConfig.from_dict)
-        made = sweeps.Sweep.create(out or SAVED_MODELS / f"{values['name']}_sweep", points)
+        made = sweeps.Sweep.create(folder, points)
 
     def begin(number: int, point: Any) -> None:
         say(f"{number} of {len(made.points)}: {point.name}")
@@ -118,15 +120,20 @@ def _print(rows: list[dict[str, Any]], keys: list[str]) -> None:
         table.add_row(
             *(str(row[key]) for key in keys),
             *(_two_digits(row[name]) for name in ("elbo", "elbo_standard_error", "reconstruction", "kl")),
-            f"{row['active_units']} of {row['latent_dim']}",
+            "-" if row["active_units"] is None else f"{row['active_units']} of {row['latent_dim']}",
             str(row["epochs"]),
         )
     print_table(table)
+    if without := [row["run"] for row in rows if row["kl"] is None]:
+        say(
+            f"Without an ELBO in their last evaluation, and not in the curve: {', '.join(without)}. "
+            "To measure it: kvae evaluate with the folder of the run."
+        )
     say("The ELBO, its terms and its standard error are in nats per image, on the test images; 1 nat = 1.44 bits.")
 
 
 def _two_digits(value: float | None) -> str:
-    """A number with two digits after the point; a hyphen for None, the standard error of a single image."""
+    """A number with two digits after the point; a hyphen for None, such as the standard error of a single image."""
     return "-" if value is None else f"{value:.2f}"
 
 

@@ -82,7 +82,7 @@ def _labels(split: Split, path: Path) -> np.ndarray | None:
         labels = np.load(kept)
         if labels.shape == (split.count,):
             return labels
-    labels = split.read_labels()
+    labels = split.read_labels(0, split.count)
     with files.atomic_file(kept) as partial, partial.open("wb") as file:
         np.save(file, labels)
     return labels

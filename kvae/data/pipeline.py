@@ -146,9 +146,8 @@ class Data:
         Raises:
             UserError: if the split does not exist.
         """
-        labels = self._split(part).labels
         x = np.concatenate([batch.numpy() for batch in self.batches(part, count)])
-        return x, None if labels is None else labels[: len(x)]
+        return x, self._split(part).slice(0, len(x)).known_labels
 
     def batches(self, part: str, count: int | None = None, batch_size: int = CHUNK) -> Iterator[tf.Tensor]:
         """The images of `examples` in batches, so that few of them are in memory at a time.
@@ -227,7 +226,7 @@ class Data:
 
     def has_labels(self, part: str) -> bool:
         """Whether the images of a split have labels; raises `UserError` if the split does not exist."""
-        return self._split(part).labels is not None
+        return self._split(part).has_labels
 
     def labelled_test(self) -> tf.data.Dataset:
         """The batches of `test` as (x, label), also where labels were not requested.
@@ -237,7 +236,9 @@ class Data:
         """
         if not self.has_labels("test"):
             raise UserError("Expected test images with labels. These images have none. Choose a source with labels.")
-        return _evaluation_dataset(self._split("test"), self._binarizations["test"], self._batch_size)
+        split = self._split("test")
+        labelled = replace(split, labels=split.known_labels)
+        return _evaluation_dataset(labelled, self._binarizations["test"], self._batch_size)
 
     def originals_at(self, part: str, places: Sequence[int] | np.ndarray) -> np.ndarray:
         """The images of a split with given indices before they are binarized: their grey values or colours.
@@ -266,7 +267,7 @@ class Data:
         Raises:
             UserError: if the split does not exist or has no labels.
         """
-        labels = self._split(part).labels
+        labels = self._split(part).known_labels
         if labels is None:
             raise UserError(f"Expected {part} images with labels. These images have none.")
         return labels[np.asarray(places, np.int64)]
@@ -298,7 +299,7 @@ class Data:
         Raises:
             UserError: if the split does not exist, has no labels, or has no image of this class.
         """
-        labels = self._split(part).labels
+        labels = self._split(part).known_labels
         places = np.flatnonzero(labels == self.class_number(part, label))
         return places[:count]
 
@@ -312,11 +313,11 @@ class Data:
         Raises:
             UserError: if the split does not exist, has no labels, or has no image of this class.
         """
-        labels = self._split(part).labels
+        labels = self._split(part).known_labels
         if labels is None:
             raise UserError(
                 f"Expected labels, to find the images of a class. The {part} images have none. Choose images by their "
-                "index (--index)."
+                "index."
             )
         names = self.info.label_names or ()
         present = {str(number): int(number) for number in np.unique(labels)}

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,8 @@ class Split:
             a `UserError` that names the first damaged one. By default damage is noticed only when an image is needed.
         reordered: only for a split that is streamed: a function of indices `[M]` that returns the split of these
             images, in this order. None if it can be read only as it is on disk.
-        read_labels: only for a split that is streamed, and whose labels are in the files of the images: a function that
-            reads all of them, `[N]`. None if `labels` has them, or if there are none.
+        read_labels: only for a split that is streamed, and whose labels are in the files of the images: a function of
+            (start, stop) that reads those of these images. None if `labels` has them, or if there are none.
         state: only for a split that is streamed: a function that returns what its images depend on, as JSON: the
             folder, and the names, sizes and times of the files. Decoded images are kept as long as it is the same.
         files: the file of each image, `[N]`, relative to the folder of the source; None if images have no files of
@@ -75,6 +76,21 @@ class Split:
         images = as_bytes(images, "the images")
         images = images[..., None] if images.ndim == 3 else images
         return cls(images, labels, len(images), tuple(images.shape[1:]), files=files)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the images have labels, in memory or in their files."""
+        return self.labels is not None or self.read_labels is not None
+
+    @cached_property
+    def known_labels(self) -> np.ndarray | None:
+        """The labels `[N]`, which are read from the files of the images if they are only there; None if there are none.
+
+        Models and pipelines take `labels` only, so that nothing is read that they do not ask for.
+        """
+        if self.labels is not None or self.read_labels is None:
+            return self.labels
+        return self.read_labels(self.start, self.start + self.count)
 
     def slice(self, start: int, stop: int) -> "Split":
         """The images from `start` to `stop - 1`, which keep their indices within the whole split."""
@@ -134,8 +150,7 @@ class Source:
 
     def labelled(self, parts: Iterable[str]) -> "Source":
         """The same source, with the labels of these splits, where they are in the files of images that stream."""
-        read = {part: self.splits[part].read_labels for part in set(parts) if self.splits[part].labels is None}
-        splits = {part: replace(self.splits[part], labels=labels()) for part, labels in read.items() if labels}
+        splits = {part: replace(self.splits[part], labels=self.splits[part].known_labels) for part in set(parts)}
         return replace(self, splits={**self.splits, **splits})
 
     def resolve(self, name: str) -> tuple[str, int, int]:

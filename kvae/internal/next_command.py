@@ -18,11 +18,15 @@ def kvae_command(*words: object) -> str:
         words: what stands after `kvae`, each as one argument, such as `"evaluate", folder`. They are quoted where the
             shell needs it.
     """
+    return quoted(*_program(), *map(str, words))
+
+
+def quoted(*words: str) -> str:
+    """Arguments as they are typed into the shell, with quotes where it needs them."""
     import shlex  # not above: kvae.cli.entry imports little
     import subprocess
 
-    line = [*_program(), *map(str, words)]
-    return subprocess.list2cmdline(line) if os.name == "nt" else shlex.join(line)
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def _program() -> list[str]:

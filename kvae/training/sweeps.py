@@ -69,10 +69,7 @@ class Sweep:
             UserError: if the folder holds something, or cannot be written.
         """
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(
-                f"{str(folder)!r} exists. To continue a sweep there: --resume. For a new one choose another --out."
-            )
+        check_new(folder)
         points = [point._replace(config=with_absolute_source(point.config)) for point in points]
         stated = [{**point._asdict(), "config": point.config.to_dict()} for point in points]
         sealed.write(folder / "sweep.json", {"points": stated})
@@ -158,11 +155,16 @@ class Sweep:
         drawing.save(self.curve(rows), self.folder / "rate_distortion.png")
 
     def curve(self, rows: list[dict[str, Any]]) -> drawing.Drawing:
-        """The rate-distortion curve: a line through the runs that differ only in the first setting of the grid."""
+        """The rate-distortion curve: a line through the runs that differ only in the first setting of the grid.
+
+        It leaves out a run whose last evaluation had no ELBO.
+        """
         first, *others = self.points[0].settings or ("run",)
         short = short_names([first, *others])
         lines: dict[str, list[rate_distortion.Run]] = {}
         for row in rows:
+            if row["kl"] is None:
+                continue
             line = ", ".join(f"{short[key]}={row[key]}" for key in others)
             errors = row.get("kl_standard_error"), row.get("reconstruction_standard_error")
             point = rate_distortion.Run(f"{short[first]}={row[first]}", row["kl"], row["reconstruction"], *errors)
@@ -178,6 +180,14 @@ def _annealed_curve(evaluation: Mapping[str, Any]) -> list[tuple[float, float]]:
     if (protocol.get("ais_images") or math.inf) < protocol["examples"]:
         return []
     return list(zip(evaluation.get("ais_rates", ()), evaluation.get("ais_distortions", ()), strict=True))
+
+
+def check_new(folder: Path) -> None:
+    """Checks that a new sweep can have this folder. Raises `UserError` if it holds something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"{str(folder)!r} exists. To continue a sweep there: --resume. For a new one choose another --out."
+        )
 
 
 def plan(
@@ -215,13 +225,14 @@ def plan(
         number *= len(found)
     if number > MOST_POINTS:
         raise UserError(f"Expected a grid of at most {MOST_POINTS:,} trainings. Received {number:,}.")
-    shared = override(dict(values), {key: value for _, key, value in fixed})
     short = short_names(grid)
     points = []
     for combination in itertools.product(*grid.values()):
         chosen = dict(zip(grid, combination, strict=True))
         name = _name(",".join(f"{short[key]}={value}" for key, value in chosen.items()))
-        config = configured({**override(shared, chosen), "name": name})
+        # In one call: an option of a kind that the grid chooses would be lost if it came before the kind.
+        settings_of_point = {**{key: value for _, key, value in fixed}, **chosen}
+        config = configured({**override(dict(values), settings_of_point), "name": name})
         points.append(Point(name, chosen, config))
     return points
 

@@ -55,6 +55,8 @@ def test_a_single_test_image_is_warned_of_and_gives_an_evaluation_that_every_com
 def test_a_path_alone_is_answered_with_the_source_that_it_stands_for(call, tmp_path):
     (tmp_path / "shapes").mkdir()
     (tmp_path / "shapes" / "a.png").touch()
+    (tmp_path / "my shapes").mkdir()
+    (tmp_path / "my shapes" / "a.png").touch()
     (tmp_path / "idx").mkdir()
     (tmp_path / "idx" / "train-images-idx3-ubyte").touch()
     for name in ("a.csv", "b.csv.gz", "c.NPZ", "notes.txt"):
@@ -67,13 +69,14 @@ def test_a_path_alone_is_answered_with_the_source_that_it_stands_for(call, tmp_p
         ("a.csv", "csv:a.csv"),
         ("a.csv,b.csv.gz", "csv:a.csv,b.csv.gz"),
         ("c.NPZ", "npz:c.NPZ"),
+        ("my shapes", "'images:my shapes'"),
     ):
         status, _, err = call("train", "--dataset", path, "--out", "run")
         assert (status, err.count("\n")) == (2, 1)
-        assert f"to read it: --dataset {source}" in err
+        assert err.endswith(f"to read it, write {source}\n")
     for wrong, meant in (("csv:shapes", "images:"), ("images:a.csv", "csv:")):
         err = call("train", "--dataset", wrong, "--out", "run")[2]
-        assert err.endswith(f"to read it: --dataset {meant}{tmp_path / wrong.partition(':')[2]}\n")
+        assert err.endswith(f"to read it, write {meant}{tmp_path / wrong.partition(':')[2]}\n")
     for path in ("notes.txt", "missing"):
         assert "to read it" not in call("train", "--dataset", path, "--out", "run")[2]
 

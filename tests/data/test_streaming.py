@@ -26,6 +26,23 @@ def test_a_stream_shows_every_image_once_in_a_new_order_each_epoch(folder):
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(TRAIN))
 
 
+def test_labels_in_the_files_of_a_stream_are_those_of_memory_and_are_read_when_they_are_asked_for(mnist):
+    arguments = {"test": "test[3:9]", "batch_size": 4, "binarize": "none"}
+    memory, stream = (kvae.data.load("mnist", **arguments, streaming=streaming) for streaming in (False, True))
+    assert stream.streams
+    for part in ("train", "test"):
+        assert stream.has_labels(part)
+        for ours, theirs in zip(stream.examples(part, 5), memory.examples(part, 5), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(stream.labels_at("test", [5, 0]), memory.labels_at("test", [5, 0]))
+    np.testing.assert_array_equal(stream.places_of("test", 7), memory.places_of("test", 7))
+    pairs = zip(stream.labelled_test(), memory.labelled_test(), strict=True)
+    for (x, y), (x_of_memory, y_of_memory) in pairs:
+        np.testing.assert_array_equal(x, x_of_memory)
+        np.testing.assert_array_equal(y, y_of_memory)
+    assert all(batch.shape[1:] == (28, 28, 1) for batch in stream.test)  # no labels, which were not requested
+
+
 @pytest.mark.slow
 def test_a_stream_resumes_at_an_epoch(folder):
     data, resumed = (kvae.data.load(folder, binarize="stochastic", streaming=True, batch_size=20) for _ in range(2))

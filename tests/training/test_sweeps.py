@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,6 +45,23 @@ def test_a_comma_in_brackets_or_quotes_belongs_to_its_value():
     assert [point.settings["model.hidden_units"] for point in points] == [[4, 5], [4, 5], [6], [6]]
     assert {point.config.data.source for point in points} == {"csv:a,b"}
     assert [point.config.data.test for point in points][:2] == ["test,", "test"]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "option", "part"),
+    [
+        ("prior=mixture,vamp", "prior.components=7", "prior"),
+        ("objective=elbo,iwae", "samples=7", "objective"),
+        ("likelihood=gaussian,laplace", "variance=learned", "likelihood"),
+        ("network=conv,residual", "filters=[7]", "network"),
+    ],
+)
+def test_every_kind_of_a_part_has_the_options_that_are_the_same_in_all_points(kinds, option, part):
+    points = sweeps.plan({}, [f"model.{option}", f"model.{kinds}"])
+    assert len({getattr(point.config.model, part).kind for point in points}) == 2
+    for point in points:
+        (value,) = getattr(point.config.model, part).options.values()
+        assert value in (7, [7], "learned")
 
 
 def test_keys_that_end_alike_are_named_whole_and_names_are_folders():
@@ -130,6 +148,28 @@ def test_levels_of_the_curve_are_lines_of_one_elbo():
     sums = [set(np.round(line.get_xdata() + np.asarray(line.get_ydata()), 6)) for line in levels]
     assert all(len(each) == 1 for each in sums)
     assert {f"ELBO {-each.pop():g}" for each in sums} <= {text.get_text() for text in axes.texts}
+
+
+def test_each_line_of_the_curve_has_its_name_and_colour_in_the_legend():
+    Run = rate_distortion.Run
+    lines = {"seed=1": [Run("a", 2, 150), Run("b", 9, 130)], "seed=2": [Run("a", 3, 151, least=[(1, 160), (4, 149)])]}
+    axes = rate_distortion.figure(lines).axes[0]
+    legend = axes.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["seed=1", "seed=2"]
+    drawn = {float(line.get_xdata()[0]): line.get_color() for line in axes.lines if line.get_linestyle() == ":"}
+    assert [line.get_color() for line in legend.get_lines()] == [drawn[2.0], drawn[3.0]]
+
+
+def test_a_run_whose_last_evaluation_had_no_elbo_is_named_and_left_out_of_the_curve(swept, tmp_path, capsys):
+    folder = Path(shutil.copytree(swept.folder, tmp_path / "betas"))
+    run = Run.open(folder / "beta=1")
+    run.write_evaluation({"ais": -200.0, "protocol": run.evaluation()["protocol"]})
+    again = sweeps.Sweep.open(folder)
+    assert again.train(verbose=0) == {}
+    (points,) = [line for line in again.curve(again.rows()).axes[0].lines if line.get_linestyle() == ":"]
+    assert len(points.get_xdata()) == 1
+    sweeping._print(again.rows(), ["model.beta"])
+    assert "not in the curve: beta=1." in capsys.readouterr().out
 
 
 def test_points_of_the_curve_have_bars_of_their_standard_errors():
@@ -228,6 +268,16 @@ def test_settings_that_are_not_given_follow_own_data(call, tmp_path, rng):
     assert out.count("Chosen for 36 grey images of 8 x 8") == 1
     for point in sweeps.Sweep.open(tmp_path / "grey").points:
         assert (point.config.data.binarize, point.config.model.likelihood.kind) == ("none", "gaussian")
+
+
+def test_the_folder_of_own_data_may_have_any_letter(call, tmp_path, rng):
+    np.savez(tmp_path / "grey \U0001f600, 1.npz", x=rng.random((40, 8, 8)))
+    options = ["--set", "model.latent_dim=2,3", "--set", "training.epochs=1", "--set", "model.hidden_units=[4]"]
+    status, _, err = call("sweep", "--dataset", "npz:grey \U0001f600, 1.npz", *options, "--out", "grey")
+    assert status == 0, err
+    status, _, err = call("sweep", "--dataset", "npz:is not read", *options, "--out", "grey")
+    assert status == 2
+    assert "exists" in err
 
 
 def test_a_standard_error_that_is_not_known_is_a_hyphen(capsys):

@@ -9,6 +9,7 @@ from kvae.data.sources import csv, idx, images, npz, paths, tfds
 from kvae.data.split import Source
 from kvae.internal import user_files
 from kvae.internal.errors import UserError
+from kvae.internal.next_command import quoted
 from kvae.internal.visible import visible
 
 # For each kind, a function (place) -> Source, or (place, streaming) -> Source if it can also read from disk in batches.
@@ -61,7 +62,7 @@ def _check_form(source: str) -> None:
     if meant is not None and os.path.isdir(place) != (kind in FOLDERS):
         expected, received = ("folder", "file") if kind in FOLDERS else ("file", "folder")
         raise UserError(
-            f"Expected a {expected} in {source!r}. Received a {received}; to read it: --dataset {visible(meant)}"
+            f"Expected a {expected} in {source!r}. Received a {received}; to read it, write {visible(quoted(meant))}"
         )
 
 
@@ -96,4 +97,5 @@ def absolute(source: str) -> str:
     prefix = source.removesuffix(place)
     if prefix.partition(":")[0] not in READERS and not Path(place).exists():
         return source
-    return prefix + ",".join(str(Path(part).absolute()) for part in place.split(","))
+    parts = place.split(",") if prefix == "csv:" else [place]  # csv:TRAIN,TEST; elsewhere a comma is one of the name
+    return prefix + ",".join(str(Path(part).absolute()) for part in parts)

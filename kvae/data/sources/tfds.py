@@ -18,6 +18,7 @@ from kvae.data.sources import decoded
 from kvae.data.split import Source, Split, hold_out
 from kvae.internal.errors import UserError, first_line
 from kvae.internal.files import has_pattern
+from kvae.internal.next_command import quoted
 from kvae.internal.tensorflow import tf, unconverted
 from kvae.internal.visible import visible
 
@@ -62,7 +63,7 @@ def _unknown(name: str) -> UserError:
 
     if (source := paths.source_of(name)) is not None:
         what = "a folder" if os.path.isdir(name) else "a file"
-        return UserError(f"Unknown dataset {name!r}. It is {what}; to read it: --dataset {visible(source)}")
+        return UserError(f"Unknown dataset {name!r}. It is {what}; to read it, write {visible(quoted(source))}")
     kind, colon, place = name.partition(":")
     near = [f"{reader}:{place}" for reader in difflib.get_close_matches(kind, READERS, n=1) if colon]
     if not near:
@@ -163,9 +164,9 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
                 if found != -(-(stop - start) // 1000):
                     raise ValueError(f"it has fewer than {stop - start} images between {start} and {stop}")
 
-        def read_labels() -> np.ndarray:
+        def read_labels(start: int, stop: int) -> np.ndarray:
             with _damage_named(builder, f"the labels of {part}"):
-                batches = encoded(0, count).map(unconverted(lambda _, label: label)).batch(1000).as_numpy_iterator()
+                batches = encoded(start, stop).map(unconverted(lambda _, label: label)).batch(1000).as_numpy_iterator()
                 return np.concatenate(list(batches))
 
         def state() -> tuple[str, Any]:
