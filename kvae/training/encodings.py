@@ -18,7 +18,7 @@ from kvae.internal import files
 from kvae.internal.errors import UserError, check_whole, unknown
 from kvae.internal.visible import visible
 from kvae.training.runs import Run
-from kvae.training.train_resume import check_images, load_data, protocol
+from kvae.training.train_resume import data_for, protocol
 
 ALL = "all"
 SPLITS = ("train", "test", ALL)
@@ -61,19 +61,8 @@ def encode(
         raise unknown("split", split, SPLITS)
     if number is not None:
         check_whole("number", number)
-    vae, config = run.load_model(), run.config
-    if dataset is not None:  # batches of 1 are possible for sets of any size
-        changes: dict[str, Any] = {
-            "source": dataset,
-            "train": "train",
-            "validation": None,
-            "test": "test",
-            "batch_size": 1,
-        }
-        changes["streaming"] = False  # which not every source permits
-        config = config.model_copy(update={"data": config.data.model_copy(update=changes)})
-    data = load_data(config)
-    check_images(run, vae, data)
+    vae = run.load_model()
+    data = data_for(run, vae, dataset)
     parts = [part for part in PARTS if data.info.sizes[part]] if split == ALL else [split]
     places = _places(data, parts, number)
     labels = None
@@ -88,7 +77,7 @@ def encode(
     posterior = evaluation.encode(vae, _batches(data, places, batch_size, labels=vae.condition_shape is not None))
     stated = {**protocol(data), "split": split, "images": len(posterior.mean)}
     if "evaluation_binarization" in stated and split != "test":
-        of_training = f"drawn once, seed {config.seed}"
+        of_training = f"drawn once, seed {run.config.seed}"
         both = f"{of_training}, for the training images, and {stated['evaluation_binarization']}, for the others"
         stated["evaluation_binarization"] = both if split == ALL else of_training
     return Encodings(

@@ -21,7 +21,7 @@ from kvae.plotting import drawing, figures
 from kvae.plotting.figures import Subject
 from kvae.training.config import RunConfig
 from kvae.training.runs import Run
-from kvae.training.train_resume import check_images, load_data, protocol
+from kvae.training.train_resume import data_for, protocol
 from kvae.training.wording import NOT_DRAWN
 
 OF_THE_PLANE = ("lattice", "map", "posterior_contours")  # kinds of figures that need 2 latent dimensions
@@ -34,8 +34,8 @@ def subject_of(run: Run) -> Subject:
         UserError: if the training has not finished, or if the data cannot be loaded.
     """
     held_out = "validation" if run.config.data.validation else "test"
-    data = load_data(run.config)
-    return Subject(run.load_model(), data, run.history(), held_out)
+    vae = run.load_model()
+    return Subject(vae, data_for(run, vae), run.history(), held_out)
 
 
 def evaluate(
@@ -76,12 +76,8 @@ def evaluate(
     files.check_folder(run.folder)
     if per_image is not None:
         files.check_file(per_image)  # before the evaluation, which may take long
-    digest, vae, config = run.model_digest(), run.load_model(), run.config
-    if dataset is not None:  # batches of 1 are possible for sets of any size
-        changes = {"source": dataset, "train": "train", "validation": None, "test": "test", "batch_size": 1}
-        config = config.model_copy(update={"data": config.data.model_copy(update=changes)})
-    data = load_data(config)
-    check_images(run, vae, data)
+    digest, vae = run.model_digest(), run.load_model()
+    data = data_for(run, vae, dataset)
     if only is None and samples is None and per_image is not None:
         only = ["elbo", "quadrature" if vae.latent_dim in evidence.POINTS else "defensive"]
     names = None if only is None else list(only)

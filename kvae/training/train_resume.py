@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 from kvae import data as data_
 from kvae import evaluation
 from kvae.data import Data, Source
-from kvae.data.sources import absolute
+from kvae.data.sources import absolute, can_stream
 from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user
 from kvae.internal.tensorflow import keras, tf
+from kvae.internal.visible import shortened, shown
 from kvae.model.vae import VAE
 from kvae.plotting import figures
+from kvae.runtime.cards import class_names_of_run
 from kvae.training import (
     callbacks,
     checkpoints,
@@ -48,14 +50,50 @@ def load_data(config: RunConfig, source: Source | None = None) -> Data:
     return data_.load(name if source is None else source, seed=config.seed, **options)
 
 
-def check_images(run: Run, vae: VAE, data: Data) -> None:
-    """Raises `UserError` if the images of a source have another shape than those of a run's model."""
+def data_for(run: Run, vae: VAE, dataset: str | None = None) -> Data:
+    """The data of a run, or other data for its model, which are binarized in the same way.
+
+    Args:
+        run: the run.
+        vae: its model.
+        dataset: the name of other data, of which all images are taken. By default the run's own data.
+
+    Raises:
+        UserError: if the data cannot be loaded, if their images have another shape than those of the model, or if the
+            model takes the class as its condition and they have other classes.
+    """
+    config = run.config
+    if dataset is not None:  # batches of 1 are possible for sets of any size
+        changes: dict[str, Any] = {"source": dataset, "train": "train", "validation": None, "test": "test"}
+        changes |= {"batch_size": 1} if can_stream(dataset) else {"batch_size": 1, "streaming": False}
+        config = config.model_copy(update={"data": config.data.model_copy(update=changes)})
+    data = load_data(config)
     if tuple(data.info.image_shape) != tuple(vae.image_shape):
         of_model, received = (" x ".join(map(str, shape)) for shape in (vae.image_shape, data.info.image_shape))
         raise UserError(
             f"Expected images of {of_model}, like those that the run {run.folder} was trained on (height x width x "
             f"channels). Received images of {received} in {data.info.source}. Resize them, or choose another run."
         )
+    if vae.condition_shape is not None:
+        _check_classes(run, data)
+    return data
+
+
+def _check_classes(run: Run, data: Data) -> None:
+    """Raises `UserError` if a label stands for another class in these data than in those of the training.
+
+    Classes that have no names but their numbers, in either of them, are taken to be the same.
+    """
+    trained, given = class_names_of_run(run.folder) or (), data.info.label_names or ()
+    if list(trained) == [str(number) for number in range(len(trained))]:
+        return
+    for number, (ours, theirs) in enumerate(zip(trained, given, strict=False)):
+        if ours != theirs:
+            raise UserError(
+                f"Expected the classes of the model in their order: {shortened(', '.join(trained), 200)}. Received "
+                f"{shortened(', '.join(given), 200)} in {data.info.source}, so class {number} is {shown(theirs)} and "
+                f"not {shown(ours)}. Choose data with the same classes; those of a folder of pictures are its sub-folders."
+            )
 
 
 def train(

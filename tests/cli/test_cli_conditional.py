@@ -110,6 +110,19 @@ def test_commands_measure_a_conditional_run_with_its_labels(trained, call, tmp_p
 
 
 @pytest.mark.slow
+def test_other_data_must_have_the_classes_of_the_model_in_their_order(trained, call, tmp_path):
+    source = f"images:{pictures(tmp_path / 'same')}"
+    assert call("evaluate", trained.folder, "--dataset", source, "--quiet")[0] == 0
+    for split in ("train", "test"):
+        shutil.rmtree(tmp_path / "same" / split / "flat")  # so that round and square would be flat and round
+    for command in (["evaluate", trained.folder, "--dataset", source], ["encode", trained.folder, source, "-o", "z.csv"]):
+        status, _, err = call(*command)
+        assert status == 2
+        assert "in their order: flat, round, square. Received round, square" in err
+        assert "so class 0 is 'round' and not 'flat'" in err
+
+
+@pytest.mark.slow
 def test_samples_of_a_class_come_from_the_bundle_alone(bundled, call, tmp_path):
     bundle = shutil.copytree(bundled.bundle, tmp_path / "bundle")
     assert cards.read_card(bundle)["model"]["class_names"] == sorted(NAMES)

@@ -9,6 +9,7 @@ import kvae.data
 from kvae import training
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import keras
+from kvae.training import results
 from kvae.training.config import RunConfig
 
 
@@ -70,6 +71,13 @@ def config(tmp_path) -> RunConfig:
         "training": {"epochs": 3, "jit_compile": False},
     }
     return RunConfig.from_dict(values)
+
+
+def test_a_run_that_streams_is_evaluated_on_data_that_cannot_be_streamed(tmp_path, config):
+    run = training.train(config, tmp_path / "run", verbose=0)
+    np.savez(tmp_path / "other.npz", x_train=greys(), x_test=greys())
+    result = results.evaluate(run, f"npz:{tmp_path / 'other.npz'}")
+    assert result["protocol"]["examples"] == len(greys())
 
 
 @pytest.mark.parametrize("part", ["train", "test"])

@@ -14,7 +14,7 @@ from kvae import training
 from kvae.internal import locks, partials, sealed
 from kvae.internal.errors import KvaeWarning, UserError
 from kvae.plotting import figures
-from kvae.training import checkpoints, history, results, runs
+from kvae.training import checkpoints, history, results, runs, train_resume
 from kvae.training.runs import FILES, Run, check_free, read_evaluation
 
 pytestmark = pytest.mark.usefixtures("without_xla")
@@ -300,11 +300,11 @@ def test_a_killed_training_that_had_written_its_last_checkpoint_has_its_whole_hi
 def test_an_evaluation_of_an_older_model_is_not_written(run, monkeypatch):
     """The run is lengthened by another process while it is evaluated."""
 
-    def load_data(config):
+    def data_for(*arguments):
         training.resume(run, with_epochs(run, 2), verbose=0)
-        return training.load_data(config)
+        return train_resume.data_for(*arguments)
 
-    monkeypatch.setattr(results, "load_data", load_data)
+    monkeypatch.setattr(results, "data_for", data_for)
     with pytest.raises(UserError, match="was trained further while it was evaluated"):
         results.evaluate(Run.open(run))
 

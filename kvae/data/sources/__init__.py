@@ -45,7 +45,7 @@ def open_source(source: str | Source, streaming: bool = False) -> Source:
     if not source or not place:
         raise UserError(f"Expected a dataset such as mnist5k, mnist, idx:DIR or csv:FILE. Received {source!r}.")
     _check_form(source)
-    if "streaming" in inspect.signature(reader).parameters:
+    if can_stream(source):
         return reader(place, streaming)
     if streaming:
         raise UserError(
@@ -53,6 +53,11 @@ def open_source(source: str | Source, streaming: bool = False) -> Source:
             "Read it into memory without streaming."
         )
     return reader(place)
+
+
+def can_stream(source: str) -> bool:
+    """Whether the images of a source can be read from disk in batches. Raises `UserError` if it is unknown."""
+    return "streaming" in inspect.signature(_reader_and_place(source)[0]).parameters
 
 
 def _check_form(source: str) -> None:
