@@ -17,7 +17,7 @@ import numpy as np
 
 from kvae.data.sources import absolute, is_of_user, open_source
 from kvae.data.split import Source, Split
-from kvae.training.config import RunConfig
+from kvae.training.config import RunConfig, override
 from kvae.training.part_tables import SHORT
 
 SMALLEST_FOR_CONVOLUTIONS = 16  # pixels of the shorter side
@@ -71,6 +71,8 @@ def follow(values: dict[str, Any]) -> Followed:
     if not (is_of_user(config.data.source) or source.splits["train"].image_shape != (28, 28, 1)):
         return Followed(config, source, None)
     facts = facts_of(source, config.data.train)
+    others = {name: section for name, section in values.items() if name != "model"}
+    values = override(others, {f"model.{key}": value for key, value in values.get("model", {}).items()})
     values, added = completed(values, facts)
     return Followed(RunConfig.from_dict(values), source, explanation(facts, added) if added else None)
 

@@ -1,5 +1,6 @@
 """From a configuration to a finished run folder: loads the data, builds the model and calls Keras `fit`."""
 
+import importlib.util
 import json
 import math
 import warnings
@@ -28,7 +29,7 @@ from kvae.training import (
     progress,
 )
 from kvae.training.build import build_model, build_optimizer, make_parts, resolved, steps_per_epoch
-from kvae.training.config import RunConfig, of_run
+from kvae.training.config import RunConfig, TrainingConfig, of_run
 from kvae.training.runs import Run, check_free
 
 FEW_TEST_IMAGES = 10  # with fewer, the numbers of an evaluation say little, and a warning says so
@@ -133,7 +134,7 @@ def train(
         if explanation and verbose and chief:
             print(explanation)
     config = resolved(with_absolute_source(config))
-    figures.check_kinds(config.training.plots)
+    _check_outputs(config.training)
     strategy = distribution.strategy(distribute)
     with strategy.scope():
         parts = make_parts(config)
@@ -227,7 +228,7 @@ def _resume(run: Run, received: RunConfig | None, options: _Options) -> Run:
     if run.finished and trained and not longer:
         return run
     run.warn_of_versions()
-    figures.check_kinds(config.training.plots)
+    _check_outputs(config.training)
     strategy = distribution.strategy(options.distribute)
     data = load_data(config)
     data.check("train")
@@ -416,7 +417,9 @@ def _output_callbacks(session: _Session) -> list[Any]:
     """The callbacks that print, draw and measure the time."""
     run, data, training = session.run, session.data, session.run.config.training
     rows = session.resumed.state.rows if session.resumed else []
-    result: list[Any] = [_tensorboard(run)] if training.tensorboard else []
+    result: list[Any] = []
+    if training.tensorboard:
+        result.append(keras.callbacks.TensorBoard(log_dir=run.folder / "tensorboard"))
     if training.show_batch_seconds is not None:
         result.append(callbacks.BatchLoss(data, run.config.data.batch_size, training.show_batch_seconds))
     if training.plots:
@@ -440,11 +443,10 @@ def protocol(data: Data) -> dict[str, Any]:
     return {**data.info.protocol, "split": "test"}
 
 
-def _tensorboard(run: Run) -> Any:
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError:
+def _check_outputs(training: TrainingConfig) -> None:
+    """Checks, before a run is made or changed, that its figures and logs can be made. Raises `UserError` if not."""
+    figures.check_kinds(training.plots)
+    if training.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UserError(
             "Expected the package tensorboard for training.tensorboard. Install it: pip install tensorboard."
-        ) from None
-    return keras.callbacks.TensorBoard(log_dir=run.folder / "tensorboard")
+        )

@@ -188,6 +188,25 @@ def test_a_run_states_what_was_chosen_and_keeps_it_when_resumed(pictures, tmp_pa
     assert resumed.config.model == config.model
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"network": "residual"},
+        {"hidden_units": [5]},
+        {"variance": 0.1},
+        {"likelihood": {"kind": "laplace", "variance": "learned", "rate": 3.0}},
+        {"network": {"kind": "mlp", "hidden_units": [5]}, "prior": "mixture", "latent_dim": 3},
+    ],
+)
+def test_values_as_a_recipe_has_them_are_those_of_the_command_line(model, pictures):
+    in_python = follow({"name": "run", "data": {"source": pictures}, "model": model})
+    typed = follow(values_of(pictures, **{f"model.{key}": value for key, value in model.items()}))
+    assert in_python.config == typed.config
+    assert in_python.explanation == typed.explanation
+    resolved(in_python.config)
+    make_parts(in_python.config)  # each option belongs to its kind
+
+
 def test_embedded_digits_keep_the_defaults_of_a_configuration():
     followed = follow({"data": {"source": "mnist5k"}})
     assert followed.explanation is None

@@ -1,6 +1,7 @@
 """Training from a configuration to a run folder, and resuming it after its process was killed."""
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -367,6 +368,14 @@ def test_a_source_of_files_is_remembered_by_its_absolute_path(tmp_path, monkeypa
 def test_tensorboard_logs_on_request(tmp_path):
     run = training.train(config(training={"tensorboard": True, "epochs": 1}), tmp_path / "run", verbose=0)
     assert list((run.folder / "tensorboard").rglob("events*"))
+
+
+def test_a_missing_tensorboard_is_found_before_a_run_is_made_or_replaced(tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else find_spec(name))
+    with pytest.raises(UserError, match="pip install tensorboard"):
+        training.train(config(training={"tensorboard": True, "epochs": 1}), tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
 
 
 # What is shown while training
