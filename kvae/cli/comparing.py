@@ -136,15 +136,22 @@ def compare(folders: tuple[Path, ...], out: Path, any_protocol: bool, as_json: b
     compared = comparison.compare(folders, any_protocol=any_protocol)
     if not as_json:
         _print_comparison(compared)
+    facts = {
+        "runs": comparison.rows(compared),
+        "differing": list(compared.differing),
+        "close_to_best": compared.close,
+        "left_out": compared.left_out,
+    }
     if not compared.ranked:
+        if as_json:
+            print(json.dumps({**facts, "files": []}))
         raise UserError(
             f"Expected runs that were measured by the same protocol. These differ: {compared.differences()}. Compare "
             "only runs with the same letter in the column protocol, or rank all of them with --any-protocol."
         )
     written = [str(path) for path in comparison.save(compared, out)]
     if as_json:
-        facts = {"runs": comparison.rows(compared), "differing": list(compared.differing)}
-        print(json.dumps({**facts, "close_to_best": compared.close, "left_out": compared.left_out, "files": written}))
+        print(json.dumps({**facts, "files": written}))
     else:
         say(*written)
 

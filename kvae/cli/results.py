@@ -48,7 +48,12 @@ from kvae.internal.errors import UserError, check_seed, check_whole
     "Some have options, as in 'ais(images=100)' or 'bounds(images=1000, sample_sizes=[1, 50])'.  [default: elbo; with "
     "--samples elbo and log_likelihood]",
 )
-@click.option("--samples", metavar="K", type=int, help="Add log_likelihood with K draws of z per image.")
+@click.option(
+    "--samples",
+    metavar="K",
+    type=int,
+    help="Add log_likelihood with K draws of z per image. With --only: the draws of each of these that has samples.",
+)
 @click.option(
     "--per-image",
     metavar="FILE",
@@ -74,7 +79,8 @@ def evaluate(
     The ELBO is minus the sum of the reconstruction error and the KL term. It is a lower bound of log p(x), so a higher
     value is better. log_likelihood is a closer lower bound, by importance sampling. All are means per image in nats:
     units of log-likelihood with the natural logarithm; 1 nat = 1.44 bits. If a long evaluation is interrupted, the same
-    command continues it.
+    command continues it. Each call replaces evaluation.json in the folder of the run, so name together what it should
+    contain.
     """
     from kvae.training.runs import Run
 
@@ -140,7 +146,7 @@ def evaluate(
     "places",
     type=int,
     multiple=True,
-    help="completion, posterior_contours: index of a test image, from 0. Can be given several times.",
+    help="completion: index of a test image, from 0. Can be given several times. posterior_contours: one index.",
 )
 @click.option("--plain", is_flag=True, default=None, help="completion, posterior_contours: as in `kvae complete`.")
 @click.option(
@@ -291,7 +297,7 @@ def complete(
         folder=out,
     )
     if as_json:
-        print(json.dumps(completed.result))
+        print(json.dumps({**completed.result, "files": [str(path) for path in completed.files]}))
         return
     losses = completed.completion.inferred.losses
     if plain and not quiet:

@@ -225,6 +225,24 @@ def chosen(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def asked_for(only: Iterable[str] | None, samples: int | None = None) -> dict[str, dict[str, Any]]:
+    """The evaluations that `evaluate` runs for these arguments, as `chosen` returns them.
+
+    Raises:
+        UserError: as `chosen`, or if none of them has the option `samples` that is given.
+    """
+    if only is None:
+        only = [name for name, each in EVALUATIONS.items() if not each.slow]
+        only += [] if samples is None else ["log_likelihood"]
+    found = chosen(only)
+    if samples is not None and not any("samples" in find(name).options for name in found):
+        raise UserError(
+            f"Expected an evaluation that draws {samples} samples per image, such as log_likelihood. Received "
+            f"{', '.join(found)}. Add log_likelihood to them, or leave the samples out."
+        )
+    return found
+
+
 def need_labels(names: Iterable[str] | None) -> bool:
     """Whether one of these evaluations needs labels also for a model without a condition; no default one does."""
     return any(find(name).labelled for name in chosen(names or ()))
@@ -306,7 +324,8 @@ def evaluate(
         data: the test set, as in `results_of`.
         only: names of evaluations, some with options, such as `ais(images=100)`. By default those that are not slow,
             and `log_likelihood` if `samples` is given.
-        samples: the number of draws of z per image for the importance-weighted bound, K.
+        samples: the number of draws of z per image for `log_likelihood`, K. With `only`, that for each of these
+            evaluations that has an option of this name.
         seed: the seed of all draws.
         protocol: the protocol of the data, e.g. `data.info.protocol`, to which that of the evaluations is added.
         verbose: 1 for a progress bar during slow evaluations, 2 for lines. 0 by default.
@@ -319,8 +338,9 @@ def evaluate(
         `active_units` and `log_likelihood`. `latent_dim` and `protocol` are added.
 
     Raises:
-        UserError: if there is no such evaluation, if there are no data, if the images have another shape than the
-            model's, or if a weight of the model or a result is NaN or infinite.
+        UserError: if there is no such evaluation, if none of them has the option `samples` that is given, if there are
+            no data, if the images have another shape than the model's, or if a weight of the model or a result is NaN
+            or infinite.
     """
     return measure(
         vae, data, only=only, samples=samples, seed=seed, protocol=protocol, verbose=verbose, keep=keep
@@ -339,10 +359,7 @@ def measure(
     keep: Keep = None,
 ) -> Measured:
     """Runs several evaluations, as `evaluate` does, and keeps the results of the single images."""
-    if only is None:
-        only = [name for name, each in EVALUATIONS.items() if not each.slow]
-        only += [] if samples is None else ["log_likelihood"]
-    asked = chosen(only)
+    asked = asked_for(only, samples)
     found: dict[str, dict[str, Any]] = {}
     stated: dict[str, Any] = {"evaluations": list(asked)}
     for name, given in asked.items():

@@ -57,9 +57,10 @@ def _remedies(config: RunConfig) -> list[str]:
             "for grey or colour images --set data.binarize=none --set model.likelihood=gaussian --set "
             "model.variance=learned"
         )
-    if isinstance(beta, float | int) and beta > 1:
+    is_number = isinstance(beta, float | int)
+    if is_number and beta > 1:
         found.append(f"a lower model.beta than {beta:g}: --beta 1")
-    if model.objective.kind == "elbo" and training.beta_warmup_epochs == 0 and training.epochs > 1:
+    if model.objective.kind == "elbo" and is_number and training.beta_warmup_epochs == 0 and training.epochs > 1:
         found.append(f"--set training.beta_warmup_epochs={-(-training.epochs // 2)}, so that the KL term counts later")
     longer = max(20, 2 * training.epochs)
     return [*found, f"more epochs than {training.epochs}, if the training had only begun: --epochs {longer}"]

@@ -4,7 +4,8 @@ import csv
 import io
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +17,11 @@ from kvae.data import Data
 from kvae.data.sources import absolute
 from kvae.evaluation import evaluations, evidence
 from kvae.internal import files
-from kvae.internal.errors import UserError, check_seed, check_whole
+from kvae.internal.errors import KvaeWarning, UserError, check_seed, check_whole, stacklevel_of_user
 from kvae.plotting import drawing, figures
 from kvae.plotting.figures import Subject
 from kvae.training.config import RunConfig
-from kvae.training.runs import Run
+from kvae.training.runs import Run, read_evaluation
 from kvae.training.train_resume import data_for, protocol
 from kvae.training.wording import NOT_DRAWN
 
@@ -60,7 +61,7 @@ def evaluate(
         only: names of evaluations, some with options, as in `kvae.evaluation.evaluate`. By default those that are not
             slow, and `log_likelihood` if `samples` is given; if only `per_image` is given, `elbo` and `quadrature`, or
             `defensive` for more than 3 latent dimensions.
-        samples: the number of draws of the importance-weighted bound, K.
+        samples: the number of draws of the importance-weighted bound, K, as in `kvae.evaluation.evaluate`.
         seed: the seed of all draws.
         verbose: 1 for a progress bar during slow evaluations, 2 for lines. 0 by default.
         per_image: a file for the results of the single images: comma-separated values with a header, in the order of
@@ -71,7 +72,11 @@ def evaluate(
 
     Raises:
         UserError: if the training has not finished, if the data cannot be loaded or do not fit the model, if there is
-            no such evaluation, or if the run is trained further in the meantime.
+            no such evaluation, if none of them has what `samples` or `per_image` ask for, or if the run is trained
+            further in the meantime.
+
+    Warns:
+        KvaeWarning: if the file has results of evaluations that are not asked for, which it loses.
     """
     files.check_folder(run.folder)
     if per_image is not None:
@@ -81,6 +86,11 @@ def evaluate(
     if only is None and samples is None and per_image is not None:
         only = ["elbo", "quadrature" if vae.latent_dim in evidence.POINTS else "defensive"]
     names = None if only is None else list(only)
+    asked = evaluations.asked_for(names, samples)
+    if per_image is not None and not any(evaluations.find(name).of_images for name in asked):
+        raise UserError(f"Expected an evaluation of single images, such as elbo. {', '.join(asked)}: these have none.")
+    kept_in = None if dataset is None else absolute(dataset)
+    _warn_of_replaced(run.evaluation_file(kept_in), asked)
     images = data.labelled_test() if evaluations.need_labels(names) else data.test
     images = images if dataset is None else images.rebatch(100)
     data_protocol = protocol(data)
@@ -100,11 +110,25 @@ def evaluate(
     with run.locked():
         if run.model_digest() != digest:
             raise UserError(f"{run.folder} was trained further while it was evaluated. Evaluate it again.")
-        run.write_evaluation(result, None if dataset is None else absolute(dataset))
+        run.write_evaluation(result, kept_in)
     if per_image is not None:
         _write_per_image(per_image, data, measured.per_image())
     shutil.rmtree(run.unfinished_evaluation, ignore_errors=True)
     return result
+
+
+def _warn_of_replaced(path: Path, asked: Collection[str]) -> None:
+    """Warns of the evaluations in a file that is replaced by one without them."""
+    try:
+        before = read_evaluation(path)["protocol"].get("evaluations", ()) if path.is_file() else ()
+    except UserError:  # it is damaged, and so there is nothing to lose
+        return
+    if lost := [name for name in before if name not in asked]:
+        both = ",".join([*lost, *asked])
+        message = (
+            f"{path.name} will lose the results of {', '.join(lost)}. To have all in it, evaluate {both} together."
+        )
+        warnings.warn(message, KvaeWarning, stacklevel=stacklevel_of_user())
 
 
 def _write_per_image(path: Path, data: Data, columns: dict[str, np.ndarray]) -> None:
@@ -112,6 +136,10 @@ def _write_per_image(path: Path, data: Data, columns: dict[str, np.ndarray]) -> 
 
     An evaluation of the first images alone has no results for the others.
     """
+    if not columns:
+        raise UserError(
+            f"{path} is not written: no evaluation has results of single images. The others are in the run."
+        )
     places = np.arange(max(map(len, columns.values())))
     known: dict[str, Any] = {"index": places, "file": data.files_at("test", places)}
     if data.has_labels("test"):

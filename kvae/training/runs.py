@@ -237,7 +237,7 @@ class Run:
 
     def evaluation(self) -> dict[str, Any]:
         """The content of evaluation.json; raises `UserError` if it is missing, damaged or not an evaluation."""
-        return read_evaluation(self.folder / "evaluation.json")
+        return read_evaluation(self.evaluation_file())
 
     def model_digest(self) -> str:
         """SHA-256 of model.keras; raises `UserError` if the training has not finished."""
@@ -251,10 +251,14 @@ class Run:
             raise UserError(f"{str(self.folder)!r} has no model.keras: its training has not finished.{hint}")
         return path
 
-    def write_evaluation(self, evaluation: dict[str, Any], dataset: str | None = None) -> None:
-        """Writes evaluation.json, or evaluation-<dataset>.json if the data are not the run's own."""
+    def evaluation_file(self, dataset: str | None = None) -> Path:
+        """The path of evaluation.json, or of evaluation-<dataset>.json for data that are not the run's own."""
         suffix = "" if dataset is None else f"-{distinct_name(dataset)}"
-        sealed.write(self.folder / f"evaluation{suffix}.json", evaluation)
+        return self.folder / f"evaluation{suffix}.json"
+
+    def write_evaluation(self, evaluation: dict[str, Any], dataset: str | None = None) -> None:
+        """Writes the evaluation of the run's own data, or of others."""
+        sealed.write(self.evaluation_file(dataset), evaluation)
 
     @property
     def unfinished_evaluation(self) -> Path:

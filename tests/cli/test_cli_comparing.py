@@ -105,6 +105,9 @@ def test_compare_refuses_to_rank_other_protocols_and_names_the_keys(call, runs, 
     assert "These differ: dataset ('other' for better;" in err
     assert "--any-protocol" in err
     assert not (tmp_path / "comparison").exists()
+    status, out, _ = call("compare", runs, "--json")
+    assert status == 2
+    assert {(row["rank"], row["protocol"]) for row in json.loads(out)["runs"]} == {(None, "A"), (None, "B")}
     status, out, _ = call("compare", runs, "--any-protocol")
     assert status == 0
     assert "better *" in out

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,7 +79,9 @@ def test_complete_names_the_pictures_that_it_draws(complete, run):
 @pytest.mark.slow
 def test_complete_writes_the_object_that_it_prints(completed, run, tmp_path):
     result = completed(run, "-n", 2, *FEW, "--out", "scores")
-    assert json.loads((tmp_path / "scores" / "complete.json").read_text()) == result
+    files = [Path(path) for path in result.pop("files")]
+    assert {path.name for path in files} == {"complete.png", "complete_contours.png", "complete.json"}
+    assert json.loads(files[-1].read_text()) == result
 
 
 @pytest.mark.slow
@@ -99,7 +102,7 @@ def test_complete_draws_contours_only_for_two_latent_dimensions(complete, odd, t
 @pytest.mark.slow
 def test_complete_prints_one_json_object(completed, run):
     result = completed(run, "-n", 3, *FEW)
-    assert set(result) == {"kvae", "pixel_means", "zero_filled", "converged", "protocol"}
+    assert set(result) == {"kvae", "pixel_means", "zero_filled", "converged", "protocol", "files"}
     for name in ("kvae", "pixel_means", "zero_filled"):
         assert len(result[name]["per_image"]) == 3
         assert result[name]["mean"] == pytest.approx(np.mean(result[name]["per_image"]))

@@ -115,7 +115,10 @@ def test_other_data_must_have_the_classes_of_the_model_in_their_order(trained, c
     assert call("evaluate", trained.folder, "--dataset", source, "--quiet")[0] == 0
     for split in ("train", "test"):
         shutil.rmtree(tmp_path / "same" / split / "flat")  # so that round and square would be flat and round
-    for command in (["evaluate", trained.folder, "--dataset", source], ["encode", trained.folder, source, "-o", "z.csv"]):
+    for command in (
+        ["evaluate", trained.folder, "--dataset", source],
+        ["encode", trained.folder, source, "-o", "z.csv"],
+    ):
         status, _, err = call(*command)
         assert status == 2
         assert "in their order: flat, round, square. Received round, square" in err

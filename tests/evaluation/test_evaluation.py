@@ -230,6 +230,13 @@ def test_evaluate_returns_the_documented_keys(model_2d, samples, names):
     assert set(evaluation.evaluate(*model_2d, samples=samples)) == keys_of(names)
 
 
+def test_samples_that_no_evaluation_takes_are_refused(model_2d):
+    with pytest.raises(UserError, match="draws 5 samples per image, such as log_likelihood. Received elbo"):
+        evaluation.evaluate(*model_2d, only=["elbo"], samples=5)
+    found = evaluation.evaluate(*model_2d, only=["elbo", "log_likelihood"], samples=5)
+    assert found == evaluation.evaluate(*model_2d, samples=5)
+
+
 @pytest.mark.slow
 def test_evaluate_is_ready_for_json(model_2d):
     result = evaluation.evaluate(*model_2d, samples=5, protocol={"dataset": "all"})

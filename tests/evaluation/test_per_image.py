@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from small_models import tiny
 
 from kvae import evaluation
 from kvae.cli.commands import main
+from kvae.internal.errors import KvaeWarning, UserError
 from kvae.training import results
 from kvae.training.runs import Run
 from kvae.training.train_resume import load_data
@@ -64,6 +66,25 @@ def test_an_evaluation_of_the_first_images_has_no_entry_for_the_others(tiny_run,
     rows = rows_of(tmp_path / "scores.csv")
     assert [row["elbo"] for row in rows] == [str(number) for number in range(20)]
     assert [row["ais"] for row in rows] == ["0", "1", "2"] + [""] * 17
+
+
+def test_evaluations_without_results_of_single_images_are_refused_before_they_are_computed(tiny_run, tmp_path):
+    before = (tiny_run / "evaluation.json").read_bytes()
+    with pytest.raises(UserError, match="evaluation of single images, such as elbo. sample_quality"):
+        results.evaluate(Run.open(tiny_run), only=["sample_quality"], per_image=tmp_path / "scores.csv")
+    assert (tiny_run / "evaluation.json").read_bytes() == before
+    assert not (tmp_path / "scores.csv").exists()
+
+
+def test_an_evaluation_that_leaves_earlier_ones_out_says_which_results_the_file_loses(tiny_run):
+    run = Run.open(tiny_run)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", KvaeWarning)
+        results.evaluate(run, samples=2)
+    with pytest.warns(KvaeWarning, match="lose the results of log_likelihood. To have all.*log_likelihood,elbo"):
+        results.evaluate(run)
+    with pytest.warns(KvaeWarning, match="lose the results of elbo"):
+        results.evaluate(run, only=["log_likelihood"], samples=3)
 
 
 def test_images_with_files_and_classes_are_named(call, tiny_run, tmp_path, rng):

@@ -60,6 +60,7 @@ def test_the_remedies_are_those_of_the_settings(settings, remedy):
         ({"model__likelihood": "continuous_bernoulli"}, "binarize"),
         ({}, "lower model.beta"),
         ({"training__beta_warmup_epochs": 3}, "beta_warmup_epochs"),
+        ({"model__beta": {"kind": "cyclical", "beta": 1.0, "period": 20}}, "beta_warmup_epochs"),
         ({"model__objective": "iwae"}, "beta"),
     ],
 )
