@@ -118,10 +118,20 @@ def test_the_map_has_the_test_images_over_the_lattice_in_the_frame_of_the_lattic
     (points,) = axes.collections
     means = np.asarray(digits_2d.vae.encode(digits_2d.data.examples("test")[0]).mean)
     np.testing.assert_allclose(np.sort(points.get_offsets(), axis=0), np.sort(means, axis=0), **PIXEL_ROUNDING)
-    beyond = int(axes.get_title().split("(")[1].split()[0])
-    low, high = np.percentile(np.float64(means), [1, 99], axis=0)
-    half, centre = (high - low).max() / 2, (high + low) / 2
-    assert beyond == (np.abs(means - centre) > half).any(axis=1).sum()
+
+
+@pytest.mark.parametrize(("inside", "title"), [(0.99, "(1 are outside)"), (1.01, "(2 are outside)")])
+def test_the_map_says_how_many_points_are_outside_of_its_frame(digits_2d, monkeypatch, inside, title):
+    """Not of the outermost points of the lattice, whose images reach further.
+
+    Images at -1 and 1 are 2 apart, and 28 of 30 pixels wide with their gaps: the frame ends at 1 + 28 / 30.
+    """
+    edge = 1 + 28 / 30
+    means = np.array([[0.0, 0.0], [inside * edge, 0.0], [0.0, -5.0]])
+    monkeypatch.setattr(figures.Subject, "encoded", lambda subject, n: (means, None))
+    (axes,) = figures.latent_map(digits_2d, n=2, extent=1.0)["map"].axes
+    assert axes.axis() == pytest.approx([-edge, edge, -edge, edge])
+    assert title in axes.get_title()
 
 
 def test_the_lattice_of_a_map_is_faint(digits_2d):
