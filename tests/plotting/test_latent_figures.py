@@ -11,9 +11,27 @@ from scipy import stats
 
 import kvae
 from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import tf
 from kvae.plotting import drawing, figures
 
 # --- latent_scatter
+
+
+def test_images_are_encoded_in_batches_also_if_there_are_many(monkeypatch):
+    data = kvae.data.load("mnist5k", batch_size=10, train="train[:10]", test="test[:150]")
+    vae, seen = kvae.VAE(2, hidden_units=(8,), seed=1), []
+    vae.build((None, 28, 28, 1))
+    encode = vae.encode
+
+    def counted(x, condition=None):
+        tf.numpy_function(lambda count: seen.append(int(count)), [tf.shape(x)[0]], [])  # at every call of a graph
+        return encode(x, condition)
+
+    monkeypatch.setattr(vae, "encode", counted)
+    mean, labels = figures.Subject(vae, data).encoded(150)
+    assert (mean.shape, labels.shape) == ((150, 2), (150,))
+    assert sum(seen) == 150
+    assert max(seen) <= 100
 
 
 def test_latent_scatter_shows_the_posterior_means_of_n_test_images(digits_2d):
@@ -232,6 +250,17 @@ def test_interpolation_goes_between_the_first_test_images_of_two_classes(digits_
 
 def test_interpolation_by_default_is_of_three_pairs_of_digits(digits_2d):
     assert names_of(figures.interpolation(digits_2d)["interpolation"]) == ["0", "5", "1", "4", "2", "9"]
+
+
+@pytest.mark.parametrize("name", ["digits", "pets", "unlabelled"])
+def test_interpolation_reads_only_the_images_at_its_ends(subject_of, monkeypatch, name):
+    subject = subject_of(name)
+
+    def examples(*_):
+        raise AssertionError("all images are read")
+
+    monkeypatch.setattr(type(subject.data), "examples", examples)
+    assert len(names_of(figures.interpolation(subject)["interpolation"])) in (4, 6)
 
 
 def test_interpolation_of_other_classes_goes_by_default_from_the_first_of_them(tiny):
