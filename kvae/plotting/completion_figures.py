@@ -7,7 +7,6 @@ import numpy as np
 
 from kvae.completion import LEAST_EFFECTIVE, Completion, Inferred, complete
 from kvae.evaluation import evidence
-from kvae.internal.errors import UserError
 from kvae.model.posteriors import Distribution
 from kvae.model.vae import VAE
 from kvae.plotting import drawing
@@ -98,7 +97,7 @@ def posterior_contours(
     """
     check_plane(subject.vae)
     if len(places) != 1:
-        raise UserError(f"Expected one test image for posterior_contours. Received {len(places)}.")
+        raise Unsuitable(f"Expected one test image for posterior_contours. Received {len(places)}.")
     x = subject.test().images_at("test", places)
     options = inference_options(subject.vae, plain)
     completed = complete(subject.vae, x, observed, draws=1, samples=3, seed=seed, **options)

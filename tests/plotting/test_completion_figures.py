@@ -210,3 +210,8 @@ def test_contours_are_unsuitable_for_a_q_whose_covariance_is_not_known(tiny):
 def test_posterior_contours_of_a_place_out_of_range_are_refused(tiny):
     with pytest.raises(UserError, match="test images from 0 to 7"):
         figures.posterior_contours(tiny, places=(8,))
+
+
+def test_posterior_contours_of_several_images_are_unsuitable(tiny):
+    with pytest.raises(figures.Unsuitable, match=r"Expected one test image .* Received 2"):
+        figures.posterior_contours(tiny, places=(1, 2))
