@@ -128,7 +128,8 @@ def evaluate(
         likelihood), `zero_filled` and `quadrature` (if `exact`) each have the `mean` over the images, its
         `standard_error`, and the score `per_image`. `kvae` also has `monte_carlo_standard_error`, the mean over the
         images, `effective_samples`, the median, and `unreliable`, the number of images with fewer than 5 of these;
-        `quadrature` also has `error`, the largest. `converged` is the number of images whose inference has converged.
+        `quadrature` also has `error`, the largest, or None if that of an image is not known. `converged` is the number
+        of images whose inference has converged.
 
     Raises:
         UserError: if the value of a missing pixel is not known, or if a baseline or the quadrature does not accept
@@ -157,6 +158,7 @@ def evaluate(
     result["kvae"]["effective_samples"] = float(np.median(completion.score.effective_samples))
     result["kvae"]["unreliable"] = int((completion.score.effective_samples < LEAST_EFFECTIVE).sum())
     if exact:
-        result["quadrature"]["error"] = float(errors.max())
+        # It is infinite where an integrand does not vanish at the edge of the widest box; JSON has no such number.
+        result["quadrature"]["error"] = float(errors.max()) if np.isfinite(errors).all() else None
     result["converged"] = int(completion.inferred.converged.sum())
     return result

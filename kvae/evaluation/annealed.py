@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvae.evaluation.estimate import Estimate
+from kvae.evaluation.importance_weighted import CACHED, monte_carlo_error
 from kvae.evaluation.over_batches import Keep, over_batches
 from kvae.internal.errors import UserError, check_list, check_seed, check_whole
 from kvae.internal.tensorflow import tf
@@ -25,7 +26,6 @@ ACCEPTANCE = 0.65  # the mean acceptance probability to which they adapt them
 GAIN = 0.5  # change of a log step size after a transition, per unit by which the acceptance differs
 SETTLING = 50  # transitions of the warm-up at the first temperature, before it goes through all of them
 JITTER = 0.2  # share by which the step size of a transition varies, so that no trajectory is periodic
-CACHED = 4  # a quarter of `images_at_once` is fastest, because 3 MB of logits stay in the processor's cache
 
 WARM_UP, FORWARD, BACKWARD, SIMULATION = range(4)  # passes, whose random numbers are independent
 
@@ -120,12 +120,11 @@ def ais(
         keep=keep,
     )
     inverse = np.exp(_log_sum(2 * log_weights) - 2 * _log_sum(log_weights))  # of the effective number of chains
-    variance = np.maximum(inverse - 1 / chains, 0) * chains / (chains - 1)
     return Annealed(
         Estimate(_log_mean(log_weights)),
         Estimate(1 / inverse),
         Estimate(acceptance),
-        float(math.sqrt(variance.sum()) / len(variance)),
+        monte_carlo_error(inverse, chains),
         *[[Estimate(of_beta) for of_beta in curve[:, which]] for which in range(2)],
     )
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from kvae.evaluation import pareto
 from kvae.evaluation.estimate import Estimate
+from kvae.evaluation.importance_weighted import CACHED, monte_carlo_error
 from kvae.evaluation.mixture_proposals import draw
 from kvae.evaluation.over_batches import Keep, over_batches
 from kvae.evaluation.variational_fits import Settings, check_density, factorized_gaussian, fits_of_modes
@@ -23,7 +24,6 @@ SHARES = {"fits": 0.48, "wide": 0.27, "prior": 0.1}  # of the draws; the encoder
 STEPS = 30
 LEARNING_RATE, GRADIENT_SAMPLES = 0.1, 2  # of the fits, which serve as proposals and need not have converged
 LEAST_EFFECTIVE = 10  # effective draws of a reliable estimate, whose Monte-Carlo error is then below 0.3 nats
-CACHED = 4  # as in `kvae.evaluation.importance_weighted`
 
 
 class Defensive(NamedTuple):
@@ -58,7 +58,8 @@ def defensive(
     standard deviations 1 + sqrt(2 / D) times as large; and 10 % from the prior. The weights have the density of the
     whole mixture in the denominator (`kvae.evaluation.mixture_proposals`). The mixture does not depend on the draws,
     and the weights are not smoothed. So the expectation of the estimate is a lower bound of log p(x), as that of the
-    importance-weighted bound is.
+    importance-weighted bound is. The Monte-Carlo error has the variance K / (K - 1) (sum w^2 / (sum w)^2 - 1 / K) for
+    each image, as in `bounds`.
 
     The estimate of an image is unreliable if the k of its weights exceeds min(1 - 1 / log10 K, 0.7), which is 0.667 for
     K = 1,000 (`kvae.evaluation.pareto.tail_shape`), or if fewer than 10 of its draws are effective. No number shows a
@@ -94,12 +95,11 @@ def defensive(
     estimate, effective, shape = over_batches(
         compute, vae, data, title, [samples, steps, seed], size=size, images=images, verbose=verbose, keep=keep
     )
-    variance = np.maximum(1 / effective - 1 / samples, 0)
     return Defensive(
         Estimate(estimate),
         Estimate(effective),
         Estimate(shape),
-        float(math.sqrt(variance.sum()) / len(variance)),
+        monte_carlo_error(1 / effective, samples),
         float(is_unreliable(effective, shape, samples).mean()),
     )
 

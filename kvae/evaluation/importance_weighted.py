@@ -68,7 +68,9 @@ class Bounds(NamedTuple):
 
     bounds: list[Estimate]  # one for each K, each [N]
     effective_samples: Estimate  # [N]  (sum w)^2 / sum w^2, between 1 and K, for the largest K; no nats
-    bounds_monte_carlo_error: float  # of the mean of the bounds for the largest K, from the draws of z alone, in nats
+    # Of the mean of the bounds for the largest K, from the draws of z alone, in nats. None if this K is 1: the error of
+    # a single draw is not known.
+    bounds_monte_carlo_error: float | None
 
 
 def bounds(
@@ -86,8 +88,9 @@ def bounds(
     The bound for K is that of `log_likelihood` with samples=K, and all of them cost no more than the largest one. Two
     errors are apart: each standard error of `Estimate` is that of a mean over images drawn from their distribution; the
     Monte-Carlo error is what other draws of z would change, by the delta method, whose variance of log mean w is
-    sum w^2 / (sum w)^2 - 1 / K. Neither of them says how far the bound is below log p(x): where q misses a part of the
-    posterior, no draw shows it. `quadrature` does, for up to 3 latent dimensions.
+    K / (K - 1) (sum w^2 / (sum w)^2 - 1 / K), so that it is not known for K = 1. Neither of them says how far the bound
+    is below log p(x): where q misses a part of the posterior, no draw shows it. `quadrature` does, for up to 3 latent
+    dimensions.
 
     Args:
         vae: a built model.
@@ -117,12 +120,22 @@ def bounds(
         compute, vae, data, title, [sizes, seed], images=images, verbose=verbose, keep=keep
     )
     inverse = np.exp(log_sum_of_squares[-1] - 2 * log_sum[-1])  # of the effective number of draws
-    variance = np.maximum(inverse - 1 / sizes[-1], 0)
     return Bounds(
         [Estimate(_bound(log_sum[sizes.index(size)], size)) for size in asked],
         Estimate(1 / inverse),
-        float(math.sqrt(variance.sum()) / len(variance)),
+        None if sizes[-1] == 1 else monte_carlo_error(inverse, sizes[-1]),
     )
+
+
+def monte_carlo_error(inverse: np.ndarray, samples: int) -> float:
+    """The error of the mean of log mean w over images, from the draws alone, by the delta method, in nats.
+
+    Args:
+        inverse: sum w^2 / (sum w)^2 of each image, `[N]`.
+        samples: the number of draws per image, K, at least 2.
+    """
+    variance = np.maximum(inverse - 1 / samples, 0) * samples / (samples - 1)
+    return float(math.sqrt(variance.sum()) / len(variance))
 
 
 class WeightSums(NamedTuple):

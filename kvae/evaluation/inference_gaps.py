@@ -112,7 +112,7 @@ def _elbos(
         for start in _starts(vae, x, condition, modes.parameters[0], modes.losses)
     ]
     first, second = (_last_loss(each.losses) for each in fits)
-    better = ~(first <= second)  # also where the first one is NaN
+    better = tf.math.is_nan(first) | (second < first)  # never a second one that is NaN, unless both are
 
     def choose(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
         return tf.where(tf.reshape(better, [-1, *[1] * (first.shape.rank - 1)]), second, first)

@@ -15,7 +15,7 @@ from kvae.model.vae import VAE
 from kvae.noise import portable
 
 NEIGHBOURS = 3  # Kynkäänniemi et al. (2019), section 3
-BLOCKS = 20  # of the standard errors of precision and recall, if each has at least `SMALLEST_BLOCK` images
+BLOCKS = 20  # of the standard errors of precision and recall, if each has `SMALLEST_BLOCK` images and more than k
 SMALLEST_BLOCK = 50  # images
 ROUNDING = 1e-9  # of a squared distance, relative to the largest squared length of a vector, in float64
 DRAWS = "draws of p(x|z)"
@@ -87,7 +87,9 @@ def sample_quality(
     check_whole("neighbours", neighbours)
     check_seed("seed", seed)
     x, condition = _images(vae, data)
-    blocks, fewest = max(2, min(BLOCKS, len(x) // SMALLEST_BLOCK)), 2 * (neighbours + 1)
+    # The k-th neighbour within a block exists only if the block has more than k images.
+    blocks = max(2, min(BLOCKS, len(x) // max(SMALLEST_BLOCK, neighbours + 1)))
+    fewest = 2 * (neighbours + 1)
     if len(x) < fewest:
         raise UserError(f"Expected at least {fewest} images, for {neighbours} neighbours. Received {len(x)}.")
     drawn, means = vae.sample(portable.seeds(len(x), seed), condition), vae.likelihood.binary and not _is_binary(x)

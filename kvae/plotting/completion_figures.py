@@ -7,7 +7,6 @@ import numpy as np
 
 from kvae.completion import LEAST_EFFECTIVE, Completion, Inferred, complete
 from kvae.evaluation import evidence
-from kvae.internal.errors import UserError
 from kvae.model.posteriors import Distribution
 from kvae.model.vae import VAE
 from kvae.plotting import drawing
@@ -67,15 +66,20 @@ def completion_rows(x: np.ndarray, completed: Completion, originals: np.ndarray 
     """Completions as a figure: one row per image, with its score, or a warning if too few draws of z count for it.
 
     Args:
-        x: the images, `[B, H, W, C]`; NaN for a pixel that is not known.
+        x: the images, `[B, H, W, C]`, or `[B, H, W]` of a model for images without channels; NaN for a pixel that is
+            not known.
         completed: their completions.
         originals: the images before they were binarized, if this changed them.
     """
     score = completed.score
     titles = [_score_title(*values) for values in zip(score.log_density, score.effective_samples, strict=True)]
     note = NOTE if UNRELIABLE in titles else ""
-    means = clip(completed.means), clip(completed.draw_means)
-    return drawing.completion(x, completed.observed, *means, completed.draws, titles, originals, note)
+    observed, draws = completed.observed, completed.draws
+    means, draw_means = clip(completed.means), clip(completed.draw_means)
+    if x.ndim == 3:
+        x, observed, means, draw_means, draws = (part[..., None] for part in (x, observed, means, draw_means, draws))
+        originals = None if originals is None else originals[..., None]
+    return drawing.completion(x, observed, means, draw_means, draws, titles, originals, note)
 
 
 def _score_title(log_density: float, effective_samples: float) -> str:
@@ -98,7 +102,7 @@ def posterior_contours(
     """
     check_plane(subject.vae)
     if len(places) != 1:
-        raise UserError(f"Expected one test image for posterior_contours. Received {len(places)}.")
+        raise Unsuitable(f"Expected one test image for posterior_contours. Received {len(places)}.")
     x = subject.test().images_at("test", places)
     options = inference_options(subject.vae, plain)
     completed = complete(subject.vae, x, observed, draws=1, samples=3, seed=seed, **options)
@@ -112,8 +116,8 @@ def contour_panels(
 
     Args:
         vae: a model with 2 latent dimensions.
-        x: one image, `[*image]`.
-        observed: its mask, `[*image]`.
+        x: one image, `[H, W, C]`, or `[H, W]` of a model for images without channels.
+        observed: its mask, of the same shape.
         inferred: the inferences of a batch of images.
         index: the index of the image in this batch.
     """
@@ -123,7 +127,8 @@ def contour_panels(
     for title, q in (("q before the first step", before), (f"q after {inferred.losses.shape[1]} steps", after)):
         window = _log_joint_on_window(vae, x, observed, *_panel_bounds(posterior, q))
         panels.append(drawing.ContourPanel(title, window, q))
-    picture = drawing.mark_missing(x, observed)
+    parts = (x[..., None], observed[..., None]) if x.ndim == 2 else (x, observed)
+    picture = drawing.mark_missing(*parts)
     return drawing.posterior_contours(picture, panels, _caption(posterior, after), INFERENCE)
 
 

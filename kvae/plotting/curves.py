@@ -36,16 +36,19 @@ def learning_curves(history: Mapping[str, ArrayLike], held_out: str = "validatio
     if epochs.size == 0:
         raise UserError("Expected a history of at least one epoch. Received none.")
     best = best_epoch(history)
+    single = len(epochs) == 1  # one point makes no line
     handles: dict[str, Line2D] = {}
     figure = Figure(figsize=(12, 3.9), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(1, 3), TITLES.items(), strict=True):
-        (handles["training"],) = axes.plot(epochs, history[name], color=COLOURS[0])
+        (handles["training"],) = axes.plot(
+            epochs, history[name], color=COLOURS[0], marker="o" if single else None, markersize=5
+        )
         curves = [(epochs, np.asarray(history[name], float))]
         if f"val_{name}" in history:
             values = np.asarray(history[f"val_{name}"], float)
             measured = np.isfinite(values)  # NaN for epochs without an evaluation on the held-out data
-            sparse = not measured.all()
-            style = {"linestyle": "--", "marker": "o" if sparse else None, "markersize": 3}
+            sparse = single or not measured.all()
+            style = {"linestyle": "--", "marker": "o" if sparse else None, "markersize": 5 if single else 3}
             (handles[held_out],) = axes.plot(epochs[measured], values[measured], color=COLOURS[1], **style)
             curves.append((epochs, values))
         if best is not None:

@@ -16,6 +16,7 @@ from kvae.plotting.curves import learning_curves
 from kvae.plotting.latent_plane import (
     latent_scatter,
     lattice,
+    lattice_frame,
     lattice_with_axes,
     principal_components,
     scatter_over_lattice,
@@ -34,7 +35,8 @@ from kvae.plotting.words import Figure
 
 __all__ = [
     "COLOURS", "CONTOURS", "DPI", "MARKERS", "MISSING", "ContourPanel", "Drawing", "Ellipse", "Figure", "Window",
-    "check_size", "check_suffix", "completion", "interpolation", "latent_scatter", "lattice", "lattice_with_axes",
-    "learning_curves", "mark_missing", "missed_modes", "posterior_contours", "principal_components", "reconstructions",
-    "rows", "samples", "save", "scatter_over_lattice", "sheets", "titled_columns",
+    "check_size", "check_suffix", "completion", "interpolation", "latent_scatter", "lattice", "lattice_frame",
+    "lattice_with_axes", "learning_curves", "mark_missing", "missed_modes", "posterior_contours",
+    "principal_components", "reconstructions", "rows", "samples", "save", "scatter_over_lattice", "sheets",
+    "titled_columns",
 ]  # fmt: skip

@@ -26,8 +26,8 @@ from kvae.plotting.subject import Drawings, Subject, Unsuitable
 
 __all__ = [
     "KINDS", "Drawings", "Subject", "Unsuitable", "check_kinds", "completion", "completion_rows", "contour_panels",
-    "draw", "interpolation", "latent_map", "latent_scatter", "lattice", "learning_curves", "options_of", "parse",
-    "posterior_contours", "reconstructions", "samples",
+    "draw", "interpolation", "latent_map", "latent_scatter", "lattice", "learning_curves", "options_of",
+    "outliers", "parse", "posterior_contours", "reconstructions", "samples",
 ]  # fmt: skip
 
 

@@ -31,7 +31,7 @@ def samples(subject: Subject, *, n: int = 20, seed: int = 0) -> Drawings:
     - `samples_strip`: ten samples as means in one row, above one draw for each.
 
     Of a conditional model of classes there is one picture, `samples`: a row of means for each class, with the same z in
-    all rows.
+    all rows; of more than 20 classes it shows the first 20.
 
     Args:
         subject: with a model.
@@ -60,12 +60,15 @@ def _of_each_class(subject: Subject, n: int, seed: int) -> drawing.Drawing:
     vae = subject.vae
     if len(vae.condition_shape) != 1:
         raise Unsuitable("Expected a model whose condition is a class for samples. This model has another condition.")
-    classes = min(vae.condition_shape[0], CLASSES)
+    every = vae.condition_shape[0]
+    classes = min(every, CLASSES)
     drawing.check_size(classes, n, vae.image_shape)
     rows = [clip(vae.generate_means(n, seed, label)) for label in range(classes)]
     names = subject.data.info.class_names if subject.data is not None else tuple(map(str, range(classes)))
     columns: dict[Title, Any] = {f"z {number + 1}": [row[number] for row in rows] for number in range(n)}
     note = "Means of every pixel for z drawn from the prior p(z): a class per row, the same z in each column."
+    if classes < every:
+        note += f" These are the first {classes} of {every:,} classes."
     return drawing.titled_columns(columns, list(names[:classes]), "class", note)
 
 
@@ -187,12 +190,12 @@ def _default_ends(data: Data) -> tuple[Sequence[tuple[str, str]] | None, Sequenc
     The classes are 0-5, 1-4 and 2-9 if there are these, else the first class with each of the next three. The indices
     are those of the first images.
     """
-    labels = data.examples("test")[1]
-    if labels is None:
-        count = data.info.sizes["test"]
+    count = data.info.sizes["test"]
+    if not data.has_labels("test"):
         if count < 2:
             raise Unsuitable(f"Expected at least two test images. Received {count}.")
         return None, [(2 * number, 2 * number + 1) for number in range(min(PAIRS, count // 2))]
+    labels = data.labels_at("test", np.arange(count))  # the images themselves are not read for this
     present = [data.class_name(number) for number in np.unique(labels)]
     if {label for pair in DIGIT_PAIRS for label in pair} <= set(present):
         return list(DIGIT_PAIRS), ()

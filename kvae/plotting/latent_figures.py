@@ -74,7 +74,8 @@ def latent_map(subject: Subject, *, n: int = 20, extent: float | None = None) ->
     first, second = _sides(subject, n, extent, mean)
     means = means_at(subject.vae, latent_points.rows(first, second))
     names = subject.test().info.label_names
-    inside = (np.abs(mean - [first.mean(), second.mean()]) <= [np.ptp(first) / 2, np.ptp(second) / 2]).all(axis=1)
+    left, right, bottom, top = drawing.lattice_frame(means.shape[1:3], first, second)
+    inside = ((mean >= [left, bottom]) & (mean <= [right, top])).all(axis=1)
     beyond = "" if inside.all() else f" ({np.sum(~inside):,} are outside)"
     title = f"where the encoder puts {len(mean):,} test images{beyond}, over images decoded at each z"
     return {"map": drawing.scatter_over_lattice(means, first, second, mean, labels, names, title)}

@@ -152,18 +152,32 @@ def _frame(picture: np.ndarray | None = None) -> tuple[Figure, Any]:
 
 def _show_lattice(axes: Any, picture: np.ndarray, size: tuple[int, ...], first: np.ndarray, second: np.ndarray) -> None:
     """Shows a lattice so that the centre of each image, of `size` pixels, is at its z."""
-    extent: list[float] = []
-    for values, pixels in ((first, size[1]), (second, size[0])):
-        step = _step(values)
-        half = (step or 1.0) * pixels / (pixels + GAP) / 2
-        ends = (values[0], values[-1]) if step else (0, len(values) - 1)
-        extent += [ends[0] - half, ends[1] + half]
-    canvas.show(axes, picture, extent=extent, aspect="auto")
+    canvas.show(axes, picture, extent=lattice_frame(size, first, second), aspect="auto")
     for axis, values in ((axes.xaxis, first), (axes.yaxis, second)):
         if not _step(values):
             places = np.unique(np.linspace(0, len(values) - 1, min(TICKS, len(values))).round().astype(int))
             axis.set_ticks(places, [f"{values[place]:.3g}" for place in places])
     axes.set(xlabel="z₁", ylabel="z₂")
+
+
+def lattice_frame(size: Sequence[int], first: np.ndarray, second: np.ndarray) -> list[float]:
+    """The frame of a lattice: the left, right, bottom and top end of what it shows of the latent plane.
+
+    It reaches half an image beyond the outermost points. On an axis that is not evenly spaced the unit is one image,
+    and the first one is at 0.
+
+    Args:
+        size: the height and the width of an image, in pixels.
+        first: the values of z₁ from left to right, `[n]`.
+        second: the values of z₂ from bottom to top, `[n]`.
+    """
+    frame: list[float] = []
+    for values, pixels in ((first, size[1]), (second, size[0])):
+        step = _step(values)
+        half = (step or 1.0) * pixels / (pixels + GAP) / 2
+        ends = (values[0], values[-1]) if step else (0, len(values) - 1)
+        frame += [ends[0] - half, ends[1] + half]
+    return frame
 
 
 def _step(values: np.ndarray) -> float:

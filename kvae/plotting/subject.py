@@ -9,7 +9,7 @@ import numpy as np
 
 from kvae.completion import article_options
 from kvae.data import Data
-from kvae.evaluation import evidence
+from kvae.evaluation import encode, evidence
 from kvae.internal.errors import UserError
 from kvae.model import sampling
 from kvae.model.vae import VAE
@@ -51,11 +51,7 @@ class Subject:
     def encoded(self, n: int) -> tuple[np.ndarray, np.ndarray | None]:
         """The posterior means `[N, D]` of the first n test images, and their labels `[N]` or None."""
         x, labels = self.test().examples("test", n)
-        conditions = None if self.vae.condition_shape is None else labels
-        means = []
-        for part in (slice(start, start + 1000) for start in range(0, len(x), 1000)):
-            means.append(self.vae.encode(x[part], None if conditions is None else conditions[part]).mean)
-        return np.concatenate(means), labels
+        return encode(self.vae, x if self.vae.condition_shape is None else (x, labels)).mean, labels
 
     def originals(self, x: np.ndarray, places: Any) -> np.ndarray | None:
         """The test images at some places before they were binarized, if this changed them.
@@ -100,7 +96,8 @@ def inference_options(vae: VAE, plain: bool) -> dict[str, Any]:
 
 def first_of_each_class(data: Data, classes: int = 6) -> np.ndarray:
     """Indices of the first test image of each of the first classes; of the first images if there are no labels."""
-    labels = data.examples("test", min(1000, data.info.sizes["test"]))[1]
-    if labels is None:
-        return np.arange(min(classes, data.info.sizes["test"]))
+    size = data.info.sizes["test"]
+    if not data.has_labels("test"):
+        return np.arange(min(classes, size))
+    labels = data.labels_at("test", np.arange(min(1000, size)))  # the images themselves are not read for this
     return np.unique(labels, return_index=True)[1][:classes]

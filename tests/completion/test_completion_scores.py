@@ -8,6 +8,8 @@ from completion_cases import SHORT, TOP, two_numbers
 from scipy import stats
 
 from kvae import completion
+from kvae.completion import completions
+from kvae.evaluation import evidence
 from kvae.internal.errors import UserError
 
 
@@ -87,6 +89,15 @@ def test_evaluate_counts_what_converged(vae, x, short):
 def test_evaluate_is_ready_for_json(vae, x, short, count):
     result = evaluate(vae, x, short, count)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+@pytest.mark.parametrize(("errors", "expected"), [([1e-5, 2e-5], 2e-5), ([1e-5, np.inf], None)])
+def test_an_infinite_error_of_the_quadrature_is_none(vae, x, short, monkeypatch, errors, expected):
+    score = evidence.Integral(np.array([-3.0, -4.0]), np.array(errors))
+    monkeypatch.setattr(completions, "quadrature_score", lambda *_: score)
+    result = evaluate(vae, x, short, 2, exact=True)
+    assert result["quadrature"]["error"] == expected
+    json.dumps(result, allow_nan=False)
 
 
 def test_evaluate_needs_a_score(vae, x, unknown):

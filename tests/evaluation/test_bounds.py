@@ -53,8 +53,16 @@ def test_the_effective_number_of_draws_and_the_monte_carlo_error_are_those_of_th
     weights = np.exp(log_weights(vae, x, 20))
     effective = weights.sum(axis=0) ** 2 / np.square(weights).sum(axis=0)
     np.testing.assert_allclose(found.effective_samples.per_example, effective, rtol=1e-4)
-    variance = weights.var(axis=0) / weights.mean(axis=0) ** 2 / 20  # of a mean of 20, divided by the mean squared
+    # Of a mean of 20 draws, divided by the mean squared.
+    variance = weights.var(axis=0, ddof=1) / weights.mean(axis=0) ** 2 / 20
     assert found.bounds_monte_carlo_error == pytest.approx(math.sqrt(variance.sum()) / len(x), rel=1e-3)
+
+
+def test_the_monte_carlo_error_of_a_single_draw_is_not_known(vae, x):
+    assert evaluation.bounds(vae, x, sample_sizes=[1]).bounds_monte_carlo_error is None
+    result = evaluation.evaluate(vae, x, only=["bounds(sample_sizes=[1])"])
+    assert "bounds" in result
+    assert "bounds_monte_carlo_error" not in result
 
 
 @pytest.mark.slow

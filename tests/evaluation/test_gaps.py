@@ -6,7 +6,9 @@ from oracles import LinearModel, Plane
 from small_models import scaled_decoder, tiny
 
 from kvae import evaluation
+from kvae.evaluation import inference_gaps, variational_fits
 from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import tf
 
 pytestmark = pytest.mark.usefixtures("without_xla")
 SHIFT = 0.3  # of the encoder's mean from the best one
@@ -76,6 +78,24 @@ def test_the_sum_of_the_gaps_is_what_the_elbo_loses():
     assert (found.amortization_gap.per_example > -0.3).all()
     batches = evaluation.gaps(vae, x[1:2], steps=60)  # another index, so other draws of the same gaps
     assert batches.best_elbo.mean == pytest.approx(found.best_elbo.per_example[1], abs=0.6)
+
+
+@pytest.mark.parametrize("diverged", [0, 1])
+def test_a_fit_that_diverged_does_not_replace_a_good_one(monkeypatch, diverged):
+    """Of the two fits, from the encoder's q and from that of a mode."""
+    case, fits = Case(), []
+
+    def fit(*args, **options):
+        found = variational_fits.fit(*args, **options)
+        fits.append(found)
+        if len(fits) - 1 == diverged:
+            nowhere = tf.nest.map_structure(lambda part: part * np.nan, found.parameters)
+            found = found._replace(parameters=nowhere, losses=found.losses * np.nan)
+        return found
+
+    monkeypatch.setattr(inference_gaps, "fit", fit)
+    found = evaluation.gaps(case.linear.vae, case.images, steps=1, draws=2)
+    assert np.isfinite(found.best_elbo.per_example).all()
 
 
 @pytest.mark.parametrize("options", [{"draws": 0}, {"steps": 0}, {"seed": -1}])

@@ -173,6 +173,14 @@ def test_the_images_are_those_that_the_model_generates(binary):
     np.testing.assert_allclose(found[3:8:2], np.std(of_blocks, axis=0, ddof=1) / math.sqrt(2), rtol=1e-12)
 
 
+def test_the_blocks_of_the_standard_errors_have_more_images_than_neighbours(binary):
+    vae, _ = binary
+    x = scaled_decoder(tiny(seed=2), (2, 2, 1), 3.0).generate(150, seed=5).numpy()
+    found, y = evaluation.sample_quality(vae, x, neighbours=60, seed=3), vae.generate(150, seed=3)
+    of_blocks = [closeness(flat(x)[block::2], flat(y)[block::2], 60) for block in range(2)]  # 75 images each, not 50
+    np.testing.assert_allclose(found[3:8:2], np.std(of_blocks, axis=0, ddof=1) / math.sqrt(2), rtol=1e-12)
+
+
 def test_grey_images_of_a_bernoulli_are_compared_with_means(binary, rng):
     vae, _ = binary
     x = rng.uniform(size=(30, 2, 2, 1)).astype(np.float32)

@@ -210,3 +210,35 @@ def test_contours_are_unsuitable_for_a_q_whose_covariance_is_not_known(tiny):
 def test_posterior_contours_of_a_place_out_of_range_are_refused(tiny):
     with pytest.raises(UserError, match="test images from 0 to 7"):
         figures.posterior_contours(tiny, places=(8,))
+
+
+def test_posterior_contours_of_several_images_are_unsuitable(tiny):
+    with pytest.raises(figures.Unsuitable, match=r"Expected one test image .* Received 2"):
+        figures.posterior_contours(tiny, places=(1, 2))
+
+
+# --- images without channels
+
+
+@pytest.fixture(scope="module")
+def without_channels():
+    """A model of images (3, 4), one image of it and its completion."""
+    vae = kvae.VAE(2, hidden_units=(8,), seed=1)
+    vae.build((None, 3, 4))
+    x = vae.generate(1, seed=3).numpy()
+    return vae, x, completion.complete(vae, x, "top", draws=2)
+
+
+def test_completion_rows_show_images_without_channels(without_channels):
+    _, x, found = without_channels
+    picture = cells(shown(figures.completion_rows(x, found, x)), (3, 4))
+    np.testing.assert_array_equal(picture[0, :2], np.repeat(x, 2, axis=0)[..., None].repeat(3, axis=-1))
+    assert picture.shape[1] == 2 + 2 + 2 * 2
+
+
+@pytest.mark.usefixtures("few_contour_points")
+def test_contour_panels_show_an_image_without_channels(without_channels):
+    vae, x, found = without_channels
+    picture = shown(figures.contour_panels(vae, x[0], found.observed[0], found.inferred))
+    seen = found.observed[0]
+    np.testing.assert_array_equal(picture[seen], x[0][seen][:, None].repeat(3, axis=-1))

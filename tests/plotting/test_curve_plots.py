@@ -229,6 +229,14 @@ def test_learning_curves_without_gaps_have_no_markers():
         assert [line.get_marker() for line in axes.lines[:2]] == ["None", "None"]
 
 
+@pytest.mark.parametrize("validation", [{}, VALIDATION_LOSSES])
+def test_learning_curves_of_one_epoch_show_its_points(validation):
+    history = {name: values[:1] for name, values in (LOSSES | validation).items()}
+    for axes in drawing.learning_curves(history).axes:
+        curves = [line for line in axes.lines if line.get_linestyle() != ":"]
+        assert [line.get_marker() for line in curves] == ["o"] * (2 if validation else 1)
+
+
 def test_a_validation_set_without_measurements_leaves_the_training_curve(tmp_path):
     gaps = {f"val_{name}": [np.nan] * 3 for name in ("loss", "reconstruction", "kl")}
     figure = drawing.learning_curves(LOSSES | gaps)

@@ -16,6 +16,10 @@ def test_every_kind_of_figure_is_tested():
     assert figures.KINDS.keys() == FILES.keys() == OPTIONS.keys()
 
 
+def test_every_function_of_a_kind_is_public():
+    assert {make.__name__ for make in figures.KINDS.values()} <= set(figures.__all__)
+
+
 # --- every kind
 
 

@@ -11,9 +11,27 @@ from scipy import stats
 
 import kvae
 from kvae.internal.errors import UserError
+from kvae.internal.tensorflow import tf
 from kvae.plotting import drawing, figures
 
 # --- latent_scatter
+
+
+def test_images_are_encoded_in_batches_also_if_there_are_many(monkeypatch):
+    data = kvae.data.load("mnist5k", batch_size=10, train="train[:10]", test="test[:150]")
+    vae, seen = kvae.VAE(2, hidden_units=(8,), seed=1), []
+    vae.build((None, 28, 28, 1))
+    encode = vae.encode
+
+    def counted(x, condition=None):
+        tf.numpy_function(lambda count: seen.append(int(count)), [tf.shape(x)[0]], [])  # at every call of a graph
+        return encode(x, condition)
+
+    monkeypatch.setattr(vae, "encode", counted)
+    mean, labels = figures.Subject(vae, data).encoded(150)
+    assert (mean.shape, labels.shape) == ((150, 2), (150,))
+    assert sum(seen) == 150
+    assert max(seen) <= 100
 
 
 def test_latent_scatter_shows_the_posterior_means_of_n_test_images(digits_2d):
@@ -118,10 +136,20 @@ def test_the_map_has_the_test_images_over_the_lattice_in_the_frame_of_the_lattic
     (points,) = axes.collections
     means = np.asarray(digits_2d.vae.encode(digits_2d.data.examples("test")[0]).mean)
     np.testing.assert_allclose(np.sort(points.get_offsets(), axis=0), np.sort(means, axis=0), **PIXEL_ROUNDING)
-    beyond = int(axes.get_title().split("(")[1].split()[0])
-    low, high = np.percentile(np.float64(means), [1, 99], axis=0)
-    half, centre = (high - low).max() / 2, (high + low) / 2
-    assert beyond == (np.abs(means - centre) > half).any(axis=1).sum()
+
+
+@pytest.mark.parametrize(("inside", "title"), [(0.99, "(1 are outside)"), (1.01, "(2 are outside)")])
+def test_the_map_says_how_many_points_are_outside_of_its_frame(digits_2d, monkeypatch, inside, title):
+    """Not of the outermost points of the lattice, whose images reach further.
+
+    Images at -1 and 1 are 2 apart, and 28 of 30 pixels wide with their gaps: the frame ends at 1 + 28 / 30.
+    """
+    edge = 1 + 28 / 30
+    means = np.array([[0.0, 0.0], [inside * edge, 0.0], [0.0, -5.0]])
+    monkeypatch.setattr(figures.Subject, "encoded", lambda subject, n: (means, None))
+    (axes,) = figures.latent_map(digits_2d, n=2, extent=1.0)["map"].axes
+    assert axes.axis() == pytest.approx([-edge, edge, -edge, edge])
+    assert title in axes.get_title()
 
 
 def test_the_lattice_of_a_map_is_faint(digits_2d):
@@ -222,6 +250,17 @@ def test_interpolation_goes_between_the_first_test_images_of_two_classes(digits_
 
 def test_interpolation_by_default_is_of_three_pairs_of_digits(digits_2d):
     assert names_of(figures.interpolation(digits_2d)["interpolation"]) == ["0", "5", "1", "4", "2", "9"]
+
+
+@pytest.mark.parametrize("name", ["digits", "pets", "unlabelled"])
+def test_interpolation_reads_only_the_images_at_its_ends(subject_of, monkeypatch, name):
+    subject = subject_of(name)
+
+    def examples(*_):
+        raise AssertionError("all images are read")
+
+    monkeypatch.setattr(type(subject.data), "examples", examples)
+    assert len(names_of(figures.interpolation(subject)["interpolation"])) in (4, 6)
 
 
 def test_interpolation_of_other_classes_goes_by_default_from_the_first_of_them(tiny):

@@ -1,5 +1,7 @@
 """The figures of samples and of reconstructions."""
 
+import re
+
 import numpy as np
 import pytest
 from figure_cases import PIXEL_ROUNDING, first_places
@@ -65,6 +67,16 @@ def test_means_stand_before_draws(subject_of, kind):
         titles = [text.get_text() for text in figure.axes[0].texts]
         mean = min(place for place, title in enumerate(titles) if "mean" in title)
         assert mean < min(place for place, title in enumerate(titles) if "draw" in title and "mean" not in title)
+
+
+@pytest.mark.parametrize(("classes", "rows", "said"), [(21, 20, ["the first 20 of 21 classes"]), (20, 20, [])])
+def test_samples_of_many_classes_say_that_only_the_first_are_shown(classes, rows, said):
+    vae = kvae.VAE(2, hidden_units=(8,), condition=classes, seed=1)
+    vae.build((None, 3, 4, 1))
+    figure = figures.samples(figures.Subject(vae), n=3)["samples"]
+    assert cells(shown(figure), (3, 4)).shape[:2] == (rows, 3)
+    note = " ".join(texts(figure)[-1].split())
+    assert re.findall(r"the first \d+ of \d+ classes", note) == said
 
 
 def test_samples_of_none_are_refused(tiny):
