@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from kvae.internal.errors import UserError
@@ -58,6 +59,7 @@ def learning_curves(history: Mapping[str, ArrayLike], held_out: str = "validatio
         note = cut_first_epochs(axes, curves)
         axes.set_title(f"{title}\n{note}", fontsize=10)
         axes.set(xlabel="epoch", ylabel="nats per image")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     legend(figure, list(handles.values()), list(handles), most=80, loc="outside lower center", ncols=len(handles))

@@ -93,7 +93,7 @@ def _check_classes(run: Run, data: Data) -> None:
             raise UserError(
                 f"Expected the classes of the model in their order: {shortened(', '.join(trained), 200)}. Received "
                 f"{shortened(', '.join(given), 200)} in {data.info.source}, so class {number} is {shown(theirs)} and "
-                f"not {shown(ours)}. Choose data with the same classes; those of a folder of pictures are its sub-folders."
+                f"not {shown(ours)}. Choose data with the same classes. Those of pictures are the names of sub-folders."
             )
 
 

@@ -231,7 +231,7 @@ def test_evaluate_returns_the_documented_keys(model_2d, samples, names):
 
 
 def test_samples_that_no_evaluation_takes_are_refused(model_2d):
-    with pytest.raises(UserError, match="draws 5 samples per image, such as log_likelihood. Received elbo"):
+    with pytest.raises(UserError, match=r"draws 5 samples per image, such as log_likelihood\. Received elbo"):
         evaluation.evaluate(*model_2d, only=["elbo"], samples=5)
     found = evaluation.evaluate(*model_2d, only=["elbo", "log_likelihood"], samples=5)
     assert found == evaluation.evaluate(*model_2d, samples=5)

@@ -70,7 +70,7 @@ def test_an_evaluation_of_the_first_images_has_no_entry_for_the_others(tiny_run,
 
 def test_evaluations_without_results_of_single_images_are_refused_before_they_are_computed(tiny_run, tmp_path):
     before = (tiny_run / "evaluation.json").read_bytes()
-    with pytest.raises(UserError, match="evaluation of single images, such as elbo. sample_quality"):
+    with pytest.raises(UserError, match=r"evaluation of single images, such as elbo\. sample_quality"):
         results.evaluate(Run.open(tiny_run), only=["sample_quality"], per_image=tmp_path / "scores.csv")
     assert (tiny_run / "evaluation.json").read_bytes() == before
     assert not (tmp_path / "scores.csv").exists()
@@ -81,7 +81,7 @@ def test_an_evaluation_that_leaves_earlier_ones_out_says_which_results_the_file_
     with warnings.catch_warnings():
         warnings.simplefilter("error", KvaeWarning)
         results.evaluate(run, samples=2)
-    with pytest.warns(KvaeWarning, match="lose the results of log_likelihood. To have all.*log_likelihood,elbo"):
+    with pytest.warns(KvaeWarning, match=r"lose the results of log_likelihood\. To have all.*log_likelihood,elbo"):
         results.evaluate(run)
     with pytest.warns(KvaeWarning, match="lose the results of elbo"):
         results.evaluate(run, only=["log_likelihood"], samples=3)

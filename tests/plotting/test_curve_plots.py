@@ -235,6 +235,7 @@ def test_learning_curves_of_one_epoch_show_its_points(validation):
     for axes in drawing.learning_curves(history).axes:
         curves = [line for line in axes.lines if line.get_linestyle() != ":"]
         assert [line.get_marker() for line in curves] == ["o"] * (2 if validation else 1)
+        assert all(tick == round(tick) for tick in axes.get_xticks())  # there is no epoch 0.96
 
 
 def test_a_validation_set_without_measurements_leaves_the_training_curve(tmp_path):

@@ -151,8 +151,11 @@ def test_levels_of_the_curve_are_lines_of_one_elbo():
 
 
 def test_each_line_of_the_curve_has_its_name_and_colour_in_the_legend():
-    Run = rate_distortion.Run
-    lines = {"seed=1": [Run("a", 2, 150), Run("b", 9, 130)], "seed=2": [Run("a", 3, 151, least=[(1, 160), (4, 149)])]}
+    point = rate_distortion.Run
+    lines = {
+        "seed=1": [point("a", 2, 150), point("b", 9, 130)],
+        "seed=2": [point("a", 3, 151, least=[(1, 160), (4, 149)])],
+    }
     axes = rate_distortion.figure(lines).axes[0]
     legend = axes.get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["seed=1", "seed=2"]
