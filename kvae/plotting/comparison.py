@@ -67,7 +67,7 @@ def elbo_curves(curves: Sequence[Curve]) -> Figure:
     note = cut_first_epochs(axes, [(curve.epochs, curve.elbo) for curve in curves])
     title = f"ELBO{of} by epoch; higher is better\n{note}".rstrip()
     axes.set(title=title, xlabel="epoch", ylabel="nats per image")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     return figure

@@ -59,7 +59,7 @@ def learning_curves(history: Mapping[str, ArrayLike], held_out: str = "validatio
         note = cut_first_epochs(axes, curves)
         axes.set_title(f"{title}\n{note}", fontsize=10)
         axes.set(xlabel="epoch", ylabel="nats per image")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     legend(figure, list(handles.values()), list(handles), most=80, loc="outside lower center", ncols=len(handles))
