@@ -13,7 +13,7 @@ from PIL import Image
 import kvae
 from kvae.data import open_source
 from kvae.internal.errors import UserError
-from kvae.training import encodings
+from kvae.training import encodings, train_resume
 from kvae.training.runs import Run
 from kvae.training.train_resume import load_data
 
@@ -129,7 +129,7 @@ def test_pictures_have_their_files_and_class_names_beside_their_numbers(streamin
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(file)
     source = open_source(f"images:{tmp_path / 'pets'}", streaming)
-    monkeypatch.setattr(encodings, "load_data", lambda config: load_data(config, source))
+    monkeypatch.setattr(train_resume, "load_data", lambda config: load_data(config, source))
     encoded = encodings.encode(run, source.name, split="all")
     for name in ("z.csv", "z.npz"):
         encodings.save(encoded, tmp_path / name)

@@ -348,7 +348,7 @@ def test_the_name_of_a_run_in_the_default_place_is_answered_with_its_path(tmp_pa
 @pytest.mark.slow
 def test_a_latent_size_that_does_not_suit_is_refused_before_the_data_are_loaded(tmp_path, monkeypatch):
     run = tiny_run(tmp_path, latent_dim=4)
-    monkeypatch.setattr(results, "load_data", None)
+    monkeypatch.setattr(results, "data_for", None)
     for refused in (
         lambda: list(results.draw(run, ["samples", "map(n=3)"])),
         lambda: results.complete(run, exact=True),
