@@ -157,7 +157,7 @@ def test_a_model_without_classes_takes_no_label(tiny_run, call, tmp_path):
     status, _, err = call("sample", tiny_run, "--label", "1", "-o", tmp_path / "x.png")
     assert (status, err.count("\n")) == (2, 1)
     assert "Expected a conditional model" in err
-    status, _, err = call("evaluate", tiny_run, "--only", "classification")
+    status, _, err = call("evaluate", tiny_run, "--only", "elbo,classification")
     assert (status, err.count("\n")) == (2, 1)
     assert "Expected a conditional model of classes" in err
 

@@ -200,7 +200,7 @@ def test_output_that_cannot_be_written_is_found_before_anything_is_computed(call
     def compute(*_, **__):
         raise AssertionError("something was computed")
 
-    for function in ("train_resume.load_data", "results.load_data", "encodings.load_data", "runs.Run.load_model"):
+    for function in ("train_resume.load_data", "runs.Run.load_model"):
         monkeypatch.setattr(f"kvae.training.{function}", compute)
     monkeypatch.setattr("kvae.training.comparison.compare", compute)
     monkeypatch.setattr("kvae.runtime.load", compute)

@@ -19,12 +19,12 @@ def overflowing():
     return vae
 
 
-@pytest.mark.parametrize("only", [["elbo"], ["log_likelihood"]])
-def test_a_result_that_is_not_finite_is_refused_and_named(only):
+@pytest.mark.parametrize(("only", "samples"), [(["elbo"], None), (["log_likelihood"], 2)])
+def test_a_result_that_is_not_finite_is_refused_and_named(only, samples):
     x = np.ones((4, *SHAPE), np.float32)
     x[2:] = 0.0  # white pixels are certain for this model, so their log density is 0
     with pytest.raises(UserError, match=rf"NaN or infinity as {only[0]} of 2 of 4 images, the first with index 2, "):
-        evaluation.evaluate(overflowing(), x, only=only, samples=2)
+        evaluation.evaluate(overflowing(), x, only=only, samples=samples)
 
 
 RESULTS = {
