@@ -320,6 +320,11 @@ def _labels(decoder: Any, label: str | None, number: int) -> list[int] | None:
     """The class of each of some images; None without --label for a model whose classes have no names."""
     if label is None:
         labels = list(range(len(decoder.class_names or ())))
+        if not labels and decoder.condition_shape is not None:
+            raise UserError(
+                "Expected --label, because this decoder draws images of classes whose names are not known: their model "
+                "card is not beside it. Give one number from 0 or several, such as --label 0,1,2."
+            )
     else:
         labels = [decoder.label(name) for name in _names(label)]
         if not labels:

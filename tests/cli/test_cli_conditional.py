@@ -153,6 +153,16 @@ def test_a_label_that_the_model_does_not_have_is_refused_in_a_line(bundled, call
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
+def test_a_decoder_without_its_card_asks_for_labels(bundled, call, tmp_path):
+    (decoder,) = (bundled.folder / "bundle").rglob("*.tflite")
+    alone = shutil.copy(decoder, tmp_path / "alone.tflite")
+    status, _, err = call("sample", alone, "-o", tmp_path / "x.png")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "such as --label 0,1,2" in err
+    assert call("sample", alone, "--label", "0,1,2", "-o", tmp_path / "x.png")[0] == 0
+
+
 def test_a_model_without_classes_takes_no_label(tiny_run, call, tmp_path):
     status, _, err = call("sample", tiny_run, "--label", "1", "-o", tmp_path / "x.png")
     assert (status, err.count("\n")) == (2, 1)
