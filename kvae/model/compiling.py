@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import networks, xla_refusals
-from kvae.model.keras_privates import layers_of
+from kvae.model.keras_privates import forget_loss_and_metrics, layers_of
 from kvae.model.loop import StepFunction
 from kvae.model.loss_watch import LossWatch
 from kvae.model.replicated_steps import ReplicatedSteps
@@ -67,6 +67,7 @@ class Compiling(StepCounter):
             options["steps_per_execution"] = 1 if eager else STEPS_PER_EXECUTION
         if asked["jit_compile"] == "auto":
             options["jit_compile"] = not eager and xla_pays(self)
+        forget_loss_and_metrics(self)  # of an earlier call, for which `fit` was refused
         super().compile(**options)
         self.__dict__["_asked_to_compile"] = asked
 

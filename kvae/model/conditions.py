@@ -44,7 +44,7 @@ def check_condition(condition: Array | None, shape: Shape | None, count: Any = N
         condition: condition per image, `[B, ...]`; for a model whose condition is a vector, also labels, whole numbers
             `[B]` or a single one for all images; or None.
         shape: `condition_shape` of the model, or None if it takes no condition.
-        count: number of images, B, an int that is checked, or a tensor; None if it is not known.
+        count: number of images, B, an int or a tensor, which is checked if its value is known; None if it is not.
 
     Returns:
         `[B, ...]` float32, or None for a model without a condition.
@@ -59,7 +59,8 @@ def check_condition(condition: Array | None, shape: Shape | None, count: Any = N
                 "Expected no condition: this model was made without condition= and condition_shape=. Received one."
             )
         return None
-    batch = count if isinstance(count, int) else "B"
+    known = count if count is None or isinstance(count, int) else tf.get_static_value(count)
+    batch = "B" if known is None else int(known)
     wanted = f"[{join((batch, *shape))}]" + (
         f", or labels [{batch}], whole numbers in 0..{shape[0] - 1}" if len(shape) == 1 else ""
     )
@@ -78,7 +79,7 @@ def check_condition(condition: Array | None, shape: Shape | None, count: Any = N
         check_labels(tf.get_static_value(values), shape)
         converted = tf.one_hot(tf.cast(values, tf.int32), shape[0])
     fits = converted.shape.rank == 1 + len(shape) and tuple(converted.shape[1:]) == shape
-    if not fits or (isinstance(count, int) and converted.shape[0] != count):
+    if not fits or (known is not None and converted.shape[0] not in (None, known)):
         raise UserError(f"Expected a condition {wanted}. Received {received.as_list()} of {values.dtype.name}.")
     return converted
 

@@ -212,6 +212,7 @@ class FastFit(Compiling):
         weights = [*args[:1], kwargs.get("sample_weight"), kwargs.get("class_weight")]
         if any(part is not None for part in weights):
             raise _no_weights()
+        self._check_call({})
         return self._read(x, y)
 
     def _check_call(self, options: dict[str, Any]) -> None:
@@ -237,6 +238,11 @@ class FastFit(Compiling):
         fraction = options.pop("validation_split", 0.0)
         if fraction and held_out is None:  # Like Keras, hold out the last images.
             kept = math.floor(len(x) * (1 - fraction))
+            if not 0 < kept < len(x):
+                raise UserError(
+                    f"Expected a validation_split that leaves images for training and for validation. Received {fraction} "
+                    f"for {len(x)} images."
+                )
             x, held_out = x[:kept], (x[kept:], None if condition is None else condition[kept:])
             condition = None if condition is None else condition[:kept]
         order: dict[str, Any] = {}

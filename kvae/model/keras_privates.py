@@ -77,6 +77,11 @@ def has_compiled_metrics(model: keras.Model) -> bool:
     return getattr(model, "_compile_metrics", None) is not None
 
 
+def forget_loss_and_metrics(model: keras.Model) -> None:
+    """Takes back what `compile` received as loss and metrics, which a later `compile` without them would keep."""
+    model.loss = model._compile_loss = model._compile_metrics = None
+
+
 def is_called_by_fit(arguments: dict[str, Any]) -> bool:
     """Whether Keras's `fit` is the caller of `evaluate`: only `fit` passes this argument."""
     return bool(arguments.get("_use_cached_eval_dataset"))

@@ -137,6 +137,23 @@ def test_arrays_and_their_labels_train_as_a_dataset_of_them(arrays):
         np.testing.assert_allclose(values, second[name], rtol=2e-5, err_msg=name)
 
 
+def test_a_condition_for_another_number_of_images_is_refused(arrays):
+    x, labels = arrays
+    vae = kvae.VAE(2, hidden_units=(5,), condition=CLASSES)
+    vae.build(x.shape)
+    for call in (
+        lambda: vae.encode(x[:4], labels[:3]),
+        lambda: vae.elbo(x[:4], condition=labels[:1]),
+        lambda: vae.reconstruct(x[:4], condition=labels[:5]),
+        lambda: vae.decode(tf.zeros((4, 2)), labels[:3]),
+        lambda: vae.decode(tf.zeros((3, 4, 2)), labels[:1]),
+        lambda: vae(x[:4], labels[:3]),
+    ):
+        with pytest.raises(UserError, match=r"Expected a condition \[4 x 10\]|Expected a condition \[4, 10\]"):
+            call()
+    assert vae.decode(tf.zeros((3, 4, 2)), labels[:4]).shape[:2] == (3, 4)
+
+
 @pytest.mark.slow
 def test_validation_split_splits_the_condition_as_well(arrays):
     x, labels = arrays
@@ -265,8 +282,8 @@ def test_errors_say_what_is_missing(vae, arrays, bundle):
     plain.build(x.shape)
     decoder = runtime.load(bundle)
     for call, message in (
-        (lambda: vae.elbo(x), r"Expected a condition \[B\] for this model. Received none"),
-        (lambda: vae.elbo(x, 0, labels[:, None]), r"Expected a condition \[B\]. Received \[40, 1\]"),
+        (lambda: vae.elbo(x), r"Expected a condition \[40\] for this model. Received none"),
+        (lambda: vae.elbo(x, 0, labels[:, None]), r"Expected a condition \[40\]. Received \[40, 1\]"),
         (lambda: plain.elbo(x, 0, labels), "Expected no condition"),
         (lambda: vae.fit(x, verbose=0), "y is the condition of this model"),
         (lambda: vae.fit(x, labels[:5], verbose=0), "Expected one y per image, 40 in all. Received 5"),

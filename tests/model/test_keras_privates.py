@@ -77,6 +77,10 @@ def test_compile_keeps_the_metrics_that_it_received():
     assert not keras_privates.has_compiled_metrics(model)
     model.compile(loss="mse", metrics=["mae"])
     assert keras_privates.has_compiled_metrics(model)
+    keras_privates.forget_loss_and_metrics(model)
+    model.compile()
+    assert not keras_privates.has_compiled_metrics(model)
+    assert model.loss is model._compile_loss is None
 
 
 def test_all_layers_within_a_model_are_found_at_any_depth():

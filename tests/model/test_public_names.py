@@ -178,7 +178,8 @@ def test_the_signature_shows_short_hints():
 
 
 @pytest.mark.slow
-def test_the_page_shows_a_training_step_that_trains(images):
+def test_the_page_shows_a_training_step_that_trains(rng):
+    images = np.float32(rng.random((6, 28, 28, 1)) < 0.2)  # as large as those of the pages
     page = (Path(__file__).parents[2] / "docs" / "EXTENDING.md").read_text(encoding="utf-8")
     code = re.search(r"^## Your own training step\n.*?^```python\n(.*?)^```", page, re.M | re.S)[1]
     names: dict = {}
@@ -186,5 +187,5 @@ def test_the_page_shows_a_training_step_that_trains(images):
     vae = names["Clipped"](2, hidden_units=(5,), seed=0)
     vae.compile(jit_compile=False)
     history = vae.fit(images, batch_size=3, epochs=3, verbose=0).history["loss"]
-    assert history[-1] < history[0] < 100
+    assert history[-1] < history[0] < 1000
     assert int(vae.steps) == 6

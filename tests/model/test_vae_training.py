@@ -69,8 +69,28 @@ def test_weights_are_refused(weights, x):
 def test_a_loss_or_metric_of_the_users_is_refused(options, x):
     vae = tiny()
     vae.compile(optimizer="adam", **options)
-    with pytest.raises(UserError, match="without loss= and metrics="):
-        vae.fit(x, verbose=0)
+    for use in (lambda: vae.fit(x, verbose=0), lambda: vae.evaluate(x, verbose=0), lambda: vae.train_on_batch(x)):
+        with pytest.raises(UserError, match="without loss= and metrics="):
+            use()
+    vae.compile(optimizer="adam", run_eagerly=True)  # as the error says
+    assert np.isfinite(vae.fit(x, verbose=0).history["loss"]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "mixed_bfloat16"])
+def test_penalties_of_layers_in_every_precision_count_in_the_loss(dtype, x):
+    encoder = networks.MLPEncoder(2, (5,), kernel_regularizer=keras.regularizers.L2(0.5), dtype=dtype, seed=1)
+    vae = kvae.VAE(encoder=encoder, decoder=networks.MLPDecoder(x.shape[1:], (5,), seed=2), seed=0)
+    vae.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    found = vae.fit(x, batch_size=len(x), shuffle=False, verbose=0).history
+    penalty = sum(float(term) for term in vae.losses)
+    assert penalty > 1
+    assert found["loss"][0] == pytest.approx(found["reconstruction"][0] + found["kl"][0] + penalty, rel=1e-4)
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.99999, -0.5])
+def test_a_validation_split_leaves_images_on_both_sides_or_is_refused(fraction, x):
+    with pytest.raises(UserError, match="validation_split that leaves images"):
+        compiled(tiny()).fit(x, validation_split=fraction, verbose=0)
 
 
 def test_grey_pixels_under_a_continuous_likelihood_do_not_warn(x):
