@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+import numpy as np
 
 from kvae import cli, export
 from kvae.internal import files
@@ -14,7 +15,10 @@ from kvae.training.runs import Run
 @click.argument("path", metavar="FILE.tflite", type=click.Path(path_type=Path))
 @click.option("--variant", default="float32", show_default=True, help="float32, float16, int8 or full_int8.")
 def main(run_folder: Path, path: Path, variant: str) -> None:
-    content = export.convert(Run.open(run_folder).load_model(), [variant])[variant]
+    vae = Run.open(run_folder).load_model()
+    shape = vae.condition_shape or ()
+    conditions = np.eye(shape[0], dtype=np.float32) if len(shape) == 1 else None  # each class
+    content = export.convert(vae, [variant], conditions=conditions)[variant]
     with files.atomic_file(path) as partial:
         partial.write_bytes(content)
     click.echo(f"{path}: {len(content):,} bytes; operations: {', '.join(export.operators(content))}")

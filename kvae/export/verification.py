@@ -13,7 +13,7 @@ from kvae.evaluation.estimate import Estimate
 from kvae.export import derivation, endpoints, formats, parity, preview
 from kvae.export.claims import Result, compare, is_number
 from kvae.export.derivation import TOLERANCE
-from kvae.internal import sealed
+from kvae.internal import replacing, sealed
 from kvae.internal.errors import UserError
 from kvae.internal.missing_packages import MissingPackageError
 from kvae.internal.next_command import kvae_command
@@ -142,8 +142,7 @@ def _files(folder: Path, stated: dict[str, Any]) -> Iterator[Check]:
 
 def _listed(folder: Path, card: dict[str, Any]) -> Iterator[Check]:
     """Checks that the card of a bundle lists each of its files and the file of each variant."""
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    for name in sorted(present - card["files"].keys() - {cards.CARD}):
+    for name in sorted(set(replacing.files_in(folder)) - card["files"].keys() - {cards.CARD}):
         yield Check(name, False, f"{cards.CARD} does not list it")
     if not card["variants"]:
         yield Check("variants", False, f"{cards.CARD} lists none")

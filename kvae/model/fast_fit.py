@@ -240,8 +240,8 @@ class FastFit(Compiling):
             kept = math.floor(len(x) * (1 - fraction))
             if not 0 < kept < len(x):
                 raise UserError(
-                    f"Expected a validation_split that leaves images for training and for validation. Received {fraction} "
-                    f"for {len(x)} images."
+                    f"Expected a validation_split that leaves images for training and for validation. Received "
+                    f"{fraction} for {len(x)} images."
                 )
             x, held_out = x[:kept], (x[kept:], None if condition is None else condition[kept:])
             condition = None if condition is None else condition[:kept]

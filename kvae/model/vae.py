@@ -308,7 +308,9 @@ class VAE(Assembly):
         loss = objective.loss(draws, step)
         added = [*self.added_losses(x, draws).values(), *self.losses]
         losses = tuple(loss) if isinstance(loss, tuple | list) else (loss,)
-        return tuple(tf.add_n([part, *(tf.zeros_like(part) + tf.cast(term, part.dtype) for term in added)]) for part in losses)
+        return tuple(
+            tf.add_n([part, *(tf.zeros_like(part) + tf.cast(term, part.dtype) for term in added)]) for part in losses
+        )
 
     def _update_metrics(self, x: tf.Tensor, draws: Draws, losses: tf.Tensor) -> dict[str, tf.Tensor]:
         # One value per image, so that each image has the same weight in the mean over an epoch, also if the last batch

@@ -113,8 +113,8 @@ def _keras_model(run: Path, threads: int | None) -> Decoder:
         if not isinstance(reason, MissingPackageError):
             raise
         raise MissingPackageError(
-            f"{str(run)!r} has no bundle, and its Keras model needs the full installation of kvae. Where that is, run "
-            f"kvae export {run}; a bundle is opened without it."
+            f"{str(run)!r} has no bundle of its model, which itself needs the full installation of kvae. Where that "
+            f"is, run {kvae_command('export', run)}; a bundle is opened without it."
         ) from None
 
 

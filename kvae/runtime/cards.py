@@ -112,19 +112,24 @@ def check_file(folder: Path, name: str, stated: dict[str, Any], repair: str = "E
 
 
 def vouches(path: Path) -> bool:
-    """Whether a model card beside a single decoder states the SHA-256 of its file or files, which they have.
+    """Whether the model card of a bundle states the SHA-256 of a single decoder in it, and its files have them.
+
+    The card is beside the decoder or, as for `web/index.html`, in the folder above.
 
     Raises:
         UserError: if they have another, or if the card cannot be read.
     """
-    folder = path.parent
-    if not (folder / CARD).is_file():
-        return False
-    card = read_card(folder)
-    names = [name for name in card["files"] if name == path.name or name.startswith(f"{path.name}/")]
-    for name in names:
-        check_file(folder, name, card["files"][name])
-    return bool(names)
+    path = path.absolute()
+    for folder in path.parents[:2]:
+        if not (folder / CARD).is_file():
+            continue
+        card, own = read_card(folder), path.relative_to(folder).as_posix()
+        names = [name for name in card["files"] if name == own or name.startswith(f"{own}/")]
+        for name in names:
+            check_file(folder, name, card["files"][name])
+        if names:
+            return True
+    return False
 
 
 def present(card: dict[str, Any]) -> list[str]:

@@ -149,7 +149,7 @@ def test_a_condition_for_another_number_of_images_is_refused(arrays):
         lambda: vae.decode(tf.zeros((3, 4, 2)), labels[:1]),
         lambda: vae(x[:4], labels[:3]),
     ):
-        with pytest.raises(UserError, match=r"Expected a condition \[4 x 10\]|Expected a condition \[4, 10\]"):
+        with pytest.raises(UserError, match=r"Expected a condition \[4, 10\]"):
             call()
     assert vae.decode(tf.zeros((3, 4, 2)), labels[:4]).shape[:2] == (3, 4)
 

@@ -141,11 +141,11 @@ def test_labels_may_be_whole_numbers_of_any_type_also_in_a_graph(vae, kind):
         (3, r"Expected labels in 0\.\.2.* Received 3"),
         (
             [0.0] * 7,
-            r"Expected a condition \[B, 3\], or labels \[B\], whole numbers in 0\.\.2\. Received \[7\] of float32",
+            r"Expected a condition \[7, 3\], or labels \[7\], whole numbers in 0\.\.2\. Received \[7\] of float32",
         ),
         (
             None,
-            r"Expected a condition \[B, 3\], or labels \[B\], whole numbers in 0\.\.2 for this model\. Received none",
+            r"Expected a condition \[7, 3\], or labels \[7\], whole numbers in 0\.\.2 for this model\. Received none",
         ),
     ],
 )

@@ -74,6 +74,21 @@ def test_a_bundle_with_one_changed_byte_is_refused(bundle, place):
     assert runtime.load(bundle, "float16").latent_dim == 2  # the other file is as it was
 
 
+def test_a_single_decoder_in_a_folder_of_a_bundle_is_the_file_of_its_card_too(bundle, tmp_path):
+    card = json.loads((bundle / "model_card.json").read_text())
+    page, content = bundle / "web" / "index.html", b"a page"
+    page.parent.mkdir()
+    page.write_bytes(content)
+    card["files"]["web/index.html"] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    sealed.write(bundle / "model_card.json", card)
+    assert cards.vouches(page)
+    page.write_bytes(b"another page")
+    with pytest.raises(UserError, match=r"index\.html is not the file that model_card\.json states"):
+        runtime.load(page)
+    assert not cards.vouches(Path(shutil.copy(page, bundle / "web" / "other.html")))
+    assert not cards.vouches(Path(shutil.copy(page, tmp_path)))
+
+
 def test_a_bundle_without_a_file_of_its_card_is_refused(bundle):
     (bundle / "decoder.tflite").unlink()
     with pytest.raises(UserError, match=r"Could not read .*decoder\.tflite: No such file"):

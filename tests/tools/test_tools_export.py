@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kvae import runtime
+from kvae import runtime, training
 from kvae.noise import portable
+from kvae.training.config import RunConfig
 from kvae.training.runs import Run
 
 pytestmark = pytest.mark.slow  # a TensorFlow process each
@@ -45,6 +46,24 @@ def test_export_tflite_writes_a_decoder_of_the_run(run, tmp_path):
     found, expected = runtime.load(path).sample(seeds), Run.open(run).load_model().sample(seeds)
     np.testing.assert_array_equal(found.z, expected.z)
     np.testing.assert_allclose(found.means, expected.means, rtol=0, atol=1e-6)  # 4 float32 terms under a sigmoid
+
+
+def test_export_tflite_takes_conditional_runs(tmp_path):
+    values = {
+        "data": {
+            "source": "mnist5k",
+            "train": "train[:40]",
+            "test": "test[:20]",
+            "condition": "label",
+            "batch_size": 20,
+        },
+        "model": {"hidden_units": [4]},
+        "training": {"epochs": 1, "jit_compile": False},
+    }
+    run = training.train(RunConfig.from_dict(values), tmp_path / "run", verbose=0)
+    result = tool("export_tflite.py", run.folder, "decoder.tflite", "--variant", "int8", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert runtime.load(tmp_path / "decoder.tflite").condition_shape == (10,)
 
 
 def test_export_saved_model_writes_what_is_asked_for_and_replaces_it_on_request(run, tmp_path):
