@@ -49,7 +49,8 @@ class Compiling(StepCounter):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.__dict__.update(_asked_to_compile={}, _xla_refused=False)
+        # `predict` sets the last of these for arrays, whose pixels it has checked.
+        self.__dict__.update(_asked_to_compile={}, _xla_refused=False, _checks_predicted=True)
 
     def compile(self, optimizer: Any = "adam", *args: Any, **kwargs: Any) -> None:
         """Keras `compile` with an optimizer, but without loss and metrics, which a VAE defines itself.
@@ -107,6 +108,9 @@ class Compiling(StepCounter):
         of_keras = self.predict_function
 
         def predict(batches: Any) -> Any:
+            if self._checks_predicted:
+                for batch in batches:
+                    self._pixel_check.check(batch)
             try:
                 return of_keras(batches)
             except tf.errors.OpError as error:

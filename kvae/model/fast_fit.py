@@ -149,12 +149,26 @@ class FastFit(Compiling):
         """
         options = arguments(keras.Model.predict, self, x, *args, **kwargs)
         x, y = self._read(options.pop("x"), None)
-        check_pixels(self.likelihood, x)
+        known = check_pixels(self.likelihood, x)
         if y is not None:
             size = options.pop("batch_size", None) or 32
             x = ImagesInMemory(x, as_float32, size, condition=y).dataset()
-        with self._counting_steps_one_by_one():
-            return super().predict(x, **options)
+        before = self._checks_predicted
+        self.__dict__["_checks_predicted"] = not known
+        try:
+            with self._counting_steps_one_by_one(), self._pixel_check.raising_user_errors():
+                return super().predict(x, **options)
+        finally:
+            self.__dict__["_checks_predicted"] = before
+
+    def predict_on_batch(self, x: Any) -> np.ndarray:
+        """Keras `predict_on_batch`: as `predict`, for the batch x, or (x, y) for a conditional model."""
+        x, y = self._read(x, None)
+        check_pixels(self.likelihood, x)
+        if y is None:
+            return super().predict_on_batch(x)
+        self.make_predict_function()
+        return np.asarray(self.predict_function([(tf.convert_to_tensor(x), tf.convert_to_tensor(y))]))
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras `train_on_batch`: one step on the batch x, or (x, y). Raises `UserError` as `fit`."""

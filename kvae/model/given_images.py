@@ -104,11 +104,16 @@ def as_pair(x: Any, y: Any, image_shape: Shape | None, *, conditional: bool) -> 
     if conditional:
         return x, y
     if y is not None and y is not given and _are_other_images(y, x):
-        raise UserError(
-            "Expected no images as y, because a VAE reconstructs x itself. Received other images as y. To train on "
-            "both sets, pass np.concatenate([x, y])."
-        )
+        raise other_images()
     return x, None
+
+
+def other_images() -> UserError:
+    """The error for images as y that are not those of x."""
+    return UserError(
+        "Expected no images as y, because a VAE reconstructs x itself. Received other images as y. To train on both "
+        "sets, pass np.concatenate([x, y]) or dataset.concatenate; to leave y out, dataset.map(lambda x, y: x)."
+    )
 
 
 def as_batches(x: Any, image_shape: Shape | None = None) -> Any:

@@ -15,10 +15,11 @@ from kvae.data.in_memory import ImageDataset
 from kvae.internal.blocks import blocks_of
 from kvae.internal.errors import stacklevel_of_user
 from kvae.internal.tensorflow import tf
-from kvae.model import conditions
+from kvae.model import conditions, given_images
 
 MARK = "kvae found impossible pixels"
 LABELS = "kvae found labels that are no class"
+OTHER = "kvae found other images as y"
 
 
 def check_pixels(likelihood: Any, x: Any) -> bool:
@@ -91,8 +92,20 @@ class PixelCheck:
             with tf.device("CPU"), tf.control_dependencies([self._grey.assign(self._grey | self._is_grey(x))]):
                 x = tf.identity(x)
         if rest and hasattr(rest[0], "dtype"):
-            rest[0] = self.refuse_labels(tf.convert_to_tensor(rest[0]))
+            y = tf.convert_to_tensor(rest[0])
+            if self._condition_shape is None:
+                x = _refuse_other_images(x, y)
+            rest[0] = self.refuse_labels(y)
         return (x, *rest) if isinstance(data, tuple | list) else x
+
+    def check(self, data: Any) -> None:
+        """Checks a batch x or (x, y) at once. Raises `UserError` for a pixel or label that the model cannot have."""
+        x, *rest = data if isinstance(data, tuple | list) else (data,)
+        with self.raising_user_errors():
+            if tf.is_tensor(x) and tf.executing_eagerly():  # else it is the batch of several replicas
+                self.refuse(x)
+                if rest and tf.is_tensor(rest[0]):
+                    self.refuse_labels(rest[0])
 
     def _is_grey(self, x: tf.Tensor) -> tf.Tensor:
         return tf.logical_not(tf.reduce_all(self._likelihood.is_possible(x, tf.round)))
@@ -134,9 +147,22 @@ class PixelCheck:
         found = re.search(rf"{MARK}: (\S+) to (\S+?)\]", str(error))
         if found:
             raise self._likelihood.impossible_pixels(*found.groups()) from None
+        if OTHER in str(error):
+            raise given_images.other_images() from None
         found = re.search(rf"{LABELS}: (\S+) to (\S+?)\]", str(error))
         if found:
             conditions.check_labels(np.array(found.groups(), np.int64), self._condition_shape)
+
+
+def _refuse_other_images(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """The same images x, or an `InvalidArgumentError` at run time if y has images of their shape that are not these."""
+    sides = tuple(y.shape[1:]) if y.shape.rank else ()
+    if not sides or None in sides or sides not in (tuple(x.shape[1:]), tuple(x.shape[1:-1])):
+        return x
+    with tf.device("CPU"):
+        same = tf.reduce_all(tf.reshape(tf.cast(x, tf.float32), [-1]) == tf.reshape(tf.cast(y, tf.float32), [-1]))
+        with tf.control_dependencies([tf.cond(same, lambda: True, lambda: _stop(OTHER, 0, 0))]):
+            return tf.identity(x)
 
 
 def _fail(values: tf.Tensor) -> bool:

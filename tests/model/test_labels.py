@@ -154,6 +154,21 @@ def test_what_is_no_label_is_refused(vae, x, condition, message):
         vae.encode(x, condition)
 
 
+def test_predictions_take_labels_and_refuse_those_that_are_no_class(x):
+    vae = compiled(labelled())
+    labels = np.arange(len(x)) % 3
+    wanted = vae.predict((x, labels), verbose=0)
+    np.testing.assert_allclose(vae.predict_on_batch((x, labels)), wanted, rtol=1e-5)
+    batches = tf.data.Dataset.from_tensor_slices((x, labels)).batch(4)
+    np.testing.assert_allclose(vae.predict(batches, verbose=0), wanted, rtol=1e-5)
+    with pytest.raises(UserError, match="Expected labels in 0..2"):
+        vae.predict(batches.map(lambda x, y: (x, y + 1)), verbose=0)
+    with pytest.raises(UserError, match="Expected labels in 0..2"):
+        vae.predict_on_batch((x, labels + 1))
+    with pytest.raises(UserError, match="y is the condition of this model"):
+        vae.predict_on_batch(x)
+
+
 def test_labels_of_images_in_memory_are_checked_before_the_training(x):
     vae = compiled(labelled())
     wrong = np.array([0, 1, 2, 0, 1, 2, 3])

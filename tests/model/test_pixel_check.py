@@ -79,6 +79,29 @@ def test_evaluation_and_validation_refuse_it_as_well(source, fault, x):
         vae.fit(x, validation_data=SOURCES[source](with_fault(x, fault)), verbose=0)
 
 
+@pytest.mark.parametrize("channels", [True, False])
+def test_other_images_as_y_of_a_dataset_are_refused_and_the_same_ones_are_not(channels, x):
+    vae = small()
+    y = x if channels else x[..., 0]
+    vae.fit(tf.data.Dataset.from_tensor_slices((x, y)).batch(10), verbose=0)
+    vae.fit(tf.data.Dataset.from_tensor_slices((x, np.arange(40.0))).batch(10), verbose=0)
+    noisy = tf.data.Dataset.from_tensor_slices((x, 1 - y)).batch(10)
+    for use in (lambda: vae.fit(noisy, verbose=0), lambda: vae.evaluate(noisy, verbose=0)):
+        with pytest.raises(UserError, match="Expected no images as y.* dataset.map"):
+            use()
+
+
+@pytest.mark.parametrize("source", ["array", "dataset", "generator", "PyDataset", "loader"])
+def test_predictions_refuse_it(source, x):
+    vae = small(run_eagerly=True)
+    vae.build((None, *SHAPE))
+    vae.predict(SOURCES[source](x), verbose=0)
+    with pytest.raises(UserError, match="Expected pixels in"):
+        vae.predict(SOURCES[source](with_fault(x, "up to 255")), verbose=0)
+    with pytest.raises(UserError, match="Expected pixels in"):
+        vae.predict_on_batch(with_fault(x, "up to 255"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, *slow({"run_eagerly": True}, {"steps_per_execution": 1})])
 def test_single_batches_and_other_ways_of_compiling_refuse_it(options, x):
