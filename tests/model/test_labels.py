@@ -161,9 +161,9 @@ def test_predictions_take_labels_and_refuse_those_that_are_no_class(x):
     np.testing.assert_allclose(vae.predict_on_batch((x, labels)), wanted, rtol=1e-5)
     batches = tf.data.Dataset.from_tensor_slices((x, labels)).batch(4)
     np.testing.assert_allclose(vae.predict(batches, verbose=0), wanted, rtol=1e-5)
-    with pytest.raises(UserError, match="Expected labels in 0..2"):
+    with pytest.raises(UserError, match=r"Expected labels in 0\.\.2"):
         vae.predict(batches.map(lambda x, y: (x, y + 1)), verbose=0)
-    with pytest.raises(UserError, match="Expected labels in 0..2"):
+    with pytest.raises(UserError, match=r"Expected labels in 0\.\.2"):
         vae.predict_on_batch((x, labels + 1))
     with pytest.raises(UserError, match="y is the condition of this model"):
         vae.predict_on_batch(x)

@@ -87,7 +87,7 @@ def test_other_images_as_y_of_a_dataset_are_refused_and_the_same_ones_are_not(ch
     vae.fit(tf.data.Dataset.from_tensor_slices((x, np.arange(40.0))).batch(10), verbose=0)
     noisy = tf.data.Dataset.from_tensor_slices((x, 1 - y)).batch(10)
     for use in (lambda: vae.fit(noisy, verbose=0), lambda: vae.evaluate(noisy, verbose=0)):
-        with pytest.raises(UserError, match="Expected no images as y.* dataset.map"):
+        with pytest.raises(UserError, match=r"Expected no images as y.* dataset\.map"):
             use()
 
 
