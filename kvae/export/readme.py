@@ -112,7 +112,7 @@ def _files(card: Mapping[str, Any]) -> Iterable[str]:
     yield "\n".join(f"- {note}" for note in _notes(card))
     if any(report["format"] == "tflite" for report in reports.values()):
         takes_condition = card["model"]["condition_shape"] is not None
-        command = "" if takes_condition else ": `python sample.py -n 64 --seed 1`"
+        command = "" if takes_condition else ": `python DIR/sample.py -n 64 --seed 1`"
         yield (
             f"`sample.py` draws images with the `.tflite` files without kvae, and needs only numpy and "
             f"ai-edge-litert{command}."
@@ -205,7 +205,10 @@ def _code(card: Mapping[str, Any], z: Iterable[float]) -> Iterable[str]:
     several = snippets.render(facts)
     if several:
         yield "## Drawing an image"
-        yield "Each of these programs draws the image of one seed, checks its z, and decodes another point."
+        yield (
+            "Each of these programs draws the image of one seed, checks its z, and decodes another point. Run it in a "
+            "copy of this folder: `kvae verify DIR` would report the files that it writes, as none of the bundle."
+        )
     for snippet in several:
         yield f"### {snippet.title}\n\n{snippet.checked}\n\n```{snippet.language}\n{snippet.code.strip()}\n```"
 

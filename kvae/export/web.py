@@ -121,6 +121,7 @@ def page(vae: VAE, variant: str, about: About, conditions: Any = None) -> str:
     condition = endpoints.cycled(conditions, 0, count)
     z = sampling.draw_z(vae, count, 1, condition).numpy()
     log_variance = getattr(vae.likelihood, "log_variance", None)
+    decoder = network(layers_of(vae.decoder) or [], z, arrays, int8, condition)
     facts = {
         "format": VERSION,
         "name": about.name,
@@ -129,14 +130,14 @@ def page(vae: VAE, variant: str, about: About, conditions: Any = None) -> str:
         "image_shape": list(vae.image_shape),
         **_classes(vae, about),
         **prior(vae, z, arrays),
-        "weights": variant.removeprefix("web_"),
+        "weights": "int8" if any("scales" in layer.get("kernel", ()) for layer in decoder) else "float32",
         "likelihood": {
             "name": _likelihood(vae),
             "binary": vae.likelihood.binary,
             **({} if log_variance is None else {"variance": float(np.exp(np.float64(log_variance)))}),
         },
         "quantiles": arrays.add(portable._QUANTILES, "int32"),
-        "decoder": network(layers_of(vae.decoder) or [], z, arrays, int8, condition),
+        "decoder": decoder,
         **_encoder(vae, arrays, int8, condition),
         "order": _order(vae.latent_dim, about.kl_per_dimension),
         "kl_per_dimension": about.kl_per_dimension,

@@ -61,7 +61,7 @@ function sharedTerm(x, pixels) {
   return term ? pixels.reduce((sum, p) => sum + term(x[p], model.likelihood), 0) : 0;
 }
 
-const FINEST = 5; // halvings of the distance between its points, at most
+const FINEST = 7; // halvings of the distance between its points, at most
 const EDGE = 20; // nats below its maximum that the integrand must be at the edge, or the grid grows
 const ACTIVE = 18; // nats below its maximum down to which the integrand is looked at more closely
 const AGREED = 4e-3; // nats: two grids agree; the error of the finer one is then far smaller
@@ -75,7 +75,7 @@ const keyOf = (i, j) => (i + 2 ** 15) * 2 ** 16 + j + 2 ** 15;
 const firstSide = () => (65 ** 2 * 8 * model.pixels <= MEMORY / 2 ? 65 : 33);
 
 // The integral of p(x, z) over z for some pixels, and the points with their weights, which sum to 1; given a class, if
-// the model has any.
+// the model has any. `error` is the difference of the last two grids, above AGREED if the finest was not fine enough.
 async function posterior(x, pixels, { stale, progress, label = 0 }) {
   const { middle, reach } = model.prior;
   const unit = (2 * reach) / (firstSide() - 1) / 2 ** FINEST;

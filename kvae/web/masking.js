@@ -198,8 +198,10 @@ async function completeNewest() {
   document.body.dataset.completed = JSON.stringify({ log: found.log, ...last }); // for tests
 }
 
-// A value in nats; by importance sampling, with its standard error.
-const withError = (value, error) => (plane ? nats(value) : `${nats(value)} (± ${error.toFixed(2)})`);
+const EXACT = 0.01; // nats: an error of quadrature that is not told
+
+// A value in nats with its error: the standard error of importance sampling, or what two grids differ by.
+const withError = (value, error) => (plane && error <= EXACT ? nats(value) : `${nats(value)} (± ${error.toFixed(2)})`);
 
 const FEW = 30; // effective samples below which nothing is certain
 
@@ -264,19 +266,21 @@ async function takeSample() {
   const means = await ask("decode", { z, label: chosenClass });
   const context = inkContext(), small = document.createElement("canvas");
   paint(small, means);
-  $("invert").checked = $("fit").checked = false;
+  emptyPad();
+  $("fit").checked = false;
   context.imageSmoothingEnabled = false;
   context.drawImage(small, 0, 0, ink.width, ink.height);
   taken = true;
   prepare();
 }
 
-// An empty pad, with the settings for a drawing.
+// An empty pad, with the settings for a drawing, and without the name of a file.
 function emptyPad() {
   clearInk();
   taken = false;
   $("fit").checked = model.digits;
   $("invert").checked = false;
+  $("file").value = $("file-status").textContent = "";
 }
 
 async function loadPicture(file) {
@@ -287,7 +291,9 @@ async function loadPicture(file) {
     const scale = Math.min(ink.width / bitmap.width, ink.height / bitmap.height);
     const [w, h] = [bitmap.width * scale, bitmap.height * scale];
     clearInk();
+    if (taken) $("fit").checked = model.digits;
     taken = false;
+    inkContext().drawImage(bitmap, 0, 0, 1, 1, 0, 0, ink.width, ink.height); // margins in the colour of its corner
     inkContext().drawImage(bitmap, (ink.width - w) / 2, (ink.height - h) / 2, w, h);
     prepare();
   } catch {
@@ -304,6 +310,7 @@ async function openCompletion() {
     ? "The page integrates over the whole latent plane, on a grid that is refined where the probability is."
     : "The page estimates them by importance sampling: it tries places that the encoder proposes, and weights them. " +
       "The effective samples are the number of equally weighted places that would be as precise.";
+  $("squared-error-help").hidden = model.likelihood.name !== "squared_error";
   if (!plane) {
     $("posterior-title").textContent = "Reconstructed";
     $("posterior-help").textContent = "The mean picture of the network at the places that fit.";
@@ -350,6 +357,7 @@ async function openCompletion() {
     prepare();
   });
   $("take").addEventListener("click", takeSample);
+  $("file").addEventListener("click", (event) => (event.target.value = "")); // so that the same file can be chosen again
   $("file").addEventListener("change", (event) => loadPicture(event.target.files[0]));
   for (const id of ["fit", "invert"]) $(id).addEventListener("change", prepare);
   for (const button of document.querySelectorAll("[data-hide]")) {

@@ -127,6 +127,7 @@ const sliders = model.order.map((d) => {
   const name = document.createElement("span");
   const input = document.createElement("input");
   const output = document.createElement("output");
+  output.setAttribute("aria-live", "off"); // the sentence about the place is told instead
   name.textContent = subscript(d);
   if (model.kl_per_dimension) label.title = `${model.kl_per_dimension[d].toFixed(2)} nats of information per picture`;
   Object.assign(input, { type: "range", min: -reach, max: reach, step: 0.01, id: `slider-${d}` });
@@ -138,8 +139,14 @@ const sliders = model.order.map((d) => {
 
 const decodeNewest = newest(async (point) => paint($("image"), await ask("decode", { z: point, label: chosenClass })));
 
-let toldLater;
+// Takes numbers that the reader chose: nothing that plays may take others after it.
 function choose(point) {
+  stopPlayers();
+  moveTo(point);
+}
+
+let toldLater;
+function moveTo(point) {
   z = point;
   for (const { d, input, output } of sliders) {
     input.value = z[d];

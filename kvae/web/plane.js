@@ -205,6 +205,7 @@ function showOnly(label) {
 let path = [];
 
 function addToPath(point) {
+  stopPlayers(); // which may be on the path as it was
   path.push(point);
   $("path-play").disabled = path.length < 2;
   $("path-clear").disabled = false;
@@ -235,35 +236,48 @@ function onThePath(part) {
 
 function listenToPath() {
   $("path-mode").addEventListener("change", () => ($("path-help").hidden = !$("path-mode").checked));
-  const player = playerOf($("path-play"), "Play the path", (part) => choose(onThePath(part)));
-  $("path-play").addEventListener("click", player.toggle);
+  addPlayer($("path-play"), "Play the path", (part) => moveTo(onThePath(part)));
   $("path-clear").addEventListener("click", () => {
-    player.stop();
+    stopPlayers();
     path = [];
     $("path-play").disabled = $("path-clear").disabled = true;
     drawPlane();
   });
 }
 
-// A button that calls go(part) there and back, from 0 to 1 in four seconds, until it is pressed again.
-function playerOf(button, name, go) {
-  let playing = false;
+// --- What plays: one at a time
+
+const players = [];
+
+function stopPlayers() {
+  for (const { stop } of players) stop();
+}
+
+// Lets a button call go(part) there and back, from 0 to 1 in four seconds, until it is pressed again or anything else is
+// chosen. It begins only if ready().
+function addPlayer(button, name, go, ready = () => true) {
+  let playing; // a number of its own for each time that it plays
   const show = (value) => {
     playing = value;
-    button.setAttribute("aria-pressed", String(playing));
+    button.setAttribute("aria-pressed", String(Boolean(playing)));
     button.textContent = playing ? "Stop" : name;
   };
-  const toggle = () => {
-    show(!playing);
+  const play = () => {
     const start = performance.now();
     const step = () => {
-      if (!playing) return;
+      if (playing !== start) return;
       const turns = ((performance.now() - start) / 4000) % 2;
       go(turns < 1 ? turns : 2 - turns);
       if (still.matches) setTimeout(step, 1000); // less motion: a picture a second
       else requestAnimationFrame(step);
     };
+    show(start);
     requestAnimationFrame(step);
   };
-  return { toggle, stop: () => show(false) };
+  players.push({ stop: () => show(undefined) });
+  button.addEventListener("click", () => {
+    const wasPlaying = playing;
+    stopPlayers();
+    if (!wasPlaying && ready()) play();
+  });
 }

@@ -35,7 +35,10 @@ const STRIP = 10; // pictures on the way, of which the first and the last are th
 
 // The point at a part of the way, from 0 to 1, on a straight line.
 function onTheWay(part) {
-  const ends = ["from", "to"].map((id) => samples[Math.min(Math.max(Number($(id).value), 1), samples.length) - 1].z);
+  const ends = ["from", "to"].map((id) => {
+    const number = Math.round(Number($(id).value)); // whatever was typed
+    return samples[Math.min(Math.max(number, 1), samples.length) - 1].z;
+  });
   return Array.from(ends[0], (value, d) => value + part * (ends[1][d] - value));
 }
 
@@ -49,5 +52,5 @@ const morph = newest(async () => {
 
 function goTo(part) {
   $("way").value = part;
-  if (samples.length > 0) choose(onTheWay(part));
+  if (samples.length > 0) moveTo(onTheWay(part));
 }

@@ -19,7 +19,7 @@ function fill() {
 // Shows everything for the class that was chosen.
 function showClass() {
   chosenClass = Number($("class").value);
-  choose(z);
+  moveTo(z);
   if (plane) makeTiles(true);
   if (labels) showOnly(chosenClass);
   if ($("in-turn").checked) morph(true);
@@ -43,9 +43,11 @@ function listen() {
   $("save").addEventListener("click", () => save($("sheet"), "samples.png"));
   $("morph-form").addEventListener("submit", (event) => event.preventDefault());
   for (const id of ["from", "to"]) $(id).addEventListener("change", () => $("morph-form").reportValidity() && morph(true));
-  $("way").addEventListener("input", () => goTo(Number($("way").value)));
-  const { toggle } = playerOf($("play"), "Play", goTo);
-  $("play").addEventListener("click", () => $("morph-form").reportValidity() && toggle());
+  $("way").addEventListener("input", () => {
+    stopPlayers();
+    goTo(Number($("way").value));
+  });
+  addPlayer($("play"), "Play", goTo, () => $("morph-form").reportValidity());
 }
 
 async function start() {

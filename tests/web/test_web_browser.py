@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_models import tiny_built
-from web_pages import MODELS, expected_samples, write_page
+from small_models import built, tiny_built
+from web_pages import MODELS, expected_samples, lively, write_page
 
 from kvae.internal.pictures import as_bytes, layout, sheet
 from kvae.runtime.web import WebDecoder
@@ -363,6 +363,58 @@ def test_less_motion_is_moved_where_the_reader_prefers_that(visit, files):
     assert 1 <= steps <= 3  # one a second
 
 
+def test_stop_and_play_within_a_step_of_less_motion_leave_one_player(visit, files):
+    page = visit(files("mlp"), reduced_motion="reduce")
+    times = page.evaluate("""async () => {
+      const times = [], paused = (time) => new Promise((resume) => setTimeout(resume, time)), move = moveTo;
+      moveTo = (point) => { times.push(performance.now()); move(point); };
+      $("play").click();
+      await paused(500);
+      $("play").click();
+      await paused(200);
+      $("play").click();
+      await paused(2600);
+      return times;
+    }""")
+    assert len(times) == 1 + 3  # before the stop, and 0, 1 and 2 seconds after the second start
+    assert min(np.diff(times[1:])) > 900
+
+
+def pressed(page, selector):
+    return page.get_attribute(selector, "aria-pressed") == "true"
+
+
+def test_whatever_is_chosen_stops_what_plays(visit, files):
+    page = visit(files("flat"))
+    for selector in ("#random", "#centre"):
+        page.click("#play")
+        assert pressed(page, "#play")
+        page.click(selector)
+        assert not pressed(page, "#play")
+    for slider in ("#slider-0", "#way"):
+        page.click("#play")
+        page.focus(slider)
+        page.keyboard.press("End")
+        assert not pressed(page, "#play")
+        at_once = chosen(page)
+        page.wait_for_timeout(200)
+        np.testing.assert_allclose(chosen(page), at_once)
+
+
+def test_stop_stops_beside_a_number_that_is_not_valid_and_play_does_not_begin(visit, files):
+    page = visit(files("flat"))
+    page.click("#play")
+    page.fill("#to", "99")
+    page.click("#play")
+    assert not pressed(page, "#play")
+    page.click("#play")
+    assert not pressed(page, "#play")
+    page.fill("#to", "2.5")  # what the form does not take must not break the slider
+    page.focus("#way")
+    page.keyboard.press("End")
+    assert page.evaluate("z.every(Number.isFinite)")
+
+
 def test_a_path_is_drawn_and_followed(visit, files):
     page = visit(files("mlp"))
     page.check("#path-mode")
@@ -386,6 +438,43 @@ def test_a_path_is_drawn_and_followed(visit, files):
     page.click("#path-play")
     page.click("text=Clear the path")
     assert page.is_disabled("#path-play")
+
+
+def test_a_path_that_is_drawn_anew_stops_what_plays(visit, files):
+    page = visit(files("mlp"))
+    page.check("#path-mode")
+    box = box_of(page, "#plane")
+
+    def draw(height):
+        page.mouse.move(box["x"] + 20, box["y"] + height)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 200, box["y"] + height, steps=4)
+        page.mouse.up()
+
+    draw(20)
+    page.click("#play")
+    page.click("#path-play")
+    assert not pressed(page, "#play")  # one plays at a time
+    assert pressed(page, "#path-play")
+    draw(60)
+    assert not pressed(page, "#path-play")
+    assert page.inner_text("#path-play") == "Play the path"
+    page.click("#path-play")
+    page.wait_for_timeout(300)
+    assert pressed(page, "#path-play")
+    assert chosen(page)[1] == pytest.approx(page.evaluate("path[0][1]"))
+    page.focus("#plane")
+    page.keyboard.press("Enter")
+    assert not pressed(page, "#path-play")
+
+
+def until(page, condition):
+    """Waits until a condition in JavaScript holds. (The policy of the page does not permit `wait_for_function`.)"""
+    for _ in range(100):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"{condition} did not become true")
 
 
 def completed(page):
@@ -472,20 +561,55 @@ def test_a_picture_is_loaded_and_fitted_as_mnist(visit, files, tmp_path):
     picture = np.full((90, 60), 255, np.uint8)
     picture[10:50, 5:15] = 0  # dark on white, in a corner
     Image.fromarray(picture).save(tmp_path / "bar.png")
-    page = visit(files("large"))
-    page.set_input_files("#file", tmp_path / "bar.png")
+    page = visit(write_page(MODELS["large"](), tmp_path, digits=True))
+    assert not page.is_checked("#fit")  # the picture of the network is shown as it is
     page.check("#invert")
-    page.evaluate('$("fit").checked = true')
-    page.evaluate("prepare()")
-    page.wait_for_timeout(300)
+    page.set_input_files("#file", tmp_path / "bar.png")
+    until(page, "!taken && image.some((value) => value > 0)")
+    assert page.is_checked("#fit")
     image = np.array(page.evaluate("Array.from(image)")).reshape(16, 16)
     rows, columns = np.nonzero(image)
     assert abs(rows.mean() - 7.5) <= 1  # its centre of mass is in the middle
     assert abs(columns.mean() - 7.5) <= 1
     assert 10 <= np.ptp(rows) + 1 <= 13  # 20 of 28 pixels long, here of 16
+    assert 2 <= np.ptp(columns) + 1 <= 4  # a quarter of that wide, because the margins of the pad are no ink
+    page.uncheck("#fit")
+    image = np.array(page.evaluate("Array.from(image)")).reshape(16, 16)
+    assert 5 <= image.sum() <= 18  # 10 x 40 of 90 x 90 pixels, of 256
+
+
+def test_a_file_can_be_chosen_again_and_one_that_is_no_picture_is_named(visit, files, tmp_path):
+    Image.fromarray(np.full((9, 9), 255, np.uint8)).save(tmp_path / "white.png")
     (tmp_path / "no.png").write_bytes(b"no picture")
+    page = visit(files("mlp"))
+    for _ in range(2):
+        with page.expect_file_chooser() as chooser:
+            page.click("#file")
+        assert page.input_value("#file") == ""  # otherwise the same file would be no change
+        chooser.value.set_files(tmp_path / "white.png")
+        until(page, "!taken && image.every((value) => value === 1)")
+        assert page.input_value("#file").endswith("white.png")
+        page.click("#clear")
+        assert page.evaluate("image.every((value) => value === 0)")
+        assert page.input_value("#file") == ""
     page.set_input_files("#file", tmp_path / "no.png")
     page.wait_for_selector("text=cannot read no.png")
+    page.click("#take")
+    until(page, "taken")
+    assert page.inner_text("#file-status") == ""
+
+
+def test_the_page_says_what_its_numbers_are(visit, files, tmp_path):
+    help_shown = '!$("squared-error-help").hidden'
+    page = visit(files("mlp"))
+    assert not page.evaluate(help_shown)
+    assert page.evaluate("withError(-1, 0.004)") == "−1.00 nats"  # of quadrature: no account
+    assert page.evaluate("withError(-1, 0.5)") == "−1.00 nats (± 0.50)"
+    assert page.evaluate('[...document.querySelectorAll("output")].every((each) => each.ariaLive === "off")')
+    squared = lively(built((6, 5, 1), latent_dim=2, hidden_units=(8,), likelihood="squared_error"))
+    assert visit(write_page(squared, tmp_path)).evaluate(help_shown)
+    assert "weights in float32" in page.inner_text("#facts")  # none of its layers is large enough for int8
+    assert "weights in int8" in visit(files("large")).inner_text("#facts")
 
 
 @pytest.mark.skipif("KVAE_AXE" not in os.environ, reason="KVAE_AXE does not name the axe.min.js of npm's axe-core")

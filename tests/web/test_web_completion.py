@@ -82,6 +82,27 @@ def test_it_agrees_with_quadrature_in_numpy(name, tmp_path):
             assert np.array_equal(np.array(draw_mean)[shown[b]], np.array(drawn)[shown[b]])
 
 
+@pytest.mark.parametrize(("variance", "tells"), [(1e-4, False), (1e-5, True)])
+def test_a_narrow_posterior_is_integrated_or_its_error_is_told(variance, tells, tmp_path):
+    """Its standard deviations are 0.004 and 0.001; the finest grid has a distance of 0.0017."""
+    likelihood = likelihoods.Gaussian(variance)
+    vae = lively(built((16, 16, 1), latent_dim=2, hidden_units=(64,), likelihood=likelihood))
+    page, rng = write_page(vae, tmp_path), np.random.default_rng(0)
+    decoder = WebDecoder(page)
+    mean = decoder.decode(np.array([[0.3, -0.7]], np.float32)).means.reshape(1, 256)
+    image = np.clip(mean + np.sqrt(variance) * rng.normal(size=mean.shape), 0, 1)
+    answer = completed(tmp_path, page, image, np.ones((1, 256), bool))[0]
+    around = np.linspace(-8, 8, 201)  # standard deviations of the posterior
+    z = np.stack(np.meshgrid(around, around), axis=-1).reshape(-1, 2) * answer["deviations"] + answer["centre"]
+    decoded = decoder.decode(z.astype(np.float32))
+    log_joint = vae.likelihood.log_prob_of_pixels(image, decoded.logits.reshape(-1, 256)).numpy().astype(float).sum(1)
+    log_joint += -0.5 * (z**2).sum(1) - np.log(2 * np.pi)
+    cell = np.prod(answer["deviations"]) * (around[1] - around[0]) ** 2
+    expected = np.logaddexp.reduce(log_joint) + np.log(cell)
+    assert abs(answer["log"] - expected) <= max(answer["error"], 2e-3)
+    assert (answer["error"] > 0.01) == tells
+
+
 def test_draws_of_z_have_the_mean_and_the_spread_of_the_posterior(tmp_path):
     page = write_page(MODELS["mlp"](), tmp_path)
     code = """
