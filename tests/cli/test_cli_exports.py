@@ -381,6 +381,7 @@ def test_claims_that_do_not_hold_end_in_status_1(call, copied):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # those of the README are run in processes of their own, too
 def test_the_three_commands_in_processes_of_their_own(tiny_run, tmp_path):
     for arguments in (
         ("export", tiny_run, "--out", "bundle", "--variants", "float32,int8"),
