@@ -87,6 +87,15 @@ def test_the_evaluation_is_the_closed_form_of_a_linear_model(latent_dim, rng):
     assert found.quadrature_failures == 0
 
 
+# --- the error
+
+
+def test_a_grid_that_agrees_by_chance_with_every_second_point_from_its_first_has_an_error():
+    """The values on every second point are 1, 1.5, 0.5 and 1 times the integral, by where one begins."""
+    grid = evidence._Grid([np.linspace(0, 3, 4)] * 2, np.log(np.tile([[1.0, 1.5], [0.5, 1.0]], (2, 2))))
+    np.testing.assert_allclose(grid.log_integral(), [math.log(16), math.log(2)])
+
+
 # --- other quadratures
 
 

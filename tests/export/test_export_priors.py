@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small_models import built
 
-from kvae.export import convert, litert, web
+from kvae.export import SavedModelDecoder, convert, litert, saved_model, web
 from kvae.internal.errors import UserError
 from kvae.model import posteriors, priors
 from kvae.noise import portable
@@ -52,6 +52,18 @@ def test_one_seed_is_one_z_in_every_variant(name, tmp_path, monkeypatch):
             np.testing.assert_array_equal(decoder.sample(seeds[:size]).z, found.z[:size])
     # The weights of the decoder are in each file once: 14,400 in int8 or in float16, and 600 in float32 or in float16.
     assert len(contents["int8"]) < len(contents["float16"]) - 8_000
+
+
+@pytest.mark.every_case
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRIORS)
+def test_a_savedmodel_draws_what_the_model_draws(name, tmp_path):
+    vae = made(name, hidden_units=(4,))
+    decoder = SavedModelDecoder(saved_model(vae, tmp_path / "model"))
+    seeds = portable.seeds(300, 1)
+    found, drawn = decoder.sample(seeds), vae.sample(seeds)
+    np.testing.assert_allclose(found.z, drawn.z, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(found.means, drawn.means, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", PRIORS)

@@ -75,7 +75,7 @@ MODELS = {
 def conv_encoder(latent_dim):
     from kvae.model.networks import ConvEncoder
 
-    return ConvEncoder(latent_dim, filters=(4, 3), dense_units=6)
+    return ConvEncoder(latent_dim, filters=(4, 3), dense_units=6, seed=0)
 
 
 def write_page(vae, folder: Path, variant: str = "web_float32", **about) -> Path:

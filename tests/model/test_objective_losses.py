@@ -226,6 +226,8 @@ def test_a_batch_of_one_image_has_no_mmd():
 
 LIMITS = {
     "iwae": (objectives.IWAE(1), "sampled", 1),
+    "dreg": (objectives.DReG(1), "sampled", 1),
+    "piwae of one draw": (objectives.PIWAE(1, 1), "sampled", 1),
     "miwae with as many groups as draws": (objectives.MIWAE(DRAWS, DRAWS), "sampled", DRAWS),
     "ciwae of the ELBO": (objectives.CIWAE(DRAWS, 1.0), "sampled", DRAWS),
     "free bits of 0": (objectives.FreeBits(0.0, samples=DRAWS), "analytic", DRAWS),
@@ -240,8 +242,20 @@ LIMITS = {
 @pytest.mark.parametrize(("objective", "kl", "samples"), LIMITS.values(), ids=LIMITS)
 def test_the_limit_is_the_elbo(objective, kl, samples):
     draws = Float64Model(draws=samples).draws(kl=kl)
-    np.testing.assert_allclose(loss(objective, draws), -draws.elbo, rtol=1e-10)
+    losses = np.atleast_2d(loss(objective, draws))  # some have one for the encoder and one for the rest
+    np.testing.assert_allclose(losses, np.broadcast_to(-draws.elbo, losses.shape), rtol=1e-10)
     np.testing.assert_allclose(loss(objectives.ELBO(samples=samples, kl=kl), draws), -draws.elbo, rtol=ROUNDING)
+
+
+def test_every_objective_has_a_limit():
+    assert {type(objective) for objective, _, _ in LIMITS.values()} | {objectives.ELBO} == {
+        *objectives.OBJECTIVES.values()
+    }
+
+
+def test_the_encoder_of_piwae_with_as_many_groups_as_draws_has_the_loss_of_the_elbo(draws):
+    sampled = np.mean(draws.log_weights, axis=0)
+    np.testing.assert_allclose(loss(objectives.PIWAE(DRAWS, DRAWS), draws)[0], -sampled, rtol=1e-10)
 
 
 def test_the_limits_of_the_bounds_are_iwae(draws):
@@ -258,12 +272,13 @@ def test_at_its_capacity_the_kl_term_costs_nothing(draws):
 # Gradients
 
 
-@pytest.mark.parametrize("name", DEEP)
-def test_gradients_are_those_of_finite_differences(model, name):
+@pytest.mark.parametrize(("name", "which"), [*((name, 0) for name in DEEP), ("piwae", 1)])
+def test_gradients_are_those_of_finite_differences(model, name, which):
     objective = CASES[name]()
 
     def value(weights):
-        return tf.reduce_mean(objective.loss(model.draws(weights, objective.kl), 0))
+        losses = objective.loss(model.draws(weights, objective.kl), 0)
+        return tf.reduce_mean(losses[which] if isinstance(losses, tuple) else losses)
 
     weights = [tf.constant(weight) for weight in model.weights]
     with tf.GradientTape() as tape:

@@ -34,6 +34,7 @@ TABLES = {  # the options of a recipe
     "capacity": {"gamma": 2.0, "capacity": {"kind": "linear", "beta": 3.0, "steps": 4}},
     "beta_tc": {"beta": {"kind": "cyclical", "beta": 4.0, "period": 3}},
     "elbo": {"beta": {"kind": "cyclical", "beta": 4.0, "period": 3}},
+    "info": {"alpha": 0.25, "weight": 10.0},
 }
 
 
@@ -159,6 +160,20 @@ def test_dreg_refuses_a_prior_that_depends_on_the_encoder():
     vae.build((None, *SHAPE))
     with pytest.raises(UserError, match="does not depend on the encoder"):
         vae.objective = "dreg"
+
+
+def test_there_is_a_table_of_every_objective():
+    assert TABLES.keys() == objectives.OBJECTIVES.keys()
+
+
+@pytest.mark.slow  # each draw is inverted for each of 100 pseudo-inputs
+def test_names_and_objects_of_parts_go_together(x):
+    vae = kvae.VAE(4, prior="vamp", posterior="iaf", objective=kvae.objectives.IWAE(samples=5))
+    vae.compile("adam")
+    losses = vae.fit(x, batch_size=12, epochs=2, verbose=0).history["loss"]
+    assert losses[1] < losses[0]
+    assert vae.prior.pseudo_inputs.shape == (100, *SHAPE)
+    assert vae.samples == 5
 
 
 @pytest.mark.parametrize("name", TABLES)

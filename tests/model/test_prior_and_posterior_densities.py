@@ -18,12 +18,14 @@ from kvae.noise.streams import Stream
 
 SHAPE = (2, 2, 1)
 PRIORS = {
+    "standard_normal": priors.StandardNormal,
     "mixture": lambda: priors.Mixture(3),
     "vamp": lambda: priors.VampPrior(3),
     "flow": lambda: priors.Flow(3, 8),
     "hierarchical": lambda: priors.Hierarchical(1, 8),
 }
 POSTERIORS = {
+    "diagonal_gaussian": posteriors.DiagonalGaussian,
     "full_covariance": posteriors.FullCovariance,
     "iaf": lambda: posteriors.IAF(2, 8, 3),
     "bottom_up": lambda: posteriors.BottomUp(1, 8),
@@ -75,6 +77,11 @@ class Grid:
         observed[-1] += len(draws) - observed.sum()  # draws outside of the grid
         expected[-1] += len(draws) - expected.sum()
         return stats.chisquare(observed, expected).pvalue
+
+
+def test_every_prior_and_posterior_is_looked_at():
+    assert PRIORS.keys() == priors.PRIORS.keys()
+    assert POSTERIORS.keys() == posteriors.POSTERIORS.keys()
 
 
 @pytest.mark.parametrize(("name", "latent_dim"), OF_LATENT_SIZES)
@@ -246,20 +253,24 @@ def test_the_kl_term_of_a_full_covariance_is_that_of_the_formula(rng):
     assert q.kl(priors.Mixture(1)) is None
 
 
+@pytest.mark.every_case
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [*PRIORS, *(pytest.param(f"vamp of {name}", marks=pytest.mark.exhaustive) for name in OF_VAMP)]
+)
 def test_the_probabilities_of_all_images_of_nine_pixels_sum_to_one(name):
+    """Those of kvae's quadrature; and each of them is that of NumPy on a grid."""
     vae = made(name, 2, shape=(3, 3, 1))
     x = np.indices([2] * 9).reshape(9, -1).T
+    found = evidence.log_evidence(vae, x.reshape(-1, 3, 3, 1).astype(np.float32)).log_value
+    assert np.exp(found).sum() == pytest.approx(1, abs=1e-3)
     grid = Grid(vae.prior.log_prob, *vae.prior.region(), 200)
     logits = np.float64(vae.decode(grid.z)).reshape(-1, 9)
     # log p(x|z) = x . logits - sum log(1 + exp(logits)) of every image at every point
     log_likelihood = logits @ x.T - np.logaddexp(0, logits).sum(axis=1, keepdims=True)
     probabilities = grid.shares.ravel() @ np.exp(log_likelihood)
-    assert probabilities.sum() == pytest.approx(1, abs=1e-3)  # the midpoint rule at 200 points per side
-    some = [0, 100, 511]
-    found = evidence.log_evidence(vae, x[some].reshape(-1, 3, 3, 1).astype(np.float32))
-    np.testing.assert_allclose(found.log_value, np.log(probabilities[some]), rtol=0, atol=3e-3)
+    # The midpoint rule at 200 points per side.
+    np.testing.assert_allclose(found, np.log(probabilities), rtol=0, atol=3e-3)
 
 
 def test_the_upper_layer_is_standard_normal_and_decides_the_lower_one():

@@ -3,6 +3,8 @@
 import pytest
 
 from kvae.internal.errors import UserError
+from kvae.model.likelihoods import LIKELIHOODS
+from kvae.training import build, part_tables, wording
 from kvae.training.config import RunConfig, override
 from kvae.training.part_tables import with_tables
 
@@ -31,6 +33,23 @@ def test_short_keys_and_names_stand_for_tables(model, part, expected):
 def test_short_keys_that_the_kinds_do_not_have_are_left_out_of_a_configuration_of_version_0_2():
     found = with_tables({"network": "conv", "hidden_units": [5], "filters": [4], "variance": 1.0}, of_version_0_2=True)
     assert found == {"network": {"kind": "conv", "filters": [4]}}
+
+
+@pytest.mark.parametrize("part", build.TABLES)
+def test_the_options_that_a_shell_completes_are_those_of_the_classes(part):
+    kinds, _ = build.TABLES[part]
+    expected = {(kind, option) for kind, cls in kinds.items() for option in build.options_of(cls)}
+    expected |= {(kind, option) for kind in kinds for option in build.NETWORK_DEFAULTS if part == "network"}
+    stated = [*part_tables.OPTIONS.items(), *part_tables.OF_ANOTHER_PART.items()]
+    found = {(kind, option) for option, (of, kinds_of) in stated if of == part for kind in kinds_of or kinds}
+    assert found == expected
+
+
+def test_the_likelihoods_that_tables_call_densities_are_those_of_a_normalized_density():
+    expected = {
+        name for name, cls in LIKELIHOODS.items() if cls.normalized and not cls().discrete and name != "bernoulli"
+    }
+    assert set(wording.DENSITIES) == expected
 
 
 def test_an_option_that_is_given_twice_is_refused():

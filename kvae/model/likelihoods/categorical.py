@@ -16,7 +16,7 @@ MOST_LEVELS = 256
 class Categorical(Likelihood):
     """Any probabilities of a few levels k / (levels - 1), the softmax of as many logits per pixel.
 
-    van den Oord et al., "Pixel Recurrent Neural Networks" (2016), section 3.3, for 256 levels.
+    van den Oord et al., "Pixel Recurrent Neural Networks" (2016), section 2.2, for 256 levels.
 
     One of the logits can be fixed, so the decoder returns levels - 1 numbers per pixel: the logits of the first and the
     last level are 0 and t, the first number, and that of a level k between them is k t / (levels - 1) plus a number of

@@ -8,7 +8,12 @@ from kvae.noise.keyed import Noise
 
 @keras.saving.register_keras_serializable("kvae")
 class ContinuousBernoulli(Likelihood):
-    """Grey pixels on [0, 1]; Loaiza-Ganem and Cunningham, "The continuous Bernoulli" (2019)."""
+    """Grey pixels on [0, 1], with the density of the Bernoulli times the constant that makes it integrate to 1.
+
+        p(x|z) = C m^x (1 - m)^(1 - x),   m = sigmoid(logits),   C = 2 artanh(1 - 2 m) / (1 - 2 m), or 2 for m = 1/2
+
+    Loaiza-Ganem and Cunningham, "The continuous Bernoulli" (2019), equations 1 and 2.
+    """
 
     def log_prob_of_pixels(self, x: tf.Tensor, parameters: tf.Tensor) -> tf.Tensor:
         return densities.continuous_bernoulli_log_density(x, parameters)

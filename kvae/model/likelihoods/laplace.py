@@ -14,6 +14,8 @@ from kvae.noise.streams import Stream
 class Laplace(OneVariance):
     """Grey pixels with mean sigmoid(logits) and one variance 2 s^2: the absolute error, divided by the scale s.
 
+        p(x|z) = 1 / (2 s) exp(-|x - m| / s),   m = sigmoid(logits)
+
     It is less sensitive to single pixels with a large error than a Gaussian. Kendall and Gal, "What Uncertainties Do We
     Need in Bayesian Deep Learning for Computer Vision?" (2017). The arguments are those of `Gaussian`.
     """

@@ -16,8 +16,11 @@ from kvae.noise.streams import Stream
 class StudentT(OneVariance):
     """Grey pixels with mean sigmoid(logits) and Student's t distribution around it, with one variance for all pixels.
 
-    It has heavier tails than a Gaussian, which it becomes for many degrees of freedom; Takahashi et al., "Student-t
-    Variational Autoencoder for Robust Density Estimation" (2018), learns the degrees too.
+        p(x|z) = G((n + 1) / 2) / (G(n / 2) sqrt(n pi) s) (1 + (x - m)^2 / (n s^2))^(-(n + 1) / 2)
+
+    with m = sigmoid(logits), n degrees of freedom and the gamma function G. It has heavier tails than a Gaussian, which
+    it becomes for large n. In the paper the degrees are learned, here they are fixed. Takahashi et al., "Student-t
+    Variational Autoencoder for Robust Density Estimation" (2018).
 
     Args:
         variance: a positive number, or `"learned"` for a weight. 1 by default.

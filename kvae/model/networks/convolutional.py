@@ -28,6 +28,9 @@ class Stages(Network):
 class ConvEncoder(Stages, Encoder):
     """3 x 3 convolutions of stride 2, a dense layer and linear heads.
 
+    Strides in place of pooling are those of Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep
+    Convolutional Generative Adversarial Networks" (2016).
+
     Args:
         latent_dim: latent size, D.
         filters: number of filters of each convolution, from the image to the latent. Each convolution halves height and

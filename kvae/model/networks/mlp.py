@@ -16,6 +16,8 @@ from kvae.model.networks.output_bias import per_pixel
 class MLPEncoder(Encoder):
     """Dense layers and linear heads, two heads for a diagonal Gaussian.
 
+    Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), appendix C.
+
     Args:
         latent_dim: latent size, D.
         hidden_units: widths of the hidden layers, from the image to the latent. May be empty. (500,) by default.

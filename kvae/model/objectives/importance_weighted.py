@@ -88,6 +88,8 @@ class DReG(IWAE):
 class MIWAE(IWAE):
     """The mean of M importance-weighted bounds, each with K / M of the K draws.
 
+        -1/M sum_m log (M / K sum_(k in group m) w_k)
+
     Rainforth et al., "Tighter Variational Bounds are Not Necessarily Better" (2018), section 5. The gradient of the
     encoder has less noise than that of one bound with all draws. With one group it is `IWAE`; with as many groups as
     draws it is the ELBO with a sampled KL term.
@@ -121,6 +123,8 @@ class MIWAE(IWAE):
 @keras.saving.register_keras_serializable("kvae")
 class PIWAE(MIWAE):
     """Two losses: that of `MIWAE` for the encoder and the posterior, and that of `IWAE` for all other parts.
+
+        -1/M sum_m log (M / K sum_(k in group m) w_k),   -log 1/K sum_k w_k
 
     Rainforth et al., "Tighter Variational Bounds are Not Necessarily Better" (2018), section 5.
 

@@ -102,7 +102,8 @@ class IAF(Posterior):
     is reversed after each step. The KL term is computed from the draws.
 
     Args:
-        steps: number of steps, T. With 0 it is `DiagonalGaussian`. 2 by default.
+        steps: number of steps, T. With 0, q is that of `DiagonalGaussian`, with a sampled KL term. 2
+            by default.
         step_units: width of the hidden layer of each step. 64 by default.
         context: number of numbers that the encoder returns for all steps. 16 by default.
 
