@@ -127,8 +127,8 @@ def compare(folders: tuple[Path, ...], out: Path, any_protocol: bool, as_json: b
 
     RUN: a run, or a folder of runs. The numbers are those that `kvae evaluate` has written; nothing is computed again.
     Runs that were measured by different protocols (dataset, split, binarization, samples, seed) are marked and not
-    ranked. A Gaussian and a continuous Bernoulli can be compared on the same pixels, because both are normalized
-    densities; a Bernoulli and squared_error cannot be compared with them.
+    ranked. Likelihoods of normalized densities, such as a Gaussian and a continuous Bernoulli, can be compared on the
+    same pixels; a Bernoulli, levels of grey and squared_error cannot be compared with them.
     """
     from kvae.training import comparison
 

@@ -79,7 +79,7 @@ def export(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Export a run as SavedModel and .tflite decoders.
+    """Export a run as SavedModel, .tflite decoders and a web page.
 
     They are written into a bundle, a folder with a model card, a script that draws images, and README.md, which says
     which file is for what and has code for apps. Each step is printed as it begins. With --quiet, only this folder is
@@ -164,7 +164,8 @@ def export(
     "all classes]",
 )
 @click.option(
-    "--variant", help="Decoder of a bundle: float32, float16, int8, full_int8, onnx, web_int8, ...  [default: float32]"
+    "--variant",
+    help="Decoder of a bundle: float32, float16, int8, full_int8, onnx, web_int8, ...  [default: the first of them]",
 )
 @json_option
 def sample(

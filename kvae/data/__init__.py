@@ -60,7 +60,7 @@ def load(
 
     Returns:
         `Data` with `.train`, `.validation` (or None) and `.test`, each a `tf.data.Dataset` of `[B, H, W, C]` float32,
-        and `.info`.
+        or of (x, label) with `labels` or `condition`; and `.info`.
 
     Raises:
         UserError: if the source cannot be read, or an argument is not as described.

@@ -20,7 +20,7 @@ SLICE = re.compile(r"(?P<name>\w+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])
 class Split:
     """The images of a split, or of a slice of it, in memory or streamed from disk.
 
-    A model receives the labels only if `kvae.data.load` is called with `labels=True`.
+    A model receives the labels only if `kvae.data.load` is called with `labels=True` or `condition="label"`.
 
     Attributes:
         images: images, `[N, H, W, C]` uint8; None for a split that is streamed.

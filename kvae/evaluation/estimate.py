@@ -18,7 +18,7 @@ BATCH = 100  # images per batch of an array
 
 
 class Estimate(NamedTuple):
-    """A quantity of each image, in nats, and its mean over the set."""
+    """A quantity of each image, in the unit of its evaluation such as nats, and its mean over the set."""
 
     per_example: np.ndarray  # [N]
 

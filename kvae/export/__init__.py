@@ -1,4 +1,4 @@
-"""Export of trained models to SavedModel and LiteRT, as a bundle with a model card.
+"""Export of trained models to SavedModel, LiteRT, ONNX and a web page, as a bundle with a model card.
 
 `formats.py` is the table of the formats, each of which is one file. `bundles.py` writes a bundle, `parity.py` compares
 each decoder with the Keras model, and `verification.py` checks the claims of a run or a bundle.

@@ -30,8 +30,8 @@ def saved_model(
 
     The signatures, all for any batch size, are `decode(z [n, D]) -> means, logits`, `sample(seed int32 [n]) -> images
     uint8, means, z`, `encode(x) ->` the parameters of q(z|x), `reconstruct(x, seed int32 []) -> means`, and `elbo(x,
-    seed int32 []) -> elbo, reconstruction, kl`. The last two return the same as `VAE.reconstruct` and `VAE.elbo_terms`
-    with the same seed. A conditional model has the further input `condition`.
+    seed int32 []) -> elbo, reconstruction, kl`. The last two return the same as `VAE.reconstruct` and
+    `kvae.sampling.elbo_draws` with the same seed. A conditional model has the further input `condition`.
 
     Args:
         vae: a built model.

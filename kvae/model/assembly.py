@@ -146,8 +146,7 @@ class Assembly(OldNames, Saving, FastFit):
     def added_losses(self, x: tf.Tensor, draws: objectives.Draws) -> dict[str, tf.Tensor]:
         """Terms that a subclass adds to the loss.
 
-        A subclass that overrides this method and `added_metrics` keeps the fast path of `fit`. A subclass with its own
-        `train_step` loses it.
+        A subclass that overrides this method and `added_metrics` keeps the fast path of `fit`.
 
         Args:
             x: images, `[B, *image]`.

@@ -78,8 +78,8 @@ def does_not_exist(path: Path) -> UserError:
             "then kvae export RUN"
         )
     return UserError(
-        "Expected a bundle, a run with a bundle, a .tflite file or the name of a pretrained model. Received "
-        f"{str(path)!r}, which does not exist.{hint}"
+        "Expected a bundle, a run, a SavedModel, a .tflite, .onnx, .keras or .html file, or the name of a pretrained "
+        f"model. Received {str(path)!r}, which does not exist.{hint}"
     )
 
 

@@ -17,7 +17,7 @@ MEAN_DRAWS = 64  # number of draws of q for a mean without a closed form
 class Distribution:
     """q(z|x) for a batch of B images.
 
-    A subclass must define `sample_and_log_prob`. For the completion of images it also needs `log_prob`.
+    A subclass must define `sample_and_log_prob`. Some evaluations and objectives also need `log_prob`.
     """
 
     @property
