@@ -16,10 +16,16 @@ from kvae.cli.commands import main
 HISTORY = ROOT / "CHANGELOG.md"  # which names commands of earlier versions too
 COMMANDS = [(page, line) for page in PAGES for code in blocks(page, "sh", "bash") for line in commands(code)]
 # The pages whose Python runs here, block by block; test_extending.py and test_keras_page.py run that of two more.
-RUN_HERE = ["README.md", "docs/COMPLETION.md", "docs/DEVICES.md", "docs/INSTALL.md", "docs/MODELS.md"]
+RUN_HERE = ["README.md", *(f"docs/{name}.md" for name in ("COMPLETION", "DEVICES", "INSTALL", "MODELS", "PICTURES"))]
 RUN_ELSEWHERE = ["docs/EXTENDING.md", "docs/KERAS.md"]
 PYTHON = [(page, code) for page in PAGES for code in blocks(page, "python")]
-RUN = [(name_of(page), code) for page, code in PYTHON if name_of(page) in RUN_HERE]
+# Runs each block as printed, as if it were alone.
+EACH = """
+import runpy, sys
+for path in sys.argv[1:]:
+    print(path, file=sys.stderr)
+    runpy.run_path(path, run_name="__main__")
+"""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -83,11 +89,15 @@ def test_the_python_of_every_page_is_run():
     assert sorted({name_of(page) for page, _ in PYTHON}) == sorted(RUN_HERE + RUN_ELSEWHERE)
 
 
+@pytest.mark.every_case
 @pytest.mark.slow  # a process of its own for each
-@pytest.mark.parametrize(("page", "code"), RUN, ids=[f"{page}: {code.splitlines()[0]}" for page, code in RUN])
-def test_the_python_of_a_page_runs_as_printed(page, code, tmp_path):
+@pytest.mark.parametrize("name", RUN_HERE)
+def test_the_python_of_a_page_runs_as_printed(name, tmp_path):
     (tmp_path / "saved_models").symlink_to(ROOT / "saved_models")
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={**os.environ}, check=False
-    )
+    files = []
+    for number, code in enumerate(code for page, code in PYTHON if name_of(page) == name):
+        files.append(f"block_{number}.py")
+        (tmp_path / files[-1]).write_text(code, encoding="utf-8")
+    command = [sys.executable, "-c", EACH, *files]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ}, check=False)
     assert result.returncode == 0, result.stderr

@@ -45,6 +45,7 @@ def test_the_list_has_a_line_per_mutation():
     assert len(done.stdout.splitlines()) == len(mutate.MUTATIONS)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_fault_is_killed_and_a_change_of_nothing_survives():
     fault = next(each for each in mutate.MUTATIONS if each.module == "pareto.py")

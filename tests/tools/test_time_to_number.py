@@ -73,6 +73,7 @@ def test_the_first_epoch_that_passes_a_bound_is_found_without_measuring_all(tmp_
     assert len(measured) == len(values) <= 1 + 3 * 7
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_kvae_measures_the_weights_that_a_contender_has(name, tmp_path, monkeypatch, digits):

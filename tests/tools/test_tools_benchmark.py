@@ -306,6 +306,7 @@ def test_the_tool_prints_a_table_and_writes_json_and_a_picture(tmp_path):
         picture.load()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize(("network", "layers"), [("mlp", 1), ("mlp", 2), ("conv", 1)])
 def test_all_compute_the_same_objective_for_equal_weights(network, layers, tmp_path, digits):
