@@ -2,7 +2,7 @@
 
 A part that is added to its table is tested here with its default options, beside the default parts of the other kinds:
 `python -m pytest -n0 -m "" tests/test_part_contract.py -k PART`; by default only the default parts are, and in
-CI all parts, but for the claims that are not marked as `every_case`.
+CI all parts.
 With KVAE_EVERY_COMBINATION=1 all combinations are tested too, which takes hours.
 """
 
@@ -79,6 +79,7 @@ def test_fit_takes_the_fast_path(compiled):
     assert int(vae.steps) == 6
 
 
+@pytest.mark.every_case
 @pytest.mark.slow
 def test_fit_is_the_same_on_the_ordinary_path(compiled, ordinary):
     fast, slow = compiled[0].history(), ordinary[0].history()
@@ -98,6 +99,7 @@ def test_its_file_is_the_model(compiled):
         assert options(loaded, name) == options(vae, name)
 
 
+@pytest.mark.every_case
 def test_a_resumed_training_ends_as_an_uninterrupted_one(ordinary, tmp_path):
     run, interrupted = ordinary
     with eagerly():
@@ -125,6 +127,7 @@ def test_evaluate_measures_it_and_states_the_protocol(compiled, call):
         assert measured["protocol"][kind].startswith(run.config.to_dict()["model"][kind]["kind"])
 
 
+@pytest.mark.every_case
 @pytest.mark.slow
 def test_images_are_completed_with_it(compiled):
     run, vae, _ = compiled
@@ -192,6 +195,7 @@ def test_export_draws_one_image_of_one_seed(exported):
     assert len(np.unique(theirs.images, axis=0)) > 1
 
 
+@pytest.mark.every_case
 @pytest.mark.slow
 def test_verify_finds_every_claim_true(exported, quick_exports, call):
     status, out, error = call("verify", exported[0].folder)
