@@ -13,7 +13,7 @@ from kvae.runtime import cards
 from kvae.training import wording
 
 FILE = "README.md"
-TASK = "unconditional-image-generation"
+TASK, OF_A_CLASS = "unconditional-image-generation", "conditional-image-generation"
 CLASSES = 20  # whose names are listed, at most; model_card.json has all
 TAGS = {  # of model hubs, by the format of a variant
     "tflite": ("tflite", "litert"),
@@ -236,8 +236,12 @@ def _error(metrics: Mapping[str, Any], name: str) -> str:
 
 
 def _protocol(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The protocol of the ELBO and its terms in words, without what belongs to further evaluations of the run."""
     protocol = metrics.get("protocol")
-    return wording.of_protocol(protocol) if isinstance(protocol, Mapping) else {}
+    if not isinstance(protocol, Mapping):
+        return {}
+    of_others = {*wording.OF_FURTHER_EVALUATIONS, "evaluations", "importance_samples"}
+    return wording.of_protocol({key: value for key, value in protocol.items() if key not in of_others})
 
 
 def _licence(card: Mapping[str, Any]) -> Iterable[str]:
@@ -288,7 +292,7 @@ def _metadata(card: Mapping[str, Any]) -> dict[str, Any]:
         "value": round(metrics["elbo"], 4),
         "args": _protocol(metrics),
     }
-    result = {"task": {"type": TASK}, "dataset": dataset, "metrics": [value]}
+    result = {"task": {"type": OF_A_CLASS if conditional else TASK}, "dataset": dataset, "metrics": [value]}
     return metadata | {"metrics": ["elbo"], "model-index": [{"name": card["name"] or "kvae", "results": [result]}]}
 
 

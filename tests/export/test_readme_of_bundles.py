@@ -35,8 +35,9 @@ def test_the_metadata_are_those_that_model_hubs_read(whole):
     metrics = {
         "elbo": -20.0,
         "elbo_standard_error": 0.25,
-        "protocol": {"dataset": "mnist", "examples": 1000, "units": "nats per example", "validation": None},
-    }
+        "protocol": {"dataset": "mnist", "examples": 1000, "units": "nats per example", "validation": None,
+                     "evaluations": ["elbo", "gaps"], "gap_steps": 9, "bound_sizes": [1, 5], "importance_samples": 50},
+    }  # fmt: skip
     data = {"dataset": "mnist", "licence": "CC-BY-SA-3.0", "source": "a page"}
     licence = {**card["licence"], "model": "Apache-2.0", "data": data}
     found = metadata_of(readme.render({**card, "metrics": metrics, "licence": licence}, Z))
@@ -51,7 +52,13 @@ def test_the_metadata_are_those_that_model_hubs_read(whole):
     assert result["dataset"] == {"name": "mnist", "type": "ylecun/mnist"}
     (metric,) = result["metrics"]
     assert (metric["type"], metric["value"]) == ("elbo", -20.0)
+    # What belongs to evaluations that the card does not show is left out.
     assert metric["args"] == {"dataset": "mnist", "number of images": 1000, "units": "nats per image"}
+    assert result["task"] == {"type": "unconditional-image-generation"}
+    conditional = {**card["model"], "condition_shape": [3]}
+    found = metadata_of(readme.render({**card, "metrics": metrics, "licence": licence, "model": conditional}, Z))
+    assert "pipeline_tag" not in found
+    assert found["model-index"][0]["results"][0]["task"] == {"type": "conditional-image-generation"}
 
 
 @pytest.mark.parametrize(

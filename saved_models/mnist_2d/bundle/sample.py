@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--means", dest="draws", action="store_false", help="show the mean of every pixel: the default")
     parser.add_argument("--draws", action="store_true", help="show a draw of every pixel, which looks noisy")
     parser.add_argument(
-        "--condition", help="the condition of all images, for a conditional model: numbers separated by commas"
+        "--condition", help="the condition of all images, for a conditional model: numbers, as --condition=-0.5,1"
     )
     parser.add_argument(
         "--label", help="the classes of the images, taken in turn, for a model of classes: names or numbers"
