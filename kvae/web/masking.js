@@ -54,18 +54,22 @@ function averaged(values) {
   return means;
 }
 
-// The box around what is not dark, and its centre of mass, in pixels of the canvas; null if all is dark.
+// The box around what is light, and its centre of mass, in pixels of the canvas; null if all is about the same. Light is
+// what is above the middle of the darkest and the lightest value, because the paper of a photo is not black if inverted.
 function extentOf(values, columns) {
   let [left, top, right, bottom] = [Infinity, Infinity, -1, -1], mass = 0, x = 0, y = 0;
+  let [least, greatest] = [1, 0];
+  for (const value of values) [least, greatest] = [Math.min(least, value), Math.max(greatest, value)];
+  if (greatest - least < 0.2) return null;
   values.forEach((value, p) => {
-    if (value < 0.2) return;
+    if (value < (least + greatest) / 2) return;
     const [c, r] = [p % columns, Math.floor(p / columns)];
     [left, top, right, bottom] = [Math.min(left, c), Math.min(top, r), Math.max(right, c), Math.max(bottom, r)];
     mass += value;
     x += value * (c + 0.5);
     y += value * (r + 0.5);
   });
-  return right < 0 ? null : { longest: Math.max(right - left, bottom - top) + 1, x: x / mass, y: y / mass };
+  return { longest: Math.max(right - left, bottom - top) + 1, x: x / mass, y: y / mass };
 }
 
 // What was drawn, as the network is shown it: as MNIST, 20 pixels long and with its centre of mass in the middle; and

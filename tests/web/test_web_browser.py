@@ -557,8 +557,10 @@ def test_keys_draw_and_hide(visit, files):
     assert hidden.sum() == 2
 
 
-def test_a_picture_is_loaded_and_fitted_as_mnist(visit, files, tmp_path):
-    picture = np.full((90, 60), 255, np.uint8)
+@pytest.mark.every_case
+@pytest.mark.parametrize("paper", [(255, 255), (235, 180)], ids=["white paper", "paper in a shadow"])
+def test_a_picture_is_loaded_and_fitted_as_mnist(visit, files, tmp_path, paper):
+    picture = np.tile(np.linspace(*paper, 90)[:, None], (1, 60)).astype(np.uint8)
     picture[10:50, 5:15] = 0  # dark on white, in a corner
     Image.fromarray(picture).save(tmp_path / "bar.png")
     page = visit(write_page(MODELS["large"](), tmp_path, digits=True))
