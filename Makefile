@@ -14,10 +14,10 @@ test: $(DEV_READY)  ## the default tests
 	$(BIN)/python -m pytest
 
 test-slow: $(DEV_READY)  ## the longer tests, which CI runs too
-	$(BIN)/python -m pytest -m "slow and not exhaustive" --dist loadgroup
+	$(BIN)/python -m pytest -m "slow and not exhaustive" --no-loadscope-reorder
 
 test-all: $(DEV_READY)  ## every test, with all cases of the longer ones
-	$(BIN)/python -m pytest -m "" --dist loadgroup
+	$(BIN)/python -m pytest -m "" --no-loadscope-reorder
 
 lint: $(DEV_READY)  ## style and types
 	$(BIN)/ruff check .

@@ -54,6 +54,13 @@ def without_xla():
 
 
 @pytest.fixture(autouse=True)
+def the_same_initial_weights():
+    """A model without a seed has the same initial weights, whatever tests came before."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def free_what_it_made():
     """What a longer test leaves behind is freed at its end, and what stays is looked at no more.
 

@@ -101,6 +101,7 @@ def test_a_training_from_the_beginning_goes_as_it_did(tmp_path):
         np.testing.assert_allclose(run.history()[name], values, rtol=ROUNDING, err_msg=name)
 
 
+@pytest.mark.every_case
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "whole"), [("killed", "finished"), ("early_stopped", "early_stopped")])
 def test_an_interrupted_run_goes_on_as_it_would_have(name, whole, tmp_path):

@@ -165,7 +165,8 @@ def write(
     for plan in plans(quick, recipes, minutes) if train else ():
         if plan not in recorded:
             click.echo(f"{plan.name}, epochs: {plan.config.training.epochs}")
-            recorded[plan] = plan.conduct(runs)
+            record = plan.conduct(runs)
+            recorded = {**read_records(out / RECORDS, quick), plan: record}  # others may have written in the meantime
             files.write_json(out / RECORDS, {each.name: recorded[each] for each in plans(quick) if each in recorded})
             _write_page(recorded, out, quick)
     return _write_page(recorded, out, quick)
@@ -176,7 +177,7 @@ def read_records(path: Path, quick: bool) -> dict[Plan, dict[str, Any]]:
     records = files.read_json(path) if path.exists() else {}
     recorded = {plan: records[plan.name] for plan in plans(quick) if plan.name in records}
     for plan in [plan for plan, record in recorded.items() if not plan.describes(record)]:
-        click.echo(f"{plan.name}: not on the page, because the recipe was changed after its run.")
+        click.echo(f"{plan.name}: not on the page and no longer recorded: the recipe was changed after its run.")
         del recorded[plan]
     return recorded
 
@@ -222,7 +223,8 @@ def machine() -> str:
     """The machine, in words."""
     details = processor.describe()
     cores = " with ".join(filter(None, [f"{details['cores']} cores of {details['cpu']}", details["vectors"]]))
-    return f"{cores}, {platform.system()}, TensorFlow {tf.__version__}, no GPU"
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    return f"{cores}, {platform.system()}, TensorFlow {tf.__version__}, {f'{gpus} GPUs' if gpus else 'no GPU'}"
 
 
 def page(measured: Measured, quick: bool) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from kvae.data.in_memory import WORKERS
-from kvae.data.split import Source, Split
+from kvae.data.split import Source, Split, refuse_ones
 from kvae.internal import caches, files
 from kvae.internal.batch_sizes import images_at_once
 from kvae.internal.errors import UserError
@@ -121,13 +121,15 @@ def _write(split: Split, path: Path) -> None:
     elements = split.stream(0, split.count)
     decoded = elements.map(unconverted(lambda _, encoded: split.decode(encoded)), num_parallel_calls=WORKERS)
     batches = decoded.batch(images_at_once(split.image_shape)).prefetch(2).with_options(options)
-    terminal, written = int(sys.stdout.isatty()), 0
-    with path.open("wb") as file, counted(terminal, "decoding", "images", split.count) as advance:
+    terminal, written, greatest = int(sys.stderr.isatty()), 0, 0
+    with path.open("wb") as file, counted(terminal, "decoding", "images", split.count, sys.stderr) as advance:
         header = {"descr": "|u1", "fortran_order": False, "shape": (split.count, *split.image_shape)}
         np.lib.format.write_array_header_1_0(file, header)
         for images in batches.as_numpy_iterator():
             file.write(images.data)
             advance(len(images))
             written += len(images)
+            greatest = max(greatest, int(images.max()))
     if written != split.count:
         raise UserError(f"Expected {split.count} images. Their files have {written}.")
+    refuse_ones(greatest, "the images")

@@ -61,7 +61,11 @@ class Split:
 
     @classmethod
     def from_arrays(
-        cls, images: np.ndarray, labels: np.ndarray | None = None, files: np.ndarray | None = None
+        cls,
+        images: np.ndarray,
+        labels: np.ndarray | None = None,
+        files: np.ndarray | None = None,
+        description: str = "the images",
     ) -> "Split":
         """A split in memory.
 
@@ -69,11 +73,12 @@ class Split:
             images: images, `[N, H, W]` or `[N, H, W, C]`, with pixels as in `as_bytes`.
             labels: integers, `[N]`, or None.
             files: the file of each image, `[N]`, as in the attribute, or None.
+            description: what the images are, for messages.
 
         Raises:
             UserError: if a pixel is not valid.
         """
-        images = as_bytes(images, "the images")
+        images = as_bytes(images, description)
         images = images[..., None] if images.ndim == 3 else images
         return cls(images, labels, len(images), tuple(images.shape[1:]), files=files)
 
@@ -278,6 +283,20 @@ def _proportional(counts: np.ndarray, total: int, generator: np.random.RandomSta
         shares[raised] += 1
         missing -= len(raised)
     return shares.astype(int)
+
+
+def refuse_ones(greatest: int, what: str) -> None:
+    """Raises `UserError` for a stream whose pixels are 0 and 1: in memory, `as_bytes` makes them 0 and 255.
+
+    Args:
+        greatest: the greatest pixel of the stream, or of some of its images.
+        what: the images, for the message.
+    """
+    if greatest == 1:
+        raise UserError(
+            f"Expected pixels from 0 to 255, for streaming. Those of {what} are 0 and 1, which become black and white "
+            "only in memory: read them without streaming, or multiply them by 255."
+        )
 
 
 def as_bytes(pixels: np.ndarray, description: str) -> np.ndarray:

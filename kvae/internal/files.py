@@ -18,6 +18,7 @@ from kvae.internal.errors import UserError
 from kvae.internal.visible import shown
 
 WINDOWS = os.name == "nt"
+JUNK = (".DS_Store", "Thumbs.db", "desktop.ini")  # made by systems, not by people
 
 
 class WriteError(UserError, OSError):
@@ -29,7 +30,7 @@ def _errors_name(path: Path) -> Iterator[None]:
     """Turns the errors of the system into a `WriteError` that names the path that the user gave."""
     try:
         yield
-    except WriteError:
+    except (UserError, BrokenPipeError):  # they say what happened; the latter, that nobody reads the output
         raise
     except OSError as error:
         kept = " The previous content is unchanged." if os.path.exists(path) else ""
@@ -116,6 +117,11 @@ def _check_place(folder: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
+def is_empty(folder: Path) -> bool:
+    """Whether a folder exists and has no entries but unfinished ones of kvae and files that systems make."""
+    return folder.is_dir() and all(name in JUNK or partials.is_partial(name) for name in os.listdir(folder))
+
+
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields the path of a temporary file, which replaces the file at `path` if the block ends without an exception.
@@ -135,7 +141,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             partials.recover(target.parent)
             mode = _mode_of(target)
-            partial = partials.new_path(target.parent, target.name[-40:])
+            partial = partials.new_path(target.parent, path.name[-40:])
             partial.touch(exist_ok=False)
             yield partial
             _sync(partial)
@@ -160,6 +166,10 @@ def atomic_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> I
         WriteError: if the folder cannot be written or the disk is full. An existing folder is then unchanged.
     """
     path = Path(path)
+    if is_empty(path):  # whose parent need not be writable
+        with atomic_entries(path) as partial:
+            yield partial
+        return
     with _temporary(path, path.parent) as temporary:
         partial = temporary / partials.NEW / path.name
         partial.mkdir()
@@ -206,7 +216,7 @@ def _temporary(path: Path, folder: Path) -> Iterator[Path]:
             (temporary / partials.NEW).mkdir(parents=True)
             yield temporary
         finally:
-            if temporary is not None:
+            if temporary is not None and not partials.is_between(temporary):
                 partials.discard(temporary)
 
 

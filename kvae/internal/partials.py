@@ -30,7 +30,14 @@ CLOCKS = 60  # seconds by which the clocks of a machine and of its file server m
 
 @cache
 def _machine() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    """A name for the machine, and for the space of its numbers of processes: containers have spaces of their own."""
+    with suppress(OSError):
+        return _digest(f"{socket.gethostname()} {os.stat('/proc/self/ns/pid').st_ino}")
+    return _digest(socket.gethostname())
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def new_path(folder: Path, suffix: str = "") -> Path:
@@ -58,10 +65,29 @@ def _is_abandoned(path: Path) -> bool:
     try:
         started = psutil.Process(int(match["process"])).create_time()
     except (psutil.NoSuchProcess, OverflowError):
-        return True
+        return not _is_hidden(int(match["process"]))
     except psutil.Error:  # it is there, but may not be examined
         return False
     return started > written + CLOCKS  # another process has got the same number since
+
+
+def _is_hidden(process: int) -> bool:
+    """Whether a process of another user is there, although the system does not show it."""
+    if os.name == "nt":  # where this call would end the process
+        return False
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def is_between(temporary: Path) -> bool:
+    """Whether an exchange was neither finished nor undone; `recover` finishes it when its process has ended."""
+    ready = temporary / READY
+    return ready.is_dir() and any(ready.iterdir())
 
 
 def exchange(temporary: Path, folder: Path) -> None:

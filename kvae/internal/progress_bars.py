@@ -3,18 +3,20 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 SECONDS = 10.0  # between two lines
 
 
-def bar(before: str, after: str) -> Any:
+def bar(before: str, after: str, file: TextIO | None = None) -> Any:
     """The bars of `rich`, in the form of kvae.
 
     Args:
         before: the text before a bar, in which `{task}` is its task.
         after: the text after it.
+        file: where they are shown. Standard output by default.
     """
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
@@ -25,11 +27,14 @@ def bar(before: str, after: str) -> Any:
         TextColumn(after, markup=False),
         refresh_per_second=4,
         speed_estimate_period=600,  # seconds; what follows takes as long as what was before
+        **({} if file is None else {"console": Console(file=file)}),
     )
 
 
 @contextmanager
-def counted(verbose: int, what: str, unit: str, total: int | None) -> Iterator[Callable[..., None]]:
+def counted(
+    verbose: int, what: str, unit: str, total: int | None, file: TextIO | None = None
+) -> Iterator[Callable[..., None]]:
     """Shows how far a computation in the block is.
 
     Args:
@@ -37,13 +42,14 @@ def counted(verbose: int, what: str, unit: str, total: int | None) -> Iterator[C
         what: what is computed.
         unit: what is counted, in the plural.
         total: the number of them, or None if it is not known.
+        file: where a bar is shown. Standard output by default.
 
     Yields:
         A function to call when one more is done, or with the number of those that are.
     """
     of = f" of {total}" if total is not None else ""
     if verbose == 1:
-        with bar("{task.description}", f"{{task.completed}}{of} {unit}") as bars:
+        with bar("{task.description}", f"{{task.completed}}{of} {unit}", file) as bars:
             task = bars.add_task(what, total=total)
             yield lambda count=1: bars.advance(task, count)
         return

@@ -32,7 +32,13 @@ def silenced() -> Iterator[None]:
             yield
             return
         _flush()
-        with tempfile.TemporaryFile() as captured:
+        try:
+            captured = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
+        except OSError:  # nothing can be written anywhere, so the lines are shown
+            os.close(standard_error)
+            yield
+            return
+        with captured:
             os.dup2(captured.fileno(), 2)
             try:
                 yield

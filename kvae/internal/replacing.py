@@ -8,7 +8,6 @@ from pathlib import Path
 from kvae.internal import files, partials
 from kvae.internal.errors import UserError
 
-JUNK = (".DS_Store", "Thumbs.db", "desktop.ini")  # made by systems, not by people
 SHOWN = 3  # names in a message
 
 
@@ -21,7 +20,7 @@ def files_in(folder: Path) -> Iterator[str]:
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         folders[:] = [name for name in folders if not partials.is_partial(name)]
         for name in (*names, *links):
-            if name not in JUNK and not partials.is_partial(name):
+            if name not in files.JUNK and not partials.is_partial(name):
                 yield Path(parent, name).relative_to(folder).as_posix()
 
 
@@ -60,7 +59,7 @@ def check_free(
         files.check_folder(folder)
         return
     _check_place(folder)
-    if is_empty(folder):
+    if files.is_empty(folder):
         files.check_folder(folder)
         return
     if not overwrite:
@@ -94,8 +93,3 @@ def _check_place(folder: Path) -> None:
             raise UserError(f"Expected a folder to create. {name!r} contains the {kind} folder; name another.")
     if os.path.ismount(real):
         raise UserError(f"Expected a folder to create. {name!r} is a mount point; name a folder within it.")
-
-
-def is_empty(folder: Path) -> bool:
-    """Whether a folder exists and has no entries but unfinished ones of kvae."""
-    return folder.is_dir() and all(partials.is_partial(name) for name in os.listdir(folder))

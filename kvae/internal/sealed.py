@@ -19,7 +19,8 @@ DIGEST = "sha256"  # the key of the digest
 def digest_of(content: dict[str, Any]) -> str:
     """SHA-256 of the content of a JSON object without its own digest, whatever the order of its keys."""
     rest = {name: value for name, value in content.items() if name != DIGEST}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, allow_nan=False).encode()).hexdigest()
+    as_read = json.loads(json.dumps(rest, allow_nan=False))  # keys are texts there, also numbers
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def seal(content: dict[str, Any]) -> dict[str, Any]:

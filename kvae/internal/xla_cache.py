@@ -87,7 +87,7 @@ def clean(folder: Path) -> None:
 
 def _is_whole(program: Path) -> bool:
     digest = _digest_file(program)
-    return digest.is_file() and digest.read_text() == _digest(program)
+    return digest.is_file() and digest.read_bytes() == _digest(program).encode()
 
 
 def record(folder: Path) -> None:

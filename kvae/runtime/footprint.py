@@ -45,7 +45,7 @@ def footprint(path: Path, threads: Iterable[int], name: str | None = None) -> di
         UserError: if the decoder cannot be loaded or called in the process.
     """
     file = [] if name is None or ":" not in name else [str(user_files.file_of(name))]
-    arguments = [str(path), ",".join(map(str, threads)), str(time.time()), name or "", *file]
+    arguments = [str(path), ",".join(map(str, threads)), str(time.monotonic()), name or "", *file]
     try:
         output = children.run_module("kvae.runtime.footprint", arguments, environment=ENVIRONMENT)
     except UserError as error:
@@ -55,7 +55,7 @@ def footprint(path: Path, threads: Iterable[int], name: str | None = None) -> di
 
 def _measure(path: Path, threads: Sequence[int], started: float, name: str | None) -> dict[str, Any]:
     decoder = runtime.open_decoder(path, threads[0], name)
-    load_seconds = time.time() - started
+    load_seconds = time.monotonic() - started
     latency = {f"{threads[0]} threads": _latency(decoder)}
     memory = _peak_memory()
     for count in threads[1:]:

@@ -50,6 +50,8 @@ class SavedModelDecoder(Decoder):
             if "condition" in inputs:
                 self.condition_shape = tuple(inputs["condition"].shape[1:])
             self.image_shape = tuple(self._functions["decode"].structured_outputs["means"].shape[1:])
+        except UserError:  # it says what is missing, such as TensorFlow
+            raise
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"Expected a SavedModel that kvae exported. Received {path} ({reason}).") from error

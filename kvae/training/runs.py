@@ -91,7 +91,7 @@ class Run:
         check_free(folder, overwrite)
         further = {} if class_names is None else {cards.CLASS_NAMES: list(class_names)}
         run = cls(folder, config, {"protocol": protocol, "versions": versions(), **further})
-        if not folder.is_dir() or replacing.is_empty(folder):
+        if not folder.is_dir() or files.is_empty(folder):
             run.write_config()
             return run
         # Windows cannot rename a folder in which a file is open, as that of the lock.
@@ -331,7 +331,7 @@ def check_free(folder: str | Path, overwrite: bool) -> None:
     folder = Path(folder)
     if not folder.exists():
         partials.recover(folder.parent)
-    if folder.is_dir() and replacing.is_empty(folder):
+    if folder.is_dir() and files.is_empty(folder):
         files.check_folder(folder)
         return
     or_else = "Continue the run with --resume. "

@@ -121,7 +121,7 @@ def test_complete_scores_as_the_library_does(completed, run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("least", [0, 21])
+@pytest.mark.parametrize("least", [21, 0])
 def test_complete_warns_of_scores_for_which_few_draws_count(complete, run, monkeypatch, least):
     for module in (completion.completions, completion.scoring):
         monkeypatch.setattr(module, "LEAST_EFFECTIVE", least)

@@ -234,7 +234,7 @@ def test_a_signal_that_a_finalizer_swallows_is_repeated_and_lets_the_command_end
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_process_is_stopped_while_it_trains_and_says_how_to_go_on(name, tmp_path):
     folder = tmp_path / "r"
     arguments = (*SMALL[:3], "--epochs", 10_000, "--set=training.checkpoint_seconds=0", "--out", folder)

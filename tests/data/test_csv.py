@@ -153,3 +153,10 @@ def test_csv_with_the_label_last_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("\n".join(rows))
     with pytest.raises(UserError, match="label in the first column"):
         open_source(f"csv:{tmp_path / 'a.csv'}")
+
+
+def test_black_and_white_pictures_of_one_class_are_read(tmp_path):
+    rows = [f"7,{a},{b},{c},{d}" for a in (0, 1) for b in (0, 1) for c in (0, 1) for d in (0, 1)]
+    (tmp_path / "one.csv").write_text("\n".join(rows))
+    source = open_source(f"csv:{tmp_path / 'one.csv'}")
+    assert source.splits["train"].image_shape == (2, 2, 1)

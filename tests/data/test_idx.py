@@ -104,3 +104,16 @@ def test_arbitrary_bytes_as_idx_are_read_or_refused(tmp_path, content):
 def test_damaged_idx_is_read_or_refused(tmp_path, damage, pack):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(damaged(pack(idx_bytes(greys())), damage))
     assert_reads_or_refuses(f"idx:{tmp_path}")
+
+
+def test_several_sets_in_a_folder_are_refused_with_their_names(tmp_path):
+    write_idx(tmp_path, "emnist-letters-train", greys(), None)
+    write_idx(tmp_path, "emnist-digits-train", greys(), None)
+    with pytest.raises(UserError, match=r"one set of images.*emnist-digits-train.*emnist-letters-train"):
+        open_source(f"idx:{tmp_path}")
+
+
+def test_a_file_is_that_of_a_split_whose_name_is_a_word_of_its_own(tmp_path):
+    write_idx(tmp_path, "latest-train", greys(20), np.arange(20) % 2)
+    source = open_source(f"idx:{tmp_path}")
+    assert {part: split.count for part, split in source.splits.items()} == {"train": 18, "test": 2}

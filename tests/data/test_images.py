@@ -357,3 +357,20 @@ def test_a_picture_that_only_pillow_can_decode_is_named(tmp_path):
     open_source(f"images:{tmp_path}")
     with pytest.raises(UserError, match=r"011\.png cannot be streamed"):
         kvae.data.load(f"images:{tmp_path}", batch_size=5, streaming=True)
+
+
+@pytest.mark.parametrize("streaming", [True, "decoded"])
+def test_pictures_of_zeros_and_ones_are_black_and_white_in_memory_and_refused_as_a_stream(tmp_path, streaming):
+    for part in ("train", "test"):
+        save_pictures(tmp_path / part, greys() % 2)
+    memory = kvae.data.load(f"images:{tmp_path}", batch_size=5).examples("test")[0]
+    assert set(np.unique(memory)) == {0.0, 1.0}
+    with pytest.raises(UserError, match=r"from 0 to 255, for streaming.* are 0 and 1"):
+        kvae.data.load(f"images:{tmp_path}", batch_size=5, streaming=streaming)
+
+
+def test_what_is_beside_the_folders_of_splits_is_named(tmp_path):
+    for part in ("train", "val", "test"):
+        save_pictures(tmp_path / part, greys(3))
+    with pytest.warns(KvaeWarning, match=r"files or folders beside train, validation and test \(1, such as 'val'\)"):
+        open_source(f"images:{tmp_path}")

@@ -215,3 +215,9 @@ def test_arbitrary_bytes_as_npz_are_read_or_refused(tmp_path, content):
 def test_damaged_npz_is_read_or_refused(tmp_path, damage, save):
     (tmp_path / "a.npz").write_bytes(damaged(savez_bytes(tmp_path, save), damage))
     assert_reads_or_refuses(f"npz:{tmp_path / 'a.npz'}")
+
+
+def test_fractions_that_are_rounded_to_one_stay_dark(tmp_path):
+    images = np.full((20, 2, 2), 0.005, np.float32)
+    source = open_source(npz(tmp_path, x_train=images, x_test=images))
+    assert source.splits["train"].images.max() == 1

@@ -37,7 +37,7 @@ def unreachable(*_: object) -> None:
 
 @pytest.mark.parametrize(
     ("resolve", "reason"),
-    [(unreachable, "no network"), (lambda *_: [], "ConnectionError")],
+    [(unreachable, "no network"), (lambda *_: [], "ConnectionError: no route to host")],
     ids=["no host", "broken download"],
 )
 def test_a_failed_download_names_the_ways_out(tmp_path, monkeypatch, resolve, reason):

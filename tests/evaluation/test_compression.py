@@ -29,7 +29,7 @@ def stack_of(lanes, words=b""):
     return Stack(np.full(lanes, LOWEST_HEAD, np.uint64), words)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.integers(1, 6), st.integers(1, 60), st.integers(2, 300), st.integers(0, 2**32 - 1))
 def test_what_was_pushed_is_popped_and_the_message_is_as_before(lanes, count, values, seed):
     rng = np.random.default_rng(seed)
@@ -277,6 +277,6 @@ def test_networks_that_overflow_are_refused():
 def test_it_is_an_evaluation_by_name(rng):
     vae, x = model_and_images("bernoulli", 5, rng)
     result = evaluation.evaluate(vae, x, only=["compression"])
-    assert result["bits_per_image"] == pytest.approx(30, rel=1)
+    assert result["bits_per_image"] == pytest.approx(30, rel=0.2)
     assert result["decoded"] == 1.0
     assert result["coded_bits_per_image_standard_error"] > 0

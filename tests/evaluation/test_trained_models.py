@@ -18,7 +18,7 @@ from kvae import VAE, evaluation
 from kvae.evaluation import annealed, defensive_estimate, evidence
 from kvae.internal.tensorflow import tf
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("trained_models")]
+pytestmark = pytest.mark.slow
 
 IMAGES = 16
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kvae.internal import files, partials
 from kvae.internal.errors import UserError
 from kvae.internal.files import (
     WriteError,
@@ -408,3 +409,52 @@ def test_an_error_speaks_of_previous_content_and_of_space_only_where_that_is_tru
             monkeypatch.undo()
             assert str(caught.value).endswith(advice)
             assert ("The previous content is unchanged." in str(caught.value)) is kept
+
+
+@pytest.mark.parametrize("fault", [UserError("Could not read x.png."), BrokenPipeError(errno.EPIPE, "Broken pipe")])
+def test_an_error_of_the_block_that_is_not_of_writing_passes_as_it_is(tmp_path, fault):
+    for atomic in (files.atomic_file, files.atomic_folder):
+        with pytest.raises(type(fault)) as caught, atomic(tmp_path / "a"):
+            raise fault
+        assert caught.value is fault
+
+
+def test_a_failure_whose_undoing_fails_too_loses_nothing(tmp_path, old_folder, monkeypatch):
+    rename, calls = os.rename, []
+
+    def fail_twice(*paths):
+        calls.append(paths)
+        if len(calls) in (3, 4):  # the new folder does not come to its place, nor the old one back
+            raise OSError(errno.EACCES, "another program reads it")
+        rename(*paths)
+
+    monkeypatch.setattr(os, "rename", fail_twice)
+    with pytest.raises(UserError):
+        replace_folder(old_folder)
+    monkeypatch.undo()
+    (left,) = tmp_path.iterdir()
+    assert partials.is_between(left)
+    monkeypatch.setattr(partials, "_is_abandoned", lambda path: True)  # the process has ended
+    partials.recover(tmp_path)
+    assert tree(tmp_path) == NEW
+
+
+def test_an_empty_folder_stays_the_same_folder(tmp_path):
+    """Its parent need not be writable."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".DS_Store").touch()
+    before = (tmp_path / "run").stat().st_ino
+    replace_folder(tmp_path / "run")
+    assert (tmp_path / "run").stat().st_ino == before
+    (tmp_path / "run" / ".DS_Store").unlink()
+    assert tree(tmp_path) == NEW
+
+
+def test_the_temporary_file_of_a_link_has_the_suffix_of_the_link(tmp_path):
+    (tmp_path / "blob").write_text("old")
+    (tmp_path / "model.keras").symlink_to("blob")
+    with files.atomic_file(tmp_path / "model.keras") as partial:
+        assert partial.suffix == ".keras"
+        partial.write_text("new")
+    assert (tmp_path / "blob").read_text() == "new"
+    assert (tmp_path / "model.keras").is_symlink()

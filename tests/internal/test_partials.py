@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import kills
+import psutil
 import pytest
 
 from kvae.internal import files, partials
@@ -103,6 +104,29 @@ def test_names_of_machines_are_part_of_the_names_of_partial_files(monkeypatch, t
     finally:
         partials._machine.cache_clear()
     assert partials.NAME.fullmatch(other)["machine"] != MACHINE
+
+
+def test_a_process_that_the_system_hides_is_alive(tmp_path, monkeypatch):
+    def not_shown(process):
+        raise psutil.NoSuchProcess(process)
+
+    def not_permitted(process, signal):
+        raise PermissionError
+
+    monkeypatch.setattr(psutil, "Process", not_shown)
+    monkeypatch.setattr(os, "kill", not_permitted)
+    kept = left(tmp_path, f".partial-{os.getppid()}-{MACHINE}-{TOKEN}-")
+    recover(tmp_path)
+    assert kept.exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/ns/pid"), reason="only Linux has spaces of process numbers")
+def test_a_container_with_process_numbers_of_its_own_is_another_machine(monkeypatch):
+    class Namespace:
+        st_ino = 1
+
+    monkeypatch.setattr(os, "stat", lambda path: Namespace)
+    assert partials._machine.__wrapped__() != MACHINE
 
 
 # --- exchanges that a kill interrupts: afterwards all entries are the old ones, or all the new ones

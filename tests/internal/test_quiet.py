@@ -171,3 +171,19 @@ def test_an_exception_of_an_inner_block_that_the_outer_catches_shows_nothing(cap
 def test_a_function_may_be_silenced_whole(capfd):
     silenced()(chatter)("noise")
     assert capfd.readouterr().err == ""
+
+
+def test_where_no_temporary_file_can_be_made_the_lines_are_shown_and_nothing_leaks(monkeypatch, capfd):
+    def no_folder():
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", no_folder)
+    first = os.dup(2)
+    os.close(first)
+    for _ in range(3):
+        with silenced():
+            chatter("seen ")
+    again = os.dup(2)
+    os.close(again)
+    assert again == first
+    assert capfd.readouterr().err == "seen seen seen "

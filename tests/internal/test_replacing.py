@@ -148,3 +148,10 @@ PLACES = {
 def test_places_of_a_user_are_never_replaced(old, monkeypatch, place, message):
     with pytest.raises(UserError, match=message):
         check(place(old, monkeypatch))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_nothing_but_what_systems_make_is_free(tmp_path, overwrite):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / ".DS_Store").touch()
+    check(tmp_path / "new", overwrite)

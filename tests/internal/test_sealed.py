@@ -54,3 +54,10 @@ def test_what_is_no_object_is_refused(path, content):
     path.write_text(content)
     with pytest.raises(UserError, match="Expected a JSON object"):
         sealed.read(path)
+
+
+@pytest.mark.parametrize("keys", [(1, 10, 2), (None, "a"), (True, 2.5)])
+def test_keys_that_are_no_texts_become_texts(tmp_path, keys):
+    sealed.write(tmp_path / "b.json", {"values": dict.fromkeys(keys, 0)})
+    found = sealed.read(tmp_path / "b.json")["values"]
+    assert list(found) == [json.loads(json.dumps(key)) if isinstance(key, str) else json.dumps(key) for key in keys]

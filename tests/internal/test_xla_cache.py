@@ -88,6 +88,13 @@ def test_damaged_programs_are_deleted(tmp_path, content):
     assert sorted(path.name for path in whole.parent.iterdir()) == ["a.pb", "a.sha256"]
 
 
+def test_a_digest_that_is_no_text_ends_nothing(tmp_path):
+    damaged = program(tmp_path / "key")
+    damaged.with_suffix(".sha256").write_bytes(b"\xff\xfe")
+    xla_cache.clean(tmp_path)
+    assert not damaged.exists()
+
+
 def test_programs_without_a_digest_are_deleted(tmp_path):
     unfinished = program(tmp_path / "key", digest=False)
     xla_cache.clean(tmp_path)

@@ -111,13 +111,13 @@ def with_condition(step):
 
 
 SCHEDULES = {  # values in three epochs of three steps each, and at the steps 3, 6 and 9
+    "with a final value": (kvae.objectives.LinearWarmup(3.0, 6), [0.5, 2, 3], [3, 3, 3]),
     "lambda": (lambda step: 0.5, [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
     "operations": (lambda step: tf.cast(step, tf.float32), [1, 4, 7], [3, 6, 9]),
     "arithmetic": (lambda step: step / 2, [0.5, 2, 3.5], [1.5, 3, 4.5]),
     "condition": (with_condition, [0, 1, 1], [1, 1, 1]),
     "of Keras": (keras.optimizers.schedules.PiecewiseConstantDecay([2], [0.0, 3.0]), [0, 3, 3], [3, 3, 3]),
     "decay of Keras": (keras.optimizers.schedules.PolynomialDecay(0.0, 10, 1.0), [0.1, 0.4, 0.7], [0.3, 0.6, 0.9]),
-    "with a final value": (kvae.objectives.LinearWarmup(3.0, 6), [0.5, 2, 3], [3, 3, 3]),
 }
 
 

@@ -309,16 +309,3 @@ def test_labels_are_ignored_by_a_model_that_asks_for_no_condition(arrays):
     vae = kvae.VAE(2, hidden_units=(4,), seed=0)
     vae.compile()
     vae.fit(data.train, validation_data=data.test, verbose=0)
-
-
-@pytest.mark.slow
-def test_two_devices_train_with_it_as_one(arrays):
-    """Places of images travel in a type of their own, so y is free for the condition."""
-    x, labels = arrays
-    dataset = tf.data.Dataset.from_tensor_slices((x, labels)).batch(16)
-    alone = make().fit(dataset, validation_data=dataset, epochs=2, verbose=0).history
-    with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
-        vae = make()
-    shared = vae.fit(dataset, validation_data=dataset, epochs=2, verbose=0).history
-    for name, values in alone.items():
-        np.testing.assert_allclose(values, shared[name], rtol=2e-5, err_msg=name)

@@ -38,6 +38,7 @@ TABLES = {  # the options of a recipe
 }
 
 
+@pytest.mark.exhaustive  # tests/test_part_contract.py shows it in CI
 @pytest.mark.slow  # tests/test_part_contract.py has all objectives with their default options
 @pytest.mark.parametrize("name", ["piwae", "capacity", "beta_tc"])
 def test_both_paths_of_fit_are_the_same_and_a_file_goes_on_alike(name, x, paths, tmp_path):
@@ -216,14 +217,19 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 import keras, kvae
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 x = np.random.default_rng(0).integers(0, 2, (23, 6, 5, 1)).astype(np.float32)
-def trained(objective):
-    vae = kvae.VAE(2, hidden_units=(8,), objective=objective, seed=0)
+y = np.arange(23) % 3
+def trained(objective, condition=None):
+    vae = kvae.VAE(2, hidden_units=(8,), objective=objective, condition=condition, seed=0)
     vae.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
-    return vae, vae.fit(x, batch_size=6, shuffle=False, epochs=3, validation_data=x, verbose=0).history
-for make in (lambda: kvae.objectives.FreeBits(0.15), lambda: kvae.objectives.DReG(4)):
-    vae, alone = trained(make())
+    labels = {} if condition is None else {"y": y}
+    validation = x if condition is None else (x, y)
+    options = {"batch_size": 6, "shuffle": False, "epochs": 3, "validation_data": validation, "verbose": 0}
+    return vae, vae.fit(x, **labels, **options).history
+objectives = (lambda: kvae.objectives.FreeBits(0.15), lambda: kvae.objectives.DReG(4))
+for make, condition in (*((each, None) for each in objectives), (lambda: "elbo", 3)):
+    vae, alone = trained(make(), condition)
     with strategy.scope():
-        other, together = trained(make())
+        other, together = trained(make(), condition)
     for name, values in alone.items():
         np.testing.assert_allclose(together[name], values, rtol=1e-4, err_msg=name)
     for one, two in zip(vae.get_weights(), other.get_weights(), strict=True):

@@ -110,7 +110,7 @@ def test_what_a_call_returned_is_not_changed_by_the_next(decoder):
     assert all(np.array_equal(part, before) for part, before in zip(first, kept, strict=True))
 
 
-@pytest.mark.parametrize("threads", [None, 1, 2])
+@pytest.mark.parametrize("threads", [2, None, 1])
 @pytest.mark.slow
 def test_the_number_of_threads_changes_no_z(bundled, threads):
     decoder = runtime.load(bundled, threads=threads)

@@ -141,6 +141,7 @@ def test_the_pretrained_models_are_listed_and_open_by_name(command, python, tmp_
     assert all("site-packages" in folder for folder in folders)
 
 
+@pytest.mark.every_case
 @pytest.mark.parametrize("words", [["demo"], ["train"], ["evaluate", "mnist_2d"], ["verify", "mnist_2d"], ["keys"]])
 def test_commands_that_need_more_say_so_in_one_line(words, command, tmp_path):
     result = call(command, *words, cwd=tmp_path)

@@ -78,11 +78,13 @@ def test_a_mutation_depends_on_the_generator_alone_and_never_fails(mutation, con
         assert len(first) <= mutations.LARGEST
 
 
-@pytest.mark.exhaustive
-def test_the_readers_of_kvae_have_no_fault(tmp_path):
-    """About three minutes on two cores."""
+@pytest.mark.parametrize(
+    "inputs",
+    [pytest.param("20", marks=pytest.mark.slow), pytest.param("2000", marks=pytest.mark.exhaustive)],  # three minutes
+)
+def test_the_readers_of_kvae_have_no_fault(tmp_path, inputs):
     result = subprocess.run(
-        [sys.executable, ROOT / "tools" / "fuzz.py", "--inputs", "2000", "--out", tmp_path / "faults"],
+        [sys.executable, ROOT / "tools" / "fuzz.py", "--inputs", inputs, "--out", tmp_path / "faults"],
         capture_output=True,
         text=True,
         env={**os.environ},

@@ -173,14 +173,8 @@ def assert_alike(dump, reference):
             np.testing.assert_allclose(one[name], other[name], rtol=1e-4, err_msg=name)
 
 
-@pytest.mark.exhaustive
-def test_two_devices_train_as_one_does(alone, tmp_path):
-    ended([start(["-c", DUMP, "2", "mirrored", dump_settings(), str(tmp_path / "run"), str(tmp_path / "dump.npz")])])
-    assert_alike(tmp_path / "dump.npz", alone / "dump.npz")
-
-
 @pytest.mark.slow
-def test_two_workers_train_as_one_does_and_only_the_chief_writes(alone, tmp_path):
+def test_two_devices_and_two_workers_train_as_one_does_and_only_the_chief_writes(alone, tmp_path):
     hosts = addresses(2)
     processes = [
         start(
@@ -189,7 +183,9 @@ def test_two_workers_train_as_one_does_and_only_the_chief_writes(alone, tmp_path
         )
         for i in range(2)
     ]
-    ended(processes)
+    devices = ["-c", DUMP, "2", "mirrored", dump_settings(), str(tmp_path / "run"), str(tmp_path / "devices.npz")]
+    ended([*processes, start(devices)])
+    assert_alike(tmp_path / "devices.npz", alone / "dump.npz")
     assert_alike(tmp_path / "0.npz", alone / "dump.npz")
     with np.load(tmp_path / "0.npz") as chief, np.load(tmp_path / "1.npz") as other:
         for name in chief.files:

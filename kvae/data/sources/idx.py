@@ -6,6 +6,7 @@ axis as a big-endian 32-bit integer, and then the data; http://yann.lecun.com/ex
 
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def _shape(path: Path, start: bytes) -> tuple[tuple[int, ...], int]:
 
 
 def _find(folder: Path, split_names: tuple[str, ...], content: str) -> Path | None:
-    """The file with the images or labels of a split, or None."""
+    """The file with the images or labels of a split, or None; raises `UserError` if there are several."""
     try:
         listed = os.listdir(folder)
     except OSError as error:
@@ -74,9 +75,14 @@ def _find(folder: Path, split_names: tuple[str, ...], content: str) -> Path | No
     matches = sorted(
         folder / name
         for name in listed
-        if "ubyte" in name and content in name and any(each in name for each in split_names)
+        if {"ubyte", content}.issubset(words := re.split(r"[^a-z0-9]+", name.lower())) and {*split_names} & {*words}
         if not name.startswith(".")  # `._NAME` is a file of macOS beside NAME
     )
+    if len({path.name.removesuffix(".gz") for path in matches}) > 1:
+        raise UserError(
+            f"Expected one set of images in {folder}. Found several files of {content} for {split_names[0]}: "
+            f"{', '.join(path.name for path in matches)}. Put the files of one set into a folder of their own."
+        )
     return matches[0] if matches else None
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kvae.data.split import SEED, Source, Split, hold_out
+from kvae.data.split import SEED, Source, Split, hold_out, refuse_ones
 from kvae.internal import memory, picture_files
 from kvae.internal.errors import KvaeWarning, UserError, stacklevel_of_user
 from kvae.internal.quiet_output import silenced
@@ -53,21 +53,20 @@ def _list(folder: Path) -> _Listing:
         for path in (place / name for name in files if not _is_hidden(name)):
             is_picture = path.suffix.lower() in SUFFIXES and os.path.isfile(path)
             (found.pictures if is_picture else found.others).append(path)
-    return _Listing(*(sorted(paths) for paths in found))
+    # By their parts, because paths of Windows are compared without case: the order is the same on every machine.
+    return _Listing(*(sorted(paths, key=lambda path: path.parts) for paths in found))
 
 
 def _refuse_unreadable(error: OSError) -> None:
     raise UserError(f"Could not read the folder {error.filename}: {error.strerror}.") from error
 
 
-def _tell_left_out(directory: str, listings: Sequence[_Listing]) -> None:
-    """Warns, in one line, of what is in the folders and is not used."""
+def _tell_left_out(directory: str, listings: Sequence[_Listing], beside: list[Path]) -> None:
+    """Warns, in one line, of what is in the folders, and of what is beside those of the splits, and is not used."""
     kinds = {"hidden": "hidden files or folders", "links": "links to folders", "others": "files that are not pictures"}
-    parts = []
-    for kind, words in kinds.items():
-        paths = [path for listing in listings for path in getattr(listing, kind)]
-        if paths:
-            parts.append(f"{words} ({len(paths)}, such as {paths[0].name!r})")
+    found = [([path for each in listings for path in getattr(each, kind)], words) for kind, words in kinds.items()]
+    found.append((beside, "files or folders beside train, validation and test"))
+    parts = [f"{words} ({len(paths)}, such as {paths[0].name!r})" for paths, words in found if paths]
     if parts:
         message = f"images:{directory}: these are not used: {'; '.join(parts)}."
         warnings.warn(message, KvaeWarning, stacklevel=stacklevel_of_user())
@@ -199,9 +198,11 @@ def _stream(root: Path, paths: list[Path], labels: np.ndarray | None, shape: tup
         decoded = (
             stream(start, stop).map(unconverted(lambda _, file: decode(file))).with_options(options).as_numpy_iterator()
         )
+        greatest = 0
         with silenced():  # libjpeg of TensorFlow writes a line for some damaged files
             for path in paths[start:stop]:
                 expected = np.asarray(picture_files.read(path, COLOUR_MODES))
+                greatest = max(greatest, int(expected.max()))
                 try:
                     same = np.array_equal(next(decoded).reshape(-1), expected.reshape(-1))
                 except tf.errors.OpError:
@@ -211,6 +212,7 @@ def _stream(root: Path, paths: list[Path], labels: np.ndarray | None, shape: tup
                         f"{path} cannot be streamed, because TensorFlow and Pillow do not decode it to the same "
                         "pixels; it may be damaged. Save it again, or read the pictures without streaming."
                     )
+        refuse_ones(greatest, f"the pictures of {root}")
 
     def reordered(rows: np.ndarray) -> Split:
         chosen = [paths[row] for row in rows]
@@ -258,7 +260,9 @@ def _folders(folder: Path) -> dict[str, Path]:
 def _read(directory: str, folder: Path, streaming: bool) -> Source:
     folders = _folders(folder)
     listings = {part: _list(split_folder) for part, split_folder in folders.items()}
-    _tell_left_out(directory, list(listings.values()))
+    used = {split_folder.name for split_folder in folders.values()}
+    beside = [folder / name for name in sorted(os.listdir(folder)) if name not in used and not _is_hidden(name)]
+    _tell_left_out(directory, list(listings.values()), [] if folders["train"] == folder else beside)
     listed = {part: listing.pictures for part, listing in listings.items()}
     for part, paths in listed.items():
         if not paths:

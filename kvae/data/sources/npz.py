@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from kvae.data.split import Source, Split, as_bytes, as_labels, hold_out
+from kvae.data.split import Source, Split, as_labels, hold_out
 from kvae.internal import memory, reading
 from kvae.internal.errors import UserError, first_line
 
@@ -38,7 +38,7 @@ def _split(arrays: dict[str, np.ndarray], part: str, path: str) -> Split | None:
         raise UserError(f"Expected {description} to be [N, H, W] or [N, H, W, C]. Received {images.shape}.")
     label_key = next((key for key in LABELS[part] if key in arrays), None)
     labels = None if label_key is None else as_labels(arrays[label_key], len(images), f"{path} ({label_key})")
-    return Split.from_arrays(as_bytes(images, description), labels)
+    return Split.from_arrays(images, labels, description=description)
 
 
 def _arrays(path: str) -> tuple[list[str], dict[str, np.ndarray]]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kvae.data.sources import decoded
-from kvae.data.split import Source, Split, hold_out
+from kvae.data.split import Source, Split, hold_out, refuse_ones
 from kvae.internal.errors import UserError, first_line
 from kvae.internal.files import has_pattern
 from kvae.internal.next_command import quoted
@@ -24,6 +24,7 @@ from kvae.internal.visible import visible
 
 SHUFFLE_BUFFER = 100_000  # the number of encoded images that a stream keeps in memory to shuffle them
 PARTS = ("train", "validation", "test")
+SOME = 100  # images of a stream whose pixels are looked at
 
 
 def _builder(name: str) -> Any:
@@ -50,10 +51,11 @@ def _damage_named(builder: Any, what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # of tf.data, or for files that describe the dataset and are damaged
-        raise UserError(
-            f"Could not read {what} of {builder.name}: {first_line(error)}. Its files are damaged or missing: remove "
-            f"the folder {builder.data_path} to prepare the dataset again."
-        ) from error
+        of_machine = (MemoryError, PermissionError, tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError)
+        advice = "" if isinstance(error, of_machine) or "Too many open files" in str(error) else (
+            f" Its files are damaged or missing: remove the folder {builder.data_path} to prepare the dataset again."
+        )  # fmt: skip
+        raise UserError(f"Could not read {what} of {builder.name}: {first_line(error)}.{advice}") from error
 
 
 def _unknown(name: str) -> UserError:
@@ -90,7 +92,7 @@ def _prepare(builder: Any) -> None:
     try:
         builder.download_and_prepare()
     except Exception as error:  # of requests, urllib, the file system or TFDS itself
-        raise _no_download(builder, type(error).__name__) from error
+        raise _no_download(builder, f"{type(error).__name__}: {first_line(error)}") from error
 
 
 def _reachable(builder: Any) -> bool:
@@ -163,6 +165,9 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
                 found = sum(1 for _ in encoded(start, stop).batch(1000))
                 if found != -(-(stop - start) // 1000):
                     raise ValueError(f"it has fewer than {stop - start} images between {start} and {stop}")
+                some = encoded(start, min(stop, start + SOME)).map(unconverted(lambda image, _: decode(image)))
+                greatest = max(int(image.max()) for image in some.as_numpy_iterator())
+            refuse_ones(greatest, f"the split {part} of {builder.name}")
 
         def read_labels(start: int, stop: int) -> np.ndarray:
             with _damage_named(builder, f"the labels of {part}"):
