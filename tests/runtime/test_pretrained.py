@@ -59,7 +59,6 @@ def test_int8_of_convolutions_stays_within_two_hundredths(name):
         assert card_of(name)["variants"]["int8"]["means_error_greatest"] < 0.02
 
 
-@pytest.mark.every_case
 @pytest.mark.slow
 def test_everything_that_it_claims_holds(name):
     dataset = json.loads((SAVED_MODELS / name / "config.json").read_text())["config"]["data"]["source"]
