@@ -19,6 +19,7 @@ def bar(before: str, after: str, file: TextIO | None = None) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    where: dict[str, Any] = {} if file is None else {"console": Console(file=file)}
     return Progress(
         TextColumn(before, markup=False),
         BarColumn(),
@@ -27,7 +28,7 @@ def bar(before: str, after: str, file: TextIO | None = None) -> Any:
         TextColumn(after, markup=False),
         refresh_per_second=4,
         speed_estimate_period=600,  # seconds; what follows takes as long as what was before
-        **({} if file is None else {"console": Console(file=file)}),
+        **where,
     )
 
 
