@@ -108,7 +108,7 @@ setup(
         "tensorboard": ["tensorboard>=2.18"],
         "test": [
             "pytest>=8.3",
-            "pytest-xdist>=3.6",
+            "pytest-xdist>=3.8",
             "hypothesis>=6.120",
             "scipy>=1.14",
             "mpmath>=1.3",

@@ -25,6 +25,8 @@ from kvae.internal.progress_bars import counted
 from kvae.internal.quantities import size as in_words
 from kvae.internal.tensorflow import tf, unconverted
 
+VERSION = 2  # of the files: since then images of pixels 0 and 1 are refused
+
 
 def decoded_once(source: Source, parts: Iterable[str]) -> Source:
     """The same source, with images of mapped files in place of streams.
@@ -51,7 +53,7 @@ def _decoded(source: Source, part: str) -> Split:
         )
     folder, state = split.state()
     shape = (split.count, *split.image_shape)
-    path = caches.needed_folder("decoded") / f"{_digest(folder, part)}-{_digest(state, shape)}.npy"
+    path = caches.needed_folder("decoded") / f"{_digest(folder, part)}-{_digest(state, shape, VERSION)}.npy"
     images = _mapped(path, shape)
     if images is None:
         _remove_older(path)

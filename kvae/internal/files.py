@@ -158,15 +158,19 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def atomic_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
     """Yields an empty temporary folder, which is renamed to `path` if the block ends without an exception.
 
+    An empty folder at `path` stays, and gets the entries of the temporary one.
+
     Args:
-        path: the folder to write. It must not exist, unless `overwrite` is true.
+        path: the folder to write. It must not exist or be empty, unless `overwrite` is true.
         overwrite: whether to replace an existing folder.
 
     Raises:
         WriteError: if the folder cannot be written or the disk is full. An existing folder is then unchanged.
     """
     path = Path(path)
-    if is_empty(path):  # whose parent need not be writable
+    with _errors_name(path):
+        into = is_empty(path)
+    if into:  # an empty folder, whose parent need not be writable
         with atomic_entries(path) as partial:
             yield partial
         return

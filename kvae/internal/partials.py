@@ -104,20 +104,22 @@ def exchange(temporary: Path, folder: Path) -> None:
         target = folder / entry.name
         if os.path.lexists(target) and target.is_dir() != entry.is_dir():
             raise OSError(errno.EEXIST, f"{entry.name} is a {'folder' if target.is_dir() else 'file'} there")
-    ready = (temporary / NEW).rename(temporary / READY)
-    names = sorted(entry.name for entry in ready.iterdir())
+    ready = temporary / READY
+    names = sorted(entry.name for entry in (temporary / NEW).iterdir())
     try:
+        (temporary / NEW).rename(ready)
         for name in names:
             if os.path.lexists(folder / name):
                 os.rename(folder / name, old / name)
             os.rename(ready / name, folder / name)
     except BaseException:
-        for name in reversed(names):
-            if not os.path.lexists(ready / name):
-                os.rename(folder / name, ready / name)
-            if os.path.lexists(old / name):
-                os.rename(old / name, folder / name)
-        ready.rename(temporary / NEW)
+        if ready.is_dir():
+            for name in reversed(names):
+                if not os.path.lexists(ready / name):
+                    os.rename(folder / name, ready / name)
+                if os.path.lexists(old / name):
+                    os.rename(old / name, folder / name)
+            ready.rename(temporary / NEW)
         raise
 
 
@@ -139,12 +141,15 @@ def _remove(partial: Path) -> None:
 
 
 def _finish(temporary: Path, folder: Path) -> None:
-    """Finishes an exchange whose process was killed."""
+    """Finishes an exchange whose process was killed. What was written since then stays."""
     (temporary / OLD).mkdir(exist_ok=True)
     for entry in sorted((temporary / READY).iterdir()):
-        if os.path.lexists(folder / entry.name):
-            os.rename(folder / entry.name, temporary / OLD / entry.name)
-        os.rename(entry, folder / entry.name)
+        present, old = folder / entry.name, temporary / OLD / entry.name
+        if os.path.lexists(present):
+            if os.path.lexists(old) or present.lstat().st_mtime > entry.lstat().st_mtime:
+                continue
+            os.rename(present, old)
+        os.rename(entry, present)
 
 
 def recover(folder: Path, *, nested: bool = False) -> None:

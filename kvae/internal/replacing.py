@@ -59,6 +59,7 @@ def check_free(
         files.check_folder(folder)
         return
     _check_place(folder)
+    partials.recover(folder)  # a process that wrote into an empty folder may have been killed
     if files.is_empty(folder):
         files.check_folder(folder)
         return

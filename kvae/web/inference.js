@@ -136,6 +136,7 @@ async function posterior(x, pixels, { stale, progress, label = 0 }) {
       if (value < greatest - ACTIVE) continue;
       for (const di of [-next, 0, next]) for (const dj of [-next, 0, next]) places.set(keyOf(i + di, j + dj), [i + di, j + dj]);
     }
+    if ((kept.size + places.size) * 8 * model.pixels > 2 * MEMORY) break; // the error says what this costs
     await evaluate([...places.values()]);
     step = next;
     nodes = [...places.keys()].map((key) => values.get(key));

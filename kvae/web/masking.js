@@ -204,8 +204,11 @@ async function completeNewest() {
 
 const EXACT = 0.01; // nats: an error of quadrature that is not told
 
-// A value in nats with its error: the standard error of importance sampling, or what two grids differ by.
-const withError = (value, error) => (plane && error <= EXACT ? nats(value) : `${nats(value)} (± ${error.toFixed(2)})`);
+// A value in nats with its error: the standard error of importance sampling, or that of the quadrature.
+function withError(value, error) {
+  if (plane && error <= EXACT) return nats(value);
+  return `${nats(value)} (± ${Number.isFinite(error) ? error.toFixed(2) : "unknown"})`;
+}
 
 const FEW = 30; // effective samples below which nothing is certain
 

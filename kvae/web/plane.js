@@ -253,8 +253,8 @@ function stopPlayers() {
   for (const { stop } of players) stop();
 }
 
-// Lets a button call go(part) there and back, from 0 to 1 in four seconds, until it is pressed again or anything else is
-// chosen. It begins only if ready().
+// Lets a button call go(part) there and back, from 0 to 1 in four seconds, until it is pressed again or other numbers
+// are chosen. It begins only if ready().
 function addPlayer(button, name, go, ready = () => true) {
   let playing; // a number of its own for each time that it plays
   const show = (value) => {

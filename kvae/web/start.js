@@ -31,6 +31,7 @@ function listen() {
   $("class").addEventListener("change", showClass);
   $("in-turn").addEventListener("change", remakeSamples);
   $("random").addEventListener("click", async () => {
+    stopPlayers(); // at once, and not when the worker answers
     const seed = crypto.getRandomValues(new Uint32Array(1))[0] >>> 1;
     await ask("sampleAll", { seed, count: 1, labels: [chosenClass] }, ({ parts }) => choose(Array.from(parts[0].z)));
   });

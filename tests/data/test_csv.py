@@ -160,3 +160,13 @@ def test_black_and_white_pictures_of_one_class_are_read(tmp_path):
     (tmp_path / "one.csv").write_text("\n".join(rows))
     source = open_source(f"csv:{tmp_path / 'one.csv'}")
     assert source.splits["train"].image_shape == (2, 2, 1)
+
+
+def test_black_and_white_pictures_with_the_label_last_are_refused(tmp_path):
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 2, (40, 4))
+    pixels[:, 0] = 0  # a corner that is always black looks like the label of one class
+    rows = [",".join(map(str, [*row, n % 10])) for n, row in enumerate(pixels)]
+    (tmp_path / "last.csv").write_text("\n".join(rows))
+    with pytest.raises(UserError, match=r"first column.*label, pixel0"):
+        open_source(f"csv:{tmp_path / 'last.csv'}")

@@ -117,3 +117,10 @@ def test_a_file_is_that_of_a_split_whose_name_is_a_word_of_its_own(tmp_path):
     write_idx(tmp_path, "latest-train", greys(20), np.arange(20) % 2)
     source = open_source(f"idx:{tmp_path}")
     assert {part: split.count for part, split in source.splits.items()} == {"train": 18, "test": 2}
+
+
+def test_files_beside_those_of_a_set_are_left_alone(tmp_path):
+    write_idx(tmp_path, "train", greys(), np.arange(20) % 3)
+    (tmp_path / "train-images-idx3-ubyte.gz.md5").write_text("0123")
+    (tmp_path / "train-images.idx3-ubyte").mkdir()
+    assert open_source(f"idx:{tmp_path}").splits["train"].count == 18

@@ -1,5 +1,6 @@
 """`kvae.internal.files`: a reader finds the old file or the new one, at whatever moment the writer stops."""
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -458,3 +459,24 @@ def test_the_temporary_file_of_a_link_has_the_suffix_of_the_link(tmp_path):
         partial.write_text("new")
     assert (tmp_path / "blob").read_text() == "new"
     assert (tmp_path / "model.keras").is_symlink()
+
+
+def test_what_is_written_after_a_failure_stays_when_the_next_process_recovers(tmp_path, monkeypatch):
+    path, rename = tmp_path / "run", os.rename
+    for content in ("old", "failed", "good"):
+        calls = []
+
+        def failing(*paths, calls=calls):
+            calls.append(paths)
+            if len(calls) in (3, 4):
+                raise OSError(errno.EACCES, "another program reads it")
+            rename(*paths)
+
+        with monkeypatch.context() as patch, contextlib.suppress(UserError), atomic_folder(path, overwrite=True) as new:
+            (new / "a.txt").write_text(content)
+            if content == "failed":
+                patch.setattr(os, "rename", failing)
+    monkeypatch.setattr(partials, "_is_abandoned", lambda path: True)
+    partials.recover(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+    assert (path / "a.txt").read_text() == "good"

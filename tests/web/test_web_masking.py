@@ -134,8 +134,10 @@ def test_the_page_says_what_its_numbers_are(visit, files, tmp_path):
     assert not page.evaluate(help_shown)
     assert page.evaluate("withError(-1, 0.004)") == "−1.00 nats"  # of quadrature: no account
     assert page.evaluate("withError(-1, 0.5)") == "−1.00 nats (± 0.50)"
+    assert page.evaluate("withError(-1, Infinity)") == "−1.00 nats (± unknown)"
     assert page.evaluate('[...document.querySelectorAll("output")].every((each) => each.ariaLive === "off")')
+    small = visit(write_page(MODELS["mlp"](), tmp_path, "web_int8"))
+    assert "weights in float32" in small.inner_text("#facts")  # none of its layers is large enough for int8
     squared = lively(built((6, 5, 1), latent_dim=2, hidden_units=(8,), likelihood="squared_error"))
     assert visit(write_page(squared, tmp_path)).evaluate(help_shown)
-    assert "weights in float32" in page.inner_text("#facts")  # none of its layers is large enough for int8
     assert "weights in int8" in visit(files("large")).inner_text("#facts")

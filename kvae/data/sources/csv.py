@@ -153,15 +153,22 @@ def read_csv(path: str | Path) -> Split:
     labels = None
     if label is not None:
         labels = as_labels(_numbers(table.column(label), path, label), len(images), str(path))
-    few = 20  # values of a label; pixels of grey pictures have more
-    is_label = 1 < len(np.unique(images[:, -1])) <= few < len(np.unique(images[:, :-1]))
-    if not header and labels is not None and np.ptp(labels) == 0 and is_label:
+    if not header and labels is not None and np.ptp(labels) == 0 and _is_label(images[:, -1], images[:, :-1]):
         raise UserError(
             f"{path}: expected the label in the first column. The last one looks like the label: move it. If it is a "
             "pixel, add a first line with the names of the columns: label, pixel0, pixel1, ..."
         )
     side = math.isqrt(len(pixels))
     return Split.from_arrays(images.reshape(-1, side, side), labels, description=str(path))
+
+
+def _is_label(last: np.ndarray, others: np.ndarray) -> bool:
+    """Whether the last column is one of labels: it has few values, and the pixels have many, or have not these."""
+    values, few = np.unique(last), 20
+    if not 1 < len(values) <= few:
+        return False
+    pixels = np.unique(others)
+    return len(pixels) > few or not np.isin(values, pixels).all()
 
 
 def _numbers(column: Any, path: Path, position: int) -> np.ndarray:

@@ -75,12 +75,13 @@ def _find(folder: Path, split_names: tuple[str, ...], content: str) -> Path | No
     matches = sorted(
         folder / name
         for name in listed
-        if {"ubyte", content}.issubset(words := re.split(r"[^a-z0-9]+", name.lower())) and {*split_names} & {*words}
+        if name.lower().removesuffix(".gz").endswith("ubyte") and os.path.isfile(folder / name)
+        if content in (words := re.split(r"[^a-z0-9]+", name.lower())) and not {*split_names}.isdisjoint(words)
         if not name.startswith(".")  # `._NAME` is a file of macOS beside NAME
     )
     if len({path.name.removesuffix(".gz") for path in matches}) > 1:
         raise UserError(
-            f"Expected one set of images in {folder}. Found several files of {content} for {split_names[0]}: "
+            f"Expected one set of images in {folder}. Found several files of {content} for {split_names[-1]}: "
             f"{', '.join(path.name for path in matches)}. Put the files of one set into a folder of their own."
         )
     return matches[0] if matches else None

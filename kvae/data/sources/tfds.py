@@ -166,7 +166,7 @@ def _split(builder: Any, part: str, streaming: bool) -> Split:
                 if found != -(-(stop - start) // 1000):
                     raise ValueError(f"it has fewer than {stop - start} images between {start} and {stop}")
                 some = encoded(start, min(stop, start + SOME)).map(unconverted(lambda image, _: decode(image)))
-                greatest = max(int(image.max()) for image in some.as_numpy_iterator())
+                greatest = max((int(image.max()) for image in some.as_numpy_iterator()), default=0)
             refuse_ones(greatest, f"the split {part} of {builder.name}")
 
         def read_labels(start: int, stop: int) -> np.ndarray:
