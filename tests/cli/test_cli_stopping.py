@@ -203,6 +203,8 @@ SWALLOWED = """
 import click, time
 from kvae.cli import entry, stopping
 
+stopping.REMINDER = 0.2
+
 class Finalized:
     def __del__(self):
         print("ready", flush=True)
@@ -216,7 +218,7 @@ def command():
         while True:
             time.sleep(0.01)
     finally:
-        time.sleep(2.5)  # longer than the time between two reminders
+        time.sleep(0.5)  # longer than the time between two reminders
         print("removed", flush=True)
 
 entry.run(command)

@@ -4,6 +4,7 @@ Its posteriors have several modes, are curved, and lie where the encoder did not
 the other tests do not have.
 """
 
+import inspect
 import math
 import subprocess
 import sys
@@ -173,27 +174,30 @@ def test_a_permutation_changes_the_others_by_their_errors(trained, name, rng):
     assert before != after
 
 
-WORKERS = """
+def numbers(vae, x):
+    """The values of every image, by the name of the estimate."""
+    found = {}
+    for name in ("elbo", "bounds", "defensive", "quadrature"):
+        options = {"sample_sizes": (1, 50)} if name == "bounds" else {}
+        for key, value in evaluation.results_of(name, vae, x, **options).items():
+            if isinstance(value, evaluation.Estimate):
+                found[key] = value.per_example
+    return found
+
+
+TWO_WORKERS = f"""
 import sys
 import numpy as np
 import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1]))
-import kvae
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from kvae import evaluation
 from kvae.runtime.keras import load_model
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if sys.argv[1] == "2" else tf.distribute.get_strategy()
-with strategy.scope():
-    vae = load_model(sys.argv[2])
-x = np.load(sys.argv[3])
-names = ["elbo", "bounds", "defensive", "quadrature"]
-found = {}
-for name in names:
-    options = {"sample_sizes": (1, 50)} if name == "bounds" else {}
-    for key, value in evaluation.results_of(name, vae, x, **options).items():
-        if isinstance(value, evaluation.Estimate):
-            found[key] = value.per_example
-np.savez(sys.argv[4], **found)
+
+{inspect.getsource(numbers)}
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    vae = load_model("model.keras")
+np.savez("two.npz", **numbers(vae, np.load("x.npy")))
 """
 
 
@@ -201,10 +205,9 @@ def test_two_workers_give_the_same_numbers(trained, tmp_path):
     vae, x = trained
     vae.save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", x)
-    for workers in (1, 2):
-        arguments = [str(workers), tmp_path / "model.keras", tmp_path / "x.npy", tmp_path / f"{workers}.npz"]
-        subprocess.run([sys.executable, "-c", WORKERS, *map(str, arguments)], check=True, cwd=tmp_path)
-    with np.load(tmp_path / "1.npz") as one, np.load(tmp_path / "2.npz") as two:
-        assert set(one) == set(two) > {"elbo", "defensive", "quadrature"}
+    subprocess.run([sys.executable, "-c", TWO_WORKERS], check=True, cwd=tmp_path)
+    one = numbers(vae, x)
+    with np.load(tmp_path / "two.npz") as two:
+        assert set(two) == set(one) > {"elbo", "defensive", "quadrature"}
         for name in one:
             np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-3, err_msg=name)

@@ -7,8 +7,9 @@ from kvae import export
 from kvae.internal import files, sealed
 from kvae.training import results
 
+pytestmark = [pytest.mark.usefixtures("without_xla"), pytest.mark.slow]
 
-@pytest.mark.slow
+
 def test_bounds_quadrature_and_samples_are_computed_again(tmp_path):
     run = tiny_run(tmp_path)
     names = ["elbo", "bounds", "quadrature", "sample_quality"]
@@ -26,7 +27,6 @@ def test_bounds_quadrature_and_samples_are_computed_again(tmp_path):
         assert name in failed["evaluation.json: further numbers"]
 
 
-@pytest.mark.slow
 def test_evaluations_of_some_images_are_computed_again_alone_and_together(tmp_path):
     run = tiny_run(tmp_path)
     results.evaluate(run, only=["elbo", "bounds(images=7, sample_sizes=[1, 3])", "bdmc(images=2, temperatures=3)"])

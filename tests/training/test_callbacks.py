@@ -83,7 +83,7 @@ def test_checkpoints_keep_their_distance_but_for_the_last_epoch(tmp_path, digits
     assert len(history.read(tmp_path / "history.csv")["epoch"]) == 4
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # tests/model/test_objective_training.py shows more in CI
 def test_a_model_trained_on_two_devices_learns_and_counts_every_image(tmp_path):
     code = """
 import tensorflow as tf
