@@ -20,7 +20,7 @@ MODELS = {
 }
 
 
-@pytest.mark.exhaustive  # tests/test_part_contract.py shows it in CI
+@pytest.mark.exhaustive  # tests/test_part_contract.py and tests/plotting/test_parts.py show it in CI
 @pytest.mark.parametrize("prior", MODELS)
 def test_every_command_works_with_a_learned_prior(prior, call, tmp_path):
     run = tiny_run(tmp_path, latent_dim=2, **MODELS[prior]).folder

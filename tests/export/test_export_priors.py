@@ -20,7 +20,7 @@ PRIORS = {
     "flow": lambda: {"prior": priors.Flow(3, 600)},
     "hierarchical": lambda: {"prior": priors.Hierarchical(1, 600), "posterior": posteriors.BottomUp(1, 60)},
 }
-EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name != "mixture")) for name in PRIORS]
+EACH = [pytest.param(name, marks=[pytest.mark.exhaustive] * (name == "vamp of iaf")) for name in PRIORS]
 
 
 def made(name, **options):
@@ -31,6 +31,7 @@ def made(name, **options):
     return vae
 
 
+@pytest.mark.every_case
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_one_seed_is_one_z_in_every_variant(name, tmp_path, monkeypatch):

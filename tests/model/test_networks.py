@@ -203,7 +203,7 @@ def test_a_residual_pair_learns_a_few_images(without_xla, rng):
     assert all(np.any(layer.kernel) for layer in vae.decoder.second_convolutions)
 
 
-@pytest.mark.exhaustive  # tests/test_part_contract.py shows it in CI
+@pytest.mark.exhaustive  # tests/test_part_contract.py shows it for float32 in CI
 @pytest.mark.slow
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
 @pytest.mark.usefixtures("quick_exports")

@@ -46,12 +46,20 @@ def test_the_page_has_the_mean_and_range_of_seeds_and_says_what_was_not_run():
     assert rows(page)["DReG, 50 draws"] == ["`dreg_50`", "", "84.32", "not run", "not run", "not run"]
     assert rows(page)["VAE, 50 draws"] == ["", "86.35", "86.06", "", "", ""]
     assert "- IWAE, 5 draws: the 85.54 of the paper is reached with the epochs of 120 minutes." in page
-    assert "- IWAE, 5 draws: the 85.18 of TensorFlow 2 is not reached: 0.22 nats are missing." in page
+    assert "- IWAE, 5 draws: the 85.18 of TensorFlow 2 is not reached: 0.22 ± 0.10 nats are missing." in page
     assert "- DReG" not in page
     assert "bound with 5,000 draws" in page
     assert "| `iwae_5` | 120 | 0 | 400 | 85.40 ± 0.10 | 90.40 | 25.00 | 20 of 50 | 11.0 | 5.5 | A |" in page
     assert "Machine A: 2 cores." in page
     assert "quick" not in page
+
+
+def test_the_page_of_the_documentation_is_that_of_its_records():
+    recorded = likelihoods.read_records(ROOT / "docs" / likelihoods.RECORDS, quick=False)
+    assert {plan.name for plan in recorded} == set(files.read_json(ROOT / "docs" / likelihoods.RECORDS))
+    plans = [plan for plan in likelihoods.plans(quick=False) if plan in recorded]
+    page = likelihoods.page([(plan, likelihoods.result_of(recorded[plan])) for plan in plans], quick=False)
+    assert page == (ROOT / "docs" / likelihoods.PAGE).read_text(encoding="utf-8")
 
 
 def test_longer_trainings_have_more_epochs_and_a_name_each():

@@ -38,6 +38,10 @@ SHOWN = {  # what is printed and drawn while training
 }
 
 
+VAMP = {"kind": "vamp", "components": 5}
+CI = (pytest.mark.slow, pytest.mark.every_case)
+
+
 def config(**changes):
     values = json.loads(json.dumps(SMALL))
     for section, keys in changes.items():
@@ -131,6 +135,8 @@ def test_the_saved_model_has_no_optimizer_and_its_halves_agree_with_it(whole, di
             marks=pytest.mark.slow,
         ),
         pytest.param({"training": SHOWN}, id="shown", marks=pytest.mark.slow),
+        pytest.param({"model": {"objective": {"kind": "dreg", "samples": 3}}}, id="dreg", marks=CI),
+        pytest.param({"model": {"objective": "beta_tc", "prior": VAMP}}, id="beta_tc with vamp", marks=CI),
     ],
 )
 def test_a_resumed_training_ends_as_an_uninterrupted_one(changes, tmp_path):
