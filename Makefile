@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEV_READY := $(VENV)/.dev-ready
 READY := $(VENV)/.ready
+# Modules are compiled when they are first imported, which most never are.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable
 
 .PHONY: demo test test-slow test-all lint format clean
 
@@ -35,9 +37,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(READY): setup.py constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(INSTALL) .
 	@touch $@
 
 $(DEV_READY): setup.py constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) '.[dev]'
 	@touch $@ $(READY)

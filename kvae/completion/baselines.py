@@ -37,7 +37,7 @@ def pixel_mean_baseline(
         condition: conditions, `[B, ...]`, for a model that takes one. The baseline does not depend on them.
 
     Returns:
-        `[B]`, nats.
+        `[B]`, nats; NaN for an image whose missing pixels are not known.
 
     Raises:
         UserError: if `pixel_mean` has another shape or a value outside [0, 1], if a mean does not determine the
@@ -55,7 +55,8 @@ def pixel_mean_baseline(
     mean = (check_whole("count", count) * mean + 1) / (count + 2)
     logits = _logits_of_means(vae.likelihood, mean, bound=1.1 * (count + 2))
     parameters = tf.constant(np.broadcast_to(logits, images.x.shape), tf.float32)
-    return vae.likelihood.log_prob(tf.constant(images.x), parameters, ~images.observed).numpy()
+    log_prob = vae.likelihood.log_prob(tf.constant(images.x), parameters, ~images.observed).numpy()
+    return np.where(images.known, log_prob, np.nan)
 
 
 def _logits_of_means(likelihood: Likelihood, mean: np.ndarray, bound: float) -> np.ndarray:
@@ -98,7 +99,7 @@ def zero_filled_baseline(
         condition: conditions, `[B, ...]`, for a model that takes one.
 
     Returns:
-        `[B]`, nats.
+        `[B]`, nats; NaN for an image whose missing pixels are not known.
 
     Raises:
         UserError: if `complete` does not accept an argument.
@@ -118,4 +119,4 @@ def zero_filled_baseline(
             log_missing = vae.log_likelihood(images.x[batch], drawn.z, ~mask, batch_condition).numpy()
             log_terms.append(log_missing + q.log_prob(drawn.z).numpy() - drawn.log_proposal)
         results.append(np.logaddexp.reduce(np.concatenate(log_terms), axis=0) - np.log(samples))
-    return np.concatenate(results)
+    return np.where(images.known, np.concatenate(results), np.nan)

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from kvae.internal import picture_files
 from kvae.internal.errors import UserError, check_seed, unknown
+from kvae.model import given_images
 
 REGIONS = ("top", "bottom", "left", "right", "random")
 # By Pillow's mode of a picture, the mode that it is converted to: grey, or numbers of 16 or 32 bits as they are.
@@ -88,8 +89,8 @@ def check(observed: ArrayLike, images_shape: tuple[int, ...]) -> np.ndarray:
     """Validates a mask and gives every image its own.
 
     Args:
-        observed: a mask of booleans, or of the numbers 0 and 1, `[H, W]`, `[H, W, C]`, `[B, H, W, C]` or another shape
-            that broadcasts to the images.
+        observed: a mask of booleans, or of the numbers 0 and 1, `[H, W]`, `[B, H, W]`, `[H, W, C]`, `[B, H, W, C]` or
+            another shape that broadcasts to the images.
         images_shape: the shape of the images, `(B, *image)`.
 
     Returns:
@@ -106,10 +107,8 @@ def check(observed: ArrayLike, images_shape: tuple[int, ...]) -> np.ndarray:
         if mask.dtype.kind not in "iuf" or not np.isin(mask, (0, 1)).all():
             raise UserError("Expected a mask of booleans, True where a pixel is observed. Received other values.")
         mask = mask.astype(bool)
-    if len(images_shape) == 4 and mask.shape == images_shape[1:3]:
-        mask = mask[..., None]
     try:
-        mask = np.broadcast_to(mask, images_shape)
+        mask = np.broadcast_to(given_images.mask_with_channels(mask, images_shape[1:]), images_shape)
     except ValueError:
         raise UserError(
             f"Expected a mask of shape {images_shape[1:]} or {images_shape}. Received {np.shape(observed)}."

@@ -87,14 +87,16 @@ def quadrature_score(vae: VAE, x: Any, observed: Any, condition: Any = None) -> 
         condition: conditions, `[B, ...]`, for a model that takes one.
 
     Returns:
-        The score and the sum of the errors of both integrals, each `[B]`, nats.
+        The score and the sum of the errors of both integrals, each `[B]`, nats; NaN for an image whose missing pixels
+        are not known.
 
     Raises:
         UserError: if the model has more latent dimensions, or if `complete` does not accept the images,
             the mask or the condition.
     """
-    evidence.check_latent_dim(vae)
     images = check_images(vae, x, observed, condition=condition)
+    evidence.check_latent_dim(vae)
     whole = evidence.log_evidence(vae, images.x, condition=images.condition)
     observed_part = evidence.log_evidence(vae, images.x, images.observed, images.condition)
-    return evidence.Integral(whole.log_value - observed_part.log_value, whole.error + observed_part.error)
+    result = evidence.Integral(whole.log_value - observed_part.log_value, whole.error + observed_part.error)
+    return evidence.Integral(*[np.where(images.known, part, np.nan) for part in result])

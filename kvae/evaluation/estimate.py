@@ -48,7 +48,10 @@ def count_batches(data: Any) -> int | None:
     if isinstance(data, tf.data.Dataset):
         count = int(data.cardinality())
         return count if count >= 0 else None
-    return -(-len(data[0] if isinstance(data, tuple) else data) // BATCH)
+    x = data[0] if isinstance(data, tuple) else data
+    if hasattr(x, "shape"):
+        return -(-len(x) // BATCH)
+    return len(x) if hasattr(x, "__len__") and not isinstance(x, list) else None  # a loader has a length in batches
 
 
 def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
@@ -63,9 +66,9 @@ def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
         x `[B, *image]`, the condition `[B, ...]` or None, and the indices of the images in the set, `[B]`.
 
     Raises:
-        UserError: if there are no data, if the images have another shape than the model's or pixels that its
-            likelihood does not allow, if the condition is missing, or if the model is not built or has a weight that is
-            NaN or infinite.
+        UserError: if there are no data, if they have sample weights, if the images have another shape than the model's
+            or pixels that its likelihood does not allow, if the condition is missing, or if the model is not built or
+            has a weight that is NaN or infinite.
     """
     for x, y, index in _with_y(vae, data):
         if vae.condition_shape is None:
@@ -107,7 +110,9 @@ def _with_y(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
     finite.check_trained(vae)
     start = 0
     for batch in _split(data, vae.image_shape, vae.condition_shape):
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
+        if weights is not None:
+            raise given_images.no_weights()
         x = given_images.with_channels(tf.cast(tf.convert_to_tensor(x), tf.float32), vae.image_shape)
         check_pixels(vae.likelihood, x)
         yield x, y, tf.range(start, start + x.shape[0])
@@ -135,4 +140,4 @@ def _split(data: Any, image_shape: Any, condition_shape: Any) -> Iterator[Any]:
     if len(arrays) > 1:
         arrays = (arrays[0], in_memory(arrays[1], condition_shape, len(arrays[0])), *arrays[2:])
     for start in range(0, len(arrays[0]), BATCH):
-        yield tuple(array[start : start + BATCH] for array in arrays)
+        yield tuple(None if array is None else array[start : start + BATCH] for array in arrays)

@@ -63,11 +63,12 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, condition: Any = None, 
             infinite, if the images, the mask or the condition have another shape, or if a pixel has a value that the
             likelihood does not accept.
     """
-    check_latent_dim(vae)
     finite.check_trained(vae)
+    check_latent_dim(vae)
     x = given_images.at_least_one(x, vae.image_shape)
     try:
-        mask = np.broadcast_to(True if observed is None else np.asarray(observed, bool), x.shape)
+        mask = True if observed is None else given_images.mask_with_channels(np.asarray(observed, bool), x.shape[1:])
+        mask = np.broadcast_to(mask, x.shape)
     except ValueError:
         raise UserError(
             f"Expected a mask of shape {x.shape[1:]} or {x.shape}. Received {np.shape(observed)}."
@@ -123,6 +124,7 @@ def quadrature(
         UserError: if an argument is not valid, if there are no data, or if the images have another shape than the
             model's.
     """
+    finite.check_trained(vae)
     check_latent_dim(vae)
 
     def compute(x: tf.Tensor, condition: Any, _: tf.Tensor) -> Integral:

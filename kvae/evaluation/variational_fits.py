@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from kvae.internal import finite
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import tf
 from kvae.model.compiled_functions import compiled
@@ -235,7 +236,8 @@ def fits_of_modes(
 
 
 def check_density(vae: VAE) -> None:
-    """Raises `UserError` if the density of the model's posterior is not known at draws of others."""
+    """Raises `UserError` if a model is not built, or the density of its posterior is not known at draws of others."""
+    finite.check_trained(vae)
     x = tf.zeros([1, *vae.image_shape])
     condition = None if vae.condition_shape is None else tf.zeros([1, *vae.condition_shape])
     q = vae.encode(x, condition)

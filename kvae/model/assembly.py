@@ -74,8 +74,9 @@ class Assembly(OldNames, Saving, FastFit):
                 "Expected a model with the objective ELBO, because only its beta can be set. This model has "
                 f"{type(self.objective).__name__}. For another objective: vae.objective = kvae.objectives.ELBO(beta)."
             )
+        beta = objectives.schedules.from_table("beta", beta)
         if objectives.is_number(self.objective.beta) and objectives.is_number(beta):
-            self.objective.beta = beta  # type: ignore[assignment]
+            self.objective.beta = beta
         else:
             self.objective = self.objective.with_beta(beta)
 
@@ -180,7 +181,14 @@ class Assembly(OldNames, Saving, FastFit):
         condition = None if self.condition_shape is None else tf.zeros([1, *self.condition_shape])
         noise = Keyed(0, Stream.EVALUATION, 0, tf.zeros([1], tf.int32))
         draws = self.draw(x, noise, self.samples, condition)
-        self._further_metrics = {name: keras.metrics.Mean(name=name) for name in self._further_terms(x, draws)}
+        names = list(self._further_terms(x, draws))
+        if taken := [name for name in names if name in (metric.name for metric in self._means)]:
+            raise UserError(
+                f"Expected terms and metrics with names of their own. Received {taken[0]!r}, which is a metric of "
+                "every model. Choose another name in Objective.terms, added_losses or added_metrics."
+            )
+        with self.distribute_strategy.scope():
+            self._further_metrics = {name: keras.metrics.Mean(name=name) for name in names}
 
     def get_config(self) -> dict[str, Any]:
         mirrored = self.decoder is None and self._output_bias is not None

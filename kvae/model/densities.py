@@ -136,7 +136,11 @@ def student_t_log_density(x: TensorLike, mean: TensorLike, log_scale: TensorLike
         Nats per element, of the broadcast shape.
     """
     x, mean, log_scale = _tensors(x, mean, log_scale)
-    constant = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - 0.5 * math.log(math.pi * degrees)
+    degrees = min(degrees, 1e20)  # In float32 it is then the Gaussian density, and more would overflow.
+    if degrees < 1e6:
+        constant = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - 0.5 * math.log(math.pi * degrees)
+    else:  # Stirling's series of the difference, whose terms are too large here; the next one is of order n^-3
+        constant = -0.5 * math.log(2 * math.pi) - 1 / (4 * degrees)
     tail = tf.math.log1p(tf.square((x - mean) * tf.exp(-log_scale)) / degrees)
     return constant - log_scale - (degrees + 1) / 2 * tail
 

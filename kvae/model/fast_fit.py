@@ -172,11 +172,13 @@ class FastFit(Compiling):
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras `train_on_batch`: one step on the batch x, or (x, y). Raises `UserError` as `fit`."""
-        return super().train_on_batch(*self._read_batch(x, y, args, kwargs), *args, **kwargs)
+        options = arguments(keras.Model.train_on_batch, self, x, y, *args, **kwargs)
+        return super().train_on_batch(**self._read_batch(options))
 
     def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Keras `test_on_batch`: the results on the batch x, or (x, y). Raises `UserError` as `fit`."""
-        return super().test_on_batch(*self._read_batch(x, y, args, kwargs), *args, **kwargs)
+        options = arguments(keras.Model.test_on_batch, self, x, y, *args, **kwargs)
+        return super().test_on_batch(**self._read_batch(options))
 
     @cached_property
     def _pixel_check(self) -> PixelCheck:
@@ -217,22 +219,21 @@ class FastFit(Compiling):
             held_out = tuple(held_out)  # Keras reads the list [x, y] so.
         if isinstance(held_out, tuple) and len(held_out) == 3:
             if held_out[2] is not None:
-                raise _no_weights()
+                raise given_images.no_weights()
             held_out = held_out[:2]
         x, y = self._read_set(held_out, None)
         return (x, y) if isinstance(x, np.ndarray | tf.Tensor) else x
 
-    def _read_batch(self, x: Any, y: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        weights = [*args[:1], kwargs.get("sample_weight"), kwargs.get("class_weight")]
-        if any(part is not None for part in weights):
-            raise _no_weights()
-        self._check_call({})
-        return self._read(x, y)
+    def _read_batch(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a method for one batch, with its images and conditions as arrays."""
+        self._check_call(options)
+        x, y = self._read(options["x"], options.get("y"))
+        return {**options, "x": x, "y": y}
 
     def _check_call(self, options: dict[str, Any]) -> None:
         # Without labels Keras silently drops these weights before they reach a training step.
         if options.get("sample_weight") is not None or options.get("class_weight") is not None:
-            raise _no_weights()
+            raise given_images.no_weights()
         if getattr(self, "loss", None) is not None or has_compiled_metrics(self):
             raise UserError(
                 "Expected compile(optimizer=...) without loss= and metrics=, because a VAE defines these itself. "
@@ -285,8 +286,9 @@ class FastFit(Compiling):
         if self.compiled:
             self._build_for_batches(tuple(keras.utils.unpack_x_y_sample_weight(x.element_spec)[0].shape))
         if distributed:
+            self._check_parts(*keras.utils.unpack_x_y_sample_weight(x.element_spec)[1:])
             conditional = self.condition_shape is not None
-            return add_places(x, in_set=kind == "test", conditional=conditional, check=self._pixel_check.refuse)
+            return add_places(x, in_set=kind == "test", conditional=conditional, check=self._pixel_check.refuse_batch)
         if not in_groups:
             return x
         if in_memory is not None:
@@ -347,10 +349,9 @@ class FastFit(Compiling):
             x = tf.cast(given_images.with_channels(data.x, self._known_image_shape), tf.float32)
             return Batch(x, condition, 0, data.place, data.global_batch_size)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if sample_weight is not None:
-            raise _no_weights()
+        self._check_parts(y, sample_weight)
         if self._is_distributed() and tf.is_tensor(x):
-            x = self._pixel_check.refuse(x)
+            x, y = self._pixel_check.refuse_batch((x, y))
         if isinstance(x, dict | list | tuple):
             raise UserError(
                 f"Expected batches x or (x, y), where x is a tensor. Received x of type {type(x).__name__}. Use map to "
@@ -358,10 +359,6 @@ class FastFit(Compiling):
             )
         condition = None
         if self.condition_shape is not None:
-            if y is None:
-                raise UserError(
-                    "Expected batches (x, y), because y is the condition of this model. Received batches x."
-                )
             condition = conditions.check_condition(y, self.condition_shape, tf.shape(x)[0])
         x = given_images.with_channels(tf.convert_to_tensor(x), self._known_image_shape)
         if not self.built:
@@ -371,6 +368,13 @@ class FastFit(Compiling):
         if before is not None:
             place += tf.cast(tf.convert_to_tensor(before), tf.int32)
         return Batch(tf.cast(x, tf.float32), condition, _replica(), place, None)
+
+    def _check_parts(self, y: Any, sample_weight: Any) -> None:
+        """Raises `UserError` if batches have weights, or lack the condition of the model."""
+        if sample_weight is not None:
+            raise given_images.no_weights()
+        if self.condition_shape is not None and y is None:
+            raise UserError("Expected batches (x, y), because y is the condition of this model. Received batches x.")
 
     def _apply_gradients(self, tape: tf.GradientTape, losses: list[tf.Tensor]) -> None:
         """Applies the gradients of a step.
@@ -428,10 +432,3 @@ def _replica() -> Any:
     """The index of this replica under `tf.distribute`, which gives each replica its own noise; otherwise 0."""
     context = tf.distribute.get_replica_context()
     return context.replica_id_in_sync_group if context else 0
-
-
-def _no_weights() -> UserError:
-    return UserError(
-        "Expected no sample_weight or class_weight, because the ELBO is a plain mean over images. Received one of "
-        "them. To give images other weights, repeat or sample them in the tf.data pipeline."
-    )

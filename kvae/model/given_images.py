@@ -54,6 +54,16 @@ def with_channels(x: Any, image_shape: Shape | None) -> Any:
     return x[..., None] if len(wanted) > len(x.shape) else x
 
 
+def mask_with_channels(mask: Any, image_shape: Shape) -> Any:
+    """A mask `[H, W]` or `[B, H, W]` with an axis for the channels of images `(H, W, C)`; another mask as it is."""
+    mask = mask if hasattr(mask, "shape") else np.asarray(mask)
+    shape = tuple(mask.shape)
+    if len(image_shape) != 3 or len(shape) not in (2, 3) or shape[-2:] != tuple(image_shape[:2]):
+        return mask
+    of_image = len(shape) == 3 and all(side in (1, most) for side, most in zip(shape, image_shape, strict=True))
+    return mask if of_image else mask[..., None]
+
+
 def as_array(x: Any, image_shape: Shape | None = None) -> Any:
     """Images as one array or tensor `[B, *image]`, if `x` is an array or a list of arrays; otherwise `x` itself.
 
@@ -113,6 +123,14 @@ def other_images() -> UserError:
     return UserError(
         "Expected no images as y, because a VAE reconstructs x itself. Received other images as y. To train on both "
         "sets, pass np.concatenate([x, y]) or dataset.concatenate; to leave y out, dataset.map(lambda x, y: x)."
+    )
+
+
+def no_weights() -> UserError:
+    """The error for weights of images or of classes."""
+    return UserError(
+        "Expected no sample_weight or class_weight, because the ELBO is a plain mean over images. Received one of "
+        "them. To give images other weights, repeat or sample them in the tf.data pipeline."
     )
 
 

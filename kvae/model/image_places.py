@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 
 
 def add_places(
-    dataset: tf.data.Dataset, *, in_set: bool, conditional: bool, check: Callable[[tf.Tensor], tf.Tensor]
+    dataset: tf.data.Dataset, *, in_set: bool, conditional: bool, check: Callable[[Any], Any]
 ) -> tf.data.Dataset:
     """A dataset of `Placed` batches.
 
@@ -45,12 +45,12 @@ def add_places(
         in_set: whether places count through the whole set, as for evaluation; otherwise they start at 0 in each
             batch, as for training.
         conditional: whether to keep y as the condition; otherwise y is dropped.
-        check: function that returns the images x of a batch, or fails if they cannot be trained on.
+        check: function that returns a batch (x,) or (x, y), or fails if it cannot be trained on.
     """
 
     @unconverted
     def place(start: Any, *batch: Any) -> Any:
-        images, *rest = check(batch[0]), *batch[1:]
+        images, *rest = check(batch)
         count = tf.shape(images)[0]
         condition = rest[0] if conditional else ()
         return start + count, Placed(images, condition, start + tf.range(count), tf.fill([count], count))

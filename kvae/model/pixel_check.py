@@ -83,20 +83,27 @@ class PixelCheck:
             self._likelihood.warn_of_grey(stacklevel_of_user())
 
     def __call__(self, data: Any) -> Any:
-        """The same batch, x or (x, y), whose images `refuse` has checked and of which grey ones are remembered."""
-        x, *rest = data if isinstance(data, tuple | list) else (data,)
+        """The same batch, x or (x, y), which `refuse_batch` has checked and whose grey pixels are remembered."""
+        x, *rest = self.refuse_batch(data if isinstance(data, tuple | list) else (data,))
         if not hasattr(x, "dtype") or not hasattr(x, "shape"):
             return data  # `batch_of` refuses it.
-        x = self.refuse(tf.convert_to_tensor(x))
         if self._likelihood.discrete and x.dtype.is_floating:
             with tf.device("CPU"), tf.control_dependencies([self._grey.assign(self._grey | self._is_grey(x))]):
                 x = tf.identity(x)
+        return (x, *rest) if isinstance(data, tuple | list) else x
+
+    def refuse_batch(self, batch: Any) -> tuple[Any, ...]:
+        """The same batch (x,) or (x, y), or an `InvalidArgumentError` at run time if the model cannot have it."""
+        x, *rest = batch
+        if not hasattr(x, "dtype") or not hasattr(x, "shape"):
+            return tuple(batch)
+        x = self.refuse(tf.convert_to_tensor(x))
         if rest and hasattr(rest[0], "dtype"):
             y = tf.convert_to_tensor(rest[0])
             if self._condition_shape is None:
                 x = _refuse_other_images(x, y)
             rest[0] = self.refuse_labels(y)
-        return (x, *rest) if isinstance(data, tuple | list) else x
+        return (x, *rest)
 
     def check(self, data: Any) -> None:
         """Checks a batch x or (x, y) at once. Raises `UserError` for a pixel or label that the model cannot have."""

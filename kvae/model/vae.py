@@ -289,7 +289,8 @@ class VAE(Assembly):
         return self._update_metrics(batch.x, draws, losses[-1])
 
     def predict_step(self, data: Any) -> tf.Tensor:
-        batch = self.batch_of(data)
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)  # Keras ignores weights in `predict`
+        batch = self.batch_of((x, y))
         return self(batch.x, batch.condition)
 
     def call(self, x: tf.Tensor, condition: Array | None = None, training: bool = False) -> tf.Tensor:

@@ -7,7 +7,8 @@ import pytest
 from completion_cases import ROUNDING, SHORT, TOP, assert_same_completion
 
 from kvae import completion
-from kvae.completion import masks
+from kvae.completion import baselines, masks
+from kvae.evaluation import evidence
 from kvae.internal.errors import UserError
 from kvae.internal.tensorflow import tf
 
@@ -43,6 +44,7 @@ MASKS = {
     "name": "top",
     "[H, W]": TOP[..., 0],
     "[H, W, C]": TOP,
+    "[B, H, W]": np.broadcast_to(TOP[..., 0], (6, 4, 4)),
     "[B, H, W, C]": np.broadcast_to(TOP, (6, 4, 4, 1)),
     "zeros and ones": TOP.astype(float),
 }
@@ -113,3 +115,26 @@ def test_grey_observed_pixels_under_a_bernoulli_likelihood_are_warned_of(vae, x)
 def test_three_samples_are_enough(vae, x, inferred):
     found = completion.complete(vae, x, TOP, inferred=inferred, samples=3)
     assert np.isfinite(found.score.log_density).all()
+
+
+def test_every_density_reads_every_form_of_a_mask(vae, x):
+    z = np.zeros((6, 2), np.float32)
+    expected = vae.log_likelihood(x, z, observed=MASKS["[B, H, W, C]"])
+    quadrature = evidence.log_evidence(vae, x, MASKS["[B, H, W, C]"]).log_value
+    for name, mask in MASKS.items():
+        if name != "name":
+            np.testing.assert_array_equal(vae.log_likelihood(x, z, observed=mask), expected, err_msg=name)
+            np.testing.assert_array_equal(evidence.log_evidence(vae, x, mask).log_value, quadrature, err_msg=name)
+    with pytest.raises(UserError, match=r"Expected a mask of shape \(4, 4, 1\).*Received \(3, 4\)"):
+        vae.log_likelihood(x, z, observed=np.ones((3, 4), bool))
+
+
+def test_scores_of_unknown_missing_pixels_are_no_numbers(vae, x):
+    images = x.copy()
+    images[3, 3, 3, 0] = math.nan
+    wanted = [False, False, False, True, False, False]
+    exact, whole = (completion.quadrature_score(vae, each, TOP) for each in (images, x))
+    baseline = baselines.pixel_mean_baseline(vae, images, TOP, np.full((4, 4, 1), 0.5), 10)
+    for found in (*exact, baseline, baselines.zero_filled_baseline(vae, images, TOP, samples=5)):
+        assert np.isnan(found).tolist() == wanted
+    np.testing.assert_array_equal(exact.log_value[:3], whole.log_value[:3])

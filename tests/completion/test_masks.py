@@ -207,6 +207,7 @@ SHAPES = {
     "[H, W, 1]": (HALF, np.broadcast_to(HALF, (4, 3, 2, 3))),
     "[H, W, C]": (COLOUR, np.broadcast_to(COLOUR, (4, 3, 2, 3))),
     "[1, H, W, C]": (COLOUR[None], np.broadcast_to(COLOUR, (4, 3, 2, 3))),
+    "[B, H, W]": (EACH[..., 0], np.broadcast_to(EACH, (4, 3, 2, 3))),
     "[B, H, W, 1]": (EACH, np.broadcast_to(EACH, (4, 3, 2, 3))),
     "[B, H, W, C]": (np.repeat(EACH, 3, axis=-1), np.broadcast_to(EACH, (4, 3, 2, 3))),
 }

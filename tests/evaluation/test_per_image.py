@@ -17,6 +17,8 @@ from kvae.training import results
 from kvae.training.runs import Run
 from kvae.training.train_resume import load_data
 
+pytestmark = pytest.mark.usefixtures("without_xla")
+
 
 def rows_of(path):
     with path.open(newline="") as file:

@@ -16,7 +16,7 @@ from kvae.internal import files, sealed
 from kvae.internal.errors import KvaeWarning, UserError
 from kvae.runtime import cards
 
-pytestmark = pytest.mark.usefixtures("quick_exports")
+pytestmark = pytest.mark.usefixtures("quick_exports", "without_xla")
 
 
 @pytest.mark.slow

@@ -164,6 +164,13 @@ def test_a_function_that_cannot_be_compiled_is_refused_by_name(x):
         small(with_numpy).fit(x, verbose=0)
 
 
+@pytest.mark.parametrize("before", [1.0, kvae.objectives.LinearWarmup(1.0, 5)])
+def test_a_table_is_a_schedule(before):
+    vae = small(before)
+    vae.beta = {"kind": "linear", "beta": 2.0, "steps": 10}
+    assert vae.beta.get_config() == {"beta": 2.0, "steps": 10, "start": 0.0}
+
+
 def test_two_models_with_numbers_do_not_share_them(x):
     one, other = small(2.0), small(2.0)
     one.beta = 5.0

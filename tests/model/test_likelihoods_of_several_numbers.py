@@ -17,6 +17,8 @@ from kvae.model.pixel_check import check_pixels
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 
+pytestmark = pytest.mark.usefixtures("without_xla")
+
 LIKELIHOODS = {
     "gaussian_per_pixel": likelihoods.GaussianPerPixel,
     "discretized_logistic": likelihoods.DiscretizedLogistic,
@@ -200,14 +202,18 @@ def test_gaussian_per_pixel_draws_have_the_mean_and_the_variance():
     assert x.var() == pytest.approx(0.01, abs=4 * 0.01 * math.sqrt(2 / DRAWS))
 
 
+MANY = (1e5, 1e9, 1e20, 1e300)  # degrees with which Student's t distribution is a Gaussian
+
+
 @pytest.mark.parametrize(
     ("likelihood", "distribution"),
     [
         (likelihoods.Laplace(2e-4), stats.laplace(special.expit(0.2), math.sqrt(1e-4))),
         (likelihoods.StudentT(2e-4), stats.t(4, special.expit(0.2), math.sqrt(1e-4))),
         (likelihoods.StudentT(2e-4, degrees=3), stats.t(3, special.expit(0.2), math.sqrt(2e-4 / 3))),
+        *((likelihoods.StudentT(2e-4, degrees=n), stats.norm(special.expit(0.2), math.sqrt(2e-4))) for n in MANY),
     ],
-    ids=["laplace", "student_t", "student_t of 3 degrees"],
+    ids=["laplace", "student_t", "student_t of 3 degrees", *(f"student_t of {n:g} degrees" for n in MANY)],
 )
 def test_draws_with_heavy_tails_have_the_distribution_of_scipy(likelihood, distribution):
     noise = Keyed(0, Stream.PICTURES, tf.range(DRAWS))
@@ -353,3 +359,11 @@ def test_neither_densities_nor_binary_pixels_have_bits_per_dimension(name):
 def test_a_number_of_levels_may_be_an_integer_of_numpy(kind):
     levels = kind(np.int64(8)).levels
     assert (type(levels), levels) == (int, 8)
+
+
+@pytest.mark.parametrize("degrees", [2.5, 1e3, 9.9e5, 1e6, 1e9, *MANY])
+def test_student_t_densities_of_any_number_of_degrees_are_those_of_scipy(degrees):
+    x = np.float32([0.0, 0.3, -2.0, 30.0])
+    found = densities.student_t_log_density(x, 0.0, 0.0, degrees).numpy()
+    expected = stats.t(degrees).logpdf(np.float64(x)) if degrees < 1e12 else stats.norm.logpdf(x)
+    np.testing.assert_allclose(found, expected, rtol=3e-6)

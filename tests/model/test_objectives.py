@@ -157,7 +157,7 @@ def test_linear_warmup_comes_back_from_keras_serialization():
     assert keras.saving.deserialize_keras_object(serialized).get_config() == {"beta": 2.0, "steps": 30, "start": 0.5}
 
 
-@pytest.mark.parametrize("steps", [0, -3])
+@pytest.mark.parametrize("steps", [0, -3, 2.5, math.inf, math.nan])
 def test_linear_warmup_needs_a_step(steps):
     with pytest.raises(UserError, match=f"at least 1 step.*steps={steps}"):
         objectives.LinearWarmup(1.0, steps)

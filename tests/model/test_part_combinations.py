@@ -11,6 +11,8 @@ from kvae.internal.errors import UserError
 from kvae.noise.keyed import Keyed
 from kvae.noise.streams import Stream
 
+pytestmark = pytest.mark.usefixtures("without_xla")
+
 SHAPE = (6, 5, 1)
 
 
@@ -110,3 +112,40 @@ def test_an_autoregressive_flow_knows_the_density_of_its_draws_also_with_its_lea
     q = vae.encode(x)
     z, log_q = q.sample_and_log_prob(Keyed(0, Stream.EVALUATION, np.arange(len(x), dtype=np.int32)), 3)
     np.testing.assert_allclose(q.log_prob(z), log_q, atol=0.05)
+
+
+class Far(kvae.priors.StandardNormal):
+    """N(5, I)."""
+
+    def log_prob(self, z, condition=None):
+        return super().log_prob(z - 5.0)
+
+
+@pytest.mark.parametrize("posterior", ["diagonal_gaussian", "full_covariance"])
+def test_a_prior_derived_from_the_standard_normal_has_no_closed_form_of_another_density(posterior, x):
+    vae = model(prior=Far(), posterior=posterior)
+    draws = vae.draw(x, Keyed(0, Stream.EVALUATION, np.arange(len(x), dtype=np.int32)), 100)
+    np.testing.assert_allclose(draws.kl, np.mean(draws.log_q - draws.log_prior, axis=0), rtol=1e-5)
+    assert np.all(draws.kl > 10)  # half of the squared distance, 25, but for what the encoder says
+    assert draws.kl_per_dimension is None
+    for objective in ("info", "free_bits"):
+        with pytest.raises(UserError, match=r"Received (DiagonalGaussian with )?Far"):
+            kvae.VAE(2, prior=Far(), objective=objective)
+
+
+@pytest.mark.parametrize("make", [kvae.priors.StandardNormal, kvae.priors.Mixture, kvae.priors.Flow])
+def test_a_part_of_a_model_of_another_size_is_refused(make):
+    prior = make()
+    model(prior=prior)
+    with pytest.raises(UserError, match=f"{make.__name__} of its own.*latent_dim=2; this one has latent_dim=3"):
+        kvae.VAE(3, prior=prior).build((None, *SHAPE))
+
+
+@pytest.mark.parametrize("name", ["kl", "loss", "elbo", "reconstruction"])
+def test_a_metric_of_a_subclass_does_not_take_the_name_of_another(name):
+    class Named(kvae.VAE):
+        def added_metrics(self, x, draws):
+            return {name: draws.kl}
+
+    with pytest.raises(UserError, match=f"names of their own. Received '{name}'"):
+        Named(2).build((None, *SHAPE))

@@ -16,6 +16,8 @@ from kvae.noise import portable
 from kvae.noise.keyed import TENSORFLOW, Keyed
 from kvae.noise.streams import Stream
 
+pytestmark = pytest.mark.usefixtures("without_xla")
+
 SHAPE = (2, 2, 1)
 PRIORS = {
     "standard_normal": priors.StandardNormal,

@@ -15,7 +15,7 @@ import numpy as np
 from kvae.internal.blocks import blocks_of
 from kvae.internal.errors import KvaeWarning, UserError
 from kvae.internal.tensorflow import tf
-from kvae.model import parts
+from kvae.model import given_images, parts
 from kvae.model.hints import Array
 from kvae.noise.keyed import Noise
 from kvae.noise.streams import Stream
@@ -71,7 +71,7 @@ class Likelihood(parts.Part):
         image_shape = tuple(x.shape[1:])
         wanted = self.parameters_shape(image_shape)
         if observed is not None:
-            observed = tf.broadcast_to(observed, tf.shape(x))
+            observed = _mask_of(observed, x)
             x = tf.where(observed, x, _inner_value(*self.support[:2]))  # any value with a finite density and gradient
         log_prob = self.log_prob_of_pixels(
             flatten_pixels(x, image_shape, image_shape), flatten_pixels(parameters, tuple(wanted), image_shape)
@@ -220,6 +220,17 @@ class Likelihood(parts.Part):
                 "the loss is no log density."
             )
         warnings.warn(text, KvaeWarning, stacklevel=stacklevel + 1)
+
+
+def _mask_of(observed: Array, x: tf.Tensor) -> tf.Tensor:
+    """A mask of the shape of x. Raises `UserError` if it does not broadcast to it."""
+    try:
+        mask = tf.cast(given_images.mask_with_channels(observed, tuple(x.shape[1:])), tf.bool)
+        return tf.broadcast_to(mask, tf.shape(x))
+    except (ValueError, tf.errors.InvalidArgumentError):
+        raise UserError(
+            f"Expected a mask of shape {tuple(x.shape[1:])} or {tuple(x.shape)}. Received {np.shape(observed)}."
+        ) from None
 
 
 def _inner_value(low: float, high: float) -> float:

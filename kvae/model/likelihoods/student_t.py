@@ -11,6 +11,8 @@ from kvae.model.likelihoods.one_variance import OneVariance
 from kvae.noise.keyed import Noise
 from kvae.noise.streams import Stream
 
+MANY_DEGREES = 1e3
+
 
 @keras.saving.register_keras_serializable("kvae")
 class StudentT(OneVariance):
@@ -59,9 +61,14 @@ class StudentT(OneVariance):
         Bailey, "Polar Generation of Random Variates with the t-Distribution" (1994).
         """
         pairs = noise.uniform((*parameters.shape[1:], 2), Stream.PIXELS)
-        power = tf.exp(-2.0 / self.degrees * tf.math.log(1.0 - pairs[..., 0]))  # 1 - u is above 0
-        # The power is 1 at least, but may be rounded to less.
-        distance = tf.sqrt(tf.maximum(self.degrees * (power - 1.0), 0.0)) * tf.cos(2.0 * math.pi * pairs[..., 1])
+        exponent = -2.0 / self.degrees * tf.math.log(1.0 - pairs[..., 0])  # 1 - u is above 0
+        if self.degrees < MANY_DEGREES:
+            # The power is 1 at least, but may be rounded to less.
+            square = tf.maximum(self.degrees * (tf.exp(exponent) - 1.0), 0.0)
+        else:  # It rounds to 1, so the first terms of its series.
+            terms = 1.0 + exponent / 2.0 * (1.0 + exponent / 3.0 * (1.0 + exponent / 4.0))
+            square = -2.0 * tf.math.log(1.0 - pairs[..., 0]) * terms
+        distance = tf.sqrt(square) * tf.cos(2.0 * math.pi * pairs[..., 1])
         return tf.sigmoid(parameters) + tf.exp(self.log_scale) * distance
 
     def get_config(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from kvae.internal.tensorflow import tf
 from kvae.model.keywords import check_keywords
 from kvae.model.posteriors import POSTERIORS, DiagonalGaussian, Posterior
-from kvae.model.priors import Prior, StandardNormal
+from kvae.model.priors import Prior, is_standard_normal
 
 KL_KINDS = ("analytic", "sampled")
 
@@ -101,5 +101,5 @@ def lacks_kl_per_dimension(prior: Prior, posterior: Posterior) -> bool:
 
     Of a posterior of your own it is not known before its first draws.
     """
-    closed = isinstance(prior, StandardNormal) and isinstance(posterior, DiagonalGaussian)
+    closed = is_standard_normal(prior) and isinstance(posterior, DiagonalGaussian)
     return type(posterior) in POSTERIORS.values() and not closed

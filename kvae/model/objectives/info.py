@@ -7,7 +7,7 @@ from kvae.internal.tensorflow import keras, tf
 from kvae.model.objectives.base import Draws, Objective
 from kvae.model.objectives.schedules import check_number
 from kvae.model.posteriors import Posterior
-from kvae.model.priors import Prior, StandardNormal
+from kvae.model.priors import Prior, is_standard_normal
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -44,7 +44,7 @@ class Info(Objective):
         self.samples = check_whole("samples", samples)
 
     def check(self, prior: Prior, posterior: Posterior) -> None:
-        if not isinstance(prior, StandardNormal):
+        if not is_standard_normal(prior):
             raise UserError(
                 "Expected the prior standard_normal for the objective Info, whose MMD has a closed form for this one. "
                 f"Received {type(prior).__name__}."

@@ -46,8 +46,8 @@ class LinearWarmup:
     def __init__(self, beta: float, steps: int, start: float = 0.0) -> None:
         self.beta = check_beta(beta)
         self.start = check_number("start", start)
-        if isinstance(steps, bool) or not isinstance(steps, numbers.Real) or not float(steps) >= 1:
-            raise UserError(f"Expected a warm-up of at least 1 step. Received steps={shown(steps)}.")
+        if isinstance(steps, bool) or not isinstance(steps, numbers.Real) or not float(steps) >= 1 or steps % 1:
+            raise UserError(f"Expected a warm-up of at least 1 step, a whole number. Received steps={shown(steps)}.")
         self.steps: int = int(steps)
 
     def __call__(self, step: int | tf.Tensor | tf.Variable) -> tf.Tensor:

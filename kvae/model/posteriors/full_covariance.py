@@ -7,7 +7,7 @@ import numpy as np
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import densities
 from kvae.model.posteriors.base import NamedTensors, Posterior
-from kvae.model.priors import Prior, StandardNormal
+from kvae.model.priors import Prior, is_standard_normal
 from kvae.noise.keyed import Noise
 from kvae.noise.streams import Stream
 
@@ -48,7 +48,7 @@ class CorrelatedGaussian(_Parameters, NamedTensors):
 
     def kl(self, prior: Prior) -> tf.Tensor | None:
         """1/2 sum_i [m_i^2 + L_ii^2 - 1 - 2 log L_ii + sum_{j < i} L_ij^2] for the standard normal prior, `[B]`."""
-        if not isinstance(prior, StandardNormal):
+        if not is_standard_normal(prior):
             return None
         of_diagonal = tf.reduce_sum(densities.gaussian_kl(self.mean, self.log_diagonal), axis=-1)
         return of_diagonal + 0.5 * tf.reduce_sum(tf.square(self.below), axis=[-2, -1])

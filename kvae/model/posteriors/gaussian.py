@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from kvae.internal.tensorflow import keras, tf
 from kvae.model import densities
 from kvae.model.posteriors.base import NamedTensors, Posterior
-from kvae.model.priors import Prior, StandardNormal
+from kvae.model.priors import Prior, is_standard_normal
 from kvae.noise.keyed import Noise
 from kvae.noise.streams import Stream
 
@@ -34,7 +34,7 @@ class Gaussian(_MeanAndLogVar, NamedTensors):
         return tf.reduce_sum(densities.gaussian_log_density(z, self.mean, self.log_var), axis=-1)
 
     def kl(self, prior: Prior) -> tf.Tensor | None:
-        if not isinstance(prior, StandardNormal):
+        if not is_standard_normal(prior):
             return None
         return densities.gaussian_kl(self.mean, self.log_var)
 

@@ -8,10 +8,21 @@ from kvae.model.priors.base import Prior
 from kvae.model.priors.flow import Flow
 from kvae.model.priors.hierarchical import Hierarchical
 from kvae.model.priors.mixture import Mixture
-from kvae.model.priors.standard_normal import StandardNormal
+from kvae.model.priors.standard_normal import StandardNormal, is_standard_normal
 from kvae.model.priors.vamp import VampPrior
 
-__all__ = ["PRIORS", "Flow", "Hierarchical", "Mixture", "Prior", "StandardNormal", "VampPrior", "get", "name_of"]
+__all__ = [
+    "PRIORS",
+    "Flow",
+    "Hierarchical",
+    "Mixture",
+    "Prior",
+    "StandardNormal",
+    "VampPrior",
+    "get",
+    "is_standard_normal",
+    "name_of",
+]
 
 PRIORS: dict[str, type[Prior]] = {
     "standard_normal": StandardNormal,

@@ -27,3 +27,8 @@ class StandardNormal(Prior):
 
     def quantiles(self, n: int) -> np.ndarray:
         return latent_points.normal_quantiles(n)
+
+
+def is_standard_normal(prior: Prior) -> bool:
+    """Whether closed forms for N(0, I) hold for a prior: it may be a subclass, but not one with another density."""
+    return isinstance(prior, StandardNormal) and type(prior).log_prob is StandardNormal.log_prob
