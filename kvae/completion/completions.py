@@ -60,8 +60,8 @@ def complete(
         vae: a built model.
         x: images, `[B, *image]`. The values of the missing pixels are used only for the score; NaN stands for a value
             that is not known.
-        observed: a mask, True for every observed pixel, `[H, W]`, `[H, W, C]` or `[B, H, W, C]`; or a name that
-            `kvae.completion.masks.named` accepts, such as `"top"`.
+        observed: a mask, True for every observed pixel, `[H, W]`, `[B, H, W]`, `[H, W, C]` or `[B, H, W, C]`; or a name
+            that `kvae.completion.masks.named` accepts, such as `"top"`.
         draws: the number of completions per image, n.
         samples: the number of draws of z per image for the means, and again for the score; at least 3.
         seed: the seed of all random numbers. Those of an image depend only on the seed and on its index in x.

@@ -102,17 +102,11 @@ def check(observed: ArrayLike, images_shape: tuple[int, ...]) -> np.ndarray:
     """
     if images_shape[0] == 0:
         raise UserError("Expected at least one image to mask. Received none.")
-    mask = np.asarray(observed)
-    if mask.dtype != bool:
-        if mask.dtype.kind not in "iuf" or not np.isin(mask, (0, 1)).all():
-            raise UserError("Expected a mask of booleans, True where a pixel is observed. Received other values.")
-        mask = mask.astype(bool)
+    mask = given_images.as_mask(np.asarray(observed), images_shape[1:])
     try:
-        mask = np.broadcast_to(given_images.mask_with_channels(mask, images_shape[1:]), images_shape)
+        mask = np.broadcast_to(mask, images_shape)
     except ValueError:
-        raise UserError(
-            f"Expected a mask of shape {images_shape[1:]} or {images_shape}. Received {np.shape(observed)}."
-        ) from None
+        raise given_images.wrong_mask(observed, images_shape) from None
     fraction = mask.reshape(len(mask), -1).mean(axis=1)
     for wrong, amount in ((fraction == 0, "nothing"), (fraction == 1, "everything")):
         if wrong.any():

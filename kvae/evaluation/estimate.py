@@ -49,9 +49,13 @@ def count_batches(data: Any) -> int | None:
         count = int(data.cardinality())
         return count if count >= 0 else None
     x = data[0] if isinstance(data, tuple) else data
-    if hasattr(x, "shape"):
-        return -(-len(x) // BATCH)
-    return len(x) if hasattr(x, "__len__") and not isinstance(x, list) else None  # a loader has a length in batches
+    if isinstance(x, list) and len(x) == 1:
+        x = x[0]
+    try:
+        count = len(x)
+    except TypeError:  # a generator, or a loader of a stream
+        return None
+    return -(-count // BATCH) if isinstance(x, list) or hasattr(x, "shape") else count  # a loader counts batches
 
 
 def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
@@ -59,8 +63,8 @@ def batches(vae: VAE, data: Any) -> Iterator[tuple[tf.Tensor, Any, tf.Tensor]]:
 
     Args:
         vae: a built model.
-        data: a `tf.data.Dataset` of batches x, or an array `[N, *image]`. For a conditional model, batches (x, y) or
-            the arrays (x, y).
+        data: a `tf.data.Dataset`, loader or generator of batches x, or an array `[N, *image]`. For a conditional model,
+            batches (x, y) or the arrays (x, y).
 
     Yields:
         x `[B, *image]`, the condition `[B, ...]` or None, and the indices of the images in the set, `[B]`.

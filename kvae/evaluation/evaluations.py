@@ -256,8 +256,8 @@ def results_of(
     Args:
         name: the name of the evaluation, as in `find`.
         vae: a built model.
-        data: a `tf.data.Dataset` of batches x, or an array `[N, *image]`. For a conditional model, batches (x, y) or
-            the arrays (x, y).
+        data: a `tf.data.Dataset`, loader or generator of batches x, or an array `[N, *image]`. For a conditional model,
+            batches (x, y) or the arrays (x, y).
         verbose: 1 for a progress bar, 2 for lines, if the evaluation has them. 0 by default.
         keep: a folder for the results of batches, if the evaluation keeps them. By default none are kept.
         **options: options of the evaluation's function.
@@ -360,6 +360,11 @@ def measure(
 ) -> Measured:
     """Runs several evaluations, as `evaluate` does, and keeps the results of the single images."""
     asked = asked_for(only, samples)
+    if hasattr(data, "__next__") and len(asked) > 1:
+        raise UserError(
+            f"Expected data that can be read once for each of {len(asked)} evaluations. Received a generator, which "
+            "can be read once. Pass arrays, a tf.data.Dataset or a loader."
+        )
     found: dict[str, dict[str, Any]] = {}
     stated: dict[str, Any] = {"evaluations": list(asked)}
     for name, given in asked.items():

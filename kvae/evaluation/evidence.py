@@ -49,7 +49,7 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, condition: Any = None, 
     Args:
         vae: a built model with 1 to 3 latent dimensions.
         x: images, `[B, *image]`.
-        observed: a mask that broadcasts to x, True for the pixels that count. By default all pixels count.
+        observed: a mask as in `kvae.VAE.log_joint`, True for the pixels that count. By default all pixels count.
         condition: conditions, `[B, ...]`, for a model that takes one.
         tolerance: the largest difference between the values, in nats.
 
@@ -66,13 +66,11 @@ def log_evidence(vae: VAE, x: Any, observed: Any = None, condition: Any = None, 
     finite.check_trained(vae)
     check_latent_dim(vae)
     x = given_images.at_least_one(x, vae.image_shape)
+    mask = True if observed is None else given_images.as_mask(np.asarray(observed), x.shape[1:])
     try:
-        mask = True if observed is None else given_images.mask_with_channels(np.asarray(observed, bool), x.shape[1:])
         mask = np.broadcast_to(mask, x.shape)
     except ValueError:
-        raise UserError(
-            f"Expected a mask of shape {x.shape[1:]} or {x.shape}. Received {np.shape(observed)}."
-        ) from None
+        raise given_images.wrong_mask(observed, x.shape) from None
     if mask.any():
         check_pixels(vae.likelihood, x[mask])
     condition = check_condition(condition, vae.condition_shape, len(x))

@@ -153,6 +153,8 @@ class FastFit(Compiling):
         if y is not None:
             size = options.pop("batch_size", None) or 32
             x = ImagesInMemory(x, as_float32, size, condition=y).dataset()
+        if self._is_distributed() and not self.built:  # within the replicas it would be too late
+            self._build_for(x.element_spec if isinstance(x, tf.data.Dataset) else x)
         before = self._checks_predicted
         self.__dict__["_checks_predicted"] = not known
         try:
@@ -282,11 +284,12 @@ class FastFit(Compiling):
         if isinstance(x, ImagesInMemory):
             x = x.dataset()
         if not isinstance(x, tf.data.Dataset):
-            return self._built_for_first(x) if distributed and hasattr(x, "__next__") else x
+            return self._built_for_first(x) if distributed else x
         if self.compiled:
-            self._build_for_batches(tuple(keras.utils.unpack_x_y_sample_weight(x.element_spec)[0].shape))
+            self._build_for(x.element_spec)
         if distributed:
-            self._check_parts(*keras.utils.unpack_x_y_sample_weight(x.element_spec)[1:])
+            specs = keras.utils.unpack_x_y_sample_weight(x.element_spec)[1:]
+            self._check_parts(*(None if type(spec).__name__ == "NoneTensorSpec" else spec for spec in specs))
             conditional = self.condition_shape is not None
             return add_places(x, in_set=kind == "test", conditional=conditional, check=self._pixel_check.refuse_batch)
         if not in_groups:
@@ -304,8 +307,16 @@ class FastFit(Compiling):
         if None not in shape[1:]:
             self._build_all(given_images.shape_with_channels(shape, self._known_image_shape)[1:])
 
-    def _built_for_first(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The same batches, after the model was built for the first; Keras would lose a batch to learn its shape."""
+    def _built_for_first(self, batches: Any) -> Any:
+        """The same batches, after the model was built for the first: Keras would call it without a condition.
+
+        Of a generator it would lose this batch.
+        """
+        if isinstance(batches, keras.utils.PyDataset) and not self.built and len(batches):
+            self._build_for(batches[0])
+        return self._with_first(batches) if hasattr(batches, "__next__") else batches
+
+    def _with_first(self, batches: Iterator[Any]) -> Iterator[Any]:
         first = next(batches, None)
         if first is not None:
             self._build_for(first)
@@ -324,10 +335,10 @@ class FastFit(Compiling):
             self.steps_per_execution = size
 
     def _build_for(self, data: Any) -> None:
-        """Builds the model and its optimizer for a batch, if they are not built."""
+        """Builds the model and its optimizer for a batch or its spec, if they are not built."""
         x = keras.utils.unpack_x_y_sample_weight(data)[0]
         if hasattr(x, "shape") and not isinstance(x, dict | list | tuple):
-            self._build_all(given_images.shape_with_channels(tuple(x.shape), self._known_image_shape)[1:])
+            self._build_for_batches(tuple(x.shape))
 
     # Called by the steps
 

@@ -54,9 +54,22 @@ def with_channels(x: Any, image_shape: Shape | None) -> Any:
     return x[..., None] if len(wanted) > len(x.shape) else x
 
 
-def mask_with_channels(mask: Any, image_shape: Shape) -> Any:
-    """A mask `[H, W]` or `[B, H, W]` with an axis for the channels of images `(H, W, C)`; another mask as it is."""
-    mask = mask if hasattr(mask, "shape") else np.asarray(mask)
+def as_mask(observed: Any, image_shape: Shape) -> Any:
+    """A mask as booleans that broadcast to images.
+
+    Args:
+        observed: booleans, or the numbers 0 and 1, of a shape that broadcasts to the images; also `[H, W]` or
+            `[B, H, W]` for images `(H, W, C)`. A tensor of booleans stays one.
+        image_shape: the image shape.
+
+    Raises:
+        UserError: if the mask has other values.
+    """
+    mask = observed if isinstance(observed, tf.Tensor) and observed.dtype == tf.bool else np.asarray(observed)
+    if isinstance(mask, np.ndarray) and mask.dtype != bool:
+        if mask.dtype.kind not in "iuf" or not np.isin(mask, (0, 1)).all():
+            raise UserError("Expected a mask of booleans, True where a pixel is observed. Received other values.")
+        mask = mask.astype(bool)
     shape = tuple(mask.shape)
     if len(image_shape) != 3 or len(shape) not in (2, 3) or shape[-2:] != tuple(image_shape[:2]):
         return mask
@@ -124,6 +137,12 @@ def other_images() -> UserError:
         "Expected no images as y, because a VAE reconstructs x itself. Received other images as y. To train on both "
         "sets, pass np.concatenate([x, y]) or dataset.concatenate; to leave y out, dataset.map(lambda x, y: x)."
     )
+
+
+def wrong_mask(observed: Any, images_shape: Any) -> UserError:
+    """The error for a mask that does not broadcast to images of the shape `(B, *image)`."""
+    shape = tuple(images_shape)
+    return UserError(f"Expected a mask of shape {shape[1:]} or {shape}. Received {np.shape(observed)}.")
 
 
 def no_weights() -> UserError:

@@ -39,20 +39,20 @@ def build(part: Part, **sizes: Any) -> None:
     """Builds a part, if it is not built yet, with those of `sizes` that its `build` takes.
 
     Raises:
-        UserError: if it was built for a model with other sizes.
+        UserError: if it was built for a model of another latent size.
     """
     wanted = inspect.signature(part.build).parameters
     given = {name: size for name, size in sizes.items() if name in wanted}
     if not part.built:
         part.build(**given)
-        part.__dict__["_built_for"] = given  # which Keras does not track
-    before = part.__dict__.get("_built_for", given)
-    for name, size in given.items():
-        if name != "seed" and size != before[name]:
-            raise UserError(
-                f"Expected a {type(part).__name__} of its own for each model. Received one that was built for another "
-                f"model, with {name}={before[name]}; this one has {name}={size}."
-            )
+        part.__dict__["_built_for"] = sizes["latent_dim"]  # which Keras does not track
+    before = part.__dict__.get("_built_for", sizes["latent_dim"])
+    depends = "latent_dim" in wanted and (part.weights or getattr(part, "latent_dim", None) is not None)
+    if depends and before != sizes["latent_dim"]:
+        raise UserError(
+            f"Expected a {type(part).__name__} of its own for each model. Received one that was built for a model with "
+            f"latent_dim={before}; this model has latent_dim={sizes['latent_dim']}."
+        )
 
 
 def seeds(seed: int | None, offset: int) -> Iterator[int | None]:

@@ -98,7 +98,7 @@ class PixelCheck:
         if not hasattr(x, "dtype") or not hasattr(x, "shape"):
             return tuple(batch)
         x = self.refuse(tf.convert_to_tensor(x))
-        if rest and hasattr(rest[0], "dtype"):
+        if rest and isinstance(rest[0], tf.Tensor | np.ndarray):
             y = tf.convert_to_tensor(rest[0])
             if self._condition_shape is None:
                 x = _refuse_other_images(x, y)

@@ -171,7 +171,8 @@ class VAE(Assembly):
             x: images, `[B, *image]`. If B is 1, the image is used for every z.
             z: latent points, `[B, D]` or `[K, B, D]`.
             condition: condition per image, `[B, ...]`, for a conditional model; else None.
-            observed: booleans that broadcast to x, True for the pixels that are summed. All pixels by default.
+            observed: mask `[H, W]`, `[B, H, W]` or of a shape that broadcasts to x, True for the pixels that are
+                summed. All pixels by default.
             parameters: result of `decode` for z, if it is known. By default z is decoded.
 
         Returns:
@@ -200,7 +201,8 @@ class VAE(Assembly):
             noise: source of the random numbers for B images, whose stream is `Stream.POSTERIOR`.
             samples: number of draws per image, K. 1 by default.
             condition: condition per image, `[B, ...]`, for a conditional model; else None.
-            observed: booleans that broadcast to x, True for the pixels that are summed. All pixels by default.
+            observed: mask `[H, W]`, `[B, H, W]` or of a shape that broadcasts to x, True for the pixels that are
+                summed. All pixels by default.
             q: distribution from which z is drawn. By default q(z|x) of the encoder.
             training: the argument `training` of the networks' layers. It has no other effect. False by default.
 
@@ -290,7 +292,7 @@ class VAE(Assembly):
 
     def predict_step(self, data: Any) -> tf.Tensor:
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)  # Keras ignores weights in `predict`
-        batch = self.batch_of((x, y))
+        batch = self.batch_of((x, None if self.condition_shape is None else y))
         return self(batch.x, batch.condition)
 
     def call(self, x: tf.Tensor, condition: Array | None = None, training: bool = False) -> tf.Tensor:
@@ -445,7 +447,7 @@ class VAE(Assembly):
     ) -> tf.Tensor:
         """log p(x|z), nats; x `[B, *image]`, z `[B, D]` or `[K, B, D]` -> `[B]` or `[K, B]`.
 
-        The sum is over the pixels for which the mask `observed`, booleans that broadcast to x, is True; by default over
+        The sum is over the pixels for which the mask `observed`, of a shape as in `log_joint`, is True; by default over
         all pixels. The other arguments and the errors are as in `log_joint`.
         """
         return self._joint_terms(x, z, condition, observed, None)[0]

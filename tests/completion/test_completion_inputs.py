@@ -127,6 +127,8 @@ def test_every_density_reads_every_form_of_a_mask(vae, x):
             np.testing.assert_array_equal(evidence.log_evidence(vae, x, mask).log_value, quadrature, err_msg=name)
     with pytest.raises(UserError, match=r"Expected a mask of shape \(4, 4, 1\).*Received \(3, 4\)"):
         vae.log_likelihood(x, z, observed=np.ones((3, 4), bool))
+    with pytest.raises(UserError, match="mask of booleans"):
+        vae.log_likelihood(x, z, observed=np.full((4, 4), 0.3))
 
 
 def test_scores_of_unknown_missing_pixels_are_no_numbers(vae, x):

@@ -1,4 +1,4 @@
-"""What evaluations take as data: every form that `fit` takes, and the same refusals."""
+"""What evaluations take as data: every form that `fit` takes, but no weights."""
 
 import numpy as np
 import pytest
@@ -75,3 +75,9 @@ def test_so_do_integrals():
     for integral in (evidence.log_evidence, lambda vae, x: completion.quadrature_score(vae, x, "top")):
         with pytest.raises(UserError, match="build"):
             integral(kvae.VAE(2), X)
+
+
+def test_a_generator_serves_one_evaluation():
+    with pytest.raises(UserError, match=r"read once for each of 2 evaluations\. Received a generator"):
+        evaluation.evaluate(tiny_built(), iter([X]), samples=3)
+    assert np.isfinite(evaluation.evaluate(tiny_built(), iter([X]))["elbo"])

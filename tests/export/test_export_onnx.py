@@ -108,11 +108,13 @@ def test_weights_are_in_the_file_once(made):
 @pytest.mark.slow
 def test_conditional_models_and_several_parameters(tmp_path):
     installed()
-    vae = kvae.VAE(2, hidden_units=(8,), seed=0, condition_shape=(3,), likelihood=kvae.likelihoods.Gaussian("learned"))
+    parts = {"likelihood": kvae.likelihoods.Gaussian("learned"), "prior": "mixture"}
+    vae = kvae.VAE(2, hidden_units=(8,), seed=0, condition_shape=(3,), **parts)
     vae.build((None, 6, 5, 1))
     conditions = np.eye(3, dtype=np.float32)
     with quick_parity():
-        export.bundle(vae, tmp_path / "bundle", formats=["onnx"], conditions=conditions)
+        card = export.bundle(vae, tmp_path / "bundle", formats=["onnx"], conditions=conditions)
+    assert card["variants"]["onnx"]["means_error_greatest"] < 1e-5
     decoder, model = runtime.load(tmp_path / "bundle"), KerasDecoder(vae)
     assert decoder.condition_shape == (3,)
     drawn, expected = decoder.sample([1, 2, 3], conditions), model.sample([1, 2, 3], conditions)

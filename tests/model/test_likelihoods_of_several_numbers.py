@@ -361,7 +361,7 @@ def test_a_number_of_levels_may_be_an_integer_of_numpy(kind):
     assert (type(levels), levels) == (int, 8)
 
 
-@pytest.mark.parametrize("degrees", [2.5, 1e3, 9.9e5, 1e6, 1e9, *MANY])
+@pytest.mark.parametrize("degrees", [2.5, 1e3, 9.9e5, 1e6, *MANY])
 def test_student_t_densities_of_any_number_of_degrees_are_those_of_scipy(degrees):
     x = np.float32([0.0, 0.3, -2.0, 30.0])
     found = densities.student_t_log_density(x, 0.0, 0.0, degrees).numpy()

@@ -137,8 +137,27 @@ def test_a_prior_derived_from_the_standard_normal_has_no_closed_form_of_another_
 def test_a_part_of_a_model_of_another_size_is_refused(make):
     prior = make()
     model(prior=prior)
-    with pytest.raises(UserError, match=f"{make.__name__} of its own.*latent_dim=2; this one has latent_dim=3"):
+    with pytest.raises(UserError, match=f"{make.__name__} of its own.*latent_dim=2; this model has latent_dim=3"):
         kvae.VAE(3, prior=prior).build((None, *SHAPE))
+
+
+def test_a_part_that_does_not_depend_on_the_size_may_be_shared():
+    parts = {"likelihood": kvae.likelihoods.Gaussian(0.05), "posterior": kvae.posteriors.DiagonalGaussian()}
+    for latent_dim, shape in ((2, (6, 5, 1)), (3, (4, 4, 3))):
+        vae = kvae.VAE(latent_dim, **parts)
+        vae.build((None, *shape))
+        assert vae.generate(2, seed=0).shape == (2, *shape)
+
+
+def test_a_model_that_refused_images_of_another_size_is_built_for_the_right_one():
+    image = keras.Input((None, None, 1))
+    h = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(image))
+    encoder = keras.Model(image, (keras.layers.Dense(2)(h), keras.layers.Dense(2)(h)))
+    vae = kvae.VAE(encoder=encoder, decoder=kvae.networks.MLPDecoder(SHAPE, hidden_units=(4,)))
+    with pytest.raises(UserError, match="decoder to return"):
+        vae.build((None, 8, 8, 1))
+    vae.build((None, *SHAPE))
+    assert vae.image_shape == SHAPE
 
 
 @pytest.mark.parametrize("name", ["kl", "loss", "elbo", "reconstruction"])

@@ -33,8 +33,25 @@ REFUSED = {
     "weights beside a condition": (3, (X, LABELS, np.ones(8)), "no sample_weight"),
     "other images": (None, (X, X + 1), "no images as y"),
 }
+
+
+class Sequence(keras.utils.PyDataset):
+    """Two batches."""
+
+    def __init__(self, parts):
+        super().__init__()
+        self.parts = parts
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return tuple(part[4 * index : 4 * index + 4] for part in self.parts)
+
+
 FORMS = {
     "dataset": lambda parts: tf.data.Dataset.from_tensor_slices(parts if len(parts) > 1 else parts[0]).batch(4),
+    "PyDataset": Sequence,
     "generator": lambda parts: (tuple(part[start : start + 4] for part in parts) for start in (0, 4)),
 }
 
@@ -75,10 +92,19 @@ def test_single_batches_refuse_weights_in_every_place():
     assert set(vae.train_on_batch(X, return_dict=True)) == set(vae.test_on_batch(X, None, None, True))
 
 
-def test_predict_ignores_weights_as_keras_does():
-    vae = model(None, None)
-    weighted = FORMS["dataset"]((X, LABELS, np.ones(8)))
-    np.testing.assert_array_equal(vae.predict(weighted, verbose=0), vae.predict(X, batch_size=4, verbose=0))
+@pytest.mark.parametrize("strategy", [None, "mirrored"])
+def test_predict_ignores_weights_and_other_images_as_keras_does(strategy):
+    vae = model(None, strategy and tf.distribute.MirroredStrategy(["CPU:0"]))
+    expected = vae.predict(X, batch_size=4, verbose=0)  # the first call of the model
+    for parts in ((X, LABELS, np.ones(8)), (X, X + 1)):
+        np.testing.assert_array_equal(vae.predict(FORMS["dataset"](parts), verbose=0), expected)
+
+
+@pytest.mark.parametrize("strategy", [None, "mirrored"])
+def test_a_part_of_a_batch_may_be_none(strategy):
+    vae = model(None, strategy and tf.distribute.MirroredStrategy(["CPU:0"]))
+    data = FORMS["dataset"]((X, LABELS)).map(lambda x, y: (x, y, None))
+    assert np.isfinite(vae.fit(data, verbose=0).history["loss"]).all()
 
 
 def test_a_conditional_model_trains_under_a_strategy_on_labels_as_on_vectors():

@@ -142,3 +142,24 @@ def test_images_are_binarized_anew_in_each_epoch_as_without_a_strategy():
         fitting = {"validation_data": data.test}
         histories.append(trained(data.train, strategy=strategy, fitting=fitting)[1])
     assert_alike(*histories)
+
+
+@pytest.mark.parametrize("objective", ["elbo", "beta_tc"])
+def test_predict_may_be_the_first_call(objective, x):
+    results = []
+    for strategy in (None, mirrored()):
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            vae = kvae.VAE(2, hidden_units=(4,), objective=objective, prior="mixture", seed=0)
+            vae.compile(keras.optimizers.Adam(), jit_compile=False)
+        results.append(vae.predict(x, verbose=0))
+        vae.fit(x, verbose=0)
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-6)
+
+
+def test_an_objective_is_set_outside_of_the_scope(x):
+    with mirrored().scope():
+        vae = kvae.VAE(2, hidden_units=(4,), seed=0)
+        vae.compile(keras.optimizers.Adam())
+    vae.fit(x, verbose=0)
+    vae.objective = "info"
+    assert "mmd" in vae.fit(x, verbose=0).history

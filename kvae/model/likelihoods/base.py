@@ -62,7 +62,8 @@ class Likelihood(parts.Part):
         Args:
             x: images, `[B, *image]`. A missing pixel may have any value.
             parameters: output of the decoder, `[B, *parameters_shape]` or `[K, B, *parameters_shape]`.
-            observed: booleans that broadcast to x, True for the pixels that are summed. All pixels by default.
+            observed: mask `[H, W]`, `[B, H, W]` or of a shape that broadcasts to x, True for the pixels that are
+                summed. All pixels by default.
 
         Returns:
             `[B]` or `[K, B]`.
@@ -71,7 +72,11 @@ class Likelihood(parts.Part):
         image_shape = tuple(x.shape[1:])
         wanted = self.parameters_shape(image_shape)
         if observed is not None:
-            observed = _mask_of(observed, x)
+            mask = given_images.as_mask(observed, image_shape)
+            try:
+                observed = tf.broadcast_to(mask, tf.shape(x))
+            except (ValueError, tf.errors.InvalidArgumentError):
+                raise given_images.wrong_mask(observed, x.shape) from None
             x = tf.where(observed, x, _inner_value(*self.support[:2]))  # any value with a finite density and gradient
         log_prob = self.log_prob_of_pixels(
             flatten_pixels(x, image_shape, image_shape), flatten_pixels(parameters, tuple(wanted), image_shape)
@@ -220,17 +225,6 @@ class Likelihood(parts.Part):
                 "the loss is no log density."
             )
         warnings.warn(text, KvaeWarning, stacklevel=stacklevel + 1)
-
-
-def _mask_of(observed: Array, x: tf.Tensor) -> tf.Tensor:
-    """A mask of the shape of x. Raises `UserError` if it does not broadcast to it."""
-    try:
-        mask = tf.cast(given_images.mask_with_channels(observed, tuple(x.shape[1:])), tf.bool)
-        return tf.broadcast_to(mask, tf.shape(x))
-    except (ValueError, tf.errors.InvalidArgumentError):
-        raise UserError(
-            f"Expected a mask of shape {tuple(x.shape[1:])} or {tuple(x.shape)}. Received {np.shape(observed)}."
-        ) from None
 
 
 def _inner_value(low: float, high: float) -> float:

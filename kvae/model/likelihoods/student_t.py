@@ -65,7 +65,7 @@ class StudentT(OneVariance):
         if self.degrees < MANY_DEGREES:
             # The power is 1 at least, but may be rounded to less.
             square = tf.maximum(self.degrees * (tf.exp(exponent) - 1.0), 0.0)
-        else:  # It rounds to 1, so the first terms of its series.
+        else:  # The power is so near to 1 that the difference would be mostly rounding: the first terms of its series.
             terms = 1.0 + exponent / 2.0 * (1.0 + exponent / 3.0 * (1.0 + exponent / 4.0))
             square = -2.0 * tf.math.log(1.0 - pairs[..., 0]) * terms
         distance = tf.sqrt(square) * tf.cos(2.0 * math.pi * pairs[..., 1])

@@ -40,7 +40,7 @@ class LinearWarmup:
         step: number of training steps that the model has made.
 
     Raises:
-        UserError: if beta or start is not a finite number of at least 0, or there is less than one step.
+        UserError: if beta or start is not a finite number of at least 0, or steps no whole number of at least 1.
     """
 
     def __init__(self, beta: float, steps: int, start: float = 0.0) -> None:
