@@ -95,7 +95,7 @@ def test_the_next_commands_after_the_demo_are_on_its_run_and_replace_only_their_
     assert "--overwrite" in next_commands(call("demo", "--out", "my demo")[1])[2]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # tests/test_readme.py runs those after the demo in CI
 def test_the_next_commands_after_a_training_run(call, without_xla):
     status, out, err = call(
         "train", "--epochs=1", "--set=data.train=train[:100]", "--set=data.test=test[:20]",

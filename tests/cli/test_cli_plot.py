@@ -13,7 +13,7 @@ from kvae.training.runs import Run
 ALL_PICTURES = [name for names in FILES.values() for name in names]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # tests/plotting shows it in CI
 def test_plot_draws_every_kind(call, run):
     status, out, _ = call("plot", run)
     assert status == 0

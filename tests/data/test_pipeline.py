@@ -166,7 +166,7 @@ print(json.dumps(epochs))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # tests/training/test_cluster.py trains on two devices as on one in CI
 def test_two_devices_together_see_every_image_once_per_epoch(archive):
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run(

@@ -384,7 +384,7 @@ def test_images_of_another_shape_are_refused(model, shape):
         evidence.log_evidence(model, np.zeros(shape))
 
 
-@pytest.mark.parametrize("shape", [(2, 2), (3, 2, 1), (4, 2, 2, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 3), (3, 2, 1), (4, 2, 2, 1)], ids=str)
 def test_a_mask_of_another_shape_is_refused(model, shape):
     with pytest.raises(UserError, match=r"mask of shape \(2, 2, 1\) or \(3, 2, 2, 1\)"):
         evidence.log_evidence(model, np.zeros((3, 2, 2, 1)), np.ones(shape, bool))

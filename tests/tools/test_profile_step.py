@@ -38,7 +38,7 @@ def test_the_listing_of_xla_tells_what_an_operation_computes():
     }
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # a tool for those who work on kvae
 def test_a_table_of_the_operations_and_their_groups():
     arguments = ["--dataset", "mnist5k", "--batch", "50", "--least", "0"]
     done = subprocess.run([sys.executable, TOOL, *arguments], capture_output=True, text=True, check=False)

@@ -48,6 +48,7 @@ def test_export_tflite_writes_a_decoder_of_the_run(run, tmp_path):
     np.testing.assert_allclose(found.means, expected.means, rtol=0, atol=1e-6)  # 4 float32 terms under a sigmoid
 
 
+@pytest.mark.exhaustive  # tests/cli/test_cli_conditional.py exports such a run in CI
 def test_export_tflite_takes_conditional_runs(tmp_path):
     values = {
         "data": {

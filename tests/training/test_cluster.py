@@ -76,9 +76,7 @@ def test_images_know_their_places(labels, in_set, expected):
     batches = tf.data.Dataset.from_tensor_slices((x, x) if labels else x).batch(4)
     for conditional in {False, labels}:
         found = list(
-            image_places.add_places(
-                batches, in_set=in_set, conditional=conditional, check=tf.identity
-            ).as_numpy_iterator()
+            image_places.add_places(batches, in_set=in_set, conditional=conditional, check=tuple).as_numpy_iterator()
         )
         assert all(isinstance(batch, image_places.Placed) for batch in found)
         assert [batch.place.tolist() for batch in found] == expected

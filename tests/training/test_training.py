@@ -134,7 +134,7 @@ def test_the_saved_model_has_no_optimizer_and_its_halves_agree_with_it(whole, di
             id="validation",
             marks=pytest.mark.slow,
         ),
-        pytest.param({"training": SHOWN}, id="shown", marks=pytest.mark.slow),
+        pytest.param({"training": SHOWN}, id="shown", marks=pytest.mark.exhaustive),
         pytest.param({"model": {"objective": {"kind": "dreg", "samples": 3}}}, id="dreg", marks=CI),
         pytest.param({"model": {"objective": "beta_tc", "prior": VAMP}}, id="beta_tc with vamp", marks=CI),
     ],
