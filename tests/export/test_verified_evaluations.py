@@ -27,6 +27,7 @@ def test_bounds_quadrature_and_samples_are_computed_again(tmp_path):
         assert name in failed["evaluation.json: further numbers"]
 
 
+@pytest.mark.exhaustive
 def test_evaluations_of_some_images_are_computed_again_alone_and_together(tmp_path):
     run = tiny_run(tmp_path)
     results.evaluate(run, only=["elbo", "bounds(images=7, sample_sizes=[1, 3])", "bdmc(images=2, temperatures=3)"])

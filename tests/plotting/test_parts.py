@@ -1,4 +1,4 @@
-"""Every kind of figure with the priors and posteriors of kvae that are not the standard ones."""
+"""The kinds of figures with the priors and posteriors of kvae that are not the standard ones."""
 
 import pytest
 from figure_cases import FILES, HISTORY
@@ -14,20 +14,21 @@ PARTS = {
     "flow": lambda: {"prior": priors.Flow(2, 8), "likelihood": "discretized_logistic"},
     "hierarchical": lambda: {"prior": priors.Hierarchical(1, 8), "posterior": posteriors.BottomUp(1, 8)},
 }
+SAME = {"learning_curves", "interpolation", "outliers"}  # which do what others do with a prior and a posterior
 
 
 @pytest.mark.every_case
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PARTS)
 @pytest.mark.usefixtures("few_contour_points")
-def test_every_kind_is_drawn_of_every_prior(sources, name, tmp_path):
+def test_figures_are_drawn_of_every_prior(sources, name, tmp_path):
     parts = PARTS[name]()
     grey = {"binarize": "none"} if "likelihood" in parts else {}
     data = kvae.data.load(sources["odd"], batch_size=10, **grey)
     vae = kvae.VAE(2, hidden_units=(8,), seed=1, **parts)
     vae.build((None, *data.info.image_shape))
     subject = figures.Subject(vae, data, HISTORY)
-    for kind in figures.KINDS:
+    for kind in sorted(figures.KINDS.keys() - SAME):
         paths = figures.draw(kind, subject, tmp_path)
         assert [path.name for path in paths] == [f"{file}.png" for file in FILES[kind]]
         for path in paths:

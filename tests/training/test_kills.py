@@ -53,6 +53,7 @@ def check_resumable(copies, expected):
     assert len(seen) > 3
 
 
+@pytest.mark.exhaustive  # the other two run in CI
 def test_a_lengthening_killed_at_any_operation_can_be_resumed(finished, tmp_path):
     run, short, long = finished
     work = tmp_path / "work"
